@@ -1,0 +1,1 @@
+"""Which peer to ask, and what next when it fails. A core."""

@@ -1,0 +1,1 @@
+"""containerd's hosts.toml as a document: parse, render, overlay. A core."""

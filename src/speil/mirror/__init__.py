@@ -1,0 +1,1 @@
+"""The registry this node shows to containerd and to peers."""

@@ -1,0 +1,1 @@
+"""Logs, metrics, health: the only package that knows a logging or a metrics library."""

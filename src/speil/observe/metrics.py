@@ -1,0 +1,124 @@
+"""Metrics: each series is declared here, once, with its labels and its meaning.
+
+Names and labels are Spegel's (v0.7.4) where Spegel has the series, so that its dashboards go on working, and
+`speil_…` for what is new. Each `Metrics` has a registry of its own: several nodes can live in one process.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_RESPONSE_SIZE_BUCKETS = tuple(1024.0 * 5**exponent for exponent in range(10))
+
+
+class Metrics:
+    """The series of one node."""
+
+    def __init__(self, version: str = "") -> None:
+        registry = self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        http = ("handler", "method", "code")
+
+        # --- Spegel's names ---------------------------------------------------------------------------------
+        self.mirror_requests = Counter(
+            "spegel_mirror_requests", "Requests that were mirrored from peers, by outcome (hit or miss).",
+            ("registry", "cache"), registry=registry,
+        )  # fmt: skip
+        self.mirror_last_success = Gauge(
+            "spegel_mirror_last_success_timestamp_seconds",
+            "When content last came from a peer.",
+            registry=registry,
+        )
+        self.resolve_duration = Histogram(
+            "spegel_resolve_duration_seconds", "Time to the first provider of a key.", ("router",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5), registry=registry,
+        )  # fmt: skip
+        self.advertised_image_tags = Gauge(
+            "spegel_advertised_image_tags", "Image tags announced to peers.", ("registry",), registry=registry
+        )
+        self.advertised_image_digests = Gauge(
+            "spegel_advertised_image_digests",
+            "Image digests announced to peers.",
+            ("registry",),
+            registry=registry,
+        )
+        self.advertised_content_digests = Gauge(
+            "spegel_advertised_content_digests",
+            "Content digests announced to peers.",
+            ("registry",),
+            registry=registry,
+        )
+        self.http_request_duration = Histogram(
+            "http_request_duration_seconds", "Time from a request's head to the end of its answer.", http,
+            registry=registry,
+        )  # fmt: skip
+        self.http_response_size = Histogram(
+            "http_response_size_bytes", "Bytes of body in an answer.", http, buckets=_RESPONSE_SIZE_BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self.http_requests_inflight = Gauge(
+            "http_requests_inflight", "Requests being answered.", ("handler",), registry=registry
+        )
+
+        # --- what is new: the data plane --------------------------------------------------------------------
+        self.served_bytes = Counter(
+            "speil_served_bytes", "Body bytes sent, by where they came from (store, peer) and who asked (node, peer).",
+            ("registry", "source", "client"), registry=registry,
+        )  # fmt: skip
+        self.open_uploads = Gauge("speil_open_uploads", "Bodies being sent to peers.", registry=registry)
+        self.peer_requests = Counter(
+            "speil_peer_requests",
+            "Requests sent to peers, by outcome (ok, not_found, refused, timeout, broken, bad_answer).",
+            ("outcome",), registry=registry,
+        )  # fmt: skip
+        self.resumed_transfers = Counter(
+            "speil_resumed_transfers",
+            "Bodies that went on from another peer after a break.",
+            registry=registry,
+        )
+
+        # --- the mesh ---------------------------------------------------------------------------------------
+        self.peers = Gauge("speil_peers", "Peers with an open connection.", registry=registry)
+        self.routing_table_size = Gauge(
+            "speil_routing_table_size", "Peers in the DHT routing table.", registry=registry
+        )
+        self.lookups = Counter(
+            "speil_lookups", "Provider lookups, by outcome (found, empty, timeout, error).", ("outcome",),
+            registry=registry,
+        )  # fmt: skip
+        self.provider_records = Gauge(
+            "speil_provider_records", "Provider records held for the mesh.", registry=registry
+        )
+        self.provided_keys = Gauge("speil_provided_keys", "Keys this node announces.", registry=registry)
+        self.dht_messages = Counter(
+            "speil_dht_messages", "DHT messages, by direction (in, out) and type.", ("direction", "type"),
+            registry=registry,
+        )  # fmt: skip
+        self.rejected_connections = Counter(
+            "speil_rejected_connections", "Connections and streams closed for what the peer did, by reason.",
+            ("reason",), registry=registry,
+        )  # fmt: skip
+        self.bootstrap_attempts = Counter(
+            "speil_bootstrap_attempts", "Attempts to find first peers, by kind and outcome (ok, empty, error).",
+            ("kind", "outcome"), registry=registry,
+        )  # fmt: skip
+
+        # --- the content store ------------------------------------------------------------------------------
+        self.store_available = Gauge("speil_store_available", "Whether the content store answers.", registry=registry)
+        self.store_events = Counter("speil_store_events", "News from the content store.", ("kind",), registry=registry)
+        Info("speil_build", "The running version.", registry=registry).info({"version": version})
+
+    def exposition(self) -> bytes:
+        """All series in the Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""Where the first peers come from: dns, http, static addresses, peers known from before."""

@@ -1,0 +1,31 @@
+"""How settings are declared and read: one declaration gives the flag, its env twin, its docs. A core.
+
+Each package owns a frozen dataclass of its settings with `setting(…)` fields; `speil.config` joins them.
+"""
+
+from speil.setting.declare import Setting, SettingError, declared, setting
+from speil.setting.kinds import (
+    ListenAddress,
+    boolean,
+    duration,
+    integer,
+    listen_address,
+    one_of,
+    text,
+    text_list,
+)
+
+__all__ = [
+    "ListenAddress",
+    "Setting",
+    "SettingError",
+    "boolean",
+    "declared",
+    "duration",
+    "integer",
+    "listen_address",
+    "one_of",
+    "setting",
+    "text",
+    "text_list",
+]

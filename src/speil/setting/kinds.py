@@ -1,0 +1,123 @@
+"""The kinds of values: text, lists, booleans as Go's flag package reads them, Go durations, listen addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from speil.setting.declare import SettingError
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_TRUE, _FALSE = {"1", "t", "T", "true", "TRUE", "True"}, {"0", "f", "F", "false", "FALSE", "False"}
+
+
+@dataclass(frozen=True)
+class SimpleKind:
+    """A kind made of two functions."""
+
+    name: str
+    parser: Callable[[str], Any]
+    shower: Callable[[Any], str] = str
+    is_list: bool = False
+    is_flag: bool = False
+
+    def parse(self, value: str) -> Any:
+        """The typed value. Raises SettingError."""
+        return self.parser(value)
+
+    def show(self, value: Any) -> str:
+        """The value as an operator would write it."""
+        return "" if value is None else self.shower(value)
+
+
+def _boolean(value: str) -> bool:
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise SettingError(f"{value!r} is not a boolean: say true or false")
+
+
+def parse_duration(value: str) -> float:
+    """Seconds of a Go duration (time.ParseDuration): `20ms`, `1h30m`, `0`. Raises SettingError."""
+    if value == "0":
+        return 0.0
+    if not value or _DURATION_PART.sub("", value):
+        raise SettingError(f"{value!r} is not a duration: say a number with a unit, such as 20ms, 5s or 1h30m")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
+
+
+def show_duration(seconds: float) -> str:
+    """A duration in the largest unit that keeps it whole: 0.02 → `20ms`, 900 → `15m`."""
+    for unit, size in (("h", 3600), ("m", 60), ("s", 1), ("ms", 1e-3), ("us", 1e-6)):
+        count = seconds / size
+        if count >= 1 and abs(count - round(count)) < 1e-9:
+            return f"{round(count)}{unit}"
+    return "0" if seconds == 0 else f"{seconds:g}s"
+
+
+def _integer(value: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
+        raise SettingError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a server binds; an empty host is every address of both families. Text form as Go's: `:5000`."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """From `:5000`, `10.0.0.7:5000` or `[fd00::7]:5000`. Raises SettingError."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65535:
+            raise SettingError(f"{text!r} is not an address to listen on: say host:port or :port, such as :5000")
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            raise SettingError(f"{text!r} is not an address to listen on: write IPv6 as [address]:port")
+        return cls(host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+boolean = SimpleKind("boolean", _boolean, lambda value: str(value).lower(), is_flag=True)
+duration = SimpleKind("duration", parse_duration, show_duration)
+integer = SimpleKind("number", _integer)
+listen_address = SimpleKind("address", ListenAddress.parse)
+text = SimpleKind("text", str)
+text_list = SimpleKind("list", _list, ",".join, is_list=True)
+
+
+def one_of(*choices: str) -> SimpleKind:
+    """A kind whose value is one of `choices`."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise SettingError(f"{value!r} is not known: say one of {', '.join(choices)}")
+        return value
+
+    return SimpleKind("|".join(choices), parse)
+
+
+def each(name: str, parse_item: Callable[[str], Any], show_item: Callable[[Any], str] = str) -> SimpleKind:
+    """A list kind whose items go through `parse_item`, which may raise ValueError."""
+
+    def parse(value: str) -> tuple[Any, ...]:
+        try:
+            return tuple(parse_item(item) for item in _list(value))
+        except SettingError:
+            raise
+        except ValueError as error:
+            raise SettingError(str(error)) from error
+
+    return SimpleKind(f"list of {name}", parse, lambda items: ",".join(show_item(item) for item in items), is_list=True)
