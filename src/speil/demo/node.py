@@ -1,0 +1,103 @@
+"""One node of the demo: a `speil registry` process on a loopback address of its own, with an OCI-layout store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+START_SECONDS_MAX = 20.0  # a node starts in one; a loaded machine may take ten
+STOP_SECONDS_MAX = 5.0
+_POLL_SECONDS = 0.05
+
+
+class NodeError(Exception):
+    """A node did not start; its log says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports every node uses on its own address."""
+
+    registry: int
+    router: int
+    metrics: int
+
+
+class Node:
+    """A running node."""
+
+    def __init__(self, number: int, directory: Path, ports: Ports, seed: str) -> None:
+        self.name, self.host = f"node{number}", f"127.31.0.{number}"
+        self.layout, self.log = directory / self.name / "layout", directory / self.name / "log"
+        self.url = f"http://{self.host}:{ports.registry}"
+        self._ports, self._seed = ports, seed
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start the process; `wait_ready` tells when it serves."""
+        data = self.layout.parent / "data"
+        data.mkdir(parents=True)
+        argv = [
+            sys.executable, "-m", "speil", "registry", "--log-format=text",
+            "--store-kind=oci-layout", f"--oci-layout-path={self.layout}", f"--data-dir={data}",
+            f"--registry-addr={self.host}:{self._ports.registry}",
+            f"--router-addr={self.host}:{self._ports.router}",
+            f"--metrics-addr={self.host}:{self._ports.metrics}",
+            "--bootstrap-kind=static", f"--static-bootstrap-peers={self._seed}",
+        ]  # fmt: skip
+        with self.log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ)
+            )
+
+    async def wait_ready(self, session: aiohttp.ClientSession) -> None:
+        """Until `/readyz` says 200. Raises NodeError with the end of the log."""
+        try:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                while not await self._ready(session):  # noqa: ASYNC110 - another process: there is no event to wait for
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise NodeError(f"{self.name} is not ready after {START_SECONDS_MAX:.0f} s:\n{self.log_tail()}") from None
+
+    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+        if self._process is not None and self._process.returncode is not None:
+            raise NodeError(f"{self.name} ended with code {self._process.returncode}:\n{self.log_tail()}")
+        try:
+            async with session.get(f"{self.url}/readyz") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def samples(self, session: aiohttp.ClientSession, name: str) -> list[tuple[dict[str, str], float]]:
+        """(labels, value) of each series of that name."""
+        async with session.get(f"http://{self.host}:{self._ports.metrics}/metrics") as response:
+            text = await response.text()
+        return [
+            (sample.labels, sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        ]
+
+    async def stop(self) -> None:
+        """End the process, kindly first."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS_MAX):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
