@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -125,5 +126,5 @@ class PullClient:
         )
 
     async def _read(self, digest: Digest) -> bytes:
-        with await self._store.open(digest) as content, open(content.fd, "rb", closefd=False) as file:
-            return file.read()
+        with await self._store.open(digest) as content:
+            return os.pread(content.fd, content.size, 0)

@@ -130,7 +130,7 @@ async def _wait_announced(nodes: list[Node], image: DemoImage, session: aiohttp.
         for node in nodes[1:]:
             for digest in held:
                 url = f"{node.url}/v2/{NAME}/{_kind(image, digest)}/{digest}"
-                while (await session.head(url, params={"ns": REGISTRY})).status != 200:  # noqa: ASYNC110 - another process
+                while (await session.head(url, params={"ns": REGISTRY})).status != 200:
                     await asyncio.sleep(POLL_SECONDS)
 
 

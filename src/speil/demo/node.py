@@ -61,7 +61,7 @@ class Node:
         """Until `/readyz` says 200. Raises NodeError with the end of the log."""
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
-                while not await self._ready(session):  # noqa: ASYNC110 - another process: there is no event to wait for
+                while not await self._ready(session):
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise NodeError(f"{self.name} is not ready after {START_SECONDS_MAX:.0f} s:\n{self.log_tail()}") from None
