@@ -1,0 +1,117 @@
+"""speil nodes for the bench: real `speil registry` processes on loopback addresses of their own.
+
+Node n listens on 127.32.0.n, all on the same ports, each with an OCI-layout store.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_START_SECONDS_MAX = 60.0
+_STOP_SECONDS_MAX = 10.0
+_POLL_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The same on every node."""
+
+    registry: int
+    router: int
+    metrics: int
+
+
+class BenchNode:
+    """One running node."""
+
+    def __init__(self, number: int, layout: Path, ports: Ports, extra: list[str]) -> None:
+        self.host, self.port, self.layout = f"127.32.0.{number}", ports.registry, layout
+        self._metrics_port = ports.metrics
+        self.log = layout.parent / f"node{number}.log"
+        argv = [
+            sys.executable, "-m", "speil", "registry", "--log-format=text", "--store-kind=oci-layout",
+            f"--oci-layout-path={layout}",
+            f"--registry-addr={self.host}:{ports.registry}",
+            f"--router-addr={self.host}:{ports.router}",
+            f"--metrics-addr={self.host}:{ports.metrics}",
+            "--bootstrap-kind=static", f"--static-bootstrap-peers=/ip4/127.32.0.1/tcp/{ports.router}",
+            # a lookup of the bench must not depend on the 20 ms that a busy machine may miss
+            "--mirror-resolve-timeout=1s", *extra,
+        ]  # fmt: skip
+        self.started = time.perf_counter()
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.pid = self._process.pid
+
+    def wait_ready(self) -> float:
+        """Seconds from the start of the process to the first 200 of `/readyz`."""
+        return self.wait_for("/readyz")
+
+    def wait_for(self, path: str, port: int | None = None) -> float:
+        """Seconds from the start of the process until `path` answers 200."""
+        url = f"http://{self.host}:{port or self.port}{path}"
+        deadline = time.monotonic() + _START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the node ended:\n{self.log.read_text()[-2000:]}")
+            try:
+                with urllib.request.urlopen(url, timeout=5) as response:
+                    if response.status == 200:
+                        return time.perf_counter() - self.started
+            except (urllib.error.URLError, OSError):
+                time.sleep(_POLL_SECONDS)
+        raise TimeoutError(f"{url} does not answer 200:\n{self.log.read_text()[-2000:]}")
+
+    def metric(self, name: str) -> float:
+        """The sum over a series' label sets."""
+        with urllib.request.urlopen(f"http://{self.host}:{self._metrics_port}/metrics", timeout=5) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def wait_metric(self, name: str, least: float) -> float:
+        """Seconds from the start of the process until the series reaches `least`."""
+        deadline = time.monotonic() + _START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            if self.metric(name) >= least:
+                return time.perf_counter() - self.started
+            time.sleep(_POLL_SECONDS)
+        raise TimeoutError(f"{name} is {self.metric(name)}, not {least}")
+
+    def stop(self) -> None:
+        """End the process, kindly first."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def nodes(layouts: list[Path], extra: list[str] | None = None) -> Iterator[list[BenchNode]]:
+    """One node for each layout, ready."""
+    ports = Ports(*_free_ports(3))
+    running: list[BenchNode] = []
+    try:
+        for number, layout in enumerate(layouts, 1):
+            running.append(BenchNode(number, layout, ports, extra or []))
+        for node in running:
+            node.wait_ready()
+        yield running
+    finally:
+        for node in running:
+            node.stop()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.32.0.1", 0))).getsockname()[1] for _ in range(count)]
