@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ class LayoutWriter:
     def _write_index(self) -> None:
         temporary = self.root / "index.json.new"
         temporary.write_text(json.dumps({"schemaVersion": 2, "manifests": self._entries}))
-        os.replace(temporary, self.root / "index.json")
+        temporary.replace(self.root / "index.json")
 
 
 def _descriptor(kind: str, digest: str, size: int) -> dict[str, Any]:
