@@ -1,0 +1,145 @@
+"""From raw bytes to a yamux session: who is there, what do we speak, and then the frames.
+
+Until the session is up, a coroutine reads what it needs, bounded by the handshake's few kilobytes. From then on each
+piece of bytes is decrypted and parsed at once when it comes in, without a task in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from speil.libp2p import multistream
+from speil.libp2p.error import ConnectionClosedError, PeerMisbehavedError
+from speil.libp2p.identity import Identity
+from speil.libp2p.noise import HANDSHAKE_MESSAGE_BYTES_MAX, Handshake, Remote, Session
+from speil.libp2p.transport import RawConnection
+
+NOISE, YAMUX = "/noise", "/yamux/1.0.0"
+EARLY_BYTES_MAX = 1 << 20  # a peer may send its first streams behind its handshake; more than this has to wait
+
+
+class Channel:
+    """A raw connection on its way to being a secured one."""
+
+    def __init__(self, raw: RawConnection, on_closed: Callable[[], None]) -> None:
+        self._raw, self._on_closed = raw, on_closed
+        self._buffer = bytearray()
+        self._waiter: asyncio.Future[None] | None = None
+        self._session: Session | None = None
+        self._sink: Callable[[bytes], None] | None = None
+        self._closed = False
+        self._failure: PeerMisbehavedError | None = None
+        raw.attach(self._receive, self._lost)
+
+    async def upgrade(self, identity: Identity, *, dialer: bool) -> Remote:
+        """Noise, then yamux. Raises PeerMisbehavedError, ProtocolNotSupportedError, ConnectionClosedError."""
+        if dialer:
+            await multistream.propose(self, NOISE)
+        else:
+            await multistream.accept(self, (NOISE,))
+        remote = await self._handshake(identity, dialer)
+        if YAMUX not in remote.muxers:  # no early negotiation: a round of multistream, encrypted
+            if dialer:
+                await multistream.propose(self, YAMUX)
+            else:
+                await multistream.accept(self, (YAMUX,))
+        return remote
+
+    async def _handshake(self, identity: Identity, dialer: bool) -> Remote:
+        handshake = Handshake(identity, (YAMUX,))
+        if dialer:
+            self._send_handshake(handshake.write_message_1())
+            remote = handshake.read_message_2(await self._read_handshake())
+            self._send_handshake(handshake.write_message_3())
+        else:
+            handshake.read_message_1(await self._read_handshake())
+            self._send_handshake(handshake.write_message_2())
+            remote = handshake.read_message_3(await self._read_handshake())
+        session = Session(*handshake.split(initiator=dialer))
+        ciphertext, self._buffer = bytes(self._buffer), bytearray()
+        self._buffer += session.open(ciphertext)
+        self._session = session
+        return remote
+
+    def _send_handshake(self, message: bytes) -> None:
+        self._raw.write(len(message).to_bytes(2, "big") + message)
+
+    async def _read_handshake(self) -> bytes:
+        size = int.from_bytes(await self.read_exactly(2), "big")
+        if size > HANDSHAKE_MESSAGE_BYTES_MAX:
+            raise PeerMisbehavedError("bad_noise", f"a handshake message of {size} bytes")
+        return await self.read_exactly(size)
+
+    def start(self, sink: Callable[[bytes], None]) -> None:
+        """From now on plaintext goes to `sink` as it comes, what is here already first."""
+        self._sink = sink
+        self._raw.pause(False)
+        if self._buffer:
+            early, self._buffer = bytes(self._buffer), bytearray()
+            sink(early)
+
+    async def read_exactly(self, size: int) -> bytes:
+        """`size` bytes of plaintext, before `start`."""
+        while len(self._buffer) < size:
+            if self._failure:
+                raise self._failure
+            if self._closed:
+                raise ConnectionClosedError("closed during the handshake")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send, before `start`."""
+        self.send(data)
+
+    def send(self, data: bytes) -> None:
+        """Queue plaintext."""
+        self._raw.write(self._session.seal(data) if self._session else data)
+
+    async def drain(self) -> None:
+        """Until the connection takes more."""
+        await self._raw.drain()
+
+    def close(self) -> None:
+        """Send what is queued, then close."""
+        self._raw.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._raw.abort()
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            plaintext = self._session.open(data) if self._session else data
+        except PeerMisbehavedError as error:
+            self._failure = error
+            self._raw.abort()
+            return
+        if self._sink:
+            self._sink(plaintext)
+            return
+        self._buffer += plaintext
+        if len(self._buffer) > EARLY_BYTES_MAX:
+            self._raw.pause(True)
+        self._wake()
+
+    def _lost(self) -> None:
+        self._closed = True
+        self._wake()
+        self._on_closed()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def failure(self) -> PeerMisbehavedError | None:
+        """What the peer did wrong on the secured channel, if it did."""
+        return self._failure

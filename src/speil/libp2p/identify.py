@@ -1,0 +1,82 @@
+"""identify (libp2p identify spec): what a peer speaks and where it listens.
+
+Asked once when a connection is up; a push tells of changes. An answer may come as several messages (go-libp2p sends
+the signed record apart when it is large): they are merged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from speil.libp2p import signed_record
+from speil.libp2p._pb import identify_pb2
+from speil.libp2p.error import PeerMisbehavedError
+from speil.libp2p.identity import Identity
+from speil.libp2p.stream import Stream
+from speil.multiformats.error import FormatError
+from speil.multiformats.multiaddr import Multiaddr
+
+PROTOCOL, PUSH_PROTOCOL = "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0"
+PROTOCOL_VERSION = "ipfs/0.1.0"
+MESSAGE_BYTES_MAX = 64 * 1024  # go-libp2p's is 8 KiB; records of hosts with many addresses are larger
+MESSAGES_MAX = 10  # go-libp2p's bound
+ADDRESSES_MAX = 32  # of one peer; real ones list up to ten
+PROTOCOLS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """What a peer said about itself; `addresses` are those that can be understood."""
+
+    protocols: frozenset[str]
+    addresses: tuple[Multiaddr, ...]
+    agent_version: str = ""
+
+
+def answer(
+    identity: Identity,
+    protocols: list[str],
+    addresses: tuple[Multiaddr, ...],
+    observed: Multiaddr,
+    agent_version: str,
+    sequence: int,
+) -> bytes:
+    """Our identify message."""
+    return identify_pb2.Identify(
+        public_key=identity.public_key,
+        listen_addrs=[address.encode() for address in addresses],
+        protocols=protocols,
+        observed_addr=observed.encode(),
+        protocol_version=PROTOCOL_VERSION,
+        agent_version=agent_version,
+        signed_peer_record=signed_record.seal(identity, addresses, sequence),
+    ).SerializeToString()
+
+
+async def read(stream: Stream) -> Identification:
+    """All of the peer's messages, merged. Raises Libp2pError."""
+    merged = identify_pb2.Identify()
+    for _ in range(MESSAGES_MAX):
+        if (data := await stream.read_message(MESSAGE_BYTES_MAX)) is None:
+            break
+        try:
+            merged.MergeFromString(data)
+        except DecodeError as error:
+            raise PeerMisbehavedError("bad_identify", "a malformed message") from error
+    encoded = list(merged.listen_addrs)
+    if merged.signed_peer_record:
+        encoded = signed_record.open_record(merged.signed_peer_record, stream.peer_id)
+    return Identification(
+        frozenset(merged.protocols[:PROTOCOLS_MAX]),
+        tuple(address for data in encoded[:ADDRESSES_MAX] if (address := _address(data))),
+        merged.agent_version[:128],
+    )
+
+
+def _address(data: bytes) -> Multiaddr | None:
+    try:
+        return Multiaddr.decode(data).without_peer_id
+    except FormatError:
+        return None  # a protocol we don't know: that address alone is dropped

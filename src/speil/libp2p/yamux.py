@@ -1,0 +1,268 @@
+"""yamux (hashicorp/yamux spec): many streams on one connection. Bytes in, events out; methods queue frames.
+
+A frame's header: version 0, type, flags, stream id, length; network byte order, 12 bytes. The dialer's streams have
+odd ids. Each direction of a stream has a window of 256 KiB that the receiver grows as its reader takes bytes, so a
+stream that nobody reads stops its sender and costs a bounded amount of memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+
+from speil.libp2p.error import ConnectionClosedError, PeerMisbehavedError
+
+WINDOW_BYTES = 256 * 1024  # the spec's initial window; we never grow it
+STREAMS_INBOUND_MAX = 256  # a peer that needs more at once is not asking for content
+FRAME_PAYLOAD_BYTES_MAX = 64 * 1024  # what we send in one frame, so that streams take turns
+_HEADER = struct.Struct(">BBHII")
+HEADER_BYTES = _HEADER.size
+
+
+class FrameType(IntEnum):
+    """What a frame is."""
+
+    DATA = 0
+    WINDOW_UPDATE = 1
+    PING = 2
+    GO_AWAY = 3
+
+
+class Flag(IntFlag):
+    """What it does to its stream."""
+
+    SYN = 1
+    ACK = 2
+    FIN = 4
+    RST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The peer opened a stream."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """Bytes for a stream."""
+
+    stream_id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFinished:
+    """The peer will send no more on a stream."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The peer gave a stream up."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGrown:
+    """A stream may send more."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PongReceived:
+    """The answer to our ping."""
+
+    opaque: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """The peer ends the session."""
+
+    code: int
+
+
+Event = StreamOpened | DataReceived | StreamFinished | StreamReset | WindowGrown | PongReceived | GoAway
+
+
+@dataclass(slots=True)
+class _State:
+    send_window: int = WINDOW_BYTES
+    receive_window: int = WINDOW_BYTES
+    uncredited: int = 0
+    finished_here: bool = False
+    finished_there: bool = False
+
+
+@dataclass(slots=True)
+class Yamux:
+    """One side of a session. `take_output()` after each call gives the bytes to send."""
+
+    dialer: bool
+    _streams: dict[int, _State] = field(default_factory=dict)
+    _input: bytearray = field(default_factory=bytearray)
+    _output: list[bytes] = field(default_factory=list)
+    _next_id: int = 0
+    _inbound: int = 0
+
+    def __post_init__(self) -> None:
+        self._next_id = 1 if self.dialer else 2
+
+    @property
+    def stream_count(self) -> int:
+        """Open streams, both sides'."""
+        return len(self._streams)
+
+    def take_output(self) -> bytes:
+        """What is to be sent since the last call."""
+        output, self._output = b"".join(self._output), []
+        return output
+
+    def open(self, first_data: bytes = b"") -> int:
+        """A new stream, its first bytes in the opening frame; its id."""
+        if self._next_id > 0xFFFF_FFFF:
+            raise ConnectionClosedError("out of stream ids")
+        stream_id, self._next_id = self._next_id, self._next_id + 2
+        self._streams[stream_id] = _State(send_window=WINDOW_BYTES - len(first_data))
+        self._frame(FrameType.DATA, Flag.SYN, stream_id, first_data)
+        return stream_id
+
+    def has(self, stream_id: int) -> bool:
+        """Whether the stream is open, at least one way."""
+        return stream_id in self._streams
+
+    def send_window(self, stream_id: int) -> int:
+        """How many bytes the stream may send now; 0 for one that is gone."""
+        state = self._streams.get(stream_id)
+        return state.send_window if state else 0
+
+    def send(self, stream_id: int, data: bytes) -> None:
+        """Send `data`, which must fit the window and one frame."""
+        state = self._streams[stream_id]
+        assert len(data) <= min(state.send_window, FRAME_PAYLOAD_BYTES_MAX)
+        state.send_window -= len(data)
+        self._frame(FrameType.DATA, Flag(0), stream_id, data)
+
+    def finish(self, stream_id: int) -> None:
+        """Half-close: no more bytes from us."""
+        if (state := self._streams.get(stream_id)) and not state.finished_here:
+            state.finished_here = True
+            self._header(FrameType.WINDOW_UPDATE, Flag.FIN, stream_id, 0)
+            self._forget_if_done(stream_id, state)
+
+    def reset(self, stream_id: int) -> None:
+        """Give a stream up, both ways."""
+        if stream_id in self._streams:
+            self._header(FrameType.WINDOW_UPDATE, Flag.RST, stream_id, 0)
+            self._forget(stream_id)
+
+    def credit(self, stream_id: int, size: int) -> None:
+        """The stream's reader took `size` bytes; at half a window the peer is told."""
+        if (state := self._streams.get(stream_id)) is None or state.finished_there:
+            return
+        state.uncredited += size
+        if state.uncredited >= WINDOW_BYTES // 2:
+            self._header(FrameType.WINDOW_UPDATE, Flag(0), stream_id, state.uncredited)
+            state.receive_window += state.uncredited
+            state.uncredited = 0
+
+    def ping(self, opaque: int) -> None:
+        """Ask for a sign of life."""
+        self._header(FrameType.PING, Flag.SYN, 0, opaque)
+
+    def go_away(self, code: int = 0) -> None:
+        """Say that we end the session: 0 normal, 1 protocol error, 2 internal error."""
+        self._header(FrameType.GO_AWAY, Flag(0), 0, code)
+
+    def receive(self, data: bytes) -> list[Event]:
+        """What `data`, cut anywhere, means. Raises PeerMisbehavedError; the session is then over."""
+        buffer, offset, events = self._input, 0, list[Event]()
+        buffer += data
+        while len(buffer) - offset >= HEADER_BYTES:
+            version, kind, flags, stream_id, length = _HEADER.unpack_from(buffer, offset)
+            if version != 0 or kind > FrameType.GO_AWAY:
+                raise PeerMisbehavedError("bad_yamux", f"version {version}, type {kind}")
+            payload = length if kind == FrameType.DATA else 0
+            if payload > WINDOW_BYTES:
+                raise PeerMisbehavedError("window_exceeded", f"a frame of {payload} bytes")
+            if len(buffer) - offset - HEADER_BYTES < payload:
+                break
+            offset += HEADER_BYTES
+            body = bytes(buffer[offset : offset + payload]) if payload else b""
+            offset += payload
+            self._receive_frame(kind, flags, stream_id, length, body, events)
+        del buffer[:offset]
+        return events
+
+    def _receive_frame(
+        self, kind: int, flags: int, stream_id: int, length: int, body: bytes, events: list[Event]
+    ) -> None:
+        if kind == FrameType.PING:
+            if flags & Flag.SYN:
+                self._header(FrameType.PING, Flag.ACK, 0, length)
+            else:
+                events.append(PongReceived(length))
+            return
+        if kind == FrameType.GO_AWAY:
+            events.append(GoAway(length))
+            return
+        if flags & Flag.SYN and not self._accept(stream_id, events):
+            return
+        if (state := self._streams.get(stream_id)) is None:
+            return  # it is gone here and the peer does not know yet: its bytes are dropped
+        if kind == FrameType.DATA:
+            self._receive_data(state, stream_id, body, events)
+        elif length:
+            state.send_window = min(state.send_window + length, 0xFFFF_FFFF)
+            events.append(WindowGrown(stream_id))
+        if flags & Flag.RST:
+            self._forget(stream_id)
+            events.append(StreamReset(stream_id))
+        elif flags & Flag.FIN and not state.finished_there:
+            state.finished_there = True
+            events.append(StreamFinished(stream_id))
+            self._forget_if_done(stream_id, state)
+
+    def _accept(self, stream_id: int, events: list[Event]) -> bool:
+        if stream_id % 2 == self._next_id % 2 or stream_id == 0 or stream_id in self._streams:
+            raise PeerMisbehavedError("bad_yamux", f"a stream opened with id {stream_id}")
+        if self._inbound >= STREAMS_INBOUND_MAX:
+            self._header(FrameType.WINDOW_UPDATE, Flag.RST, stream_id, 0)
+            return False
+        self._inbound += 1
+        self._streams[stream_id] = _State()
+        self._header(FrameType.WINDOW_UPDATE, Flag.ACK, stream_id, 0)
+        events.append(StreamOpened(stream_id))
+        return True
+
+    def _receive_data(self, state: _State, stream_id: int, body: bytes, events: list[Event]) -> None:
+        if len(body) > state.receive_window:
+            raise PeerMisbehavedError("window_exceeded", f"{len(body)} bytes into a window of {state.receive_window}")
+        if state.finished_there:
+            raise PeerMisbehavedError("bad_yamux", "data behind a FIN")
+        state.receive_window -= len(body)
+        if body:
+            events.append(DataReceived(stream_id, body))
+
+    def _forget_if_done(self, stream_id: int, state: _State) -> None:
+        if state.finished_here and state.finished_there:
+            self._forget(stream_id)
+
+    def _forget(self, stream_id: int) -> None:
+        del self._streams[stream_id]
+        if stream_id % 2 != self._next_id % 2:
+            self._inbound -= 1
+
+    def _frame(self, kind: FrameType, flags: Flag, stream_id: int, payload: bytes) -> None:
+        self._header(kind, flags, stream_id, len(payload))
+        if payload:
+            self._output.append(payload)
+
+    def _header(self, kind: FrameType, flags: Flag, stream_id: int, length: int) -> None:
+        self._output.append(_HEADER.pack(0, kind, flags, stream_id, length))
