@@ -214,7 +214,7 @@ class Session:
 
     def seal(self, plaintext: bytes) -> bytes:
         """Length-prefixed frames that hold `plaintext`."""
-        out = []
+        out: list[bytes] = []
         for start in range(0, len(plaintext), PLAINTEXT_BYTES_MAX):
             sealed = self._sending.encrypt(plaintext[start : start + PLAINTEXT_BYTES_MAX])
             out += (len(sealed).to_bytes(2, "big"), sealed)

@@ -17,6 +17,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import generate_latest
 
+__all__ = ["CONTENT_TYPE", "Gauge", "Metrics"]
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _RESPONSE_SIZE_BUCKETS = tuple(1024.0 * 5**exponent for exponent in range(10))
 

@@ -3,11 +3,12 @@
 Each package owns a frozen dataclass of its settings with `setting(…)` fields; `speil.config` joins them.
 """
 
-from speil.setting.declare import Setting, SettingError, declared, setting
+from speil.setting.declare import Kind, Setting, SettingError, declared, setting
 from speil.setting.kinds import (
     ListenAddress,
     boolean,
     duration,
+    each,
     integer,
     listen_address,
     one_of,
@@ -16,12 +17,14 @@ from speil.setting.kinds import (
 )
 
 __all__ = [
+    "Kind",
     "ListenAddress",
     "Setting",
     "SettingError",
     "boolean",
     "declared",
     "duration",
+    "each",
     "integer",
     "listen_address",
     "one_of",

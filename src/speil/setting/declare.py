@@ -8,26 +8,28 @@ typed value or raises SettingError with words that tell the operator what would 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 
 class SettingError(ValueError):
     """A value that is not of its setting's kind: the operator erred; the message says what would be right."""
 
 
-class Kind(Protocol):
-    """Turns text into a value and a default into text for the docs."""
+@dataclass(frozen=True)
+class Kind:
+    """What a value is: its parser, which raises SettingError, and how an operator would write it."""
 
     name: str  # for the docs: "duration", "list of URLs"
-    is_list: bool  # a list flag may be given several times, with commas, or with several values behind it
-    is_flag: bool  # a flag may stand alone: `--resolve-tags` is `--resolve-tags=true`
-
-    def parse(self, value: str) -> Any:
-        """The typed value. Raises SettingError."""
+    parse: Callable[[str], Any]
+    shower: Callable[[Any], str] = str
+    is_list: bool = False  # may be given several times, with commas, or with several values behind the flag
+    is_flag: bool = False  # may stand alone: `--resolve-tags` is `--resolve-tags=true`
 
     def show(self, value: Any) -> str:
         """The value as an operator would write it."""
+        return "" if value is None else self.shower(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,30 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from speil.setting.declare import SettingError
+from speil.setting.declare import Kind, SettingError
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TRUE, _FALSE = {"1", "t", "T", "true", "TRUE", "True"}, {"0", "f", "F", "false", "FALSE", "False"}
-
-
-@dataclass(frozen=True)
-class SimpleKind:
-    """A kind made of two functions."""
-
-    name: str
-    parser: Callable[[str], Any]
-    shower: Callable[[Any], str] = str
-    is_list: bool = False
-    is_flag: bool = False
-
-    def parse(self, value: str) -> Any:
-        """The typed value. Raises SettingError."""
-        return self.parser(value)
-
-    def show(self, value: Any) -> str:
-        """The value as an operator would write it."""
-        return "" if value is None else self.shower(value)
 
 
 def _boolean(value: str) -> bool:
@@ -90,15 +71,15 @@ class ListenAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-boolean = SimpleKind("boolean", _boolean, lambda value: str(value).lower(), is_flag=True)
-duration = SimpleKind("duration", parse_duration, show_duration)
-integer = SimpleKind("number", _integer)
-listen_address = SimpleKind("address", ListenAddress.parse)
-text = SimpleKind("text", str)
-text_list = SimpleKind("list", _list, ",".join, is_list=True)
+boolean = Kind("boolean", _boolean, lambda value: str(value).lower(), is_flag=True)
+duration = Kind("duration", parse_duration, show_duration)
+integer = Kind("number", _integer)
+listen_address = Kind("address", ListenAddress.parse)
+text = Kind("text", str)
+text_list = Kind("list", _list, ",".join, is_list=True)
 
 
-def one_of(*choices: str) -> SimpleKind:
+def one_of(*choices: str) -> Kind:
     """A kind whose value is one of `choices`."""
 
     def parse(value: str) -> str:
@@ -106,10 +87,10 @@ def one_of(*choices: str) -> SimpleKind:
             raise SettingError(f"{value!r} is not known: say one of {', '.join(choices)}")
         return value
 
-    return SimpleKind("|".join(choices), parse)
+    return Kind("|".join(choices), parse)
 
 
-def each(name: str, parse_item: Callable[[str], Any], show_item: Callable[[Any], str] = str) -> SimpleKind:
+def each(name: str, parse_item: Callable[[str], Any], show_item: Callable[[Any], str] = str) -> Kind:
     """A list kind whose items go through `parse_item`, which may raise ValueError."""
 
     def parse(value: str) -> tuple[Any, ...]:
@@ -120,4 +101,4 @@ def each(name: str, parse_item: Callable[[str], Any], show_item: Callable[[Any],
         except ValueError as error:
             raise SettingError(str(error)) from error
 
-    return SimpleKind(f"list of {name}", parse, lambda items: ",".join(show_item(item) for item in items), is_list=True)
+    return Kind(f"list of {name}", parse, lambda items: ",".join(show_item(item) for item in items), is_list=True)

@@ -1,0 +1,24 @@
+"""`static`: the peers that the operator names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.peer_info import PeerInfo
+
+
+class StaticBootstrapper:
+    """Multiaddrs, with or without `/p2p`."""
+
+    kind = "static"
+
+    def __init__(self, peers: tuple[Multiaddr, ...]) -> None:
+        self._peers = peers
+
+    async def find(self, local: PeerInfo) -> list[Multiaddr]:
+        """See Bootstrapper."""
+        return list(self._peers)
+
+    async def run(self, local: Callable[[], PeerInfo]) -> None:
+        """Nothing to do."""

@@ -1,0 +1,358 @@
+"""The Router on a Kademlia DHT: drives the decisions of `kad` over a `PeerNetwork`.
+
+Being asked is answered at once from the routing table and the records. Asking is a search: own records and a short
+memory first, then a lookup whose answers are passed on as they come. Announcing goes in batches: keys that are near
+each other have the same closest peers, so one lookup finds whom to tell about many, and each peer is told on one
+stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from random import Random
+
+from speil.kad.key import common_prefix_length, position
+from speil.kad.lookup import Lookup
+from speil.kad.message import Message, MessageType
+from speil.kad.provide_schedule import ProvideSchedule
+from speil.kad.provider_records import ProviderRecords
+from speil.kad.routing_table import K, RoutingTable
+from speil.multiformats.content_key import content_key
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+from speil.observe.logs import get_log
+from speil.observe.metrics import Metrics
+from speil.routing.bootstrap.driver import Bootstrap
+from speil.routing.network import NetworkError, PeerNetwork
+from speil.routing.search import Search
+
+SEARCH_SECONDS_MAX = 5.0  # a lookup that takes longer helps nobody
+SEARCHES_MAX = 512  # running or remembered; more requests than this get what is known locally
+FOUND_MEMORY_SECONDS = 3.0  # a layer is asked for by HEAD, GET and Range within moments
+EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced any moment
+PROVIDE_BATCH_MAX = 2000  # keys per round; a round of a large store takes a second
+SENDS_AT_ONCE_MAX = 16  # peers told at the same time
+LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for as long is asked
+REFRESH_SECONDS = 10 * 60.0  # go-libp2p-kad-dht's
+EXPIRE_SECONDS = 60.0
+WHOLE_MESH_PEERS_MAX = K  # up to here the routing table is the mesh: no lookup is needed to know the closest
+
+log = get_log("dht")
+
+
+class DhtRouter:
+    """See the module and `routing.base.Router`."""
+
+    def __init__(self, network: PeerNetwork, bootstrap: Bootstrap, metrics: Metrics, rng: Random) -> None:
+        self._network, self._bootstrap, self._metrics, self._rng = network, bootstrap, metrics, rng
+        self._table = RoutingTable(network.local.peer_id)
+        self._records = ProviderRecords()
+        self._schedule = ProvideSchedule(rng)
+        self._searches: dict[str, Search] = {}
+        self._newcomers: dict[PeerId, PeerInfo] = {}
+        self._due = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        network.attach(self._answer, self._joined, self._left)
+
+    @property
+    def local(self) -> PeerInfo:
+        """This node."""
+        return self._network.local
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first decision about bootstrap is made, or a peer has come by itself."""
+        return self._bootstrap.decided or len(self._table) > 0
+
+    def peers(self) -> list[PeerInfo]:
+        """The routing table."""
+        return list(self._table)
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._bootstrap.run(self._network, self._table.__len__, self._refresh))
+            self._tasks.create_task(self._keep_providing())
+            self._tasks.create_task(self._keep_fresh())
+            self._tasks.create_task(self._keep_records())
+
+    # --- asking -----------------------------------------------------------------------------------------
+
+    async def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        """See Router."""
+        async for peer in self._search(key).follow(timeout_seconds):
+            yield peer
+
+    def _search(self, key: str) -> Search:
+        now = time.monotonic()
+        if (search := self._searches.get(key)) and not _forgotten(search, now):
+            return search
+        search = Search()
+        multihash = content_key(key)
+        for peer in self._records.providers(multihash, now, self._rng):
+            if peer.peer_id != self.local.peer_id:
+                search.add(peer)
+        if self._tasks is None or not self._make_room(now):
+            search.end(now)
+            return search
+        self._searches[key] = search
+        self._tasks.create_task(self._run_search(multihash, search))
+        return search
+
+    def _make_room(self, now: float) -> bool:
+        if len(self._searches) >= SEARCHES_MAX:
+            for key in [key for key, search in self._searches.items() if _forgotten(search, now)]:
+                del self._searches[key]
+        return len(self._searches) < SEARCHES_MAX
+
+    async def _run_search(self, multihash: bytes, search: Search) -> None:
+        started = time.monotonic()
+        first = started if search.found else None
+
+        def found(answer: Message) -> None:
+            nonlocal first
+            for provider in answer.provider_peers:
+                if provider.peer_id != self.local.peer_id and provider.addresses:
+                    first = first or time.monotonic()
+                    search.add(provider)
+
+        outcome = "error"
+        try:
+            async with asyncio.timeout(SEARCH_SECONDS_MAX):
+                await self._lookup(multihash, MessageType.GET_PROVIDERS, found)
+            outcome = "found" if search.found else "empty"
+        except TimeoutError:
+            outcome = "found" if search.found else "timeout"
+        finally:
+            search.end(time.monotonic())
+            self._metrics.lookups.labels(outcome).inc()
+            if first is not None:
+                self._metrics.resolve_duration.labels("libp2p").observe(first - started)
+
+    async def _lookup(
+        self, key: bytes, kind: MessageType, on_answer: Callable[[Message], None] | None = None
+    ) -> Lookup:
+        """Run a lookup to its end."""
+        lookup = Lookup(key, self.local.peer_id, self._table.closest(position(key)))
+        question = Message(kind, key)
+        changed = asyncio.Event()
+
+        async def ask(peer: PeerInfo) -> None:
+            try:
+                answer = await self._network.request(peer, question)
+            except NetworkError as error:
+                log.debug("a peer did not answer", peer=peer.peer_id, error=error)
+                lookup.failed(peer.peer_id)
+                self._table.failed(peer.peer_id)
+            else:
+                self._table.add(peer, time.monotonic())
+                if on_answer:
+                    on_answer(answer)
+                lookup.answered(peer.peer_id, answer.closer_peers)
+            changed.set()
+
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(ask(peer)) for peer in lookup.ask(time.monotonic())]
+            while not lookup.done:
+                changed.clear()
+                deadline = lookup.next_deadline()
+                try:
+                    async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                        await changed.wait()
+                except TimeoutError:
+                    for late in lookup.expire(time.monotonic()):
+                        self._table.failed(late)
+                running += [group.create_task(ask(peer)) for peer in lookup.ask(time.monotonic())]
+            for task in running:
+                task.cancel()  # those that were given up
+        self._metrics.routing_table_size.set(len(self._table))
+        return lookup
+
+    # --- announcing -------------------------------------------------------------------------------------
+
+    async def provide(self, keys: Iterable[str]) -> None:
+        """See Router."""
+        keys = list(keys)
+        now = time.monotonic()
+        self._schedule.add(keys, now)
+        for key in keys:
+            self._records.add(content_key(key), self.local, now)
+        self._metrics.provided_keys.set(len(self._schedule))
+        self._due.set()
+
+    def withdraw(self, keys: Iterable[str]) -> None:
+        """See Router."""
+        keys = list(keys)
+        self._schedule.remove(keys)
+        for key in keys:
+            self._records.remove(content_key(key), self.local.peer_id)
+        self._metrics.provided_keys.set(len(self._schedule))
+
+    async def _keep_providing(self) -> None:
+        while True:
+            self._due.clear()
+            now = time.monotonic()
+            newcomers, self._newcomers = self._newcomers, {}
+            if newcomers and len(self._schedule):
+                # in a mesh this small every node is among the closest to every key
+                places = [(position(content_key(key)), key) for key in self._schedule]
+                await self._tell(places, list(newcomers.values()))
+            if keys := self._schedule.due(now, PROVIDE_BATCH_MAX):
+                await self._announce(keys)
+                continue
+            deadline = self._schedule.next_deadline()
+            try:
+                async with asyncio.timeout(None if deadline is None else max(deadline - now, 0)):
+                    await self._due.wait()
+            except TimeoutError:
+                continue
+
+    async def _announce(self, keys: list[str]) -> None:
+        """Tell the closest peers of each key, neighbours in the key space together."""
+        places = sorted((position(content_key(key)), key) for key in keys)
+        while places:
+            batch, peers = await self._neighbourhood(places)
+            places = places[len(batch) :]
+            # alone there is nobody to tell; whoever joins is told then
+            told = await self._tell(batch, peers) if peers or len(self._table) else {key for _, key in batch}
+            now = time.monotonic()
+            for _, key in batch:
+                self._records.add(content_key(key), self.local, now)
+            self._schedule.announced([key for _, key in batch if key in told], now)
+            self._schedule.failed([key for _, key in batch if key not in told], now)
+
+    async def _neighbourhood(self, places: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[PeerInfo]]:
+        """The first keys that share their closest peers, and the peers around them."""
+        if len(self._table) <= WHOLE_MESH_PEERS_MAX:
+            return places, list(self._table)
+        first = places[0][0]
+        lookup = await self._lookup(content_key(places[0][1]), MessageType.FIND_NODE)
+        peers = lookup.result()
+        if not peers:
+            return places[:1], []
+        # keys below the prefix that all found peers share with the first have the same peers around them
+        shared = min(common_prefix_length(first, position(peer.peer_id.multihash)) for peer in peers)
+        count = 1
+        while count < len(places) and common_prefix_length(first, places[count][0]) >= shared:
+            count += 1
+        near = {peer.peer_id: peer for peer in (*peers, *self._table.closest(first, 2 * K))}
+        return places[:count], list(near.values())
+
+    async def _tell(self, batch: Sequence[tuple[int, str]], peers: list[PeerInfo]) -> set[str]:
+        """Send the records; the keys that at least one peer took."""
+        tasks: dict[PeerId, list[str]] = {}
+        by_place = {peer.peer_id: (position(peer.peer_id.multihash), peer) for peer in peers}
+        for place, key in batch:
+            closest = sorted(by_place.values(), key=lambda item: item[0] ^ place)[:K]
+            for _, peer in closest:
+                tasks.setdefault(peer.peer_id, []).append(key)
+        told: set[str] = set()
+        slots = asyncio.Semaphore(SENDS_AT_ONCE_MAX)
+
+        async def tell(peer: PeerInfo, keys: list[str]) -> None:
+            local = (self.local,)
+            messages = [Message(MessageType.ADD_PROVIDER, content_key(key), provider_peers=local) for key in keys]
+            async with slots:
+                try:
+                    await self._network.send(peer, messages)
+                except NetworkError as error:
+                    log.debug("a peer took no records", peer=peer.peer_id, keys=len(keys), error=error)
+                    self._table.failed(peer.peer_id)
+                    return
+            told.update(keys)
+
+        async with asyncio.TaskGroup() as group:
+            for peer_id, keys in tasks.items():
+                group.create_task(tell(by_place[peer_id][1], keys))
+        return told
+
+    # --- being asked ------------------------------------------------------------------------------------
+
+    def _answer(self, peer: PeerInfo, message: Message) -> Message | None:
+        match message.type:
+            case MessageType.PING:
+                return message
+            case MessageType.FIND_NODE:
+                return Message(message.type, message.key, self._closer(peer, message.key))
+            case MessageType.GET_PROVIDERS:
+                providers = self._records.providers(message.key, time.monotonic(), self._rng)
+                closer = self._closer(peer, message.key)
+                return Message(message.type, message.key, closer, tuple(providers))
+            case MessageType.ADD_PROVIDER:
+                self._take_record(peer, message)
+                return None
+            case _:
+                return Message(message.type, message.key)  # we keep no values
+
+    def _closer(self, asker: PeerInfo, key: bytes) -> tuple[PeerInfo, ...]:
+        return tuple(self._table.closest(position(key), without=asker.peer_id))
+
+    def _take_record(self, sender: PeerInfo, message: Message) -> None:
+        for provider in message.provider_peers:
+            if provider.peer_id != sender.peer_id:
+                continue  # the spec: a peer announces itself alone
+            announced = PeerInfo(provider.peer_id, provider.addresses or sender.addresses)
+            if announced.addresses:
+                self._records.add(message.key, announced, time.monotonic())
+        self._metrics.provider_records.set(len(self._records))
+
+    # --- keeping in shape -------------------------------------------------------------------------------
+
+    def _joined(self, peer: PeerInfo) -> None:
+        known = peer.peer_id in self._table
+        if peer.addresses and self._table.add(peer, time.monotonic()) and not known:
+            self._metrics.routing_table_size.set(len(self._table))
+            self._bootstrap.met(peer)
+            if len(self._table) == 1:
+                log.info("joined the mesh", peer=peer.peer_id, address=peer.addresses[0])
+            if len(self._table) <= WHOLE_MESH_PEERS_MAX:
+                self._newcomers[peer.peer_id] = peer
+                self._due.set()
+
+    def _left(self, peer_id: PeerId) -> None:
+        if peer_id in self._table and self._tasks is not None:
+            peer = next(peer for peer in self._table if peer.peer_id == peer_id)
+            self._tasks.create_task(self._check(peer))
+
+    async def _check(self, peer: PeerInfo) -> None:
+        """Ask a peer for a sign of life; drop it if there is none."""
+        try:
+            await self._network.request(peer, Message(MessageType.PING))
+        except NetworkError:
+            self._table.remove(peer.peer_id)
+            self._metrics.routing_table_size.set(len(self._table))
+            if not len(self._table):
+                log.warning("the routing table has run dry: bootstrapping again")
+                self._bootstrap.wake()
+        else:
+            self._table.add(peer, time.monotonic())
+
+    async def _refresh(self) -> None:
+        """Look for ourselves: fills the neighbourhood, makes us known there."""
+        await self._lookup(self.local.peer_id.multihash, MessageType.FIND_NODE)
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS * (1 - 0.2 * self._rng.random()))
+            for peer in self._table.unseen_since(time.monotonic() - LIVENESS_SECONDS):
+                await self._check(peer)
+            await self._refresh()
+            # and a random place, so that far buckets stay alive too
+            await self._lookup(b"\x12\x20" + self._rng.randbytes(32), MessageType.FIND_NODE)
+
+    async def _keep_records(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_SECONDS)
+            now = time.monotonic()
+            self._records.expire(now)
+            self._metrics.provider_records.set(len(self._records))
+            for key in [key for key, search in self._searches.items() if _forgotten(search, now)]:
+                del self._searches[key]
+
+
+def _forgotten(search: Search, now: float) -> bool:
+    """Whether a search that has ended is too old to answer from."""
+    memory = FOUND_MEMORY_SECONDS if search.found else EMPTY_MEMORY_SECONDS
+    return search.ended_at is not None and now - search.ended_at > memory

@@ -1,0 +1,146 @@
+"""The DHT's wire: its messages on libp2p streams of the protocol `<prefix>/kad/1.0.0`.
+
+Streams are kept and used again: a request takes an idle one or opens another, within a bound per peer. What breaks
+on a kept stream (go-libp2p resets idle ones after a minute) is tried once more on a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError
+from speil.libp2p.error import Libp2pError, PeerMisbehavedError
+from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
+from speil.libp2p.stream import Stream
+from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+from speil.observe.metrics import Metrics
+from speil.routing.network import NetworkError, RequestHandler
+
+REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
+IDLE_STREAMS_PER_PEER_MAX = 4  # a lookup asks a peer once; several lookups may ask the same one
+IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
+INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
+
+
+class Libp2pNetwork:
+    """PeerNetwork on a `Host`."""
+
+    def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics) -> None:
+        self._host, self._metrics = host, metrics
+        self.protocol = f"{protocol_prefix}/kad/1.0.0"
+        self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
+        self._handler: RequestHandler
+        self._on_joined: Callable[[PeerInfo], None]
+        self._on_left: Callable[[PeerId], None]
+
+    @property
+    def local(self) -> PeerInfo:
+        """This node."""
+        return self._host.local
+
+    def attach(
+        self,
+        handler: RequestHandler,
+        on_joined: Callable[[PeerInfo], None],
+        on_left: Callable[[PeerId], None],
+    ) -> None:
+        """See PeerNetwork."""
+        self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
+        self._host.set_handler(self.protocol, self._serve)
+        self._host.subscribe(self._heard)
+
+    async def dial(self, address: Multiaddr) -> PeerInfo | None:
+        """See PeerNetwork."""
+        try:
+            connection = await self._host.connect(address)
+        except Libp2pError as error:
+            raise NetworkError(str(error)) from error
+        return connection.info if self.protocol in connection.protocols else None
+
+    async def request(self, peer: PeerInfo, message: Message) -> Message:
+        """See PeerNetwork."""
+        self._metrics.dht_messages.labels("out", message.type.name).inc()
+        while idle := self._take_idle(peer.peer_id):
+            try:
+                return await self._exchange(idle, message)
+            except NetworkError:
+                continue
+        return await self._exchange(await self._open(peer), message)
+
+    async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
+        """See PeerNetwork."""
+        stream = await self._open(peer)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS_MAX), stream:
+                for message in messages:
+                    self._metrics.dht_messages.labels("out", message.type.name).inc()
+                    await stream.write_message(message.encode())
+                stream.close_write()
+                await stream.read()  # the peer's end: it has read all
+        except (Libp2pError, TimeoutError) as error:
+            raise NetworkError(f"{peer.peer_id.short}: {error!r}") from error
+
+    async def _open(self, peer: PeerInfo) -> Stream:
+        try:
+            return await self._host.open_stream(peer, self.protocol)
+        except Libp2pError as error:
+            raise NetworkError(f"{peer.peer_id.short}: {error}") from error
+
+    async def _exchange(self, stream: Stream, message: Message) -> Message:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):
+                await stream.write_message(message.encode())
+                data = await stream.read_message(MESSAGE_BYTES_MAX)
+            if data is None:
+                raise NetworkError("the peer closed the stream instead of answering")
+            answer = Message.decode(data)
+        except (Libp2pError, MessageError, TimeoutError) as error:
+            stream.reset()
+            raise NetworkError(f"{stream.peer_id.short}: {error!r}") from error
+        except BaseException:
+            stream.reset()
+            raise
+        self._keep_idle(stream)
+        return answer
+
+    def _take_idle(self, peer_id: PeerId) -> Stream | None:
+        streams = self._idle.get(peer_id, [])
+        while streams:
+            stream, since = streams.pop()
+            if asyncio.get_running_loop().time() - since < IDLE_SECONDS_MAX:
+                return stream
+            stream.reset()
+        return None
+
+    def _keep_idle(self, stream: Stream) -> None:
+        streams = self._idle.setdefault(stream.peer_id, [])
+        if len(streams) >= IDLE_STREAMS_PER_PEER_MAX:
+            stream.reset()
+        else:
+            streams.append((stream, asyncio.get_running_loop().time()))
+
+    def _heard(self, event: PeerEvent) -> None:
+        match event:
+            case Identified(peer, protocols) if self.protocol in protocols:
+                self._on_joined(peer)
+            case Disconnected(peer_id):
+                self._idle.pop(peer_id, None)
+                self._on_left(peer_id)
+
+    async def _serve(self, stream: Stream) -> None:
+        while True:
+            async with asyncio.timeout(INBOUND_IDLE_SECONDS_MAX):
+                data = await stream.read_message(MESSAGE_BYTES_MAX)
+            if data is None:
+                stream.close_write()
+                return
+            try:
+                message = Message.decode(data)
+            except MessageError as error:
+                raise PeerMisbehavedError("bad_dht_message", str(error)) from error
+            self._metrics.dht_messages.labels("in", message.type.name).inc()
+            if (answer := self._handler(stream.connection.info, message)) is not None:
+                await stream.write_message(answer.encode())

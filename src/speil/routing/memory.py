@@ -1,0 +1,58 @@
+"""The in-memory twin: routers that share one table of who has what. Works; for tests and single processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from speil.multiformats.peer_info import PeerInfo
+
+
+class MemoryMesh:
+    """What all routers of one mesh know."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, dict[PeerInfo, None]] = {}
+        self.peers: dict[PeerInfo, None] = {}
+
+
+class MemoryRouter:
+    """A node in a MemoryMesh."""
+
+    def __init__(self, mesh: MemoryMesh, local: PeerInfo) -> None:
+        self._mesh, self._local = mesh, local
+        self.ready = False
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        self._mesh.peers[self._local] = None
+        self.ready = True
+        try:
+            await asyncio.Event().wait()
+        finally:
+            del self._mesh.peers[self._local]
+
+    @property
+    def local(self) -> PeerInfo:
+        """This node."""
+        return self._local
+
+    async def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        """See Router."""
+        for peer in list(self._mesh.records.get(key, ())):
+            if peer != self._local:
+                yield peer
+
+    async def provide(self, keys: Iterable[str]) -> None:
+        """See Router."""
+        for key in keys:
+            self._mesh.records.setdefault(key, {})[self._local] = None
+
+    def withdraw(self, keys: Iterable[str]) -> None:
+        """See Router; here the record goes at once."""
+        for key in keys:
+            self._mesh.records.get(key, {}).pop(self._local, None)
+
+    def peers(self) -> list[PeerInfo]:
+        """See Router."""
+        return [peer for peer in self._mesh.peers if peer != self._local]

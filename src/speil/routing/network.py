@@ -1,0 +1,46 @@
+"""The port between the DHT and the wire: ask a peer, tell a peer, be asked.
+
+Adapters: `libp2p_network` (the real one) and `testing.network` (in memory, with faults). Only peers that speak our
+DHT's protocol id are seen through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from speil.kad.message import Message
+from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+
+RequestHandler = Callable[[PeerInfo, Message], "Message | None"]
+
+
+class NetworkError(Exception):
+    """The peer did not answer or answered nonsense: take another."""
+
+
+class PeerNetwork(Protocol):
+    """A node's way to its peers."""
+
+    @property
+    def local(self) -> PeerInfo:
+        """This node."""
+
+    def attach(
+        self,
+        handler: RequestHandler,
+        on_joined: Callable[[PeerInfo], None],
+        on_left: Callable[[PeerId], None],
+    ) -> None:
+        """Answer peers with `handler` (None: no answer) and hear of peers that connect and leave."""
+
+    async def dial(self, address: Multiaddr) -> PeerInfo | None:
+        """Connect; the peer there, None where it does not speak our DHT. Raises NetworkError."""
+
+    async def request(self, peer: PeerInfo, message: Message) -> Message:
+        """Ask and wait. Raises NetworkError."""
+
+    async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
+        """Tell, on one stream, without an answer. Raises NetworkError."""

@@ -1,0 +1,56 @@
+"""One search for the providers of a key, and all who wait for it.
+
+Several requests for one key share a search. A caller takes what has been found and follows until its own time is up;
+the search itself goes on to its end, so that the next request finds the answer waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+
+
+class Search:
+    """Providers found so far, in order."""
+
+    def __init__(self) -> None:
+        self.found: dict[PeerId, PeerInfo] = {}
+        self.ended_at: float | None = None
+        self._changed = asyncio.Event()
+
+    def add(self, peer: PeerInfo) -> None:
+        """A provider was found."""
+        if peer.peer_id not in self.found:
+            self.found[peer.peer_id] = peer
+            self._notify()
+
+    def end(self, now: float) -> None:
+        """There is no more to come."""
+        self.ended_at = now
+        self._notify()
+
+    async def follow(self, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        """All providers, as they are found, until the search ends or the time is up."""
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        seen = 0
+        while True:
+            changed = self._changed
+            for peer in list(self.found.values())[seen:]:
+                seen += 1
+                yield peer
+            if len(self.found) > seen:
+                continue
+            if self.ended_at is not None:
+                return
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await changed.wait()
+            except TimeoutError:
+                return
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

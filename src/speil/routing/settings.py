@@ -1,0 +1,72 @@
+"""The settings of routing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from speil.multiformats.multiaddr import Multiaddr
+from speil.routing.bootstrap.base import Bootstrapper
+from speil.routing.bootstrap.dns import DnsBootstrapper
+from speil.routing.bootstrap.http import HttpBootstrapper
+from speil.routing.bootstrap.static import StaticBootstrapper
+from speil.setting import Kind, ListenAddress, SettingError, each, listen_address, one_of, setting, text
+
+
+def _path(value: str) -> Path | None:
+    return Path(value) if value else None
+
+
+def _protocol_prefix(value: str) -> str:
+    if not re.fullmatch(r"(/[a-z0-9][a-z0-9.-]*)+", value):
+        raise SettingError(f"{value!r} is not a protocol prefix: say something like /spegel")
+    return value
+
+
+def _url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", value):
+        raise SettingError(f"{value!r} is not a URL: say something like http://10.0.0.7:5002/id")
+    return value
+
+
+directory = Kind("directory", _path)
+multiaddr_list = each("multiaddrs", Multiaddr.parse)
+protocol_prefix = Kind("protocol prefix", _protocol_prefix)
+url = Kind("URL", _url)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """How this node takes part in the mesh."""
+
+    router_addr: ListenAddress = setting(
+        listen_address, ListenAddress("", 5001), help="Where libp2p listens; all nodes use the same port."
+    )
+    bootstrap_kind: str = setting(one_of("dns", "http", "static"), "static", help="Where the first peers come from.")
+    dns_bootstrap_domain: str = setting(
+        text, "", help="For dns: the name of a headless Service whose records are the nodes."
+    )
+    http_bootstrap_addr: ListenAddress | None = setting(
+        listen_address, None, help="For http: where to serve this node's id, at /id. Empty: nowhere."
+    )
+    http_bootstrap_peer: str = setting(url, "", help="For http: the URL of a peer's /id. Empty: ask nobody.")
+    static_bootstrap_peers: tuple[Multiaddr, ...] = setting(
+        multiaddr_list, (), help="For static: peers to dial, such as /ip4/10.0.0.7/tcp/5001, with or without /p2p."
+    )
+    data_dir: Path | None = setting(
+        directory, None, help="Keeps the node's key and the peers it knew across restarts. Empty: nothing is kept."
+    )
+    dht_protocol_prefix: str = setting(
+        protocol_prefix, "/spegel", help="Names the mesh: only peers with the same prefix route for each other."
+    )
+
+    def bootstrapper(self) -> Bootstrapper:
+        """The configured kind. Raises SettingError where what it needs is missing."""
+        if self.bootstrap_kind == "dns":
+            if not self.dns_bootstrap_domain:
+                raise SettingError("--bootstrap-kind dns needs --dns-bootstrap-domain")
+            return DnsBootstrapper(self.dns_bootstrap_domain, self.router_addr.port)
+        if self.bootstrap_kind == "http":
+            return HttpBootstrapper(self.http_bootstrap_peer, self.http_bootstrap_addr)
+        return StaticBootstrapper(self.static_bootstrap_peers)

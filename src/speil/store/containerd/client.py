@@ -1,0 +1,126 @@
+"""containerd's gRPC services over its unix socket: the few calls that speil makes.
+
+Each call has a time limit; what goes wrong becomes one of two errors, by what the caller does next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+from speil.store.base import NotFoundError, StoreUnavailableError
+from speil.store.containerd._pb import (
+    containerd_version_pb2,
+    cri_pb2,
+    events_pb2,
+    images_pb2,
+    introspection_pb2,
+)
+
+CALL_SECONDS_MAX = 10.0  # a loaded containerd answers in milliseconds; one that hangs must not hold us
+PULL_SECONDS_MAX = 600.0  # doctor's self-test pull
+
+Request = TypeVar("Request", bound=Message)
+Reply = TypeVar("Reply", bound=Message)
+
+
+class ContainerdClient:
+    """A channel to one containerd; connects when it is used, again when it has to."""
+
+    def __init__(self, socket_path: str, namespace: str) -> None:
+        self._path, self._namespace = socket_path, namespace
+        self._channel: Channel | None = None
+
+    async def version(self) -> str:
+        """containerd's version."""
+        reply = await self._call(
+            "/containerd.services.version.v1.Version/Version", Empty(), containerd_version_pb2.VersionResponse
+        )
+        return reply.version
+
+    async def plugins(self, *filters: str) -> list[introspection_pb2.Plugin]:
+        """Loaded plugins and what they export."""
+        request = introspection_pb2.PluginsRequest(filters=filters)
+        path = "/containerd.services.introspection.v1.Introspection/Plugins"
+        return list((await self._call(path, request, introspection_pb2.PluginsResponse)).plugins)
+
+    async def get_image(self, name: str) -> images_pb2.Image:
+        """One image. Raises NotFoundError."""
+        request = images_pb2.GetImageRequest(name=name)
+        path = "/containerd.services.images.v1.Images/Get"
+        return (await self._call(path, request, images_pb2.GetImageResponse)).image
+
+    async def list_images(self) -> list[images_pb2.Image]:
+        """All images of the namespace."""
+        path = "/containerd.services.images.v1.Images/List"
+        return list((await self._call(path, images_pb2.ListImagesRequest(), images_pb2.ListImagesResponse)).images)
+
+    async def events(self) -> AsyncIterator[events_pb2.Envelope]:
+        """Events of all namespaces, until the connection ends. Raises StoreUnavailableError then."""
+        method = UnaryStreamMethod(
+            self._open(),
+            "/containerd.services.events.v1.Events/Subscribe",
+            events_pb2.SubscribeRequest,
+            events_pb2.Envelope,
+        )
+        try:
+            async with method.open(metadata=self._metadata) as stream:
+                await stream.send_message(events_pb2.SubscribeRequest(), end=True)
+                async for envelope in stream:
+                    yield envelope
+        except (OSError, GRPCError, ProtocolError, StreamTerminatedError) as error:
+            raise StoreUnavailableError(f"events of {self._path} ended: {error!r}") from error
+
+    async def runtime_status(self) -> dict[str, str]:
+        """CRI `Status` with `verbose`: JSON texts by name; `config` holds the runtime's configuration."""
+        path = "/runtime.v1.RuntimeService/Status"
+        return dict((await self._call(path, cri_pb2.StatusRequest(verbose=True), cri_pb2.StatusResponse)).info)
+
+    async def pull_image(self, image: str) -> str:
+        """Pull as the kubelet does; the image's id. Raises StoreUnavailableError with containerd's words."""
+        request = cri_pb2.PullImageRequest(image=cri_pb2.ImageSpec(image=image))
+        path = "/runtime.v1.ImageService/PullImage"
+        return (await self._call(path, request, cri_pb2.PullImageResponse, PULL_SECONDS_MAX)).image_ref
+
+    async def remove_image(self, image: str) -> None:
+        """Remove through CRI."""
+        request = cri_pb2.RemoveImageRequest(image=cri_pb2.ImageSpec(image=image))
+        await self._call("/runtime.v1.ImageService/RemoveImage", request, cri_pb2.RemoveImageResponse)
+
+    def close(self) -> None:
+        """Close the channel; the next call opens another."""
+        if self._channel:
+            self._channel.close()
+            self._channel = None
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {"containerd-namespace": self._namespace}
+
+    def _open(self) -> Channel:
+        if self._channel is None:
+            self._channel = Channel(path=self._path)
+        return self._channel
+
+    async def _call(
+        self, path: str, request: Request, reply: type[Reply], timeout_seconds: float = CALL_SECONDS_MAX
+    ) -> Reply:
+        method = UnaryUnaryMethod[Request, Reply](self._open(), path, type(request), reply)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await method(request, metadata=self._metadata)
+        except GRPCError as error:
+            if error.status is Status.NOT_FOUND:
+                raise NotFoundError(error.message or path) from error
+            raise StoreUnavailableError(f"{path.rpartition('/')[2]}: {error.message or error.status.name}") from error
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"{self._path} did not answer in {timeout_seconds:.0f} s") from error
+        except (OSError, ProtocolError, StreamTerminatedError) as error:
+            raise StoreUnavailableError(f"{self._path}: {getattr(error, 'strerror', None) or error}") from error

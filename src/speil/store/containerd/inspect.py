@@ -1,0 +1,91 @@
+"""What this containerd's configuration means for a mirror: is hosts.toml read, are layers kept?
+
+containerd tells its effective CRI configuration through `Status` where it still does (1.x, and 2.x versions that
+expose it); else its configuration file is read. A fact that neither tells is None: nobody knows.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from speil.store.base import StoreError
+from speil.store.containerd.client import ContainerdClient
+
+DEFAULT_CONFIG_FILE = "/etc/containerd/config.toml"
+_CRI_TABLES = ("io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri")
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerdFacts:
+    """What is known; `source` says from where the configuration facts come."""
+
+    version: str
+    registry_config_path: str | None = None
+    discard_unpacked_layers: bool | None = None
+    source: str = "unknown"
+    imports: tuple[str, ...] = ()
+    config_files: tuple[str, ...] = field(default=())
+
+    @property
+    def major(self) -> int:
+        """The major version, 0 where it is no number."""
+        head = self.version.lstrip("v").partition(".")[0]
+        return int(head) if head.isdigit() else 0
+
+
+async def inspect(client: ContainerdClient, config_file: str = DEFAULT_CONFIG_FILE) -> ContainerdFacts:
+    """Ask containerd, then its file. Raises StoreError where containerd does not answer at all."""
+    version = await client.version()
+    try:
+        status = await client.runtime_status()
+    except StoreError:
+        status = {}
+    found = _from_status(status)
+    from_file = _from_file(Path(config_file))
+    if found.get("config_path") is not None:
+        source = "containerd's CRI status"
+    else:
+        found, source = {**from_file, **{key: value for key, value in found.items() if value is not None}}, config_file
+    return ContainerdFacts(
+        version,
+        found.get("config_path"),
+        found.get("discard"),
+        source if found else "unknown",
+        tuple(from_file.get("imports", ())),
+        (config_file,) if Path(config_file).is_file() else (),
+    )
+
+
+def _from_status(info: dict[str, str]) -> dict[str, Any]:
+    try:
+        config = json.loads(info["config"])
+    except (KeyError, ValueError):
+        return {}
+    if not isinstance(config, dict):
+        return {}
+    registry = config.get("registry")
+    nested = config.get("containerd")
+    return {
+        "config_path": registry.get("configPath") if isinstance(registry, dict) else None,
+        "discard": (nested or {}).get("discardUnpackedLayers", config.get("discardUnpackedLayers")),
+    }
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, Any] = {"imports": document.get("imports", [])}
+    for table in _CRI_TABLES:
+        section = document.get("plugins", {}).get(table, {})
+        if (config_path := section.get("registry", {}).get("config_path")) is not None:
+            found["config_path"] = config_path
+        discard = section.get("discard_unpacked_layers", section.get("containerd", {}).get("discard_unpacked_layers"))
+        if discard is not None:
+            found["discard"] = discard
+    return found

@@ -1,0 +1,165 @@
+"""The content of a containerd as a ContentStore.
+
+Images come over the socket, content straight from the disk: opening a file costs microseconds, asking the daemon for
+it milliseconds. Where the files are is containerd's to say (introspection), never assumed. The daemon may be away at
+start, restart, or move its socket: the store waits, says so once, and tells its readers to look at everything when it
+is back. Blobs on disk are served meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from speil.observe.logs import get_log
+from speil.observe.metrics import Metrics
+from speil.oci.digest import Digest, DigestError
+from speil.store.base import Image, NotFoundError, OpenContent, StoreEvent, StoreEventKind, StoreUnavailableError
+from speil.store.blob_directory import BlobDirectory
+from speil.store.containerd._pb import events_pb2
+from speil.store.containerd.client import ContainerdClient
+
+CONTENT_PLUGIN = ("io.containerd.content.v1", "content")
+RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 5.0  # a restart takes a second; an absent daemon is asked gently
+SUBSCRIBED_SECONDS = 1.0  # a subscription says nothing when it starts; what came before it is seen by looking again
+LISTENER_EVENTS_MAX = 10_000  # a listener that lags further is told to look at everything
+
+log = get_log("containerd")
+
+
+class ContainerdStore:
+    """See the module. `content_path` overrides what introspection says; empty means ask."""
+
+    def __init__(self, socket_path: str, namespace: str, content_path: str, metrics: Metrics) -> None:
+        self._socket_path, self._namespace, self._metrics = socket_path, namespace, metrics
+        self._client = ContainerdClient(socket_path, namespace)
+        self._configured = content_path
+        self._blobs: BlobDirectory | None = BlobDirectory(Path(content_path)) if content_path else None
+        self._listeners: list[asyncio.Queue[StoreEvent]] = []
+        self.available = False
+
+    async def run(self) -> None:
+        """Follow containerd's events for ever, through its restarts."""
+        wait, away = RETRY_SECONDS_MIN, False
+        while True:
+            try:
+                await self._locate()
+                wait, away = RETRY_SECONDS_MIN, await self._follow(away)
+            except StoreUnavailableError as error:
+                self._set_available(False)
+                if not away:
+                    away = True
+                    log.warning("containerd is away: waiting for it", socket=self._socket_path, error=error)
+            finally:
+                self._client.close()
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, RETRY_SECONDS_MAX)
+
+    async def resolve(self, image: str) -> Digest:
+        """See ContentStore."""
+        self._check()
+        return _digest((await self._client.get_image(image)).target.digest)
+
+    async def size(self, digest: Digest) -> int:
+        """See ContentStore."""
+        return self._directory().size(digest)
+
+    async def open(self, digest: Digest) -> OpenContent:
+        """See ContentStore."""
+        return self._directory().open(digest)
+
+    async def images(self) -> list[Image]:
+        """See ContentStore. containerd names an image three ways; all are given."""
+        self._check()
+        return [Image(image.name, _digest(image.target.digest)) for image in await self._client.list_images()]
+
+    async def events(self) -> AsyncIterator[StoreEvent]:
+        """See ContentStore."""
+        queue: asyncio.Queue[StoreEvent] = asyncio.Queue(LISTENER_EVENTS_MAX)
+        self._listeners.append(queue)
+        try:
+            yield StoreEvent(StoreEventKind.RESYNC)
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners.remove(queue)
+
+    async def _locate(self) -> None:
+        version = await self._client.version()
+        if self._configured:
+            return
+        for plugin in await self._client.plugins(f"type=={CONTENT_PLUGIN[0]}"):
+            if (plugin.type, plugin.id) == CONTENT_PLUGIN and (root := plugin.exports.get("root")):
+                if self._blobs is None or str(self._blobs.root) != root:
+                    self._blobs = BlobDirectory(Path(root))
+                    log.info("found containerd", version=version, socket=self._socket_path, content=root)
+                return
+        raise StoreUnavailableError(f"{self._socket_path} tells no content root: set --containerd-content-path")
+
+    async def _follow(self, away: bool) -> bool:
+        """Pass events on until the stream ends, which it does with StoreUnavailableError; False once connected."""
+        stream = self._client.events()
+        if away:
+            log.info("containerd is back", socket=self._socket_path)
+        self._set_available(True)
+        resync = StoreEvent(StoreEventKind.RESYNC)
+        self._tell(resync)
+        again = asyncio.get_running_loop().call_later(SUBSCRIBED_SECONDS, self._tell, resync)
+        try:
+            async for envelope in stream:
+                if envelope.namespace == self._namespace and (event := _translate(envelope)):
+                    self._tell(event)
+        finally:
+            again.cancel()
+        raise StoreUnavailableError("the event stream ended")
+
+    def _directory(self) -> BlobDirectory:
+        if self._blobs is None:
+            raise StoreUnavailableError("containerd has not been reached yet")
+        return self._blobs
+
+    def _check(self) -> None:
+        if not self.available:
+            raise StoreUnavailableError("containerd is away")
+
+    def _set_available(self, available: bool) -> None:
+        self.available = available
+        self._metrics.store_available.set(available)
+
+    def _tell(self, event: StoreEvent) -> None:
+        for queue in self._listeners:
+            if queue.full():
+                while not queue.empty():
+                    queue.get_nowait()
+                event = StoreEvent(StoreEventKind.RESYNC)
+            queue.put_nowait(event)
+
+
+def _translate(envelope: events_pb2.Envelope) -> StoreEvent | None:
+    """containerd's event as ours; by topic, since the types' names differ between topics. None for others."""
+    payload = envelope.event.value
+    try:
+        match envelope.topic:
+            case "/images/create" | "/images/update":
+                return StoreEvent(StoreEventKind.IMAGE_ADDED, image=events_pb2.ImageCreate.FromString(payload).name)
+            case "/images/delete":
+                return StoreEvent(StoreEventKind.IMAGE_REMOVED, image=events_pb2.ImageDelete.FromString(payload).name)
+            case "/content/create":
+                digest = _digest(events_pb2.ContentCreate.FromString(payload).digest)
+                return StoreEvent(StoreEventKind.CONTENT_ADDED, digest=digest)
+            case "/content/delete":
+                digest = _digest(events_pb2.ContentDelete.FromString(payload).digest)
+                return StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=digest)
+    except (DecodeError, NotFoundError):
+        log.warning("an event of containerd can't be read", topic=envelope.topic)
+    return None
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except DigestError as error:
+        raise NotFoundError(str(error)) from error

@@ -1,0 +1,109 @@
+"""The in-memory twin: content in anonymous files, so that it can be sent like any other. For tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+from speil.oci.digest import Digest
+from speil.store.base import (
+    Image,
+    NotFoundError,
+    OpenContent,
+    StoreEvent,
+    StoreEventKind,
+    StoreUnavailableError,
+)
+
+
+class MemoryStore:
+    """A ContentStore that a test fills; `available` can be switched off."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self._contents: dict[Digest, tuple[int, int]] = {}
+        self._images: dict[str, Digest] = {}
+        self._listeners: list[asyncio.Queue[StoreEvent]] = []
+
+    def put(self, data: bytes) -> Digest:
+        """Take content in."""
+        digest = Digest.of(data)
+        if digest not in self._contents:
+            descriptor = os.memfd_create(digest.short, os.MFD_CLOEXEC)
+            os.write(descriptor, data)
+            self._contents[digest] = (descriptor, len(data))
+            self._tell(StoreEvent(StoreEventKind.CONTENT_ADDED, digest=digest))
+        return digest
+
+    def tag(self, name: str, target: Digest) -> None:
+        """Name an image."""
+        self._images[name] = target
+        self._tell(StoreEvent(StoreEventKind.IMAGE_ADDED, image=name))
+
+    def remove(self, digest: Digest) -> None:
+        """Drop content."""
+        os.close(self._contents.pop(digest)[0])
+        self._tell(StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=digest))
+
+    def untag(self, name: str) -> None:
+        """Drop an image's name."""
+        del self._images[name]
+        self._tell(StoreEvent(StoreEventKind.IMAGE_REMOVED, image=name))
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        for descriptor, _ in self._contents.values():
+            os.close(descriptor)
+        self._contents.clear()
+
+    async def run(self) -> None:
+        """Nothing to keep alive."""
+        await asyncio.Event().wait()
+
+    async def resolve(self, image: str) -> Digest:
+        """See ContentStore."""
+        self._check()
+        if image not in self._images:
+            raise NotFoundError(image)
+        return self._images[image]
+
+    async def size(self, digest: Digest) -> int:
+        """See ContentStore."""
+        return self._find(digest)[1]
+
+    async def open(self, digest: Digest) -> OpenContent:
+        """See ContentStore."""
+        descriptor, size = self._find(digest)
+        # through /proc the descriptor gets a file position of its own
+        return OpenContent(digest, os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC), size)
+
+    async def images(self) -> list[Image]:
+        """See ContentStore."""
+        self._check()
+        return [Image(name, target) for name, target in self._images.items()]
+
+    async def events(self) -> AsyncIterator[StoreEvent]:
+        """See ContentStore."""
+        queue: asyncio.Queue[StoreEvent] = asyncio.Queue()
+        self._listeners.append(queue)
+        try:
+            yield StoreEvent(StoreEventKind.RESYNC)
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners.remove(queue)
+
+    def _find(self, digest: Digest) -> tuple[int, int]:
+        self._check()
+        if digest not in self._contents:
+            raise NotFoundError(str(digest))
+        return self._contents[digest]
+
+    def _check(self) -> None:
+        if not self.available:
+            raise StoreUnavailableError("switched off")
+
+    def _tell(self, event: StoreEvent) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(event)

@@ -1,0 +1,24 @@
+"""The settings of the content store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from speil.setting import one_of, setting, text
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where this node's content is."""
+
+    store_kind: str = setting(
+        one_of("containerd", "oci-layout"), "containerd", help="Serve a containerd's content, or an OCI image layout."
+    )
+    containerd_sock: str = setting(text, "/run/containerd/containerd.sock", help="containerd's socket.")
+    containerd_namespace: str = setting(
+        text, "k8s.io", help="containerd's namespace whose images are served; the kubelet's is k8s.io."
+    )
+    containerd_content_path: str = setting(
+        text, "", help="Where containerd's content is, as this process sees it. Empty: ask containerd."
+    )
+    oci_layout_path: str = setting(text, "", help="For oci-layout: the directory.")
