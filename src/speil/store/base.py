@@ -65,6 +65,10 @@ class OpenContent:
     fd: int
     size: int
 
+    def peek(self, size: int) -> bytes:
+        """Up to `size` bytes from the start."""
+        return os.pread(self.fd, size, 0)
+
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""
         if self.fd >= 0:

@@ -1,0 +1,322 @@
+"""One request, from its first line to the end of its answer.
+
+1. Is it `GET` or `HEAD` of something we serve? Anything else is an empty 404, as in Spegel.
+2. Basic auth, where it is on. A wrong one gets a 401 without a challenge: containerd would answer a challenge with the
+   user's registry credentials.
+3. What is asked for: a manifest or blob, by digest or tag (`oci.endpoint`). Filtered images and registries that are
+   not mirrored are 404.
+4. This node has it: sent from the store.
+5. A peer asks (`X-Spegel-Mirrored`): what we don't have is 404 at once, so that peers never ask on our behalf.
+6. Otherwise the peers are asked. A manifest is read whole and its digest checked before a byte is passed on; a blob is
+   passed on as it comes, containerd checks it.
+7. Nobody has it: 404, empty for containerd, which then keeps its connection and goes upstream at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from speil.mirror.basic_auth import BasicAuth
+from speil.mirror.body import BodyResponse, ClientGoneError
+from speil.mirror.recent import RecentRequests
+from speil.mirror.relay import NoPeerError, Relay, RelaySession
+from speil.mirror.settings import MirrorSettings
+from speil.observe.logs import get_log
+from speil.observe.metrics import Metrics
+from speil.oci import byte_range, endpoint, media_type
+from speil.oci.digest import Digest
+from speil.oci.endpoint import Content, EndpointError, Ping
+from speil.oci.error import ErrorCode, envelope
+from speil.oci.manifest import MANIFEST_BYTES_MAX, parse
+from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
+from speil.store.walk import read, read_manifest
+
+MIRRORED_HEADER = "X-Spegel-Mirrored"
+REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream and peers elsewhere
+REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
+
+log = get_log("mirror")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a request, for the log line and the metrics."""
+
+    source: str = "none"  # store, peer or none
+    result: str = "not found"
+    peer: str | None = None
+    attempts: int = 0
+
+
+class Handlers:
+    """The /v2 API over a store and a relay."""
+
+    def __init__(
+        self,
+        store: ContentStore,
+        relay: Relay,
+        auth: BasicAuth,
+        settings: MirrorSettings,
+        metrics: Metrics,
+        recent: RecentRequests,
+    ) -> None:
+        self._store, self._relay, self._auth = store, relay, auth
+        self._settings, self._metrics, self._recent = settings, metrics, recent
+        self._open = 0
+        self._uploads = 0
+        self._registries: set[str] = set()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request below /v2."""
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=404)
+        if not self._auth.allows(request.headers.get("Authorization", "")):
+            body = envelope(ErrorCode.UNAUTHORIZED, "invalid credentials")
+            return web.Response(status=401, body=body, content_type="application/json")
+        from_peer = request.headers.get(MIRRORED_HEADER, "").lower() == "true"
+        try:
+            asked = endpoint.parse(request.path, request.query.get("ns") or self._settings.default_registry or None)
+        except EndpointError as error:
+            log.debug("not an endpoint", path=request.path, error=error)
+            return web.Response(status=404)
+        if isinstance(asked, Ping):
+            return web.Response()
+        if not self._allowed(asked):
+            return web.Response(status=404)
+        if self._open >= REQUESTS_MAX:
+            return web.Response(status=503 if from_peer else 404)
+        self._open += 1
+        try:
+            return await self._answer(request, asked, from_peer)
+        finally:
+            self._open -= 1
+
+    def _allowed(self, asked: Content) -> bool:
+        if asked.registry is not None and not self._settings.mirrors(asked.registry):
+            return False
+        if asked.digest is None and not self._settings.resolve_tags:
+            return False
+        return not any(pattern.search(_full_name(asked)) for pattern in self._settings.registry_filters)
+
+    async def _answer(self, request: web.BaseRequest, asked: Content, from_peer: bool) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        started, outcome = loop.time(), Outcome()
+        response: web.StreamResponse | None = None
+        try:
+            response = await self._from_store(request, asked, from_peer, outcome)
+            if response is None and not from_peer:
+                response = await self._from_peers(request, asked, outcome)
+            if response is None:
+                response = self._not_found(request, asked, from_peer, outcome)
+        except ClientGoneError:
+            outcome.result = "client gone"
+        except asyncio.CancelledError:
+            outcome.result = "cancelled"
+            raise
+        finally:
+            self._report(request, asked, from_peer, outcome, loop.time() - started)
+        return response or web.Response(status=404)
+
+    # --- from the store ---------------------------------------------------------------------------------
+
+    async def _from_store(
+        self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome
+    ) -> web.StreamResponse | None:
+        try:
+            digest = asked.digest or await self._store.resolve(asked.key)
+            if asked.is_manifest:
+                return await self._manifest_from_store(request, asked, digest, from_peer, outcome)
+            with await self._store.open(digest) as content:
+                if await self._is_manifest(content):
+                    return None
+                return await self._blob_from_store(request, asked, content, from_peer, outcome)
+        except NotFoundError:
+            return None
+        except (StoreError, OSError) as error:
+            log.warning("the store failed", key=asked.key, error=error)
+            return None
+
+    async def _manifest_from_store(
+        self, request: web.BaseRequest, asked: Content, digest: Digest, from_peer: bool, outcome: Outcome
+    ) -> web.StreamResponse | None:
+        if (loaded := await read_manifest(self._store, digest)) is None:
+            return None
+        data, manifest = loaded
+        outcome.source, outcome.result = "store", "served"
+        headers = _headers(asked, digest, manifest.media_type)
+        return await self._send_bytes(request, asked, headers, data, from_peer, "store")
+
+    async def _is_manifest(self, content: OpenContent) -> bool:
+        """Whether this is a manifest, which is not served as a blob."""
+        if content.size > MANIFEST_BYTES_MAX or not content.peek(64).lstrip().startswith(b"{"):
+            return False
+        return parse(await read(self._store, content.digest)) is not None
+
+    async def _blob_from_store(
+        self, request: web.BaseRequest, asked: Content, content: OpenContent, from_peer: bool, outcome: Outcome
+    ) -> web.StreamResponse:
+        headers = _headers(asked, content.digest, media_type.OCTET_STREAM) | {"Accept-Ranges": "bytes"}
+        try:
+            wanted = byte_range.parse(request.headers.get("Range"), content.size)
+        except byte_range.UnsatisfiableError as error:
+            outcome.result = "range not satisfiable"
+            return web.Response(status=416, headers={"Content-Range": error.content_range, "Accept-Ranges": "bytes"})
+        start, length = (wanted.start, wanted.length) if wanted else (0, content.size)
+        if wanted:
+            headers["Content-Range"] = wanted.content_range
+        response = BodyResponse(206 if wanted else 200, headers, length)
+        if request.method == "HEAD":
+            await response.send_nothing(request)
+        elif from_peer and self._uploads >= self._settings.uploads_max:
+            outcome.result = "busy"
+            return web.Response(status=503)
+        else:
+            await self._upload(request, asked, response, content, start, from_peer)
+        outcome.source, outcome.result = "store", "served"
+        return response
+
+    async def _upload(
+        self,
+        request: web.BaseRequest,
+        asked: Content,
+        response: BodyResponse,
+        content: OpenContent,
+        start: int,
+        from_peer: bool,
+    ) -> None:
+        self._uploads += from_peer
+        self._metrics.open_uploads.set(self._uploads)
+        try:
+            await response.send_file(request, content, start)
+        finally:
+            self._uploads -= from_peer
+            self._metrics.open_uploads.set(self._uploads)
+            self._count(asked, "store", from_peer, response.sent)
+
+    # --- from peers -------------------------------------------------------------------------------------
+
+    async def _from_peers(
+        self, request: web.BaseRequest, asked: Content, outcome: Outcome
+    ) -> web.StreamResponse | None:
+        hit = False
+        async with self._relay.session(asked, request.method, request.headers.get("Range", "")) as session:
+            try:
+                if asked.is_manifest and request.method == "GET":
+                    response = await self._manifest_from_peer(request, asked, session)
+                else:
+                    response = await self._blob_from_peer(request, asked, session)
+                hit = True
+                outcome.source, outcome.result = "peer", "served"
+                self._metrics.mirror_last_success.set_to_current_time()
+            except NoPeerError as error:
+                outcome.result = str(error)
+                response = session.broken_response
+                if response is not None:
+                    outcome.source, outcome.result = "peer", f"broke off: {error}"
+            finally:
+                outcome.attempts = session.attempts
+                outcome.peer = str(session.peer.peer_id) if session.peer else None
+                self._metrics.mirror_requests.labels(self._label(asked), "hit" if hit else "miss").inc()
+        return response
+
+    async def _manifest_from_peer(
+        self, request: web.BaseRequest, asked: Content, session: RelaySession
+    ) -> web.StreamResponse:
+        def is_right(data: bytes) -> bool:
+            return (asked.digest is None or asked.digest.matches(data)) and parse(data) is not None
+
+        head, data = await session.whole(MANIFEST_BYTES_MAX, is_right)
+        manifest = parse(data)
+        assert manifest is not None
+        digest = asked.digest or Digest.of(data)
+        headers = _headers(asked, digest, manifest.media_type)
+        log.debug("manifest from a peer", key=asked.key, peer=head.peer.peer_id)
+        return await self._send_bytes(request, asked, headers, data, False, "peer")
+
+    async def _blob_from_peer(
+        self, request: web.BaseRequest, asked: Content, session: RelaySession
+    ) -> web.StreamResponse:
+        head = await session.head()
+        kind = head.headers.get("content-type", "") if asked.is_manifest else media_type.OCTET_STREAM
+        digest = asked.digest or Digest.parse(head.headers.get("docker-content-digest", ""))
+        headers = _headers(asked, digest, kind)
+        if not asked.is_manifest:
+            headers["Accept-Ranges"] = "bytes"
+        if head.status == 206:
+            headers["Content-Range"] = f"bytes {head.start}-{head.stop - 1}/{head.size}"
+        response = BodyResponse(head.status, headers, head.stop - head.start)
+        if request.method == "HEAD":
+            await response.send_nothing(request)
+            return response
+        session.broken_response = response
+        await response.send_pieces(request, session.body(), lambda size: self._count(asked, "peer", False, size))
+        return response
+
+    # --- answers ----------------------------------------------------------------------------------------
+
+    async def _send_bytes(
+        self,
+        request: web.BaseRequest,
+        asked: Content,
+        headers: dict[str, str],
+        data: bytes,
+        from_peer: bool,
+        source: str,
+    ) -> web.StreamResponse:
+        if request.method == "HEAD":
+            response = BodyResponse(200, headers, len(data))
+            await response.send_nothing(request)
+            return response
+        self._count(asked, source, from_peer, len(data))
+        return web.Response(body=data, headers=headers)
+
+    def _not_found(
+        self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome
+    ) -> web.StreamResponse:
+        if from_peer or request.headers.get("User-Agent", "").startswith("containerd/"):
+            return web.Response(status=404)
+        code = ErrorCode.MANIFEST_UNKNOWN if asked.is_manifest else ErrorCode.BLOB_UNKNOWN
+        body = envelope(code, f"could not find peer for {asked.key}: {outcome.result}", {"attempts": outcome.attempts})
+        return web.Response(status=404, body=body, content_type="application/json")
+
+    def _report(
+        self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome, seconds: float
+    ) -> None:
+        self._recent.add(request.method, asked.key, outcome.source, outcome.result, "peer" if from_peer else "node")
+        write = log.info if request.method == "GET" else log.debug
+        write(
+            "sent to a peer" if from_peer else "asked by the node",
+            method=request.method,
+            image=asked.image,
+            reference=str(asked.reference),
+            source=outcome.source,
+            outcome=outcome.result,
+            peer=outcome.peer,
+            attempts=outcome.attempts or None,
+            duration_ms=round(seconds * 1e3, 1),
+        )
+
+    def _count(self, asked: Content, source: str, from_peer: bool, size: int) -> None:
+        client = "peer" if from_peer else "node"
+        self._metrics.served_bytes.labels(self._label(asked), source, client).inc(size)
+
+    def _label(self, asked: Content) -> str:
+        registry = asked.registry or ""
+        if registry in self._registries or len(self._registries) < REGISTRY_LABELS_MAX:
+            self._registries.add(registry)
+            return registry
+        return "other"
+
+
+def _full_name(asked: Content) -> str:
+    return f"{asked.image}@{asked.reference}" if asked.digest else f"{asked.image}:{asked.reference}"
+
+
+def _headers(asked: Content, digest: Digest, kind: str) -> dict[str, str]:
+    headers = {"Content-Type": kind, "Docker-Content-Digest": str(digest)}
+    if asked.registry:
+        headers["OCI-Namespace"] = asked.registry
+    return headers

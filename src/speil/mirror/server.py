@@ -1,0 +1,114 @@
+"""The registry port: aiohttp's low-level server, the probes, and what guards them.
+
+A connection that sends no whole head within some seconds is closed, and so is the one above the bound: a stranger that
+opens a thousand connections costs a bounded amount of memory, and containerd's next request still gets through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from speil.mirror.handlers import Handlers
+from speil.observe.metrics import Metrics
+from speil.setting import ListenAddress
+
+HEAD_SECONDS_MAX = 10.0  # containerd sends its head in one piece
+KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers keep theirs for 30 s
+CONNECTIONS_MAX = 2048  # one node's containerd needs ten, hundreds of peers one or two each
+HEADER_BYTES_MAX = 8190  # of one line; the whole head is bounded by aiohttp too
+BACKLOG = 512
+SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
+
+
+class _Connection(web.RequestHandler[web.BaseRequest]):
+    """aiohttp's connection, which must show a request in time."""
+
+    __slots__ = ("_owner", "_timer")
+
+    def __init__(self, owner: _Server, **kwargs: Any) -> None:
+        super().__init__(owner, **kwargs)
+        self._owner = owner
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        if len(self._owner.connections) > CONNECTIONS_MAX:
+            transport.abort()
+            return
+        self._timer = asyncio.get_running_loop().call_later(HEAD_SECONDS_MAX, transport.abort)
+
+    def request_came(self) -> None:
+        """The head is whole."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.request_came()
+        super().connection_lost(exc)
+
+
+class _Server(web.Server[web.BaseRequest]):
+    def __call__(self) -> web.RequestHandler[web.BaseRequest]:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class RegistryServer:
+    """Routes, probes and metrics of the registry port."""
+
+    def __init__(self, handlers: Handlers, ready: Callable[[], bool], metrics: Metrics) -> None:
+        self._handlers, self._ready, self._metrics = handlers, ready, metrics
+
+    @asynccontextmanager
+    async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
+        """Listen on `address` (an empty host is all of both families). Raises OSError."""
+        server = _Server(
+            self._dispatch, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, max_line_size=HEADER_BYTES_MAX,
+            max_field_size=HEADER_BYTES_MAX,
+        )  # fmt: skip
+        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, address.host or None, address.port, backlog=BACKLOG).start()
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, _Connection):
+            request.protocol.request_came()
+        handler = _handler_label(request.path)
+        loop, inflight = asyncio.get_running_loop(), self._metrics.http_requests_inflight.labels(handler)
+        started, response = loop.time(), None
+        inflight.inc()
+        try:
+            response = await self._route(request, handler)
+            return response
+        finally:
+            inflight.dec()
+            method = request.method if request.method in ("GET", "HEAD") else "other"
+            labels = (handler, method, str(response.status) if response else "499")
+            self._metrics.http_request_duration.labels(*labels).observe(loop.time() - started)
+            if response is not None and response.content_length is not None:
+                self._metrics.http_response_size.labels(*labels).observe(response.content_length)
+
+    async def _route(self, request: web.BaseRequest, handler: str) -> web.StreamResponse:
+        if handler == "/v2/*":
+            return await self._handlers.handle(request)
+        if request.method not in ("GET", "HEAD") or handler == "other":
+            return web.Response(status=404)
+        if handler == "/livez" or self._ready():
+            return web.Response()
+        return web.Response(status=500, text="not ready: no decision about bootstrap yet, see the log\n")
+
+
+def _handler_label(path: str) -> str:
+    if path in ("/readyz", "/livez", "/healthz"):
+        return path
+    return "/v2/*" if path == "/v2" or path.startswith("/v2/") else "other"

@@ -1,0 +1,76 @@
+"""The settings of the registry port and the metrics port."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from speil.oci.reference import is_registry
+from speil.setting import Kind, ListenAddress, SettingError, boolean, duration, each, integer, listen_address, setting
+
+
+def parse_registry_url(value: str) -> str:
+    """The registry host of `https://docker.io`; a scheme http or https, nothing behind the host."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not is_registry(parts.netloc):
+        raise SettingError(f"{value!r} is not a registry URL: say something like https://docker.io")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise SettingError(f"{value!r} is not a registry URL: nothing may stand behind the host")
+    return value.rstrip("/")
+
+
+def _pattern(value: str) -> re.Pattern[str]:
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise SettingError(f"{value!r} is not a regular expression: {error}") from error
+
+
+def _namespace(value: str) -> str:
+    if value and not is_registry(value):
+        raise SettingError(f"{value!r} is not a registry host: say something like docker.io")
+    return value
+
+
+registry_urls = each("registry URLs", parse_registry_url)
+patterns = each("regular expressions", _pattern, lambda pattern: pattern.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorSettings:
+    """How this node serves containerd and its peers."""
+
+    registry_addr: ListenAddress = setting(
+        listen_address, ListenAddress("", 5000), help="Where the registry listens; all nodes use the same port."
+    )
+    metrics_addr: ListenAddress = setting(
+        listen_address, ListenAddress("", 9090), help="Where metrics and the debug pages are served."
+    )
+    mirrored_registries: tuple[str, ...] = setting(
+        registry_urls, (), help="Registries to mirror, such as https://docker.io. Empty: all."
+    )
+    registry_filters: tuple[re.Pattern[str], ...] = setting(
+        patterns, (), help="Images whose name matches one of these are neither announced nor served."
+    )
+    resolve_tags: bool = setting(boolean, True, help="Answer tags from what nodes hold; without it digests alone.")
+    mirror_resolve_timeout: float = setting(
+        duration, 0.02, help="How long to look for a first peer before containerd is sent upstream."
+    )
+    mirror_resolve_retries: int = setting(integer, 3, help="How many peers to try before giving up.")
+    default_registry: str = setting(
+        Kind("registry host", _namespace), "", help="The registry of requests without ns. Empty: tags need ns."
+    )
+    debug_web_enabled: bool = setting(boolean, True, help="Serve the page /debug/web/ on the metrics port.")
+    basic_auth_dir: Path = setting(
+        Kind("directory", Path),
+        Path("/etc/secrets/basic-auth"),
+        help="Files username and password here switch basic auth on; the same on all nodes.",
+    )
+    uploads_max: int = setting(integer, 64, help="Bodies sent to peers at once; beyond it they are sent elsewhere.")
+
+    def mirrors(self, registry: str) -> bool:
+        """Whether requests for a registry host are served."""
+        hosts = {urlsplit(url).netloc for url in self.mirrored_registries}
+        return not hosts or registry in hosts
