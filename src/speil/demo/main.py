@@ -40,7 +40,7 @@ class DemoSettings:
 
     nodes: int = setting(integer, 4, help="How many nodes to start.")
     layers: int = setting(integer, 5, help="Layers of the image for this platform.")
-    layer_mib: int = setting(integer, 12, help="MiB of files in each layer, before it is packed.")
+    layer_mib: int = setting(integer, 24, help="MiB of files in each layer, before it is packed.")
 
 
 @dataclass(slots=True)

@@ -202,6 +202,7 @@ class Handlers:
         self, request: web.BaseRequest, asked: Content, outcome: Outcome
     ) -> web.StreamResponse | None:
         hit = False
+        response: web.StreamResponse | None = None
         async with self._relay.session(asked, request.method, request.headers.get("Range", "")) as session:
             try:
                 if asked.is_manifest and request.method == "GET":

@@ -20,6 +20,8 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.oci import media_type
+from speil.oci.digest import Digest, DigestError
 from speil.oci.endpoint import Content
 from speil.routing.base import Router
 
@@ -292,6 +294,10 @@ class RelaySession:
         digest = self._content.digest
         if digest and response.headers.get("docker-content-digest", str(digest)) != str(digest):
             raise PeerError("bad_answer", "another digest")
+        if self._content.is_manifest and response.headers.get("content-type") not in media_type.MANIFESTS:
+            raise PeerError("bad_answer", "a manifest without a manifest's type")
+        if digest is None and not _is_digest(response.headers.get("docker-content-digest", "")):
+            raise PeerError("bad_answer", "a tag without its digest")
         start, stop, size = _extent(response)
         if self._method == "GET" and response.left != stop - start:
             raise PeerError("bad_answer", "Content-Length and Content-Range disagree")
@@ -328,3 +334,11 @@ def _extent(response: PeerResponse) -> tuple[int, int, int]:
 def _is_from(range_header: str, start: int) -> bool:
     first = range_header.removeprefix("bytes=").partition("-")[0]
     return not first or int(first) == start
+
+
+def _is_digest(text: str) -> bool:
+    try:
+        Digest.parse(text)
+    except DigestError:
+        return False
+    return True

@@ -25,7 +25,7 @@ BACKLOG = 512
 SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
 
 
-class _Connection(web.RequestHandler[web.BaseRequest]):
+class _Connection(web.RequestHandler):
     """aiohttp's connection, which must show a request in time."""
 
     __slots__ = ("_owner", "_timer")
@@ -54,8 +54,8 @@ class _Connection(web.RequestHandler[web.BaseRequest]):
         super().connection_lost(exc)
 
 
-class _Server(web.Server[web.BaseRequest]):
-    def __call__(self) -> web.RequestHandler[web.BaseRequest]:
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
 
 

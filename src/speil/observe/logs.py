@@ -46,6 +46,11 @@ class Log:
         """A bug: the line, and the traceback with it."""
         self._logger.error(event, extra={"fields": {**fields, "error": repr(error)}}, exc_info=error)
 
+    def debug_exception(self, event: str, error: BaseException) -> None:
+        """A bug that the user is told of in other words: the traceback for whoever looks for it."""
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(event, extra={"fields": {"error": repr(error)}}, exc_info=error)
+
     def _emit(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, event, extra={"fields": fields})

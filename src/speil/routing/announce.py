@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from speil.observe.logs import get_log
@@ -33,6 +33,7 @@ class AnnounceSettings:
 
     resolve_tags: bool
     registry_filters: tuple[re.Pattern[str], ...]
+    mirrors: Callable[[str], bool] = lambda registry: True  # whether a registry is mirrored at all
 
 
 class Announcer:
@@ -126,6 +127,8 @@ class Announcer:
         try:
             reference = Reference.parse(name)
         except InvalidReferenceError:
+            return None
+        if not self._settings.mirrors(reference.registry):
             return None
         if any(pattern.search(name) for pattern in self._settings.registry_filters):
             return None

@@ -40,6 +40,11 @@ class ContainerdStore:
         self._blobs: BlobDirectory | None = BlobDirectory(Path(content_path)) if content_path else None
         self._listeners: list[asyncio.Queue[StoreEvent]] = []
         self.available = False
+        self._up = asyncio.Event()
+
+    async def wait_available(self) -> None:
+        """Until containerd has been reached for the first time."""
+        await self._up.wait()
 
     async def run(self) -> None:
         """Follow containerd's events for ever, through its restarts."""
@@ -127,6 +132,8 @@ class ContainerdStore:
 
     def _set_available(self, available: bool) -> None:
         self.available = available
+        if available:
+            self._up.set()
         self._metrics.store_available.set(available)
 
     def _tell(self, event: StoreEvent) -> None:

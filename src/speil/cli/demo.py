@@ -1,0 +1,23 @@
+"""`speil demo`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from speil.cli.app import CommandError
+from speil.config import ConfigError
+from speil.demo import DemoSettings
+from speil.demo import run as run_demo
+
+Settings = DemoSettings
+NODES_MAX = 20  # processes on one machine
+
+
+def run(settings: DemoSettings) -> int:
+    """Run the demo."""
+    if not 2 <= settings.nodes <= NODES_MAX:
+        raise ConfigError(f"--nodes must be between 2 and {NODES_MAX}")
+    try:
+        return asyncio.run(run_demo(settings))
+    except OSError as error:
+        raise CommandError(f"the demo can't run here: {error}") from error

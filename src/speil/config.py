@@ -1,0 +1,194 @@
+"""Settings from the command line and the environment: flag, else environment variable, else default.
+
+A command joins the settings dataclasses that the packages own. Flags may come from either generation of Spegel: what
+has a new name is read under its old one, what means nothing any more is accepted with a warning that says what
+replaced it (`retired`). What is wrong ends as one line that names the flag or variable (ConfigError).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from speil.mirror.settings import MirrorSettings
+from speil.observe.settings import LogSettings
+from speil.routing.settings import RouterSettings
+from speil.setting import Setting, SettingError, declared
+from speil.store.settings import StoreSettings
+
+T = TypeVar("T")
+_FLAG = re.compile(r"--([a-z0-9][a-z0-9-]*)(?:=(.*))?", re.DOTALL)
+
+
+class ConfigError(Exception):
+    """The operator's configuration is wrong; the message is the one line to show. Exit code 2."""
+
+
+class HelpRequested(Exception):
+    """`--help` was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """All settings of `speil registry`."""
+
+    log: LogSettings
+    store: StoreSettings
+    router: RouterSettings
+    mirror: MirrorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class OldName:
+    """A flag of another generation. `now` is the setting that took its place, None where nothing did."""
+
+    name: str
+    now: str | None
+    note: str = ""
+    convert: Callable[[str], str] = str
+
+
+def _not(value: str) -> str:
+    return "false" if value in ("true", "") else "true"
+
+
+OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
+    "registry": (
+        OldName("registries", "mirrored_registries"),
+        OldName("http_bootstrap_url", "http_bootstrap_peer"),
+        OldName("local_addr", None, "requests are told apart by X-Spegel-Mirrored"),
+        OldName("blob_speed", None, "transfers are not limited by bandwidth in this release; see --uploads-max"),
+        OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
+        OldName("containerd_registry_config_path", None, "`speil configuration` and `speil doctor` look at it"),
+        OldName("kubeconfig_path", None, "no bootstrap kind of this release asks the Kubernetes API"),
+        OldName("leader_election_name", None, "no bootstrap kind of this release elects a leader"),
+        OldName("leader_election_namespace", None, "no bootstrap kind of this release elects a leader"),
+    ),
+    "configuration": (
+        OldName("registries", "mirrored_registries"),
+        OldName("mirror_registries", "mirror_targets"),
+        OldName("append_mirrors", "prepend_existing"),
+    ),
+}
+
+
+@dataclass(slots=True)
+class Arguments:
+    """What the command line said, not yet typed; `warnings` are for the log."""
+
+    values: dict[str, list[str]] = field(default_factory=dict)
+    positional: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def split_arguments(command: str, argv: Sequence[str], settings: Sequence[Setting]) -> Arguments:
+    """Sort a command's arguments by setting. Raises ConfigError, HelpRequested."""
+    known, old = {one.name: one for one in settings}, {one.name: one for one in OLD_NAMES.get(command, ())}
+    found = Arguments()
+    items = list(argv)
+    while items:
+        item = items.pop(0)
+        if item in ("-h", "--help"):
+            raise HelpRequested
+        match = _FLAG.fullmatch(item)
+        if match is None:
+            if item.startswith("-") and len(item) > 1:
+                raise ConfigError(f"unknown flag {item}{_nearest(item, known)}")
+            found.positional.append(item)
+            continue
+        name, value = match[1].replace("-", "_"), match[2]
+        if name in old:
+            _take_old(old[name], value, items, known, found)
+        elif name in known:
+            found.values.setdefault(name, []).extend(_take(known[name], value, items))
+        else:
+            raise ConfigError(f"unknown flag --{match[1]}{_nearest(item, known)}")
+    return found
+
+
+def _take(setting: Setting, value: str | None, items: list[str]) -> list[str]:
+    """The values behind a flag, taken off `items`. Raises ConfigError."""
+    if value is not None:
+        return [value]
+    if setting.kind.is_flag:
+        return ["true"]
+    if setting.kind.is_list:
+        taken = []
+        while items and not items[0].startswith("--"):
+            taken.append(items.pop(0))
+        if taken:
+            return taken
+    elif items and not items[0].startswith("--"):
+        return [items.pop(0)]
+    raise ConfigError(f"{setting.flag} needs a value ({setting.kind.name})")
+
+
+def _take_old(
+    old: OldName, value: str | None, items: list[str], known: Mapping[str, Setting], found: Arguments
+) -> None:
+    flag = "--" + old.name.replace("_", "-")
+    if old.now is None:
+        if value is None and items and not items[0].startswith("--"):
+            items.pop(0)
+        found.warnings.append(f"{flag} has no effect: {old.note}")
+        return
+    setting = known[old.now]
+    taken = [old.convert(one) for one in _take(setting, value, items)]
+    found.values.setdefault(old.now, []).extend(taken)
+    found.warnings.append(f"{flag} is now called {setting.flag}")
+
+
+def _nearest(item: str, known: Mapping[str, Setting]) -> str:
+    flags = [setting.flag for setting in known.values()]
+    near = difflib.get_close_matches(item.partition("=")[0], flags, n=1, cutoff=0.6)
+    return f", did you mean {near[0]}?" if near else "; --help lists the known ones"
+
+
+def build(kind: type[T], arguments: Arguments, environ: Mapping[str, str]) -> T:
+    """A settings dataclass from flags, environment and defaults. Raises ConfigError.
+
+    Fields that are dataclasses themselves are built too (NodeSettings).
+    """
+    values: dict[str, Any] = {}
+    for name, part in _parts(kind).items():
+        values[name] = build(part, arguments, environ)
+    for setting in declared(kind):
+        values[setting.name] = _value(setting, arguments, environ)
+    return kind(**values)
+
+
+def all_settings(kind: type) -> list[Setting]:
+    """The settings of a dataclass and of its parts."""
+    nested = [setting for part in _parts(kind).values() for setting in all_settings(part)]
+    return [*nested, *declared(kind)]
+
+
+def _parts(kind: type) -> dict[str, type]:
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    hints = {"log": LogSettings, "store": StoreSettings, "router": RouterSettings, "mirror": MirrorSettings}
+    return {one.name: hints[one.name] for one in dataclasses.fields(kind) if "kind" not in one.metadata}
+
+
+def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str]) -> Any:
+    if given := arguments.values.get(setting.name):
+        return _parse(setting, ",".join(given) if setting.kind.is_list else given[-1], setting.flag)
+    # an empty variable is an unset one, as charts leave them
+    if text := environ.get(setting.env, ""):
+        return _parse(setting, text, f"environment variable {setting.env}")
+    if setting.required:
+        raise ConfigError(f"{setting.flag} is required: {setting.help}")
+    return setting.default
+
+
+def _parse(setting: Setting, text: str, source: str) -> Any:
+    try:
+        if not text and setting.default is None:
+            return None
+        return setting.kind.parse(text)
+    except SettingError as error:
+        raise ConfigError(f"{source}: {error}") from error
