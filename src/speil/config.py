@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -49,11 +49,6 @@ class OldName:
     name: str
     now: str | None
     note: str = ""
-    convert: Callable[[str], str] = str
-
-
-def _not(value: str) -> str:
-    return "false" if value in ("true", "") else "true"
 
 
 OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
@@ -137,8 +132,7 @@ def _take_old(
         found.warnings.append(f"{flag} has no effect: {old.note}")
         return
     setting = known[old.now]
-    taken = [old.convert(one) for one in _take(setting, value, items)]
-    found.values.setdefault(old.now, []).extend(taken)
+    found.values.setdefault(old.now, []).extend(_take(setting, value, items))
     found.warnings.append(f"{flag} is now called {setting.flag}")
 
 

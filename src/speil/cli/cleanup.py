@@ -1,0 +1,63 @@
+"""`speil cleanup`: bring back what was there before `configuration`, then say so until ended.
+
+Uninstalling runs this on every node; `cleanup-wait` waits until all nodes answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from speil.cli.app import CommandError
+from speil.config import ConfigError
+from speil.host_config.tree import HostConfigError, restore
+from speil.observe.logs import get_log
+from speil.setting import Kind, ListenAddress, listen_address, setting
+
+log = get_log("cleanup")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Flags."""
+
+    addr: ListenAddress = setting(listen_address, None, required=True, help="Where to say that this node is done.")
+    containerd_registry_config_path: Path = setting(
+        Kind("directory", Path), Path("/etc/containerd/certs.d"), help="containerd's registry config_path."
+    )
+
+
+def run(settings: Settings) -> int:
+    """Restore, then serve 200 until SIGTERM or SIGINT."""
+    directory = settings.containerd_registry_config_path
+    try:
+        restored = restore(directory)
+    except HostConfigError as error:
+        raise CommandError(str(error)) from error
+    log.info("restored containerd's registry hosts" if restored else "nothing to restore", directory=directory)
+    try:
+        asyncio.run(_serve(settings.addr))
+    except OSError as error:
+        raise ConfigError(f"--addr: can't listen on {settings.addr}: {error.strerror}") from error
+    return 0
+
+
+async def _serve(address: ListenAddress) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(answer, access_log=None))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address.host or None, address.port).start()
+        await stop.wait()
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,65 @@
+"""`speil configuration`: put the mirror into containerd's hosts.toml files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from speil.cli.app import CommandError
+from speil.host_config.tree import HostConfigError, configure
+from speil.hosts_toml.document import HostsTomlError, Mirrors, check_target
+from speil.mirror.basic_auth import BasicAuth
+from speil.mirror.settings import MirrorSettings, parse_registry_url
+from speil.observe.logs import get_log
+from speil.setting import Kind, SettingError, boolean, declared, each, setting
+
+log = get_log("configuration")
+
+
+def _target(value: str) -> str:
+    try:
+        return check_target(value)
+    except HostsTomlError as error:
+        raise SettingError(str(error)) from error
+
+
+def _registry(value: str) -> str:
+    return "" if value in ("*", "_default") else parse_registry_url(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Flags."""
+
+    mirror_targets: tuple[str, ...] = setting(
+        each("URLs", _target), (), required=True, help="Where containerd reaches speil, in order of preference."
+    )
+    mirrored_registries: tuple[str, ...] = setting(
+        each("registry URLs", _registry), (), help="Registries to mirror, such as https://docker.io. Empty: all."
+    )
+    resolve_tags: bool = setting(boolean, True, help="Let speil answer tags too, not digests alone.")
+    prepend_existing: bool = setting(
+        boolean, False, help="Keep the hosts (and certificates) that are configured, behind speil."
+    )
+    containerd_registry_config_path: Path = setting(
+        Kind("directory", Path), Path("/etc/containerd/certs.d"), help="containerd's registry config_path."
+    )
+    basic_auth_dir: Path = setting(
+        Kind("directory", Path),
+        next(one.default for one in declared(MirrorSettings) if one.name == "basic_auth_dir"),
+        help="Files username and password here are sent to the mirror.",
+    )
+
+
+def run(settings: Settings) -> int:
+    """Write the files."""
+    registries = () if "" in settings.mirrored_registries else settings.mirrored_registries
+    authorization = BasicAuth(settings.basic_auth_dir).header
+    mirrors = Mirrors(settings.mirror_targets, settings.resolve_tags, authorization)
+    directory = settings.containerd_registry_config_path
+    try:
+        written = configure(directory, registries, mirrors, prepend_existing=settings.prepend_existing)
+    except HostConfigError as error:
+        raise CommandError(str(error)) from error
+    log.info("configured containerd's registry hosts", directory=directory, registries=written)
+    return 0

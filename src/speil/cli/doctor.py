@@ -1,0 +1,100 @@
+"""`speil doctor`: one line a check, what to do for each that fails, exit code 1 if one does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from speil.config import ConfigError
+from speil.doctor.checks import Finding, Level, findings
+from speil.doctor.facts import gather, local_url
+from speil.doctor.self_test import self_test
+from speil.hosts_toml.document import HostsTomlError, check_target
+from speil.mirror.settings import MirrorSettings
+from speil.oci.reference import InvalidReferenceError, Reference
+from speil.setting import (
+    Kind,
+    ListenAddress,
+    SettingError,
+    declared,
+    each,
+    listen_address,
+    one_of,
+    setting,
+    text,
+)
+from speil.store.containerd.inspect import DEFAULT_CONFIG_FILE
+from speil.store.settings import StoreSettings
+
+_DEFAULTS = {one.name: one.default for one in (*declared(MirrorSettings), *declared(StoreSettings))}
+
+
+def _target(value: str) -> str:
+    try:
+        return check_target(value)
+    except HostsTomlError as error:
+        raise SettingError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Flags."""
+
+    image: str = setting(text, "", help="Pull this image through containerd and watch for the request.")
+    output: str = setting(one_of("text", "json"), "text", help="How to print the findings.")
+    mirror_targets: tuple[str, ...] = setting(
+        each("URLs", _target), (), help="Where containerd reaches speil. Empty: --registry-addr on this node."
+    )
+    registry_addr: ListenAddress = setting(
+        listen_address, _DEFAULTS["registry_addr"], help="Where this node's speil listens."
+    )
+    metrics_addr: ListenAddress = setting(
+        listen_address, _DEFAULTS["metrics_addr"], help="Where this node's speil serves metrics."
+    )
+    containerd_sock: str = setting(text, _DEFAULTS["containerd_sock"], help="containerd's socket.")
+    containerd_namespace: str = setting(text, _DEFAULTS["containerd_namespace"], help="containerd's namespace.")
+    containerd_registry_config_path: Path = setting(
+        Kind("directory", Path), Path("/etc/containerd/certs.d"), help="Where hosts.toml files should be."
+    )
+    containerd_config: Path = setting(
+        Kind("file", Path), Path(DEFAULT_CONFIG_FILE), help="containerd's configuration file."
+    )
+
+
+def run(settings: Settings) -> int:
+    """Check, print, judge."""
+    if settings.image:
+        try:
+            Reference.parse(settings.image)
+        except InvalidReferenceError as error:
+            raise ConfigError(f"--image: {error}") from error
+    found = asyncio.run(_findings(settings))
+    failed = any(finding.level is Level.FAIL for finding in found)
+    if settings.output == "json":
+        print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}, indent=1))
+    else:
+        for finding in found:
+            print(f"{finding.level:<5} {finding.check}: {finding.message}")
+            if finding.remedy:
+                print(f"      → {finding.remedy}")
+    return int(failed)
+
+
+async def _findings(settings: Settings) -> list[Finding]:
+    metrics_url = local_url(settings.metrics_addr)
+    facts = await gather(
+        settings.containerd_sock,
+        settings.containerd_namespace,
+        settings.containerd_registry_config_path,
+        settings.containerd_config,
+        settings.mirror_targets or (local_url(settings.registry_addr),),
+        metrics_url,
+    )
+    found = findings(facts)
+    if settings.image and facts.containerd is not None:
+        found.append(
+            await self_test(settings.containerd_sock, settings.containerd_namespace, metrics_url, settings.image)
+        )
+    return found

@@ -1,0 +1,133 @@
+"""What can be seen from this node: containerd, its files, the mirror's ports."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from speil.hosts_toml.judge import Judgement, judge
+from speil.setting import ListenAddress
+from speil.store.base import StoreError
+from speil.store.containerd.client import ContainerdClient
+from speil.store.containerd.inspect import ContainerdFacts, inspect
+
+REQUEST_SECONDS_MAX = 3.0
+DROP_IN_DIRECTORY = "conf.d"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryDirectory:
+    """One directory below config_path, and how containerd will read it (None: it has no hosts.toml)."""
+
+    name: str
+    file: Path
+    judgement: Judgement | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that `checks` needs."""
+
+    socket: str
+    config_path: Path
+    config_file: Path
+    metrics_url: str
+    mirror_urls: tuple[str, ...]
+    containerd: ContainerdFacts | None = None
+    containerd_error: str = ""
+    config_exists: bool = False
+    config_imports: tuple[str, ...] = ()
+    drop_ins: tuple[Path, ...] = ()
+    directories: tuple[RegistryDirectory, ...] = ()
+    mirrors: dict[str, int | None] = field(default_factory=dict)
+    state: dict[str, Any] | None = None
+
+    def is_ours(self, host: str) -> bool:
+        """Whether a hosts.toml entry names this node's mirror."""
+        return host.rstrip("/") in self.mirror_urls
+
+
+def local_url(address: ListenAddress) -> str:
+    """How a server that listens on `address` is reached from this node."""
+    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+
+
+async def gather(
+    socket: str, namespace: str, config_path: Path, config_file: Path, mirrors: tuple[str, ...], metrics_url: str
+) -> Facts:
+    """Look at everything. Never raises for what it looks at."""
+    containerd, error = await _inspect(socket, namespace, str(config_file))
+    drop_in_directory = config_file.parent / DROP_IN_DIRECTORY
+    statuses = await asyncio.gather(*(_status(f"{url}/v2/") for url in mirrors))
+    return Facts(
+        socket=socket,
+        config_path=config_path,
+        config_file=config_file,
+        metrics_url=metrics_url,
+        mirror_urls=mirrors,
+        containerd=containerd,
+        containerd_error=error,
+        config_exists=config_file.is_file(),
+        config_imports=containerd.imports if containerd else (),
+        drop_ins=tuple(sorted(drop_in_directory.glob("*.toml"))),
+        directories=tuple(_directories(config_path)),
+        mirrors=dict(zip(mirrors, statuses, strict=True)),
+        state=await state(metrics_url),
+    )
+
+
+async def state(metrics_url: str) -> dict[str, Any] | None:
+    """The node's own account of itself, None where it does not answer."""
+    try:
+        async with _session() as session, session.get(f"{metrics_url}/debug/state") as response:
+            found: dict[str, Any] = await response.json()
+            return found
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None
+
+
+async def _inspect(socket: str, namespace: str, config_file: str) -> tuple[ContainerdFacts | None, str]:
+    client = ContainerdClient(socket, namespace)
+    try:
+        return await inspect(client, config_file), ""
+    except StoreError as error:
+        return None, str(error)
+    finally:
+        client.close()
+
+
+async def _status(url: str) -> int | None:
+    try:
+        async with _session() as session, session.get(url) as response:
+            return response.status
+    except (aiohttp.ClientError, TimeoutError):
+        return None
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX))
+
+
+def _directories(config_path: Path) -> list[RegistryDirectory]:
+    if not config_path.is_dir():
+        return []
+    found = []
+    for directory in sorted(config_path.iterdir()):
+        if directory.is_dir() and not directory.name.startswith(".") and directory.name != "_backup":
+            file = directory / "hosts.toml"
+            found.append(RegistryDirectory(directory.name, file, _judge(file)))
+    return found
+
+
+def _judge(file: Path) -> Judgement | None:
+    try:
+        return judge(file.read_text())
+    except OSError:
+        return None
+    except UnicodeDecodeError:
+        return Judgement((), ("it is not UTF-8: containerd drops every mirror",))

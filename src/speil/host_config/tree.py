@@ -1,0 +1,96 @@
+"""The directory that containerd reads, before and after: what `configuration` and `cleanup` make of it.
+
+The first run keeps what it found in `_backup`; later runs start from there again, so that running twice, or with other
+settings, gives what running once would have given. `cleanup` brings the backup back.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from speil.host_config.switch import STAGING_PREFIX, replace
+from speil.hosts_toml.document import HostsTomlError, Mirrors, directory_of, render
+
+BACKUP = "_backup"
+HOSTS_FILE = "hosts.toml"
+
+
+class HostConfigError(Exception):
+    """The directory can't be configured; nothing was changed. The message names the file and what to do."""
+
+
+def configure(
+    directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, prepend_existing: bool, in_place: bool = False
+) -> list[str]:
+    """Write hosts.toml files for `registries` (URLs; none means all) and back up what was there; what was written.
+
+    With `prepend_existing` our mirrors stand in front of the hosts that were configured, and certificates beside them
+    stay. Registries that are not named keep what they had; with none named all directories give way to `_default`.
+    Raises HostConfigError.
+    """
+    try:
+        before = directory / BACKUP if (directory / BACKUP).is_dir() else directory
+        texts = {directory_of(url): _text(before, url, mirrors, prepend_existing) for url in registries or ("",)}
+
+        def build(staging: Path) -> None:
+            (staging / BACKUP).mkdir()
+            for entry in _entries(before):
+                _copy(entry, staging / BACKUP / entry.name)
+                if registries and entry.name not in texts:
+                    _copy(entry, staging / entry.name)
+            for name, text in texts.items():
+                if prepend_existing and (before / name).is_dir():
+                    _copy(before / name, staging / name)
+                (staging / name).mkdir(exist_ok=True)
+                (staging / name / HOSTS_FILE).write_text(text)
+                (staging / name / HOSTS_FILE).chmod(0o644)
+
+        replace(directory, build, last=(), first=(BACKUP,), in_place=in_place)
+    except HostsTomlError as error:
+        raise HostConfigError(str(error)) from error
+    except OSError as error:
+        raise HostConfigError(f"{error.filename or directory}: {error.strerror}") from error
+    return sorted(texts)
+
+
+def restore(directory: Path, *, in_place: bool = False) -> bool:
+    """Bring back what `configure` found; False where there is no backup. Raises HostConfigError."""
+    backup = directory / BACKUP
+    if not backup.is_dir():
+        return False
+
+    def build(staging: Path) -> None:
+        for entry in _entries(backup):
+            _copy(entry, staging / entry.name)
+
+    try:
+        replace(directory, build, last=(BACKUP,), first=(), in_place=in_place)
+    except OSError as error:
+        raise HostConfigError(f"{error.filename or directory}: {error.strerror}") from error
+    return True
+
+
+def _text(before: Path, url: str, mirrors: Mirrors, prepend_existing: bool) -> str:
+    file = before / directory_of(url) / HOSTS_FILE
+    existing = file.read_text() if prepend_existing and file.is_file() else ""
+    try:
+        return render(url, mirrors, existing)
+    except HostsTomlError as error:
+        raise HostsTomlError(f"{file} is {error}; mend or remove it") from error
+
+
+def _entries(directory: Path) -> Iterable[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(
+        entry for entry in directory.iterdir() if entry.name != BACKUP and not entry.name.startswith(STAGING_PREFIX)
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)

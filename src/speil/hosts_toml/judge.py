@@ -1,0 +1,51 @@
+"""How containerd will read a hosts.toml: its hosts in order, and what would make it drop them without a word."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from speil.hosts_toml.document import HostsTomlError, parse
+
+KNOWN_CAPABILITIES = {"pull", "resolve", "push"}
+TLS_KEYS = {"ca", "client", "skip_verify"}
+_DURATION = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`hosts` are the mirrors in order; `problems` are why containerd would not use them."""
+
+    hosts: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def judge(text: str) -> Judgement:
+    """Read a hosts.toml as containerd does."""
+    if not text.strip():
+        return Judgement((), ("the file is empty: containerd 2.x drops every mirror",))
+    try:
+        document = parse(text)
+    except HostsTomlError as error:
+        return Judgement((), (f"{error}: containerd drops every mirror",))
+    hosts: Any = document.get("host", {})
+    if not isinstance(hosts, dict) or not hosts:
+        return Judgement((), ("it has no [host] table: containerd 1.6 rejects the file, 2.x asks the registry alone",))
+    problems = [problem for url, table in hosts.items() for problem in _problems(url, table)]
+    return Judgement(tuple(hosts), tuple(problems))
+
+
+def _problems(url: str, table: Any) -> list[str]:
+    if not isinstance(table, dict):
+        return [f"{url}: not a table"]
+    found = []
+    if unknown := [str(one) for one in table.get("capabilities", []) if one not in KNOWN_CAPABILITIES]:
+        found.append(f"{url}: unknown capability {', '.join(unknown)}: containerd drops the mirror")
+    if not re.match(r"https?://", url):
+        found.append(f"{url}: no scheme, containerd takes it for https")
+    if url.startswith("http://") and (keys := TLS_KEYS & table.keys()):
+        found.append(f"{url}: {', '.join(sorted(keys))} on an http host makes containerd speak TLS to it")
+    if (timeout := table.get("dial_timeout")) is not None and not _DURATION.fullmatch(str(timeout)):
+        found.append(f"{url}: dial_timeout {timeout!r} is no duration: containerd drops the mirror")
+    return found
