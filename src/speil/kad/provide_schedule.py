@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
 
 REPROVIDE_SECONDS = 15 * 60.0  # Spegel's; records are valid for 19 minutes
 EARLY_SHARE_MAX = 0.1

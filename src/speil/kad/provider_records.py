@@ -7,10 +7,13 @@ with announcements; where a bound is hit the oldest record of that key goes, or 
 
 from __future__ import annotations
 
-from random import Random
+from typing import TYPE_CHECKING
 
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+
+if TYPE_CHECKING:
+    from random import Random
 
 VALIDITY_SECONDS = 19 * 60.0  # Spegel's: 15 min between announcements and twice 2 min of delay
 PROVIDERS_PER_KEY_MAX = 64  # a popular layer is on every node; a lookup needs a few of them

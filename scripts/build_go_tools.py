@@ -1,0 +1,121 @@
+"""Build, from the Go module proxy, what tests and CI need and no package ships.
+
+    containerd   containerd 2.x (Debian has 1.6)
+    conformance  the OCI distribution spec's conformance test
+    interop-peer a go-libp2p DHT node driven by JSON lines (tests/interop/go)
+
+Binaries go into a cache outside the checkout ($SPEIL_CACHE, default ~/.cache/speil), keyed by what they are made of;
+what is there is not built again. `--print-path NAME` says where one is, `NAME …` builds only those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("SPEIL_CACHE") or Path.home() / ".cache" / "speil")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A Go program: a package of a module at a version, or a module of this tree."""
+
+    name: str
+    package: str = ""
+    module: str = ""
+    version: str = ""
+    source: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """What the cached binary is kept under."""
+        if self.source is None:
+            return self.version
+        files = sorted(file for file in self.source.iterdir() if file.suffix in (".go", ".mod", ".sum"))
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        """Where its binary is, or will be."""
+        return CACHE / self.name / self.key / self.name
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("interop-peer", source=ROOT / "tests" / "interop" / "go"),
+        Tool(
+            "conformance",
+            "github.com/opencontainers/distribution-spec/conformance",
+            "github.com/opencontainers/distribution-spec/conformance",
+            "v0.0.0-20260831232431-97274622c111",
+        ),
+        Tool(
+            "containerd",
+            "github.com/containerd/containerd/v2/cmd/containerd",
+            "github.com/containerd/containerd/v2",
+            "v2.4.2",
+        ),
+    )
+}
+
+
+def build(tool: Tool) -> None:
+    """Build one, unless it is there."""
+    if tool.path.exists():
+        print(f"{tool.name}: {tool.path}")
+        return
+    print(f"{tool.name}: building ...", flush=True)
+    started = time.monotonic()
+    tool.path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = tool.path.with_suffix(f".{os.getpid()}")
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        if tool.source is not None:
+            shutil.copytree(tool.source, folder, dirs_exist_ok=True)
+            package = "."
+        else:
+            package = tool.package
+            (folder / "go.mod").write_text("module build\n\ngo 1.24\n")
+            (folder / "main.go").write_text(f'//go:build tools\n\npackage main\n\nimport _ "{tool.package}"\n')
+            _go(folder, "get", f"{tool.module}@{tool.version}")
+        _go(folder, "build", "-trimpath", "-ldflags=-s -w", "-o", str(temporary), package)
+    temporary.rename(tool.path)
+    print(f"{tool.name}: built in {time.monotonic() - started:.0f} s: {tool.path}", flush=True)
+
+
+def _go(folder: Path, *arguments: str) -> None:
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"}
+    done = subprocess.run(["go", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"go {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"any of {', '.join(TOOLS)}; all without one")
+    parser.add_argument("--print-path", action="store_true", help="only say where the binaries are")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(TOOLS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    for name in arguments.names or TOOLS:
+        if arguments.print_path:
+            print(TOOLS[name].path)
+        else:
+            if shutil.which("go") is None:
+                sys.exit("there is no Go toolchain: install Go 1.24 or newer")
+            build(TOOLS[name])
+
+
+if __name__ == "__main__":
+    main()
