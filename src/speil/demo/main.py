@@ -19,11 +19,11 @@ from pathlib import Path
 import aiohttp
 
 from speil.demo.client import PullClient, PullError, Target
-from speil.demo.image import DemoImage, make_image
+from speil.demo.image import make_image
 from speil.demo.node import Node, NodeError, Ports
 from speil.demo.upstream import Upstream
-from speil.oci import media_type
 from speil.oci.digest import Digest
+from speil.oci.image_builder import BuiltImage
 from speil.setting import integer, setting
 from speil.store.base import NotFoundError
 from speil.store.oci_layout import OciLayoutStore
@@ -103,7 +103,7 @@ async def _nodes(count: int, directory: Path, session: aiohttp.ClientSession) ->
         await asyncio.gather(*(node.stop() for node in nodes))
 
 
-async def _pull_staged(nodes: list[Node], image: DemoImage, url: str, session: aiohttp.ClientSession) -> list[Row]:
+async def _pull_staged(nodes: list[Node], image: BuiltImage, url: str, session: aiohttp.ClientSession) -> list[Row]:
     rows = [Row(node.name) for node in nodes]
 
     async def pull(node: Node, row: Row) -> None:
@@ -123,18 +123,18 @@ async def _pull_staged(nodes: list[Node], image: DemoImage, url: str, session: a
     return rows
 
 
-async def _wait_announced(nodes: list[Node], image: DemoImage, session: aiohttp.ClientSession) -> None:
+async def _wait_announced(nodes: list[Node], image: BuiltImage, session: aiohttp.ClientSession) -> None:
     """Until every other node finds the index and all blobs that the first node pulled."""
     held = await _held(nodes[0], image)
     async with asyncio.timeout(ANNOUNCE_SECONDS_MAX):
         for node in nodes[1:]:
             for digest in held:
-                url = f"{node.url}/v2/{NAME}/{_kind(image, digest)}/{digest}"
+                url = f"{node.url}/v2/{NAME}/{image.kind(digest)}/{digest}"
                 while (await session.head(url, params={"ns": REGISTRY})).status != 200:
                     await asyncio.sleep(POLL_SECONDS)
 
 
-async def _held(node: Node, image: DemoImage) -> list[Digest]:
+async def _held(node: Node, image: BuiltImage) -> list[Digest]:
     store = OciLayoutStore(node.layout)
     held = []
     for digest in image.blobs:
@@ -146,16 +146,12 @@ async def _held(node: Node, image: DemoImage) -> list[Digest]:
     return held
 
 
-async def _verify(node: Node, image: DemoImage, session: aiohttp.ClientSession) -> None:
+async def _verify(node: Node, image: BuiltImage, session: aiohttp.ClientSession) -> None:
     for digest in await _held(node, image):
-        url = f"{node.url}/v2/{NAME}/{_kind(image, digest)}/{digest}"
+        url = f"{node.url}/v2/{NAME}/{image.kind(digest)}/{digest}"
         async with session.get(url, params={"ns": REGISTRY}) as response:
             if response.status != 200 or not digest.matches(await response.read()):
                 raise PullError(f"{node.name} served wrong bytes for {digest}")
-
-
-def _kind(image: DemoImage, digest: Digest) -> str:
-    return "manifests" if image.media_types[digest] in media_type.MANIFESTS else "blobs"
 
 
 async def _served(node: Node, session: aiohttp.ClientSession, source: str) -> int:

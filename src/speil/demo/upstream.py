@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from speil.demo.image import DemoImage
 from speil.oci import endpoint, media_type
 from speil.oci.digest import Digest
+from speil.oci.image_builder import BuiltImage
 
 NODE_HEADER = "X-Demo-Node"  # the demo's client says for which node it asks
 
@@ -18,7 +18,7 @@ NODE_HEADER = "X-Demo-Node"  # the demo's client says for which node it asks
 class Upstream:
     """Serves one image under one name and tag; `gets` and `bytes_by_node` tell what left it."""
 
-    def __init__(self, image: DemoImage, name: str, tag: str) -> None:
+    def __init__(self, image: BuiltImage, name: str, tag: str) -> None:
         self.gets: Counter[Digest] = Counter()
         self.bytes_by_node: Counter[str] = Counter()
         self._image, self._name, self._tag = image, name, tag
@@ -43,7 +43,7 @@ class Upstream:
             return web.Response(status=404)
         if isinstance(asked, endpoint.Ping):
             return web.Response()
-        digest = asked.digest or (self._image.index if asked.reference == self._tag else None)
+        digest = asked.digest or (self._image.index.digest if asked.reference == self._tag else None)
         if asked.name != self._name or digest not in self._image.blobs:
             return web.Response(status=404)
         body, kind = self._image.blobs[digest], self._image.media_types[digest]

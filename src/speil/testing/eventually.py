@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any
 
-T = TypeVar("T")
 _PAUSE_SECONDS = 0.005
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], *, timeout_seconds: float = 10.0, what: str = "") -> T:
+async def eventually(condition: Callable[[], Any], *, timeout_seconds: float = 10.0, what: str = "") -> Any:
     """The first truthy result of `condition` (plain or async). Raises AssertionError at the deadline.
 
     An AssertionError of the condition counts as "not yet" and is shown at the deadline.

@@ -1,0 +1,71 @@
+"""What tests need beyond Python: how to see it, and the command that installs it.
+
+A test names its requirements with the `requires` marker; where one is missing the test is skipped with the command, or
+fails where SPEIL_REQUIRE_ALL=1 (CI).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One need."""
+
+    name: str
+    is_met: Callable[[], bool]
+    install: str
+
+
+def _tool(name: str) -> Path:
+    script = ROOT / "scripts" / "build_go_tools.py"
+    done = subprocess.run([sys.executable, script, "--print-path", name], capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
+def tool_path(name: str) -> Path:
+    """Where a program of scripts/build_go_tools.py is, or would be."""
+    return _tool(name)
+
+
+def _can_make_namespaces() -> bool:
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    name = f"speil-probe-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode == 0
+    if made:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=True)
+    return made
+
+
+REQUIREMENTS = {
+    one.name: one
+    for one in (
+        Requirement("namespaces", _can_make_namespaces, "run as root; apt-get install iproute2"),
+        Requirement("containerd-1", lambda: shutil.which("containerd") is not None, "apt-get install containerd runc"),
+        Requirement(
+            "containerd-2", lambda: tool_path("containerd").exists(), "python scripts/build_go_tools.py containerd"
+        ),
+        Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
+        Requirement(
+            "conformance", lambda: tool_path("conformance").exists(), "python scripts/build_go_tools.py conformance"
+        ),
+        Requirement(
+            "interop-peer", lambda: tool_path("interop-peer").exists(), "python scripts/build_go_tools.py interop-peer"
+        ),
+        Requirement(
+            "py-libp2p",
+            lambda: (ROOT / "tests/interop/py/.venv/bin/python").exists(),
+            "apt-get install gcc libgmp-dev; uv sync --project tests/interop/py",
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""System tests: real containerds, a real registry, several nodes in network namespaces."""

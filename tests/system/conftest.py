@@ -1,0 +1,59 @@
+"""The lab's fixtures: three nodes of one containerd version, and the registry."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import need
+from tests.requirements import tool_path
+from tests.system.lab.containerd import ContainerdVersion
+from tests.system.lab.namespaces import namespaces
+from tests.system.lab.node import Node
+from tests.system.lab.registry import Registry
+
+NODES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """Started nodes and their upstream."""
+
+    registry: Registry
+    nodes: list[Node]
+
+
+@pytest.fixture(params=[1, 2], ids=["containerd-1.6", "containerd-2"])
+def version(request: pytest.FixtureRequest) -> ContainerdVersion:
+    """Each generation of containerd."""
+    major: int = request.param
+    need(f"containerd-{major}")
+    program = shutil.which("containerd") if major == 1 else str(tool_path("containerd"))
+    assert program
+    return ContainerdVersion(f"containerd {major}", program, major)
+
+
+@pytest.fixture
+async def lab(version: ContainerdVersion) -> AsyncIterator[Lab]:
+    """Three nodes, each with containerd and speil, and the registry; nothing of it is left afterwards."""
+    need("namespaces")
+    need("registry")
+    with tempfile.TemporaryDirectory(prefix="speil-lab-") as folder, namespaces(NODES) as (hub, spaces):
+        registry = Registry(hub, Path(folder) / "registry")
+        seeds = [f"/ip4/{space.address}/tcp/5001" for space in spaces[:2]]
+        nodes: list[Node] = []
+        try:
+            await registry.start()
+            for number, space in enumerate(spaces, 1):
+                nodes.append(Node(space, version, Path(folder) / f"n{number}", seeds))
+                await nodes[-1].start(registry.url)
+            yield Lab(registry, nodes)
+        finally:
+            for node in nodes:
+                node.close()
+            registry.close()

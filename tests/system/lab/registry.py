@@ -1,0 +1,70 @@
+"""The upstream: Debian's docker-registry in the hub, its access log as the count of what left it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from speil.oci.image_builder import BuiltImage
+from speil.testing.eventually import eventually
+from tests.system.lab.namespaces import Namespace
+from tests.system.lab.processes import LabProcess
+
+PORT = 5000
+_CONFIG = """version: 0.1
+log: {{level: info, formatter: json, accesslog: {{disabled: false}}}}
+storage: {{filesystem: {{rootdirectory: {directory}/data}}}}
+http: {{addr: 0.0.0.0:{port}}}
+"""
+_GET = re.compile(r'"GET /v2/\S+?/(?:blobs|manifests)/(sha256:[0-9a-f]{64}|[^/\s?]+)\S* HTTP/1\.[01]" (20[06])')
+
+
+class Registry:
+    """A registry at `url`, reachable from all nodes."""
+
+    def __init__(self, hub: Namespace, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        config = directory / "config.yml"
+        config.write_text(_CONFIG.format(directory=directory, port=PORT))
+        self.url = f"http://{hub.address}:{PORT}"
+        self._hub = hub
+        self._process = LabProcess(hub, ["docker-registry", "serve", str(config)], directory / "registry.log")
+        self._counted_from = 0
+
+    async def start(self) -> None:
+        """Start, and wait until it answers."""
+        self._process.start()
+        await eventually(lambda: "listening on" in self._process.log_text(), what="the registry listens")
+
+    def push(self, image: BuiltImage, name: str, tag: str) -> None:
+        """Upload an image (from inside the hub: nothing of it crosses the nodes' links)."""
+        script = self._process.log.parent / "push.py"
+        script.write_text(Path(__file__).with_name("push.py").read_text())
+        folder = self._process.log.parent / "push"
+        folder.mkdir(exist_ok=True)
+        order = sorted(
+            image.blobs, key=lambda digest: (image.kind(digest) == "manifests", digest == image.index.digest)
+        )
+        plan = []
+        for digest in order:
+            (folder / digest.hex).write_bytes(image.blobs[digest])
+            plan.append({"digest": str(digest), "file": str(folder / digest.hex), "type": image.media_types[digest]})
+        (folder / "plan.json").write_text(json.dumps({"url": self.url, "name": name, "tag": tag, "blobs": plan}))
+        self._hub.run("python3", str(script), str(folder / "plan.json"))
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from now on."""
+        self._counted_from = len(self._process.log_text())
+
+    def gets(self) -> Counter[str]:
+        """GETs that were served since `forget`, by digest (or tag)."""
+        return Counter(
+            match[1] for match in _GET.finditer(self._process.log_text()[self._counted_from :].replace('\\"', '"'))
+        )
+
+    def close(self) -> None:
+        """End it."""
+        self._process.stop()
