@@ -120,7 +120,7 @@ async def test_speil_waits_for_containerd_and_recovers_from_its_restart(lab: Lab
     await first.pull("lab/restart:1")
     await announced(first, [second], wanted(image))
     log = first.speil.log_text()
-    assert log.count("containerd is away") == 1
+    assert log.count("containerd is away: waiting") == 1
     assert log.count("containerd is back") == 1
     assert "Traceback" not in log
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from speil.libp2p import identify, multistream
 from speil.libp2p.connection import Connection
 from speil.libp2p.error import (
+    ConnectionClosedError,
     Libp2pError,
     PeerMisbehavedError,
     PeerUnreachableError,
@@ -99,6 +100,7 @@ class Host:
         self._inbound: Counter[str] = Counter()
         self._shaking = 0
         self._sequence = 0
+        self._closing = False
         self._tasks: asyncio.TaskGroup
 
     async def __aenter__(self) -> Host:
@@ -114,6 +116,7 @@ class Host:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing = True
         await self._transport.close()
         for connection in self.connections:
             connection.close()
@@ -212,7 +215,9 @@ class Host:
     def _accept(self, raw: RawConnection) -> None:
         source = raw.remote.components[0][1]
         total = self._inbound.total()
-        if layer := self._gate.intercept_accept(raw.remote):
+        if self._closing:
+            pass
+        elif layer := self._gate.intercept_accept(raw.remote):
             self._refuse(layer)
         elif self._shaking >= HANDSHAKES_INBOUND_MAX or total >= CONNECTIONS_INBOUND_MAX:
             self._metrics.rejected_connections.labels("too_many").inc()
@@ -259,6 +264,8 @@ class Host:
             connection.start()
             async with asyncio.timeout(IDENTIFY_SECONDS_MAX):
                 await self._identify(connection)
+            if self._closing:
+                raise ConnectionClosedError("the host is closing")
         except PeerMisbehavedError as error:
             self._metrics.rejected_connections.labels(error.reason).inc()
             connection.abort()
@@ -309,7 +316,10 @@ class Host:
     # --- streams ----------------------------------------------------------------------------------------
 
     def _on_stream(self, stream: Stream) -> None:
-        self._tasks.create_task(self._serve_stream(stream))
+        if self._closing:
+            stream.reset()
+        else:
+            self._tasks.create_task(self._serve_stream(stream))
 
     async def _serve_stream(self, stream: Stream) -> None:
         try:

@@ -72,11 +72,15 @@ class DhtRouter:
 
     async def run(self) -> None:
         """Take part until cancelled."""
-        async with asyncio.TaskGroup() as self._tasks:
-            self._tasks.create_task(self._bootstrap.run(self._network, self._table.__len__, self._refresh))
-            self._tasks.create_task(self._keep_providing())
-            self._tasks.create_task(self._keep_fresh())
-            self._tasks.create_task(self._keep_records())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bootstrap.run(self._network, self._table.__len__, self._refresh))
+            tasks.create_task(self._keep_fresh())
+            tasks.create_task(self._keep_records())
+            self._tasks = tasks
+            try:
+                await self._keep_providing()
+            finally:
+                self._tasks = None  # searches and checks end with the group; no new ones start
 
     # --- asking -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,174 @@
+"""speil and go-libp2p (with go-libp2p-kad-dht, as Spegel runs them), both directions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from speil.libp2p.host import PING_PROTOCOL, Identified, PeerEvent
+from speil.libp2p.stream import Stream
+from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.peer_id import PeerId
+from speil.testing.eventually import eventually
+from tests.interop.peers import PeerProgram, PeerProgramError, peer_program
+from tests.requirements import tool_path
+from tests.shell.mesh import address, dht_node, new_host, providers
+
+pytestmark = [pytest.mark.interop, pytest.mark.requires("interop-peer")]
+ECHO = "/speil-test/echo/1.0.0"
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.fixture
+async def go_peer() -> AsyncIterator[PeerProgram]:
+    async with peer_program(str(tool_path("interop-peer"))) as program:
+        yield program
+
+
+@pytest.fixture
+async def second_go_peer() -> AsyncIterator[PeerProgram]:
+    async with peer_program(str(tool_path("interop-peer"))) as program:
+        yield program
+
+
+def multiaddr(peer: PeerProgram) -> Multiaddr:
+    return Multiaddr.parse(peer.address).with_peer_id(PeerId.parse(peer.id))
+
+
+async def _echo(stream: Stream) -> None:
+    while data := await stream.read():
+        await stream.write(data)
+    stream.close_write()
+
+
+async def test_we_connect_to_go_and_identify_it(go_peer: PeerProgram) -> None:
+    async with new_host() as host:
+        connection = await host.connect(multiaddr(go_peer))
+        assert str(connection.peer_id) == go_peer.id
+        assert "/spegel/kad/1.0.0" in connection.protocols
+        assert Multiaddr.parse(go_peer.address) in connection.info.addresses
+
+
+async def test_go_connects_to_us_identifies_and_pings_us(go_peer: PeerProgram) -> None:
+    async with new_host() as host:
+        host.set_handler(ECHO, _echo)
+        await go_peer.ask("connect", addr=str(address(host.local)))
+        us = str(host.local.peer_id)
+        seen = await go_peer.ask("protocols", peer=us)
+        assert {ECHO, PING_PROTOCOL} <= set(seen["protocols"])
+        assert seen["agent"] == "speil/test"
+        assert str(host.local.addresses[0]) in seen["addrs"]
+        assert (await go_peer.ask("ping", peer=us))["seconds"] > 0
+
+
+async def test_megabytes_cross_both_ways_through_windows_of_256_kib(go_peer: PeerProgram) -> None:
+    async with new_host() as host:
+        host.set_handler(ECHO, _echo)
+        await host.connect(multiaddr(go_peer))
+        size = 3_000_000
+        answer = await go_peer.ask("echo", peer=str(host.local.peer_id), protocol=ECHO, size=size)
+        assert answer["size"] == size
+
+
+async def test_go_learns_of_a_new_protocol_by_push(go_peer: PeerProgram) -> None:
+    async with new_host() as host:
+        await host.connect(multiaddr(go_peer))
+        host.set_handler("/speil-test/new/1.0.0", _echo)
+        await host.push_identify()
+
+        async def told() -> bool:
+            seen = await go_peer.ask("protocols", peer=str(host.local.peer_id))
+            return "/speil-test/new/1.0.0" in seen["protocols"]
+
+        await eventually(told, what="go heard the push")
+
+
+async def test_a_protocol_go_does_not_speak_fails_and_the_connection_lives(go_peer: PeerProgram) -> None:
+    async with new_host() as host:
+        connection = await host.connect(multiaddr(go_peer))
+        with pytest.raises(Exception, match="nonsense"):
+            await connection.open_stream("/nonsense/1.0.0")
+        async with await connection.open_stream(PING_PROTOCOL) as stream:
+            await stream.write(bytes(32))
+            assert await stream.read_exactly(32) == bytes(32)
+
+
+async def test_a_go_peer_that_goes_away_is_noticed(go_peer: PeerProgram) -> None:
+    events: list[PeerEvent] = []
+    async with new_host() as host:
+        host.subscribe(events.append)
+        connection = await host.connect(multiaddr(go_peer))
+        stream = await connection.open_stream(ECHO)
+        await go_peer.ask("disconnect", peer=str(host.local.peer_id))
+        await eventually(lambda: not host.connections, what="the connection's end is seen")
+        with pytest.raises(Exception, match=r"ended|reset|closed"):
+            await stream.read()
+    assert isinstance(events[0], Identified)
+
+
+async def test_the_go_node_keeps_ours_in_its_routing_table(go_peer: PeerProgram) -> None:
+    async with dht_node(multiaddr(go_peer)) as router:
+        us = str(router.local.peer_id)
+
+        async def kept() -> bool:
+            return us in (await go_peer.ask("table"))["peers"]
+
+        await eventually(kept, timeout_seconds=20, what="go keeps us")
+        await eventually(lambda: go_peer.id in {str(peer.peer_id) for peer in router.peers()}, what="we keep go")
+        await go_peer.ask("dht_ping", peer=us)
+
+
+async def test_go_finds_what_we_provide_and_we_find_what_go_provides(go_peer: PeerProgram) -> None:
+    async with dht_node(multiaddr(go_peer)) as router:
+        await eventually(lambda: len(router.peers()) == 1, what="we know go")
+        await router.provide([DIGEST])
+
+        async def found() -> bool:
+            return str(router.local.peer_id) in (await go_peer.ask("find_providers", key=DIGEST))["providers"]
+
+        await eventually(found, timeout_seconds=20, what="go finds our record")
+
+        async def go_knows_us() -> bool:
+            return str(router.local.peer_id) in (await go_peer.ask("table"))["peers"]
+
+        await eventually(go_knows_us, timeout_seconds=20, what="go has somebody to tell")
+        await go_peer.ask("provide", key="reg.test/app:1")
+        await eventually(
+            lambda: _finds(router, "reg.test/app:1", go_peer.id), timeout_seconds=20, what="we find go's record"
+        )
+
+
+async def _finds(router: object, key: str, peer_id: str) -> bool:
+    return peer_id in await providers(router, key)  # type: ignore[arg-type]
+
+
+async def test_two_go_nodes_find_each_other_and_records_through_speil_alone(
+    go_peer: PeerProgram, second_go_peer: PeerProgram
+) -> None:
+    async with dht_node() as middle:
+        for go in (go_peer, second_go_peer):
+            await go.ask("connect", addr=str(address(middle.local)))
+
+            async def keeps(go: PeerProgram = go) -> bool:
+                return str(middle.local.peer_id) in (await go.ask("table"))["peers"]
+
+            await eventually(keeps, timeout_seconds=20, what="go keeps speil")
+        await eventually(lambda: len(middle.peers()) == 2, what="speil knows both")
+        found = await go_peer.ask("find_peer", peer=second_go_peer.id)
+        assert second_go_peer.address in found["addrs"]
+        await second_go_peer.ask("provide", key=DIGEST)
+
+        async def record_found() -> bool:
+            return second_go_peer.id in (await go_peer.ask("find_providers", key=DIGEST))["providers"]
+
+        await eventually(record_found, timeout_seconds=20, what="the record is found through speil")
+
+
+async def test_another_prefix_keeps_go_out_of_our_mesh(go_peer: PeerProgram) -> None:
+    async with dht_node(multiaddr(go_peer), prefix="/speil/elsewhere") as router:
+        await eventually(lambda: router.ready, what="the node has decided that it is alone")
+        assert router.peers() == []
+        assert (await go_peer.ask("table"))["peers"] == []
+        with pytest.raises(PeerProgramError):
+            await go_peer.ask("dht_ping", peer=str(router.local.peer_id))
