@@ -73,6 +73,11 @@ class PeerHealth:
         self._samples.append(seconds)
 
     @property
+    def peer_count(self) -> int:
+        """How many peers are remembered."""
+        return len(self._peers)
+
+    @property
     def hedge_seconds(self) -> float:
         """How long to wait for a peer's head before a second one is asked as well."""
         if not self._samples:

@@ -1,0 +1,169 @@
+"""Settings: kinds, and where a value comes from."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speil import config
+from speil.config import ConfigError, NodeSettings
+from speil.setting import ListenAddress, SettingError, boolean, duration
+from speil.setting.kinds import parse_duration, show_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("20ms", 0.02),
+        ("5s", 5),
+        ("1h30m", 5400),
+        ("0", 0),
+        ("1.5s", 1.5),
+        (".5s", 0.5),
+        ("2us", 2e-6),
+        ("1m0.5s", 60.5),
+    ],
+)
+def test_durations_are_gos(text: str, seconds: float) -> None:
+    assert duration.parse(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "20", "ms", "-5s", "5 s", "1d", "s5", "1h-30m"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="20ms"):
+        duration.parse(text)
+
+
+@given(st.integers(0, 10**7))
+def test_a_duration_survives_being_shown(milliseconds: int) -> None:
+    assert parse_duration(show_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)
+
+
+def test_booleans_are_gos() -> None:
+    assert [boolean.parse(text) for text in ("true", "T", "1", "false", "F", "0")] == [True] * 3 + [False] * 3
+    with pytest.raises(SettingError):
+        boolean.parse("yes")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"), [(":5000", "", 5000), ("10.0.0.7:1", "10.0.0.7", 1), ("[::1]:2", "::1", 2)]
+)
+def test_listen_addresses(text: str, host: str, port: int) -> None:
+    assert ListenAddress.parse(text) == ListenAddress(host, port)
+    assert str(ListenAddress.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "5000", ":", ":x", ":70000", "::1:5000"])
+def test_what_is_no_listen_address_is_refused(text: str) -> None:
+    with pytest.raises(SettingError):
+        ListenAddress.parse(text)
+
+
+def build(*argv: str, **environ: str) -> NodeSettings:
+    arguments = config.split_arguments("registry", argv, config.all_settings(NodeSettings))
+    return config.build(NodeSettings, arguments, environ)
+
+
+def test_a_flag_wins_over_the_environment_over_the_default() -> None:
+    assert build().mirror.mirror_resolve_timeout == 0.02
+    assert build(MIRROR_RESOLVE_TIMEOUT="1s").mirror.mirror_resolve_timeout == 1
+    assert build("--mirror-resolve-timeout", "2s", MIRROR_RESOLVE_TIMEOUT="1s").mirror.mirror_resolve_timeout == 2
+    assert build(MIRROR_RESOLVE_TIMEOUT="").mirror.mirror_resolve_timeout == 0.02
+
+
+def test_booleans_and_lists_in_all_their_forms() -> None:
+    assert build("--resolve-tags=false").mirror.resolve_tags is False
+    assert build("--resolve-tags").mirror.resolve_tags is True
+    urls = ("https://docker.io", "https://ghcr.io")
+    assert build("--mirrored-registries", *urls).mirror.mirrored_registries == urls
+    assert build(f"--mirrored-registries={','.join(urls)}").mirror.mirrored_registries == urls
+    assert build("--mirrored-registries", urls[0], "--mirrored-registries", urls[1]).mirror.mirrored_registries == urls
+    assert build(MIRRORED_REGISTRIES=",".join(urls)).mirror.mirrored_registries == urls
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--mirror-resolve-timout=1s"], "did you mean --mirror-resolve-timeout?"),
+        (["--mirror-resolve-timeout", "20"], "--mirror-resolve-timeout: '20' is not a duration"),
+        (["--mirror-resolve-timeout"], "--mirror-resolve-timeout needs a value (duration)"),
+        (["--bootstrap-kind=gossip"], "say one of dns, http, static"),
+        (["--static-bootstrap-peers=10.0.0.1:5001"], "multiaddr '10.0.0.1:5001'"),
+        (["--mirrored-registries=docker.io"], "say something like https://docker.io"),
+        (["--mirrored-registries=https://docker.io/library"], "nothing may stand behind the host"),
+        (["--registry-filters=["], "is not a regular expression"),
+        (["--registry-addr=5000"], "say host:port or :port"),
+        (["--log-level=LOUD"], "say one of DEBUG, INFO"),
+        (["-x"], "unknown flag -x"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(argv: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(*argv)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_environment_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match="environment variable MIRROR_RESOLVE_RETRIES: 'three'"):
+        build(MIRROR_RESOLVE_RETRIES="three")
+
+
+# what the charts of both Spegel generations pass
+NEW_CHART = [
+    "--log-level=INFO",
+    "--mirror-resolve-retries=3",
+    "--mirror-resolve-timeout=20ms",
+    "--registry-addr=:5000",
+    "--router-addr=:5001",
+    "--metrics-addr=:9090",
+    "--containerd-sock=/run/containerd/containerd.sock",
+    "--containerd-namespace=k8s.io",
+    "--containerd-content-path=/var/lib/containerd/io.containerd.content.v1.content",
+    "--bootstrap-kind=dns",
+    "--dns-bootstrap-domain=spegel-bootstrap.spegel.svc.cluster.local.",
+    "--debug-web-enabled=true",
+    "--mirrored-registries",
+    "https://docker.io",
+    "https://ghcr.io",
+    "--registry-filters",
+    "^x",
+    "--data-dir=/var/lib/spegel",
+]
+OLD_CHART = [
+    "--mirror-resolve-retries=3",
+    "--mirror-resolve-timeout=20ms",
+    "--registry-addr=:5000",
+    "--router-addr=:5001",
+    "--metrics-addr=:9090",
+    "--registries",
+    "https://cgr.dev",
+    "https://docker.io",
+    "--containerd-sock=/run/containerd/containerd.sock",
+    "--containerd-namespace=k8s.io",
+    "--containerd-registry-config-path=/etc/containerd/certs.d",
+    "--bootstrap-kind=static",
+    "--leader-election-namespace=spegel",
+    "--leader-election-name=spegel-leader-election",
+    "--resolve-latest-tag=true",
+    "--local-addr=10.0.0.1:30020",
+    "--blob-speed=10MBps",
+    "--kubeconfig-path=",
+]
+
+
+def test_the_flags_of_both_generations_are_understood() -> None:
+    assert build(*NEW_CHART).router.dns_bootstrap_domain == "spegel-bootstrap.spegel.svc.cluster.local."
+    assert build(*OLD_CHART).mirror.mirrored_registries == ("https://cgr.dev", "https://docker.io")
+
+
+def test_a_retired_flag_warns_and_says_what_replaced_it() -> None:
+    arguments = config.split_arguments("registry", OLD_CHART, config.all_settings(NodeSettings))
+    said = "\n".join(arguments.warnings)
+    for words in (
+        "--registries is now called --mirrored-registries",
+        "--local-addr has no effect",
+        "--blob-speed has no effect",
+    ):
+        assert words in said
