@@ -1,0 +1,90 @@
+"""Fifty nodes on the in-memory network: with deaths in mid-lookup, losses, and a split."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from speil.kad.message import Message, MessageType
+from speil.multiformats.content_key import content_key
+from speil.multiformats.peer_info import PeerInfo
+from speil.routing.dht import DhtRouter
+from speil.testing.eventually import eventually
+from speil.testing.network import MemoryWire
+from tests.conformance.test_routers import memory_dht
+from tests.shell.mesh import providers
+
+NODES = 50
+KEYS = [f"sha256:{number:064x}" for number in range(20)]
+
+
+async def found(router: DhtRouter, key: str, holder: DhtRouter) -> bool:
+    return str(holder.local.peer_id) in await providers(router, key)
+
+
+async def test_fifty_nodes_find_every_key_from_everywhere() -> None:
+    async with memory_dht(MemoryWire(seed=3), NODES) as routers:
+        holder = routers[7]
+        await holder.provide(KEYS)
+        for key, router in zip(KEYS, routers[10:], strict=False):
+            await eventually(partial(found, router, key, holder), what=f"{key} is found")
+
+
+async def test_nodes_that_die_in_mid_lookup_do_not_stop_it() -> None:
+    wire = MemoryWire(seed=4, latency_seconds=0.01)
+    async with memory_dht(wire, NODES) as routers:
+        holder, asker = routers[20], routers[40]
+        await holder.provide(KEYS[:5])
+        for key in KEYS[:5]:
+            await eventually(partial(found, asker, key, holder), what="the records are out")
+
+        async with asyncio.TaskGroup() as group:
+            lookups = [group.create_task(providers(routers[number], KEYS[number % 5])) for number in (30, 31, 32, 33)]
+            await eventually(lambda: wire.messages > 0, what="the lookups run")
+            for router in routers[1:18]:
+                wire.kill(router.local.peer_id)
+        for lookup in lookups:
+            assert str(holder.local.peer_id) in lookup.result()
+        # and the dead leave the tables of those who ask them
+        await eventually(lambda: found(asker, KEYS[0], holder), what="still found with a third of the nodes dead")
+
+
+async def test_losses_are_survived() -> None:
+    wire = MemoryWire(seed=5)
+    async with memory_dht(wire, 30) as routers:
+        wire.loss = 0.1
+        await routers[3].provide(KEYS[:3])
+        for key in KEYS[:3]:
+            await eventually(
+                partial(found, routers[25], key, routers[3]), timeout_seconds=30, what="found in spite of losses"
+            )
+
+
+async def test_a_split_mesh_finds_its_own_and_after_healing_everything() -> None:
+    wire = MemoryWire(seed=6)
+    async with memory_dht(wire, 20) as routers:
+        for router in routers[10:]:
+            wire.side[router.local.peer_id] = 1
+        await routers[1].provide(["left"])
+        await routers[11].provide(["right"])
+        await eventually(lambda: found(routers[2], "left", routers[1]), what="the left finds its own")
+        await eventually(lambda: found(routers[12], "right", routers[11]), what="the right finds its own")
+        assert await providers(routers[2], "right", 1) == set()
+        wire.side.clear()
+        await eventually(lambda: found(routers[12], "left", routers[1]), timeout_seconds=30, what="healed")
+
+
+async def test_strangers_records_for_others_and_floods_are_bounded() -> None:
+    wire = MemoryWire(seed=7)
+    async with memory_dht(wire, 2) as routers:
+        stranger = wire.new_node()
+        stranger.attach(lambda peer, message: None, lambda peer: None, lambda peer: None)
+        victim = PeerInfo(routers[1].local.peer_id, routers[1].local.addresses)
+        key = content_key("sha256:forged")
+        await stranger.send(routers[0].local, [Message(MessageType.ADD_PROVIDER, key, provider_peers=(victim,))])
+        answer = await stranger.request(routers[0].local, Message(MessageType.GET_PROVIDERS, key))
+        assert answer.provider_peers == (), "a peer announces itself alone"
+        own = Message(MessageType.ADD_PROVIDER, key, provider_peers=(stranger.local,))
+        await stranger.send(routers[0].local, [own])
+        answer = await stranger.request(routers[0].local, Message(MessageType.GET_PROVIDERS, key))
+        assert answer.provider_peers == (stranger.local,)
