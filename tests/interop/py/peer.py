@@ -12,7 +12,7 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
-from libp2p.utils.varint import decode_varint_from_bytes, encode_varint
+from libp2p.utils.varint import decode_varint_from_bytes, encode_uvarint
 
 KAD = TProtocol("/spegel/kad/1.0.0")
 ECHO = TProtocol("/speil-test/echo/1.0.0")
@@ -34,14 +34,14 @@ async def read_message(stream) -> bytes:
 
 async def rpc(host, peer: ID, message: bytes, answers: bool) -> bytes:
     stream = await host.new_stream(peer, [KAD])
-    await stream.write(encode_varint(len(message)) + message)
+    await stream.write(encode_uvarint(len(message)) + message)
     data = await read_message(stream) if answers else b""
     await stream.close()
     return data
 
 
 async def run(host, request: dict) -> dict:
-    peer = ID.from_string(request["peer"]) if request.get("peer") else None
+    peer = ID.from_base58(request["peer"]) if request.get("peer") else None
     match request["cmd"]:
         case "connect":
             await host.connect(info_from_p2p_addr(multiaddr.Multiaddr(request["addr"])))
@@ -93,7 +93,7 @@ async def main() -> None:
         while True:
             data = await read_message(stream)
             asked.append(data.hex())
-            await stream.write(encode_varint(len(data)) + data)
+            await stream.write(encode_uvarint(len(data)) + data)
 
     host.set_stream_handler(ECHO, echo)
     host.set_stream_handler(KAD, kad)
