@@ -136,6 +136,11 @@ class Host:
         """All identified connections."""
         return [connection for group in self._connections.values() for connection in group]
 
+    @property
+    def inbound_count(self) -> int:
+        """Connections that came in and are open, those that still shake hands among them."""
+        return self._inbound.total()
+
     def set_handler(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of `protocol`; its name is told to peers that identify us from now on."""
         self._handlers[protocol] = handler
