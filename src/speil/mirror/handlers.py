@@ -21,6 +21,7 @@ from aiohttp import web
 
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.body import BodyResponse, ClientGoneError
+from speil.mirror.peer_client import RangeRefusedError
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
@@ -163,7 +164,7 @@ class Handlers:
             wanted = byte_range.parse(request.headers.get("Range"), content.size)
         except byte_range.UnsatisfiableError as error:
             outcome.result = "range not satisfiable"
-            return web.Response(status=416, headers={"Content-Range": error.content_range, "Accept-Ranges": "bytes"})
+            return _unsatisfiable(error.content_range)
         start, length = (wanted.start, wanted.length) if wanted else (0, content.size)
         if wanted:
             headers["Content-Range"] = wanted.content_range
@@ -212,6 +213,9 @@ class Handlers:
                 hit = True
                 outcome.source, outcome.result = "peer", "served"
                 self._metrics.mirror_last_success.set_to_current_time()
+            except RangeRefusedError as error:
+                outcome.result = "range not satisfiable"
+                response = _unsatisfiable(error.content_range)
             except NoPeerError as error:
                 outcome.result = str(error)
                 response = session.broken_response
@@ -310,6 +314,10 @@ class Handlers:
             self._registries.add(registry)
             return registry
         return "other"
+
+
+def _unsatisfiable(content_range: str) -> web.Response:
+    return web.Response(status=416, headers={"Content-Range": content_range, "Accept-Ranges": "bytes"})
 
 
 def _full_name(asked: Content) -> str:

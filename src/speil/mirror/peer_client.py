@@ -8,6 +8,7 @@ no chunks, no encoding, no redirect. Anything else is the peer's error and anoth
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -28,6 +29,14 @@ class PeerError(Exception):
     def __init__(self, outcome: str, message: str, *, blame: bool = True) -> None:
         super().__init__(message)
         self.outcome, self.blame = outcome, blame
+
+
+class RangeRefusedError(PeerError):
+    """The peer has the content, and the range lies behind its end: the answer is 416, whoever is asked."""
+
+    def __init__(self, content_range: str) -> None:
+        super().__init__("range", f"416, {content_range}", blame=False)
+        self.content_range = content_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +172,7 @@ class PeerClient:
             if status not in (200, 206):
                 # an error's body is short; a connection is not worth reading it
                 self.release(endpoint, connection, reusable=left == 0)
-                raise _refusal(status)
+                raise _refusal(status, headers)
             if headers.get("content-encoding", "identity") != "identity":
                 raise PeerError("bad_answer", "an encoded body")
             return PeerResponse(status, headers, left, connection, self, endpoint)
@@ -182,7 +191,9 @@ class PeerClient:
             raise
 
 
-def _refusal(status: int) -> PeerError:
+def _refusal(status: int, headers: dict[str, str]) -> PeerError:
+    if status == 416 and re.fullmatch(r"bytes \*/\d{1,19}", content_range := headers.get("content-range", "")):
+        return RangeRefusedError(content_range)
     if status == 404:
         return PeerError("not_found", "it does not have it (any more)", blame=False)
     if status == 503:

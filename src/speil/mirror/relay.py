@@ -15,7 +15,7 @@ from types import TracebackType
 from speil.fetch.peer_health import PeerHealth
 from speil.fetch.transfer import STALL_SECONDS_MAX, Abandon, Ask, GiveUp, Transfer
 from speil.mirror.body import BodyResponse
-from speil.mirror.peer_client import Endpoint, PeerClient, PeerError, PeerResponse
+from speil.mirror.peer_client import Endpoint, PeerClient, PeerError, PeerResponse, RangeRefusedError
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -90,6 +90,7 @@ class RelaySession:
         self._response: PeerResponse | None = None
         self._peer: PeerInfo | None = None
         self._ready: list[tuple[PeerInfo, PeerResponse]] = []
+        self._range_refused: RangeRefusedError | None = None
         self._asks: dict[PeerId, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -124,7 +125,7 @@ class RelaySession:
         return self._peer
 
     async def head(self) -> Head:
-        """The first good head. Raises NoPeerError."""
+        """The first good head. Raises NoPeerError, RangeRefusedError."""
         if self._response is None:
             await self._wait_for_head()
         assert self._response is not None
@@ -191,6 +192,8 @@ class RelaySession:
         """Ask peers until one has answered well. Raises NoPeerError."""
         while True:
             self._changed.clear()
+            if self._range_refused:
+                raise self._range_refused
             if self._ready:
                 self._take(*self._ready.pop(0))
                 return
@@ -242,6 +245,8 @@ class RelaySession:
             log.debug(
                 "a peer can't serve", key=self._content.key, peer=peer.peer_id, outcome=error.outcome, error=error
             )
+            if isinstance(error, RangeRefusedError) and self._head is None:
+                self._range_refused = error
             if error.blame:
                 health.failed(peer.peer_id, self._now(), self._now() - started)
             health.ended(peer.peer_id)

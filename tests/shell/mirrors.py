@@ -1,0 +1,94 @@
+"""Mirrors in this process: real HTTP on loopback, memory stores, memory routers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from speil.libp2p.identity import Identity
+from speil.mirror.basic_auth import BasicAuth
+from speil.mirror.handlers import Handlers
+from speil.mirror.peer_client import Endpoint, PeerClient
+from speil.mirror.recent import RecentRequests
+from speil.mirror.relay import Relay, RelayConfig
+from speil.mirror.server import RegistryServer
+from speil.mirror.settings import MirrorSettings
+from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.peer_info import PeerInfo
+from speil.observe.metrics import Metrics
+from speil.oci.image_builder import BuiltImage
+from speil.routing.memory import MemoryMesh, MemoryRouter
+from speil.setting import ListenAddress
+from speil.store.memory import MemoryStore
+from tests.shell.nodes import free_ports
+
+
+@dataclass(slots=True)
+class Mirror:
+    """A running mirror; peers are told apart by their port here."""
+
+    store: MemoryStore
+    router: MemoryRouter
+    metrics: Metrics
+    host: str
+    port: int
+    recent: RecentRequests
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    async def hold(self, image: BuiltImage, name: str = "") -> None:
+        """Take an image in and announce it."""
+        for data in image.blobs.values():
+            self.store.put(data)
+        if name:
+            self.store.tag(name, image.index.digest)
+        await self.router.provide([*map(str, image.blobs), *([name] if name else [])])
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The sum of a series over the label sets that match."""
+        return sum(
+            sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+def peer_at(host: str, port: int) -> PeerInfo:
+    """A peer whose registry is at an address."""
+    return PeerInfo(Identity.generate().peer_id, (Multiaddr.of_tcp(host, port),))
+
+
+def endpoints_of(peer: PeerInfo) -> list[Endpoint]:
+    """Here the address a peer announces is its registry's."""
+    return [Endpoint(*tcp) for address in peer.addresses if (tcp := address.tcp)]
+
+
+@asynccontextmanager
+async def mirror(mesh: MemoryMesh, *, ready: bool = True, **changes: object) -> AsyncIterator[Mirror]:
+    """A mirror in a mesh; `changes` are settings."""
+    settings = replace(
+        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent")),
+        **changes,  # type: ignore[arg-type]  # tests name real settings
+    )
+    host, (port,) = "127.0.0.1", free_ports("127.0.0.1", 1)
+    store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
+    router = MemoryRouter(mesh, peer_at(host, port))
+    client, auth = PeerClient("speil/test"), BasicAuth(settings.basic_auth_dir)
+    config = RelayConfig(
+        settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of
+    )
+    relay = Relay(router, client, metrics, config)
+    handlers = Handlers(store, relay, auth, settings, metrics, recent)
+    server = RegistryServer(handlers, lambda: ready, metrics)
+    async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
+        task = group.create_task(router.run())
+        yield Mirror(store, router, metrics, host, port, recent)
+        task.cancel()
+    client.close()
+    store.close()

@@ -1,0 +1,255 @@
+"""Peers that fail: in every case the client sees a right prefix, then the rest from elsewhere, or a FIN."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from speil.mirror import relay as relay_module
+from speil.oci.digest import Digest
+from speil.routing.memory import MemoryMesh
+from speil.testing.eventually import eventually
+from speil.testing.images import random_image
+from tests.shell.mirrors import mirror, peer_at
+from tests.shell.test_mirror_answers import DATA, IMAGE, INDEX, LAYER, NAME, ask
+
+Script = Callable[[dict[str, str], asyncio.StreamWriter], Awaitable[None]]
+PATH = f"/v2/lab/app/blobs/{LAYER}"
+
+
+@asynccontextmanager
+async def scripted_peer(mesh: MemoryMesh, script: Script, *keys: str) -> AsyncIterator[list[dict[str, str]]]:
+    """A peer in the mesh that answers by `script`; the requests it got."""
+    requests: list[dict[str, str]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+                requests.append({"line": lines[0], **headers})
+                await script(headers, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    peer = peer_at(host, port)
+    for key in keys or (str(LAYER),):
+        # first in line, so that it is asked before the honest ones
+        mesh.records[key] = {peer: None, **mesh.records.get(key, {})}
+    try:
+        yield requests
+    finally:
+        server.close()
+
+
+def head(status: int = 200, length: int = len(DATA), **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {length}", f"Docker-Content-Digest: {LAYER}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def dies_after(size: int, headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    start = int(headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+    if start:
+        writer.write(head(206, len(DATA) - start, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"))
+    else:
+        writer.write(head())
+    writer.write(DATA[start : start + size])
+    await writer.drain()
+    writer.transport.abort() if size % 2 else writer.close()
+    raise ConnectionError
+
+
+async def refuses(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n")
+
+
+async def is_busy(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n")
+
+
+async def never_answers(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def stalls(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(head() + DATA[:1000])
+    await asyncio.Event().wait()
+
+
+async def redirects(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+
+
+async def encodes(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(head(Content_Encoding="gzip") + DATA)
+
+
+async def chunks(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+
+
+async def another_digest(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(f"HTTP/1.1 200 X\r\nContent-Length: 5\r\nDocker-Content-Digest: {INDEX}\r\n\r\nhello".encode())
+
+
+async def talks_no_http(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(b"SSH-2.0-x\r\n\r\n\r\n\r\n")
+
+
+async def endless_head(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 X\r\n" + b"X: y\r\n" * 100_000)
+
+
+@pytest.fixture
+def quick_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stall is seen after a moment."""
+    monkeypatch.setattr(relay_module, "STALL_SECONDS_MAX", 0.2)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [refuses, is_busy, never_answers, redirects, encodes, chunks, another_digest, talks_no_http, endless_head],
+)
+async def test_a_peer_without_a_good_head_is_passed_over(script: Script) -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, script) as requests:
+            assert (await ask(asker, PATH))[::2] == (200, DATA)
+            assert requests, "the bad peer was asked"
+
+
+async def test_a_peer_that_is_gone_is_passed_over() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        mesh.records[str(LAYER)] = {peer_at("127.0.0.1", 1): None, **mesh.records[str(LAYER)]}
+        assert (await ask(asker, PATH))[::2] == (200, DATA)
+        assert asker.sample("speil_peer_requests_total", outcome="refused") == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 10_000, 10_001, len(DATA) - 1])
+async def test_a_peer_that_dies_in_the_body_is_replaced_at_the_same_offset(size: int) -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, lambda headers, writer: dies_after(size, headers, writer)):
+            status, headers, body = await ask(asker, PATH)
+        assert (status, headers["Content-Length"], body) == (200, str(len(DATA)), DATA)
+        assert asker.sample("speil_resumed_transfers_total") == 1
+        assert holder.sample("speil_served_bytes_total", client="peer") <= len(DATA), "only the rest is asked for"
+
+
+@pytest.mark.usefixtures("quick_stall")
+async def test_a_peer_that_stalls_is_replaced_at_the_same_offset() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, stalls):
+            assert (await ask(asker, PATH))[2] == DATA
+        assert asker.sample("speil_resumed_transfers_total") == 1
+
+
+async def test_several_peers_die_one_after_the_other() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh, mirror_resolve_retries=5) as asker, AsyncExitStack() as stack:
+        await holder.hold(IMAGE, NAME)
+        for size in (50_000, 20_000, 7):
+            script = _dying(size)
+            await stack.enter_async_context(scripted_peer(mesh, script))
+        assert (await ask(asker, PATH))[2] == DATA
+
+
+def _dying(size: int) -> Script:
+    return lambda headers, writer: dies_after(size, headers, writer)
+
+
+async def test_nobody_is_left_a_fin_then_404_on_the_range_retry() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as asker, scripted_peer(mesh, _dying(30_000)):
+        reader, writer = await asyncio.open_connection(asker.host, asker.port)
+        writer.write(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nUser-Agent: containerd/1\r\n\r\n".encode())
+        answer = await reader.read()  # raises ConnectionResetError on RST: it must be a FIN
+        writer.close()
+        _, _, body = answer.partition(b"\r\n\r\n")
+        assert body == DATA[:30_000]
+        assert asker.sample("spegel_mirror_requests_total", cache="miss") == 1, "a body that broke off is no hit"
+        mesh.records.clear()
+        status, _, nothing = await ask(asker, PATH, Range="bytes=30000-")
+        assert status == 404
+        assert nothing
+
+
+async def test_a_range_request_is_resumed_within_its_range() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, _dying(500)):
+            status, headers, body = await ask(asker, PATH, Range="bytes=1000-")
+        assert (status, body) == (206, DATA[1000:])
+        assert headers["Content-Range"] == f"bytes 1000-{len(DATA) - 1}/{len(DATA)}"
+
+
+async def test_a_manifest_with_wrong_bytes_is_never_passed_on() -> None:
+    manifest = IMAGE.blobs[IMAGE.index.digest]
+    wrong = manifest.replace(b"amd64", b"amd46")
+
+    async def lies(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        kind = IMAGE.media_types[IMAGE.index.digest]
+        lines = f"HTTP/1.1 200 X\r\nContent-Length: {len(wrong)}\r\nContent-Type: {kind}\r\n"
+        writer.write(f"{lines}Docker-Content-Digest: {INDEX}\r\n\r\n".encode() + wrong)
+
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, lies, INDEX) as requests:
+            assert (await ask(asker, f"/v2/lab/app/manifests/{INDEX}"))[::2] == (200, manifest)
+            assert requests
+    mesh = MemoryMesh()
+    async with mirror(mesh) as asker, scripted_peer(mesh, lies, INDEX):
+        assert (await ask(asker, f"/v2/lab/app/manifests/{INDEX}"))[0] == 404
+
+
+async def test_content_that_is_removed_while_it_is_sent_is_sent_to_its_end() -> None:
+    big = random_image(8, (8_000_000,))
+    layer = max(big.blobs, key=lambda digest: len(big.blobs[digest]))
+    async with mirror(MemoryMesh()) as holder:
+        await holder.hold(big)
+        reader, writer = await asyncio.open_connection(holder.host, holder.port)
+        writer.write(f"GET /v2/a/blobs/{layer} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        holder.store.remove(layer)
+        assert Digest.of(await reader.readexactly(len(big.blobs[layer]))) == layer
+        writer.close()
+
+
+async def test_requests_that_are_cancelled_leave_no_upload_and_no_request_behind() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as asker, scripted_peer(mesh, never_answers) as requests:
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(asker.host, asker.port)
+            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await eventually(lambda: requests, what="the peer was asked")
+            writer.transport.abort()
+            del reader
+        await eventually(
+            lambda: asker.sample("http_requests_inflight") == 0, timeout_seconds=10, what="no request is open"
+        )
+
+
+async def test_a_mirror_whose_store_fails_asks_peers() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        asker.store.available = False
+        assert (await ask(asker, PATH))[2] == DATA
+        holder.store.available = False
+        assert (await ask(asker, PATH))[0] == 404
