@@ -33,23 +33,29 @@ class MemoryStore:
             descriptor = os.memfd_create(digest.short, os.MFD_CLOEXEC)
             os.write(descriptor, data)
             self._contents[digest] = (descriptor, len(data))
-            self._tell(StoreEvent(StoreEventKind.CONTENT_ADDED, digest=digest))
+            self.tell(StoreEvent(StoreEventKind.CONTENT_ADDED, digest=digest))
         return digest
 
     def tag(self, name: str, target: Digest) -> None:
         """Name an image."""
         self._images[name] = target
-        self._tell(StoreEvent(StoreEventKind.IMAGE_ADDED, image=name))
+        self.tell(StoreEvent(StoreEventKind.IMAGE_ADDED, image=name))
 
-    def remove(self, digest: Digest) -> None:
-        """Drop content."""
+    def remove(self, digest: Digest, *, tell: bool = True) -> None:
+        """Drop content, as a garbage collector may without telling."""
         os.close(self._contents.pop(digest)[0])
-        self._tell(StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=digest))
+        if tell:
+            self.tell(StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=digest))
 
     def untag(self, name: str) -> None:
         """Drop an image's name."""
         del self._images[name]
-        self._tell(StoreEvent(StoreEventKind.IMAGE_REMOVED, image=name))
+        self.tell(StoreEvent(StoreEventKind.IMAGE_REMOVED, image=name))
+
+    @property
+    def listening(self) -> bool:
+        """Whether somebody follows the news."""
+        return bool(self._listeners)
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -104,6 +110,7 @@ class MemoryStore:
         if not self.available:
             raise StoreUnavailableError("switched off")
 
-    def _tell(self, event: StoreEvent) -> None:
+    def tell(self, event: StoreEvent) -> None:
+        """Send news to all who listen."""
         for queue in self._listeners:
             queue.put_nowait(event)
