@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -12,12 +13,14 @@ from pathlib import Path
 from bench.fleet import BenchNode, nodes
 from bench.layouts import NAME, REGISTRY, empty, gigabyte, many_images
 from bench.measure import anonymous_mib, cpu_seconds, download, latencies_ms, percentile, rss_mib
+from bench.mesh import measure_mesh
 from bench.nginx import PROXY, PROXY_UNBUFFERED, STATIC, available, nginx
 from bench.table import Figure
 
 IDLE_SECONDS = 60.0
 ROUNDS = 3
 REQUESTS = 300
+MESH_NODES = 30
 
 
 def memory_and_start(directory: Path) -> list[Figure]:
@@ -88,6 +91,16 @@ def idle(directory: Path) -> list[Figure]:
     return [Figure("idle CPU, each of 3 nodes, over a minute", f"{percent:.2f} %", goal="≤ 0.5 %")]
 
 
+def mesh(directory: Path) -> list[Figure]:
+    """DHT requests and lookups over real connections, all nodes in one process."""
+    del directory
+    rpc, lookup = asyncio.run(measure_mesh(MESH_NODES, REQUESTS))
+    return [
+        Figure("DHT request and answer on a kept stream, both ends: µs p50/p99", _microseconds(rpc)),
+        Figure(f"lookup in {MESH_NODES} nodes to the first provider: ms p50/p99", _milliseconds(lookup)),
+    ]
+
+
 def _paths(layer: str, manifest: str) -> tuple[str, str]:
     return f"/v2/{NAME}/blobs/{layer}?ns={REGISTRY}", f"/v2/{NAME}/manifests/{manifest}?ns={REGISTRY}"
 
@@ -140,6 +153,10 @@ def _unknown_ms(node: BenchNode) -> list[float]:
     return sorted(found)
 
 
+def _microseconds(values: list[float]) -> str:
+    return f"{percentile(values, 50) * 1e3:.0f} / {percentile(values, 99) * 1e3:.0f}"
+
+
 def _milliseconds(values: list[float]) -> str:
     return f"{percentile(values, 50):.2f} / {percentile(values, 99):.2f}"
 
@@ -148,5 +165,6 @@ CASES: dict[str, Callable[[Path], list[Figure]]] = {
     "memory": memory_and_start,
     "local": local,
     "remote": remote,
+    "mesh": mesh,
     "idle": idle,
 }

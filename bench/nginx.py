@@ -35,7 +35,9 @@ http {{
 """
 STATIC = "root {root};"
 PROXY = "proxy_pass http://{upstream}; proxy_http_version 1.1; proxy_set_header Connection '';"
-PROXY_UNBUFFERED = PROXY + " proxy_buffering off; proxy_buffer_size 256k; proxy_busy_buffers_size 256k;"
+PROXY_UNBUFFERED = (
+    PROXY + " proxy_buffering off; proxy_buffer_size 256k; proxy_buffers 4 256k; proxy_busy_buffers_size 256k;"
+)
 
 
 def available() -> bool:

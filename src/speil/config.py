@@ -181,7 +181,7 @@ def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str]) -
 
 def _parse(setting: Setting, text: str, source: str) -> Any:
     try:
-        if not text and setting.default is None:
+        if not text and setting.default is None and not setting.required:
             return None
         return setting.kind.parse(text)
     except SettingError as error:

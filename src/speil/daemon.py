@@ -67,9 +67,10 @@ async def run(settings: NodeSettings) -> None:
         async with node(settings):
             await stop.wait()
             log.info("stopping")
-    except* (StartError, SettingError) as group:
-        raise _first(group) from None
-    except* Exception as group:
+    except ExceptionGroup as group:
+        expected, bugs = group.split((StartError, SettingError))
+        if bugs is None and expected is not None:
+            raise _first(expected) from None
         log.exception("a part of the node failed", group)
         raise NodeFailedError(f"a part of the node failed: {_first(group)!r}; the log says where") from group
 

@@ -101,15 +101,14 @@ class _JsonFormatter(logging.Formatter):
         line = {"time": time, "level": _level(record), "msg": record.getMessage(), **_fields(record)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)
 
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         fields = " ".join(
-            f"{key}={json.dumps(value, ensure_ascii=False) if _needs_quotes(value) else value}"
-            for key, value in _fields(record).items()
+            f"{key}={json.dumps(value) if _needs_quotes(value) else value}" for key, value in _fields(record).items()
         )
         line = f"{time} {_level(record):5} {record.getMessage()}  {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

@@ -57,7 +57,7 @@ class Reference:
             raise InvalidReferenceError(f"image {text[:150]!r}: {error}") from error
         registry, _, path = rest.partition("/")
         name, colon, tag = path.partition(":")
-        if not is_registry(registry):
+        if not path or not is_registry(registry):
             raise InvalidReferenceError(f"image {text[:150]!r}: no registry host in front")
         if not is_name(name):
             raise InvalidReferenceError(f"image {text[:150]!r}: bad repository name")

@@ -1,0 +1,210 @@
+"""The command line as a user types it: real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from speil.testing.eventually import eventually
+from speil.testing.images import random_image
+from tests.shell.nodes import free_ports, running_node, write_layout
+
+SECONDS_MAX = 30
+
+
+async def speil(*argv: str, **environ: str) -> tuple[int, str, str]:
+    """Run a command to its end; (exit code, stdout, stderr)."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "speil", *argv,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, **environ},
+    )  # fmt: skip
+    async with asyncio.timeout(SECONDS_MAX):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    assert "Traceback" not in err.decode()
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def running(*argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A command that runs on; ended by its pid."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "speil", *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_version_and_help() -> None:
+    code, out, _ = await speil("version", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["version"]
+    assert (await speil("version"))[1].startswith("speil ")
+    assert "configuration" in (await speil("--help"))[1]
+    assert (await speil())[0] == 0
+    code, out, _ = await speil("registry", "--help")
+    assert code == 0
+    assert "--mirror-resolve-timeout <duration>  (default 20ms; MIRROR_RESOLVE_TIMEOUT)" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["regstry"], "unknown command 'regstry', did you mean registry?"),
+        (["registry", "--mirror-resolve-timout=1s"], "did you mean --mirror-resolve-timeout?"),
+        (["registry", "extra"], "unexpected argument 'extra'"),
+        (["registry", "--bootstrap-kind=dns"], "--bootstrap-kind dns needs --dns-bootstrap-domain"),
+        (["registry", "--store-kind=oci-layout"], "needs --oci-layout-path"),
+        (["registry", "--containerd-sock=/dev/null"], "/dev/null is not a socket"),
+        (["registry", "--containerd-content-path=/nowhere"], "/nowhere is not a directory"),
+        (["configuration"], "--mirror-targets is required"),
+        (["configuration", "--mirror-targets=localhost:5000"], "is not a mirror target"),
+        (["cleanup"], "--addr is required"),
+        (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),
+        (["doctor", "--image=busybox"], "no registry host in front"),
+        (["demo", "--nodes=1"], "--nodes must be between"),
+        (["--log-level=LOUD", "version"], "say one of DEBUG, INFO"),
+        (["--nope", "version"], "unknown flag --nope before the command"),
+    ],
+)
+async def test_a_bad_configuration_is_one_line_and_exit_code_2(argv: list[str], words: str) -> None:
+    code, out, err = await speil(*argv)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+async def test_a_port_in_use_and_a_data_dir_that_can_not_be_written_are_one_line(tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        common = ["--store-kind=oci-layout", f"--oci-layout-path={layout}", "--registry-addr=127.0.0.1:0"]
+        for flag in ("--router-addr", "--metrics-addr", "--registry-addr"):
+            others = [f"{one}=127.0.0.1:0" for one in ("--router-addr", "--metrics-addr") if one != flag]
+            code, _, err = await speil("registry", *common, *others, f"{flag}=127.0.0.1:{port}")
+            assert code == 2
+            assert f"speil registry: {flag}: 127.0.0.1:{port} is in use" in err
+    file = tmp_path / "file"
+    file.write_text("x")
+    code, _, err = await speil("registry", *common, "--router-addr=127.0.0.1:0", f"--data-dir={file}")
+    assert code == 2
+    assert "--data-dir" in err
+
+
+async def test_an_environment_variable_counts_and_a_bad_one_is_named(tmp_path: Path) -> None:
+    code, _, err = await speil("registry", MIRROR_RESOLVE_TIMEOUT="soon")
+    assert code == 2
+    assert "environment variable MIRROR_RESOLVE_TIMEOUT" in err
+    directory = tmp_path / "certs.d"
+    code, _, _ = await speil(
+        "configuration", MIRROR_TARGETS="http://127.0.0.1:5000", CONTAINERD_REGISTRY_CONFIG_PATH=str(directory)
+    )
+    assert code == 0
+    assert (directory / "_default" / "hosts.toml").exists()
+
+
+async def test_the_old_generations_configuration_command(tmp_path: Path) -> None:
+    code, _, err = await speil(
+        "configuration", "--registries", "https://docker.io", "--mirror-registries", "http://127.0.0.1:30020",
+        "--resolve-tags=false", "--append-mirrors=true", f"--containerd-registry-config-path={tmp_path}/certs.d",
+    )  # fmt: skip
+    assert code == 0
+    assert "--registries is now called --mirrored-registries" in err
+    assert "capabilities = ['pull']" in (tmp_path / "certs.d/docker.io/hosts.toml").read_text()
+
+
+async def test_cleanup_restores_and_says_so_and_cleanup_wait_waits_for_it(tmp_path: Path) -> None:
+    directory = tmp_path / "certs.d"
+    await speil(
+        "configuration", "--mirror-targets=http://127.0.0.1:5000", f"--containerd-registry-config-path={directory}"
+    )
+    (port,) = free_ports("127.0.0.1", 1)
+    waiting = ["cleanup-wait", f"--probe-endpoint=http://127.0.0.1:{port}", "--period=50ms", "--threshold=2"]
+    async with running(*waiting) as waiter:
+        cleaning = ["cleanup", f"--addr=127.0.0.1:{port}", f"--containerd-registry-config-path={directory}"]
+        async with running(*cleaning) as cleaner:
+            async with asyncio.timeout(SECONDS_MAX):
+                assert await waiter.wait() == 0
+            assert list(directory.iterdir()) == []
+            cleaner.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(SECONDS_MAX):
+                assert await cleaner.wait() == 0
+
+
+async def test_a_node_serves_its_layout_tells_its_state_and_ends_on_sigterm(tmp_path: Path) -> None:
+    image, layout = random_image(1), tmp_path / "layout"
+    await write_layout(layout, image, "reg.test/a:1")
+    async with (
+        running_node(tmp_path, layout, f"--data-dir={tmp_path / 'data'}") as node,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.get(f"{node.url}/v2/a/manifests/1?ns=reg.test") as response:
+            assert await response.read() == image.blobs[image.index.digest]
+        metrics = f"http://{node.host}:{node.metrics_port}"
+        async with session.get(f"{metrics}/debug/state") as response:
+            state = await response.json()
+            assert (state["ready"], state["store_available"], state["requests_total"]) == (True, True, 1)
+        async with session.get(f"{metrics}/debug/web/") as response:
+            assert "reg.test/a:1" in await response.text()
+        async with session.get(f"{metrics}/metrics") as response:
+            assert "speil_provided_keys" in await response.text()
+        node.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(SECONDS_MAX):
+            assert await node.process.wait() == 0
+    text = node.log.read_text()
+    assert "Traceback" not in text
+    assert "asked by the node" in text
+    assert (tmp_path / "data" / "private.key").exists()
+
+
+async def test_the_key_and_the_peers_survive_a_restart(tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    async with running_node(tmp_path, layout) as other:
+        seed = f"--static-bootstrap-peers=/ip4/{other.host}/tcp/{other.router_port}"
+        data = f"--data-dir={tmp_path / 'data'}"
+        names = []
+        for flags in ([seed, data], [data]):
+            async with running_node(tmp_path, layout, *flags) as node, aiohttp.ClientSession() as session:
+                metrics = f"http://{node.host}:{node.metrics_port}"
+
+                async def state(url: str = metrics, session: aiohttp.ClientSession = session) -> bool:
+                    async with session.get(f"{url}/debug/state") as response:
+                        found = await response.json()
+                    if found["peers"]:
+                        names.append(found["peer_id"])
+                    return bool(found["peers"])
+
+                await eventually(state, what="it has peers, the second time from those it knew")
+        assert names[0] == names[-1]
+
+
+async def test_the_demo_works_and_judges(tmp_path: Path) -> None:
+    code, out, _ = await speil("demo", "--nodes=3", "--layers=2", "--layer-mib=2", TMPDIR=str(tmp_path))
+    assert code == 0, out
+    assert "the upstream served each of its 5 blobs once" in out
+    rows = [
+        line.split()
+        for line in out.splitlines()
+        if line.startswith("node") and "MiB" in line and "s" in line.split()[-1]
+    ]
+    table = {row[0]: [float(row[index]) for index in (1, 3, 5)] for row in rows if len(row) == 9}
+    assert table["node1"][1] == 0
+    assert table["node1"][2] > 0
+    for name in ("node2", "node3"):
+        assert table[name][1] > 0
+        assert table[name][2] == 0
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"

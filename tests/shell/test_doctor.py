@@ -1,0 +1,121 @@
+"""What doctor says, for each thing that can be wrong. The self-test pull is in tests/system."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from speil.doctor.checks import Finding, Level, findings
+from speil.doctor.facts import Facts, RegistryDirectory, gather, local_url
+from speil.hosts_toml.document import Mirrors, render
+from speil.hosts_toml.judge import judge
+from speil.setting import ListenAddress
+from speil.store.containerd.inspect import ContainerdFacts
+from tests.shell.nodes import running_node
+
+URL = "http://127.0.0.1:5000"
+GOOD_FILE = judge(render("https://docker.io", Mirrors((URL,))))
+GOOD = Facts(
+    socket="/run/containerd/containerd.sock",
+    config_path=Path("/etc/containerd/certs.d"),
+    config_file=Path("/etc/containerd/config.toml"),
+    metrics_url="http://127.0.0.1:9090",
+    mirror_urls=(URL,),
+    containerd=ContainerdFacts("2.4.2", "/etc/containerd/certs.d", discard_unpacked_layers=False, source="status"),
+    config_exists=True,
+    directories=(RegistryDirectory("docker.io", Path("/etc/containerd/certs.d/docker.io/hosts.toml"), GOOD_FILE),),
+    mirrors={URL: 200},
+    state={"ready": True, "store_available": True, "peers": [{"peer": "x"}]},
+)
+
+
+def check(facts: Facts, name: str) -> Finding:
+    """The finding of a check."""
+    return next(finding for finding in findings(facts) if finding.check.startswith(name))
+
+
+def test_where_all_is_well_all_is_ok() -> None:
+    assert {finding.level for finding in findings(GOOD)} == {Level.OK}
+
+
+def containerd(
+    version: str = "2.4.2", path: str | None = "/etc/containerd/certs.d", *, discard: bool = False
+) -> ContainerdFacts:
+    return ContainerdFacts(version, path, discard_unpacked_layers=discard, source="status")
+
+
+def file(text: str) -> tuple[RegistryDirectory, ...]:
+    return (RegistryDirectory("docker.io", Path("hosts.toml"), judge(text)),)
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "level", "words"),
+    [
+        (replace(GOOD, containerd=None, containerd_error="no such file"), "containerd", Level.FAIL, "does not answer"),
+        (replace(GOOD, containerd=containerd(path=None)), "config_path", Level.FAIL, "ignores every hosts.toml"),
+        (replace(GOOD, containerd=containerd("1.6.20", None)), "config_path", Level.WARN, "reads no hosts.toml"),
+        (replace(GOOD, containerd=containerd(path="/a:/b")), "config_path", Level.FAIL, "one directory's name"),
+        (replace(GOOD, containerd=containerd(path="/other")), "config_path", Level.FAIL, "containerd reads /other"),
+        (replace(GOOD, containerd=containerd(discard=True)), "layers", Level.FAIL, "keeps no layers"),
+        (
+            replace(GOOD, drop_ins=(Path("/etc/containerd/conf.d/a.toml"),)),
+            "drop-ins",
+            Level.WARN,
+            "a.toml in conf.d is not read",
+        ),
+        (replace(GOOD, directories=()), "hosts.toml", Level.FAIL, "there is no hosts.toml"),
+        (replace(GOOD, directories=file("")), "hosts.toml of docker.io", Level.FAIL, "empty"),
+        (
+            replace(GOOD, directories=file('[host."http://other"]')),
+            "hosts.toml of docker.io",
+            Level.WARN,
+            "not among its hosts",
+        ),
+        (
+            replace(GOOD, directories=file(f'[host."http://other"]\n[host."{URL}"]')),
+            "hosts.toml of docker.io",
+            Level.WARN,
+            "before speil",
+        ),
+        (replace(GOOD, mirrors={URL: None}), "mirror", Level.FAIL, "nothing answers"),
+        (replace(GOOD, mirrors={URL: 302}), "mirror", Level.FAIL, "answers 302"),
+        (replace(GOOD, state=None), "state", Level.WARN, "metrics port"),
+        (replace(GOOD, state={"ready": False, "store_available": True, "peers": []}), "ready", Level.FAIL, "not ready"),
+        (
+            replace(GOOD, state={"ready": True, "store_available": False, "peers": []}),
+            "store",
+            Level.FAIL,
+            "content store",
+        ),
+        (replace(GOOD, state={"ready": True, "store_available": True, "peers": []}), "peers", Level.WARN, "no peers"),
+    ],
+)
+def test_what_is_wrong_is_named_with_a_remedy(facts: Facts, name: str, level: Level, words: str) -> None:
+    finding = check(facts, name)
+    assert finding.level is level
+    assert words in finding.message
+    assert finding.remedy or level is Level.WARN
+
+
+async def test_facts_are_gathered_from_a_running_node(tmp_path: Path) -> None:
+    certs = tmp_path / "certs.d"
+    (certs / "docker.io").mkdir(parents=True)
+    (certs / "_backup").mkdir()
+    async with running_node(tmp_path, tmp_path / "layout") as node:
+        metrics = local_url(ListenAddress(node.host, node.metrics_port))
+        (certs / "docker.io" / "hosts.toml").write_text(render("https://docker.io", Mirrors((node.url,))))
+        facts = await gather("/nowhere.sock", "k8s.io", certs, tmp_path / "config.toml", (node.url,), metrics)
+    assert facts.containerd is None
+    assert "nowhere" in facts.containerd_error
+    assert facts.mirrors == {node.url: 200}
+    assert facts.state is not None
+    assert facts.state["ready"]
+    assert [one.name for one in facts.directories] == ["docker.io"]
+    assert check(facts, "hosts.toml of docker.io").level is Level.OK
+
+
+def test_a_server_on_all_addresses_is_reached_on_loopback() -> None:
+    assert local_url(ListenAddress("", 5000)) == "http://127.0.0.1:5000"
+    assert local_url(ListenAddress("fd00::1", 5000)) == "http://[fd00::1]:5000"
