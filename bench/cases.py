@@ -20,7 +20,7 @@ from bench.table import Figure
 IDLE_SECONDS = 60.0
 ROUNDS = 3
 REQUESTS = 300
-MESH_NODES = 30
+MESH_NODES = 60
 
 
 def memory_and_start(directory: Path) -> list[Figure]:
@@ -75,7 +75,7 @@ def remote(directory: Path) -> list[Figure]:
         unknown = _unknown_ms(asker)
         proxied = _proxied(directory, holder, layout, layer)
     return [
-        Figure("1 GiB blob, from a peer: GB/s · CPU-s/GiB of the relaying process", ours, proxied, "with splice, next"),
+        Figure("1 GiB blob, from a peer: GB/s · CPU-s/GiB of the relay", ours, proxied, "with splice, next"),
         Figure("manifest, from a peer: ms p50/p99", _milliseconds(times), goal="≤ 4/9"),
         Figure("unknown digest → 404: ms p50/p99", _milliseconds(unknown), goal="≤ 4/10"),
     ]
@@ -96,8 +96,8 @@ def mesh(directory: Path) -> list[Figure]:
     del directory
     rpc, lookup = asyncio.run(measure_mesh(MESH_NODES, REQUESTS))
     return [
-        Figure("DHT request and answer on a kept stream, both ends: µs p50/p99", _microseconds(rpc)),
-        Figure(f"lookup in {MESH_NODES} nodes to the first provider: ms p50/p99", _milliseconds(lookup)),
+        Figure("DHT request and answer, both ends: µs p50/p99", _microseconds(rpc)),
+        Figure(f"lookup among {MESH_NODES} nodes, first provider: ms p50/p99", _milliseconds(lookup)),
     ]
 
 

@@ -20,6 +20,7 @@ from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress
 
 _JOIN_SECONDS_MAX = 60.0
+_SETTLE_SECONDS = 3.0  # all nodes share this process: let the announcing end
 
 
 async def measure_mesh(node_count: int, rounds: int) -> tuple[list[float], list[float]]:
@@ -65,6 +66,7 @@ async def _lookups(asker: DhtRouter, holder: DhtRouter, rounds: int) -> list[flo
     async with asyncio.timeout(_JOIN_SECONDS_MAX):
         while not [peer async for peer in asker.find_providers(keys[-1], timeout_seconds=1)]:
             await asyncio.sleep(0.01)
+    await asyncio.sleep(_SETTLE_SECONDS)
     found = []
     for key in keys[:-1]:
         start = time.perf_counter()
