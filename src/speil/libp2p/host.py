@@ -107,8 +107,8 @@ class Host:
         self._tasks = await asyncio.TaskGroup().__aenter__()
         try:
             bound = await self._transport.listen(self._listen, self._accept)
-        except BaseException as error:
-            await self._tasks.__aexit__(type(error), error, error.__traceback__)
+        except BaseException:
+            await self._tasks.__aexit__(None, None, None)  # it has no children yet
             raise
         self._addresses = self._announce or _announced(self._listen, bound)
         return self
