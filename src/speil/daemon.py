@@ -186,7 +186,7 @@ async def _warn_about_containerd(settings: NodeSettings, store: ContentStore) ->
     await store.wait_available()
     client = ContainerdClient(settings.store.containerd_sock, settings.store.containerd_namespace)
     try:
-        facts = await inspect(client)
+        facts = await inspect(client, settings.store.containerd_config)
     except StoreError as error:
         log.debug("containerd's configuration can't be read", error=error)
         return

@@ -25,8 +25,7 @@ from speil.setting import (
     setting,
     text,
 )
-from speil.store.containerd.inspect import DEFAULT_CONFIG_FILE
-from speil.store.settings import StoreSettings
+from speil.store.settings import DEFAULT_CONFIG_FILE, StoreSettings
 
 _DEFAULTS = {one.name: one.default for one in (*declared(MirrorSettings), *declared(StoreSettings))}
 

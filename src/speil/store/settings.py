@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from speil.setting import one_of, setting, text
 
+DEFAULT_CONFIG_FILE = "/etc/containerd/config.toml"
+
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
@@ -20,5 +22,10 @@ class StoreSettings:
     )
     containerd_content_path: str = setting(
         text, "", help="Where containerd's content is, as this process sees it. Empty: ask containerd."
+    )
+    containerd_config: str = setting(
+        text,
+        DEFAULT_CONFIG_FILE,
+        help="containerd's configuration file, read for a warning where containerd itself does not tell.",
     )
     oci_layout_path: str = setting(text, "", help="For oci-layout: the directory.")

@@ -25,7 +25,8 @@ class Node:
         self.containerd = Containerd(version, namespace, directory / "containerd")
         argv = [
             sys.executable, "-m", "speil", "registry", "--log-format=text", "--log-level=DEBUG",
-            f"--containerd-sock={self.containerd.socket}", f"--data-dir={directory / 'data'}",
+            f"--containerd-sock={self.containerd.socket}", f"--containerd-config={self.containerd.config_file}",
+            f"--data-dir={directory / 'data'}",
             "--bootstrap-kind=static", f"--static-bootstrap-peers={','.join(seeds)}",
             "--mirror-resolve-timeout=500ms",
         ]  # fmt: skip

@@ -15,7 +15,6 @@ from typing import Any
 from speil.store.base import StoreError
 from speil.store.containerd.client import ContainerdClient
 
-DEFAULT_CONFIG_FILE = "/etc/containerd/config.toml"
 _CRI_TABLES = ("io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri")
 
 
@@ -37,7 +36,7 @@ class ContainerdFacts:
         return int(head) if head.isdigit() else 0
 
 
-async def inspect(client: ContainerdClient, config_file: str = DEFAULT_CONFIG_FILE) -> ContainerdFacts:
+async def inspect(client: ContainerdClient, config_file: str) -> ContainerdFacts:
     """Ask containerd, then its file. Raises StoreError where containerd does not answer at all."""
     version = await client.version()
     try:

@@ -1,0 +1,78 @@
+"""doctor on a node with a real containerd: all well, the self-test pull, and containerd's own traps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from speil.testing.eventually import eventually
+from speil.testing.images import random_image
+from tests.system.conftest import Lab
+from tests.system.lab.node import REGISTRY, Node
+from tests.system.test_pulls import LAYERS
+
+pytestmark = pytest.mark.system
+
+
+async def doctor(node: Node, *flags: str) -> tuple[int, dict[str, Any]]:
+    """Run it inside the node; exit code and findings by check."""
+    argv = [
+        sys.executable, "-m", "speil", "doctor", "--output=json", f"--containerd-sock={node.containerd.socket}",
+        f"--containerd-registry-config-path={node.containerd.certs}",
+        f"--containerd-config={node.containerd.config_file}", *flags,
+    ]  # fmt: skip
+
+    def run() -> subprocess.CompletedProcess[bytes]:
+        process = node.namespace.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+    done = await asyncio.to_thread(run)
+    assert b"Traceback" not in done.stderr
+    findings = json.loads(done.stdout)["findings"]
+    return done.returncode, {finding["check"]: finding for finding in findings}
+
+
+async def test_all_is_well_and_the_self_test_pull_arrives(lab: Lab) -> None:
+    lab.registry.push(random_image(50, LAYERS), "lab/doctor", "1")
+    code, found = await doctor(lab.nodes[0], f"--image={REGISTRY}/lab/doctor:1")
+    assert code == 0, found
+    assert {finding["level"] for finding in found.values()} == {"ok"}, found
+    assert "requests arrived" in found["self-test"]["message"]
+
+
+async def test_a_pull_that_goes_past_speil_is_seen(lab: Lab) -> None:
+    node = lab.nodes[0]
+    lab.registry.push(random_image(51, LAYERS), "lab/past", "1")
+    hosts = node.containerd.certs / REGISTRY / "hosts.toml"
+    hosts.write_text(f'server = "{lab.registry.url}"\n\n[host."{lab.registry.url}"]\n')
+    code, found = await doctor(node, f"--image={REGISTRY}/lab/past:1")
+    assert code == 1
+    assert found["self-test"]["level"] == "fail"
+    assert "no request arrived" in found["self-test"]["message"]
+    assert found[f"hosts.toml of {REGISTRY}"]["level"] == "warn"
+
+
+async def test_a_containerd_that_reads_another_directory_is_seen(lab: Lab) -> None:
+    code, found = await doctor(lab.nodes[0], "--containerd-registry-config-path=/elsewhere")
+    assert code == 1
+    assert "containerd reads" in found["config_path"]["message"]
+
+
+async def test_a_containerd_that_discards_layers_is_seen_and_warned_about(lab: Lab) -> None:
+    node = lab.nodes[0]
+    node.speil.stop()
+    node.containerd.process.stop()
+    config = node.containerd.config_file
+    config.write_text(config.read_text().replace("discard_unpacked_layers = false", "discard_unpacked_layers = true"))
+    await node.containerd.start()
+    await node.start_speil()
+    code, found = await doctor(node)
+    assert code == 1
+    assert found["layers"]["level"] == "fail"
+    await eventually(lambda: "discards unpacked layers" in node.speil.log_text(), what="the node warns")
