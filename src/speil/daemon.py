@@ -32,6 +32,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.announce import Announcer, AnnounceSettings
+from speil.routing.bootstrap.base import BootstrapError
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.dht import DhtRouter
 from speil.routing.libp2p_network import Libp2pNetwork
@@ -68,9 +69,9 @@ async def run(settings: NodeSettings) -> None:
             await stop.wait()
             log.info("stopping")
     except ExceptionGroup as group:
-        expected, bugs = group.split((StartError, SettingError))
+        expected, bugs = group.split((StartError, SettingError, BootstrapError))
         if bugs is None and expected is not None:
-            raise _first(expected) from None
+            raise StartError(str(_first(expected))) from None
         log.exception("a part of the node failed", group)
         raise NodeFailedError(f"a part of the node failed: {_first(group)!r}; the log says where") from group
 

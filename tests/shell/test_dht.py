@@ -78,7 +78,7 @@ async def test_strangers_records_for_others_and_floods_are_bounded() -> None:
     wire = MemoryWire(seed=7)
     async with memory_dht(wire, 2) as routers:
         stranger = wire.new_node()
-        stranger.attach(lambda peer, message: None, lambda peer: None, lambda peer: None)
+        stranger.attach(lambda peer, message: None, lambda peer: None, lambda peer, polite: None)
         victim = PeerInfo(routers[1].local.peer_id, routers[1].local.addresses)
         key = content_key("sha256:forged")
         await stranger.send(routers[0].local, [Message(MessageType.ADD_PROVIDER, key, provider_peers=(victim,))])

@@ -130,8 +130,8 @@ def _run(command: Command, argv: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        log.debug_exception("the command failed", error)
-        print(f"{prefix}: {error!r}. This is a bug in speil; --log-level DEBUG shows where.", file=sys.stderr)
+        log.exception("the command failed", error)
+        print(f"{prefix}: {error!r}. This is a bug in speil; --log-level DEBUG shows more.", file=sys.stderr)
         return 1
 
 

@@ -49,6 +49,7 @@ class Connection:
         self.info: PeerInfo
         self.agent_version = ""
         self.failure: PeerMisbehavedError | None = None
+        self.polite = False
         self._channel = Channel(raw, self._lost)
         self._yamux = Yamux(dialer=not inbound)
         self._streams: dict[int, Stream] = {}
@@ -131,6 +132,7 @@ class Connection:
     def close(self) -> None:
         """Say goodbye and close."""
         if not self.closed:
+            self.polite = True
             self._yamux.go_away()
             self._flush()
             self._channel.close()
@@ -205,6 +207,7 @@ class Connection:
             case PongReceived():
                 self._pong.set()
             case GoAway():
+                self.polite = True
                 self.abort()
 
     def _forget_if_gone(self, stream_id: int) -> None:

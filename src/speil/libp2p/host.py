@@ -63,9 +63,10 @@ class Identified:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The last connection to a peer has ended."""
+    """The last connection to a peer has ended; `polite` when one side had said goodbye, as trimming does."""
 
     peer_id: PeerId
+    polite: bool
 
 
 PeerEvent = Identified | Disconnected
@@ -299,7 +300,7 @@ class Host:
                 log.debug("a peer broke the protocol", peer=connection.peer_id, error=connection.failure)
             if not group:
                 del self._connections[connection.peer_id]
-                self._emit(Disconnected(connection.peer_id))
+                self._emit(Disconnected(connection.peer_id, connection.polite))
             self._metrics.peers.set(len(self._connections))
 
     def _connected(self, peer_id: PeerId) -> Connection | None:

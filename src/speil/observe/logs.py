@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -43,13 +44,10 @@ class Log:
         self._emit(logging.ERROR, event, fields)
 
     def exception(self, event: str, error: BaseException, **fields: Any) -> None:
-        """A bug: the line, and the traceback with it."""
-        self._logger.error(event, extra={"fields": {**fields, "error": repr(error)}}, exc_info=error)
-
-    def debug_exception(self, event: str, error: BaseException) -> None:
-        """A bug that the user is told of in other words: the traceback for whoever looks for it."""
+        """A bug: one line that says what and where; the traceback follows at DEBUG for whoever looks for it."""
+        self._emit(logging.ERROR, event, {**fields, "error": repr(error), "where": _where(error)})
         if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug(event, extra={"fields": {"error": repr(error)}}, exc_info=error)
+            self._logger.debug(event, exc_info=error)
 
     def _emit(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
@@ -79,6 +77,14 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields = getattr(record, "fields", {})
     plain = {key: _value(value) for key, value in fields.items() if value is not None}
     return {"component": record.name.removeprefix(f"{_ROOT}."), **plain}
+
+
+def _where(error: BaseException) -> str | None:
+    """The innermost place of an error, of the first one in a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else None
 
 
 def _value(value: Any) -> Any:

@@ -315,8 +315,13 @@ class DhtRouter:
                 self._newcomers[peer.peer_id] = peer
                 self._due.set()
 
-    def _left(self, peer_id: PeerId) -> None:
-        if peer_id in self._table and self._tasks is not None:
+    def _left(self, peer_id: PeerId, polite: bool) -> None:
+        if peer_id not in self._table or self._tasks is None:
+            return
+        if polite and len(self._table) > WHOLE_MESH_PEERS_MAX:
+            # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
+            self._table.failed(peer_id)
+        else:
             peer = next(peer for peer in self._table if peer.peer_id == peer_id)
             self._tasks.create_task(self._check(peer))
 

@@ -34,7 +34,7 @@ class Libp2pNetwork:
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo], None]
-        self._on_left: Callable[[PeerId], None]
+        self._on_left: Callable[[PeerId, bool], None]
 
     @property
     def local(self) -> PeerInfo:
@@ -45,7 +45,7 @@ class Libp2pNetwork:
         self,
         handler: RequestHandler,
         on_joined: Callable[[PeerInfo], None],
-        on_left: Callable[[PeerId], None],
+        on_left: Callable[[PeerId, bool], None],
     ) -> None:
         """See PeerNetwork."""
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
@@ -126,9 +126,9 @@ class Libp2pNetwork:
         match event:
             case Identified(peer, protocols) if self.protocol in protocols:
                 self._on_joined(peer)
-            case Disconnected(peer_id):
+            case Disconnected(peer_id, polite):
                 self._idle.pop(peer_id, None)
-                self._on_left(peer_id)
+                self._on_left(peer_id, polite)
 
     async def _serve(self, stream: Stream) -> None:
         while True:

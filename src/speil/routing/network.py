@@ -32,9 +32,9 @@ class PeerNetwork(Protocol):
         self,
         handler: RequestHandler,
         on_joined: Callable[[PeerInfo], None],
-        on_left: Callable[[PeerId], None],
+        on_left: Callable[[PeerId, bool], None],
     ) -> None:
-        """Answer peers with `handler` (None: no answer) and hear of peers that connect and leave."""
+        """Answer peers with `handler` (None: no answer) and hear of peers that connect and leave (politely or not)."""
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """Connect; the peer there, None where it does not speak our DHT. Raises NetworkError."""

@@ -71,10 +71,10 @@ class MemoryNetwork:
         self._connected: set[PeerId] = set()
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo], None]
-        self._on_left: Callable[[PeerId], None]
+        self._on_left: Callable[[PeerId, bool], None]
 
     def attach(
-        self, handler: RequestHandler, on_joined: Callable[[PeerInfo], None], on_left: Callable[[PeerId], None]
+        self, handler: RequestHandler, on_joined: Callable[[PeerInfo], None], on_left: Callable[[PeerId, bool], None]
     ) -> None:
         """See PeerNetwork."""
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
@@ -105,7 +105,7 @@ class MemoryNetwork:
         """A peer's connection ended."""
         if peer_id in self._connected and self.local.peer_id not in self._wire.dead:
             self._connected.discard(peer_id)
-            self._on_left(peer_id)
+            self._on_left(peer_id, False)
 
     async def _reach(self, peer: PeerInfo) -> MemoryNetwork:
         node = await self._wire.carry(self.local.peer_id, peer.peer_id)

@@ -63,6 +63,8 @@ class HttpBootstrapper:
         try:
             await web.TCPSite(runner, self._listen.host or None, self._listen.port).start()
             await asyncio.Event().wait()
+        except OSError as error:
+            raise BootstrapError(f"--http-bootstrap-addr: can't listen on {self._listen}: {error.strerror}") from error
         finally:
             await runner.cleanup()
 
