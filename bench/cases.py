@@ -96,8 +96,8 @@ def mesh(directory: Path) -> list[Figure]:
     del directory
     rpc, lookup = asyncio.run(measure_mesh(MESH_NODES, REQUESTS))
     return [
-        Figure("DHT request and answer, both ends: µs p50/p99", _microseconds(rpc)),
-        Figure(f"lookup among {MESH_NODES} nodes, first provider: ms p50/p99", _milliseconds(lookup)),
+        Figure("DHT request and answer, both ends in one process: µs p50/p99", _microseconds(rpc)),
+        Figure(f"lookup that asks others, {MESH_NODES} nodes in one process: ms p50/p99", _milliseconds(lookup)),
     ]
 
 

@@ -7,9 +7,12 @@ import time
 from contextlib import AsyncExitStack
 from random import Random
 
+from speil.kad.key import position
 from speil.kad.message import Message, MessageType
+from speil.kad.routing_table import K
 from speil.libp2p.host import Host
 from speil.libp2p.identity import Identity
+from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
@@ -27,6 +30,7 @@ async def measure_mesh(node_count: int, rounds: int) -> tuple[list[float], list[
     """Sorted milliseconds of single requests, and of lookups of keys that nobody has asked for before."""
     networks: list[Libp2pNetwork] = []
     routers: list[DhtRouter] = []
+    requests: list[float] = []
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         tasks = []
         for _ in range(node_count):
@@ -38,8 +42,9 @@ async def measure_mesh(node_count: int, rounds: int) -> tuple[list[float], list[
             routers.append(DhtRouter(networks[-1], bootstrap, metrics, Random(1)))
             tasks.append(group.create_task(routers[-1].run()))
             await _until_ready(routers[-1])
-        requests = await _requests(networks[1], networks[0], rounds)
-        lookups = await _lookups(routers[1], routers[-1], rounds)
+            if len(routers) == 2:  # before the others share the process
+                requests = await _requests(networks[1], networks[0], rounds)
+        lookups = await _lookups(routers, rounds)
         for task in tasks:
             task.cancel()
     return requests, lookups
@@ -60,8 +65,10 @@ async def _requests(asker: Libp2pNetwork, asked: Libp2pNetwork, rounds: int) -> 
     return sorted(found)
 
 
-async def _lookups(asker: DhtRouter, holder: DhtRouter, rounds: int) -> list[float]:
-    keys = [f"sha256:{number:064x}" for number in range(rounds + 1)]
+async def _lookups(routers: list[DhtRouter], rounds: int) -> list[float]:
+    """Lookups by a node that is not among the closest to the key, so that others have to be asked."""
+    asker, holder = routers[1], routers[-1]
+    keys = [key for number in range(rounds * 3) if _is_far(asker, key := f"sha256:{number:064x}", routers)][:rounds]
     await holder.provide(keys)
     async with asyncio.timeout(_JOIN_SECONDS_MAX):
         while not [peer async for peer in asker.find_providers(keys[-1], timeout_seconds=1)]:
@@ -74,3 +81,10 @@ async def _lookups(asker: DhtRouter, holder: DhtRouter, rounds: int) -> list[flo
             found.append((time.perf_counter() - start) * 1e3)
             break
     return sorted(found)
+
+
+def _is_far(asker: DhtRouter, key: str, routers: list[DhtRouter]) -> bool:
+    """Whether at least K nodes are closer to the key than the asker."""
+    target = position(content_key(key))
+    own = position(asker.local.peer_id.multihash) ^ target
+    return sum(position(router.local.peer_id.multihash) ^ target < own for router in routers) >= K

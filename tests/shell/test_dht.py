@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from speil.kad.key import position
 from speil.kad.message import Message, MessageType
+from speil.kad.routing_table import K
 from speil.multiformats.content_key import content_key
+from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.routing.dht import DhtRouter
 from speil.testing.eventually import eventually
@@ -28,6 +31,29 @@ async def test_fifty_nodes_find_every_key_from_everywhere() -> None:
         await holder.provide(KEYS)
         for key, router in zip(KEYS, routers[10:], strict=False):
             await eventually(partial(found, router, key, holder), what=f"{key} is found")
+
+
+async def test_records_lie_with_the_nodes_closest_to_their_keys() -> None:
+    async with memory_dht(MemoryWire(seed=8), NODES) as routers:
+        holder = routers[-1]  # the newest: it knows the fewest
+        await holder.provide(KEYS)
+        for key in KEYS:
+            multihash = content_key(key)
+            target = position(multihash)
+            closest = sorted(routers, key=lambda one, t=target: position(one.local.peer_id.multihash) ^ t)[:K]  # type: ignore[misc]
+
+            async def enough(multihash: bytes = multihash, closest: list[DhtRouter] = closest) -> bool:
+                asked = [await _records_at(one, multihash) for one in closest]
+                return sum(holder.local.peer_id in found for found in asked) >= K // 2
+
+            await eventually(enough, what=f"{key} lies with those closest to it")
+
+
+async def _records_at(router: DhtRouter, key: bytes) -> set[PeerId]:
+    question = Message(MessageType.GET_PROVIDERS, key)
+    answer = router._answer(PeerInfo(router.local.peer_id), question)
+    assert answer is not None
+    return {peer.peer_id for peer in answer.provider_peers}
 
 
 async def test_nodes_that_die_in_mid_lookup_do_not_stop_it() -> None:

@@ -37,7 +37,6 @@ SENDS_AT_ONCE_MAX = 16  # peers told at the same time
 LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for as long is asked
 REFRESH_SECONDS = 10 * 60.0  # go-libp2p-kad-dht's
 EXPIRE_SECONDS = 60.0
-WHOLE_MESH_PEERS_MAX = K  # up to here the routing table is the mesh: no lookup is needed to know the closest
 
 log = get_log("dht")
 
@@ -52,6 +51,7 @@ class DhtRouter:
         self._schedule = ProvideSchedule(rng)
         self._searches: dict[str, Search] = {}
         self._newcomers: dict[PeerId, PeerInfo] = {}
+        self._mesh_is_small = True  # fewer nodes than a key has places: each keeps every record
         self._due = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         network.attach(self._answer, self._joined, self._left)
@@ -199,8 +199,8 @@ class DhtRouter:
             self._due.clear()
             now = time.monotonic()
             newcomers, self._newcomers = self._newcomers, {}
-            if newcomers and len(self._schedule):
-                # in a mesh this small every node is among the closest to every key
+            if newcomers and self._mesh_is_small and len(self._schedule):
+                # every node is among the closest to every key: newcomers need not wait for the next round
                 places = [(position(content_key(key)), key) for key in self._schedule]
                 await self._tell(places, list(newcomers.values()))
             if keys := self._schedule.due(now, PROVIDE_BATCH_MAX):
@@ -229,17 +229,16 @@ class DhtRouter:
 
     async def _neighbourhood(self, places: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[PeerInfo]]:
         """The first keys that share their closest peers, and the peers around them."""
-        if len(self._table) <= WHOLE_MESH_PEERS_MAX:
-            return places, list(self._table)
         first = places[0][0]
         lookup = await self._lookup(content_key(places[0][1]), MessageType.FIND_NODE)
         peers = lookup.result()
-        if not peers:
-            return places[:1], []
-        # keys below the prefix that all found peers share with the first have the same peers around them
+        if len(peers) < K:
+            return places, peers  # that is the whole mesh
+        # the farthest peer found shares this many bits with the key: every peer that shares more has been found too,
+        # and for keys that share more it is about half of their closest; the rest are found peers nearby
         shared = min(common_prefix_length(first, position(peer.peer_id.multihash)) for peer in peers)
         count = 1
-        while count < len(places) and common_prefix_length(first, places[count][0]) >= shared:
+        while count < len(places) and common_prefix_length(first, places[count][0]) > shared:
             count += 1
         near = {peer.peer_id: peer for peer in (*peers, *self._table.closest(first, 2 * K))}
         return places[:count], list(near.values())
@@ -311,14 +310,14 @@ class DhtRouter:
             self._bootstrap.met(peer)
             if len(self._table) == 1:
                 log.info("joined the mesh", peer=peer.peer_id, address=peer.addresses[0])
-            if len(self._table) <= WHOLE_MESH_PEERS_MAX:
+            if self._mesh_is_small:
                 self._newcomers[peer.peer_id] = peer
                 self._due.set()
 
     def _left(self, peer_id: PeerId, polite: bool) -> None:
         if peer_id not in self._table or self._tasks is None:
             return
-        if polite and len(self._table) > WHOLE_MESH_PEERS_MAX:
+        if polite and not self._mesh_is_small:
             # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
             self._table.failed(peer_id)
         else:
@@ -339,8 +338,11 @@ class DhtRouter:
             self._table.add(peer, time.monotonic())
 
     async def _refresh(self) -> None:
-        """Look for ourselves: fills the neighbourhood, makes us known there."""
-        await self._lookup(self.local.peer_id.multihash, MessageType.FIND_NODE)
+        """Look for ourselves: fills the neighbourhood, makes us known there, tells how large the mesh is."""
+        lookup = await self._lookup(self.local.peer_id.multihash, MessageType.FIND_NODE)
+        self._mesh_is_small = lookup.answered_count < K
+        for peer in lookup.result():
+            self._table.add(peer, time.monotonic())
 
     async def _keep_fresh(self) -> None:
         while True:
