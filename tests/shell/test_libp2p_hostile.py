@@ -13,6 +13,7 @@ import pytest
 
 from speil.libp2p import host as host_module
 from speil.libp2p import multistream
+from speil.libp2p.admission import CONNECTIONS_PER_ADDRESS_MAX
 from speil.libp2p.channel import Channel
 from speil.libp2p.error import Libp2pError, PeerMisbehavedError, PeerUnreachableError, RefusedError
 from speil.libp2p.host import Host
@@ -119,7 +120,7 @@ async def test_a_thousand_connections_are_bounded_and_honest_peers_get_in_again(
             one.setblocking(False)
             await asyncio.get_running_loop().sock_connect(one, tcp)
             sockets.append(one)
-        most = host_module.CONNECTIONS_PER_ADDRESS_MAX
+        most = CONNECTIONS_PER_ADDRESS_MAX
         await eventually(
             lambda: rejected(metrics, "too_many_from_address") == 1000 - most, what="those above the bound are closed"
         )

@@ -11,12 +11,12 @@ while shaking hands, so that a thousand strangers cost a bounded amount of memor
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 
 from speil.libp2p import identify, multistream
+from speil.libp2p.admission import Admission
 from speil.libp2p.connection import Connection
 from speil.libp2p.error import (
     ConnectionClosedError,
@@ -26,7 +26,7 @@ from speil.libp2p.error import (
     RefusedError,
 )
 from speil.libp2p.identity import Identity
-from speil.libp2p.interfaces import interface_addresses
+from speil.libp2p.interfaces import announced_addresses
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpTransport, Transport
 from speil.multiformats.multiaddr import Multiaddr
@@ -43,9 +43,6 @@ IDENTIFY_SECONDS_MAX = 5.0  # go-libp2p's
 DIAL_SECONDS_MAX = 5.0  # inside one region a dial takes milliseconds
 DIAL_ADDRESSES_MAX = 4  # of one peer; each further one only delays the verdict
 NEGOTIATE_SECONDS_MAX = 10.0
-HANDSHAKES_INBOUND_MAX = 128  # at once; each costs a few milliseconds of CPU
-CONNECTIONS_INBOUND_MAX = 1024
-CONNECTIONS_PER_ADDRESS_MAX = 64  # go-libp2p allows 8; NAT and host networks share an address
 CONNECTIONS_HIGH_WATER = 384  # above, the longest idle are closed …
 CONNECTIONS_LOW_WATER = 256  # … down to this: k-buckets of a large region hold under 200 peers
 
@@ -98,8 +95,7 @@ class Host:
         self._listeners: list[Callable[[PeerEvent], None]] = []
         self._connections: dict[PeerId, list[Connection]] = {}
         self._dials: dict[PeerId, asyncio.Future[Connection]] = {}
-        self._inbound: Counter[str] = Counter()
-        self._shaking = 0
+        self._admission = Admission()
         self._sequence = 0
         self._closing = False
         self._tasks: asyncio.TaskGroup
@@ -111,7 +107,7 @@ class Host:
         except BaseException:
             await self._tasks.__aexit__(None, None, None)  # it has no children yet
             raise
-        self._addresses = self._announce or _announced(self._listen, bound)
+        self._addresses = self._announce or announced_addresses(self._listen, bound)
         return self
 
     async def __aexit__(
@@ -140,7 +136,7 @@ class Host:
     @property
     def inbound_count(self) -> int:
         """Connections that came in and are open, those that still shake hands among them."""
-        return self._inbound.total()
+        return self._admission.count
 
     def set_handler(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of `protocol`; its name is told to peers that identify us from now on."""
@@ -220,40 +216,29 @@ class Host:
 
     def _accept(self, raw: RawConnection) -> None:
         source = raw.remote.components[0][1]
-        total = self._inbound.total()
         if self._closing:
-            pass
-        elif layer := self._gate.intercept_accept(raw.remote):
+            raw.abort()
+        elif layer := self._gate.intercept_accept(raw.remote) or self._admission.refusal(source):
             self._refuse(layer)
-        elif self._shaking >= HANDSHAKES_INBOUND_MAX or total >= CONNECTIONS_INBOUND_MAX:
-            self._metrics.rejected_connections.labels("too_many").inc()
-        elif self._inbound[source] >= CONNECTIONS_PER_ADDRESS_MAX:
-            self._metrics.rejected_connections.labels("too_many_from_address").inc()
+            raw.abort()
         else:
-            self._inbound[source] += 1
+            self._admission.came(source)
             self._tasks.create_task(self._serve_inbound(raw, source))
-            return
-        raw.abort()
 
     async def _serve_inbound(self, raw: RawConnection, source: str) -> None:
-        self._shaking += 1
-        shaking = True
         try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
-                connection = await self._upgrade(raw, None, inbound=True)
-            self._shaking, shaking = self._shaking - 1, False
+            try:
+                async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
+                    connection = await self._upgrade(raw, None, inbound=True)
+            finally:
+                self._admission.shook_hands()
             await connection.wait_closed()
         except TimeoutError:
             self._metrics.rejected_connections.labels("slow_handshake").inc()
-        except PeerMisbehavedError as error:
-            log.debug("a peer broke the protocol", remote=raw.remote, reason=error.reason, error=error)
         except Libp2pError as error:
             log.debug("an incoming connection failed", remote=raw.remote, error=error)
         finally:
-            self._shaking -= shaking
-            self._inbound[source] -= 1
-            if not self._inbound[source]:
-                del self._inbound[source]
+            self._admission.left(source)
             raw.abort()
 
     async def _upgrade(self, raw: RawConnection, expected: PeerId | None, *, inbound: bool) -> Connection:
@@ -387,13 +372,3 @@ async def _answer_ping(stream: Stream) -> None:
 
 class _StopError(Exception):
     """Ends the host's task group."""
-
-
-def _announced(listen: ListenAddress, bound: list[Multiaddr]) -> tuple[Multiaddr, ...]:
-    """What to tell others: the address bound to, or those of all interfaces when bound to all."""
-    port = int(bound[0].components[1][1])
-    if listen.host in ("", "0.0.0.0", "::"):
-        families = {str(address.components[0][0]) for address in bound}
-        found = (Multiaddr.of_tcp(host, port) for host in interface_addresses())
-        return tuple(address for address in found if address.components[0][0] in families)
-    return tuple(bound)

@@ -8,6 +8,9 @@ import socket
 import struct
 from pathlib import Path
 
+from speil.multiformats.multiaddr import Multiaddr
+from speil.setting import ListenAddress
+
 _SIOCGIFADDR = 0x8915
 
 
@@ -36,3 +39,13 @@ def _ipv6() -> list[str]:
         return []  # a kernel without IPv6
     addresses = [ipaddress.IPv6Address(bytes.fromhex(line.split()[0])) for line in lines]
     return [str(address) for address in addresses if not address.is_link_local]
+
+
+def announced_addresses(listen: ListenAddress, bound: list[Multiaddr]) -> tuple[Multiaddr, ...]:
+    """What to tell others: the addresses bound to, or those of all interfaces when bound to all."""
+    if listen.host not in ("", "0.0.0.0", "::"):
+        return tuple(bound)
+    port = int(bound[0].components[1][1])
+    families = {address.components[0][0] for address in bound}
+    found = (Multiaddr.of_tcp(host, port) for host in interface_addresses())
+    return tuple(address for address in found if address.components[0][0] in families)

@@ -1,39 +1,36 @@
 """The Router on a Kademlia DHT: drives the decisions of `kad` over a `PeerNetwork`.
 
-Being asked is answered at once from the routing table and the records. Asking is a search: own records and a short
-memory first, then a lookup whose answers are passed on as they come. Announcing goes in batches: keys that are near
-each other have the same closest peers, so one lookup finds whom to tell about many, and each peer is told on one
-stream.
+Being asked is answered at once from the routing table and the records. Asking is a search (`search`): own records and
+a short memory first, then a lookup (`lookups`) whose answers are passed on as they come. Announcing is the
+`publisher`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from random import Random
 
-from speil.kad.key import common_prefix_length, position
-from speil.kad.lookup import Lookup
+from speil.kad.key import position
 from speil.kad.message import Message, MessageType
-from speil.kad.provide_schedule import ProvideSchedule
 from speil.kad.provider_records import ProviderRecords
-from speil.kad.routing_table import K, RoutingTable
+from speil.kad.routing_table import RoutingTable
 from speil.multiformats.content_key import content_key
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
+from speil.routing.lookups import Lookups
 from speil.routing.network import NetworkError, PeerNetwork
+from speil.routing.publisher import Publisher
 from speil.routing.search import Search
 
 SEARCH_SECONDS_MAX = 5.0  # a lookup that takes longer helps nobody
 SEARCHES_MAX = 512  # running or remembered; more requests than this get what is known locally
 FOUND_MEMORY_SECONDS = 3.0  # a layer is asked for by HEAD, GET and Range within moments
 EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced any moment
-PROVIDE_BATCH_MAX = 2000  # keys per round; a round of a large store takes a second
-SENDS_AT_ONCE_MAX = 16  # peers told at the same time
 LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for as long is asked
 REFRESH_SECONDS = 10 * 60.0  # go-libp2p-kad-dht's
 EXPIRE_SECONDS = 60.0
@@ -48,11 +45,9 @@ class DhtRouter:
         self._network, self._bootstrap, self._metrics, self._rng = network, bootstrap, metrics, rng
         self._table = RoutingTable(network.local.peer_id)
         self._records = ProviderRecords()
-        self._schedule = ProvideSchedule(rng)
+        self._lookups = Lookups(network, self._table, metrics)
+        self._publisher = Publisher(network, self._table, self._records, self._lookups, metrics, rng)
         self._searches: dict[str, Search] = {}
-        self._newcomers: dict[PeerId, PeerInfo] = {}
-        self._mesh_is_small = True  # fewer nodes than a key has places: each keeps every record
-        self._due = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         network.attach(self._answer, self._joined, self._left)
 
@@ -73,12 +68,12 @@ class DhtRouter:
     async def run(self) -> None:
         """Take part until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._bootstrap.run(self._network, self._table.__len__, self._refresh))
+            tasks.create_task(self._bootstrap.run(self._network, self._table.__len__, self._lookups.refresh))
             tasks.create_task(self._keep_fresh())
             tasks.create_task(self._keep_records())
             self._tasks = tasks
             try:
-                await self._keep_providing()
+                await self._publisher.run()
             finally:
                 self._tasks = None  # searches and checks end with the group; no new ones start
 
@@ -125,7 +120,7 @@ class DhtRouter:
         outcome = "error"
         try:
             async with asyncio.timeout(SEARCH_SECONDS_MAX):
-                await self._lookup(multihash, MessageType.GET_PROVIDERS, found)
+                await self._lookups.run(multihash, MessageType.GET_PROVIDERS, found)
             outcome = "found" if search.found else "empty"
         except TimeoutError:
             outcome = "found" if search.found else "timeout"
@@ -135,141 +130,15 @@ class DhtRouter:
             if first is not None:
                 self._metrics.resolve_duration.labels("libp2p").observe(first - started)
 
-    async def _lookup(
-        self, key: bytes, kind: MessageType, on_answer: Callable[[Message], None] | None = None
-    ) -> Lookup:
-        """Run a lookup to its end."""
-        lookup = Lookup(key, self.local.peer_id, self._table.closest(position(key)))
-        question = Message(kind, key)
-        changed = asyncio.Event()
-
-        async def ask(peer: PeerInfo) -> None:
-            try:
-                answer = await self._network.request(peer, question)
-            except NetworkError as error:
-                log.debug("a peer did not answer", peer=peer.peer_id, error=error)
-                lookup.failed(peer.peer_id)
-                self._table.failed(peer.peer_id)
-            else:
-                self._table.add(peer, time.monotonic())
-                if on_answer:
-                    on_answer(answer)
-                lookup.answered(peer.peer_id, answer.closer_peers)
-            changed.set()
-
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(ask(peer)) for peer in lookup.ask(time.monotonic())]
-            while not lookup.done:
-                changed.clear()
-                deadline = lookup.next_deadline()
-                try:
-                    async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-                        await changed.wait()
-                except TimeoutError:
-                    for late in lookup.expire(time.monotonic()):
-                        self._table.failed(late)
-                running += [group.create_task(ask(peer)) for peer in lookup.ask(time.monotonic())]
-            for task in running:
-                task.cancel()  # those that were given up
-        self._metrics.routing_table_size.set(len(self._table))
-        return lookup
-
     # --- announcing -------------------------------------------------------------------------------------
 
     async def provide(self, keys: Iterable[str]) -> None:
         """See Router."""
-        keys = list(keys)
-        now = time.monotonic()
-        self._schedule.add(keys, now)
-        for key in keys:
-            self._records.add(content_key(key), self.local, now)
-        self._metrics.provided_keys.set(len(self._schedule))
-        self._due.set()
+        self._publisher.provide(keys)
 
     def withdraw(self, keys: Iterable[str]) -> None:
         """See Router."""
-        keys = list(keys)
-        self._schedule.remove(keys)
-        for key in keys:
-            self._records.remove(content_key(key), self.local.peer_id)
-        self._metrics.provided_keys.set(len(self._schedule))
-
-    async def _keep_providing(self) -> None:
-        while True:
-            self._due.clear()
-            now = time.monotonic()
-            newcomers, self._newcomers = self._newcomers, {}
-            if newcomers and self._mesh_is_small and len(self._schedule):
-                # every node is among the closest to every key: newcomers need not wait for the next round
-                places = [(position(content_key(key)), key) for key in self._schedule]
-                await self._tell(places, list(newcomers.values()))
-            if keys := self._schedule.due(now, PROVIDE_BATCH_MAX):
-                await self._announce(keys)
-                continue
-            deadline = self._schedule.next_deadline()
-            try:
-                async with asyncio.timeout(None if deadline is None else max(deadline - now, 0)):
-                    await self._due.wait()
-            except TimeoutError:
-                continue
-
-    async def _announce(self, keys: list[str]) -> None:
-        """Tell the closest peers of each key, neighbours in the key space together."""
-        places = sorted((position(content_key(key)), key) for key in keys)
-        while places:
-            batch, peers = await self._neighbourhood(places)
-            places = places[len(batch) :]
-            # alone there is nobody to tell; whoever joins is told then
-            told = await self._tell(batch, peers) if peers or len(self._table) else {key for _, key in batch}
-            now = time.monotonic()
-            for _, key in batch:
-                self._records.add(content_key(key), self.local, now)
-            self._schedule.announced([key for _, key in batch if key in told], now)
-            self._schedule.failed([key for _, key in batch if key not in told], now)
-
-    async def _neighbourhood(self, places: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[PeerInfo]]:
-        """The first keys that share their closest peers, and the peers around them."""
-        first = places[0][0]
-        lookup = await self._lookup(content_key(places[0][1]), MessageType.FIND_NODE)
-        peers = lookup.result()
-        if len(peers) < K:
-            return places, peers  # that is the whole mesh
-        # the farthest peer found shares this many bits with the key: every peer that shares more has been found too,
-        # and for keys that share more it is about half of their closest; the rest are found peers nearby
-        shared = min(common_prefix_length(first, position(peer.peer_id.multihash)) for peer in peers)
-        count = 1
-        while count < len(places) and common_prefix_length(first, places[count][0]) > shared:
-            count += 1
-        near = {peer.peer_id: peer for peer in (*peers, *self._table.closest(first, 2 * K))}
-        return places[:count], list(near.values())
-
-    async def _tell(self, batch: Sequence[tuple[int, str]], peers: list[PeerInfo]) -> set[str]:
-        """Send the records; the keys that at least one peer took."""
-        tasks: dict[PeerId, list[str]] = {}
-        by_place = {peer.peer_id: (position(peer.peer_id.multihash), peer) for peer in peers}
-        for place, key in batch:
-            closest = sorted(by_place.values(), key=lambda item: item[0] ^ place)[:K]
-            for _, peer in closest:
-                tasks.setdefault(peer.peer_id, []).append(key)
-        told: set[str] = set()
-        slots = asyncio.Semaphore(SENDS_AT_ONCE_MAX)
-
-        async def tell(peer: PeerInfo, keys: list[str]) -> None:
-            local = (self.local,)
-            messages = [Message(MessageType.ADD_PROVIDER, content_key(key), provider_peers=local) for key in keys]
-            async with slots:
-                try:
-                    await self._network.send(peer, messages)
-                except NetworkError as error:
-                    log.debug("a peer took no records", peer=peer.peer_id, keys=len(keys), error=error)
-                    self._table.failed(peer.peer_id)
-                    return
-            told.update(keys)
-
-        async with asyncio.TaskGroup() as group:
-            for peer_id, keys in tasks.items():
-                group.create_task(tell(by_place[peer_id][1], keys))
-        return told
+        self._publisher.withdraw(keys)
 
     # --- being asked ------------------------------------------------------------------------------------
 
@@ -310,14 +179,12 @@ class DhtRouter:
             self._bootstrap.met(peer)
             if len(self._table) == 1:
                 log.info("joined the mesh", peer=peer.peer_id, address=peer.addresses[0])
-            if self._mesh_is_small:
-                self._newcomers[peer.peer_id] = peer
-                self._due.set()
+            self._publisher.met(peer)
 
     def _left(self, peer_id: PeerId, polite: bool) -> None:
         if peer_id not in self._table or self._tasks is None:
             return
-        if polite and not self._mesh_is_small:
+        if polite and not self._lookups.mesh_is_small:
             # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
             self._table.failed(peer_id)
         else:
@@ -337,21 +204,14 @@ class DhtRouter:
         else:
             self._table.add(peer, time.monotonic())
 
-    async def _refresh(self) -> None:
-        """Look for ourselves: fills the neighbourhood, makes us known there, tells how large the mesh is."""
-        lookup = await self._lookup(self.local.peer_id.multihash, MessageType.FIND_NODE)
-        self._mesh_is_small = lookup.answered_count < K
-        for peer in lookup.result():
-            self._table.add(peer, time.monotonic())
-
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS * (1 - 0.2 * self._rng.random()))
             for peer in self._table.unseen_since(time.monotonic() - LIVENESS_SECONDS):
                 await self._check(peer)
-            await self._refresh()
+            await self._lookups.refresh()
             # and a random place, so that far buckets stay alive too
-            await self._lookup(b"\x12\x20" + self._rng.randbytes(32), MessageType.FIND_NODE)
+            await self._lookups.run(b"\x12\x20" + self._rng.randbytes(32), MessageType.FIND_NODE)
 
     async def _keep_records(self) -> None:
         while True:
