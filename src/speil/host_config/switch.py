@@ -3,9 +3,16 @@
 The new tree is built beside the directory and the two are exchanged by renameat2(2): killed at any point, there is
 the old tree or the new one, and at worst a leftover that the next run removes.
 
-A directory that is a mount point (a pod's hostPath volume of exactly this directory) can't be exchanged. There the new
-tree is built inside and each entry is exchanged by itself: every registry is old or new, never half, and since the
-backup comes in first and goes last, the next run finishes what one that was killed began.
+A directory that is a mount point (a pod's volume of exactly this directory) can't be exchanged. There the one step is
+the flip of a symbolic link inside it:
+
+    1. the new tree and a copy of the old one are built inside, and a link `current` to the old
+    2. each entry is exchanged for a link through `current`: whoever reads still reads the old tree
+    3. `current` is renamed to lead to the new tree: the one step
+    4. each entry is exchanged for the real thing: whoever reads still reads the new tree
+
+A run that was killed in between leaves links that read as one of the two trees; the next run starts from what they
+read as and removes them.
 """
 
 from __future__ import annotations
@@ -21,34 +28,46 @@ STAGING_PREFIX = ".speil-staging"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NOT_EXCHANGEABLE = (errno.EBUSY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EACCES, errno.EROFS, errno.EPERM)
 
+Build = Callable[[Path], None]
 
-def replace(
-    directory: Path,
-    build: Callable[[Path], None],
-    *,
-    first: tuple[str, ...],
-    last: tuple[str, ...],
-    in_place: bool = False,
-) -> None:
+
+def replace(directory: Path, build: Build, *, in_place: bool = False) -> None:
     """Replace `directory`'s content with what `build` writes into the empty directory it is given. Raises OSError.
 
-    `first` and `last` name entries that come in before, and go after, all others where the exchange is by entry.
+    `in_place` goes the way of mount points at once.
     """
     if not in_place:
         try:
-            _replace_whole(directory, build)
+            _exchange_whole(directory, build)
             return
         except OSError as error:
             if error.errno not in _NOT_EXCHANGEABLE:
                 raise
-    _replace_entries(directory, build, first, last)
+    _flip_inside(directory, build)
 
 
-def _replace_whole(directory: Path, build: Callable[[Path], None]) -> None:
-    parent = directory.resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    target = parent / directory.resolve().name
-    staging = _new_staging(parent, f"{STAGING_PREFIX}-{target.name}")
+def entries(directory: Path) -> list[Path]:
+    """What is in a directory, without what a run of ours keeps there."""
+    if not directory.is_dir():
+        return []
+    found = (entry for entry in directory.iterdir() if not entry.name.startswith(STAGING_PREFIX))
+    return sorted(entry for entry in found if entry.exists())  # a link that leads nowhere reads as nothing
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an entry; a link of a killed run is copied as what it leads to."""
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)
+
+
+def _exchange_whole(directory: Path, build: Build) -> None:
+    target = directory.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.parent / f"{STAGING_PREFIX}-{target.name}"
+    _remove(staging)
+    staging.mkdir(mode=0o755)
     try:
         build(staging)
         if target.exists():
@@ -57,36 +76,55 @@ def _replace_whole(directory: Path, build: Callable[[Path], None]) -> None:
         else:
             staging.rename(target)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging)
 
 
-def _replace_entries(
-    directory: Path, build: Callable[[Path], None], first: tuple[str, ...], last: tuple[str, ...]
-) -> None:
-    staging = _new_staging(directory, STAGING_PREFIX)
-    try:
-        build(staging)
-        wanted = {entry.name for entry in staging.iterdir()}
-        for name in sorted(wanted, key=lambda name: (name not in first, name)):
-            if name in first and (directory / name).exists():
-                continue  # the backup of an earlier run stays
-            if (directory / name).exists():
-                _exchange(staging / name, directory / name)
-            else:
-                (staging / name).rename(directory / name)
-        extra = [entry for entry in directory.iterdir() if entry.name not in wanted and entry != staging]
-        for entry in sorted(extra, key=lambda entry: (entry.name in last, entry.name)):
-            entry.rename(staging / f"removed-{entry.name}")
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def _flip_inside(directory: Path, build: Build) -> None:
+    run = f"{STAGING_PREFIX}-{os.getpid()}"
+    old, new, current, spare = (directory / f"{run}-{part}" for part in ("old", "new", "current", "spare"))
+    for leftover in (old, new, current, spare):
+        _remove(leftover)
+    for part in (old, new, spare):
+        part.mkdir(mode=0o755)
+    build(new)
+    before = {entry.name for entry in entries(directory)}
+    for name in before:
+        copy(directory / name, old / name)
+    current.symlink_to(old.name)
+    for name in before | {entry.name for entry in new.iterdir()}:
+        _put(Path(current.name) / name, directory / name, spare)
+    flipped = directory / f"{run}-flipped"
+    flipped.symlink_to(new.name)
+    flipped.rename(current)
+    for name in [entry.name for entry in new.iterdir()]:
+        copy(new / name, spare / f"real-{name}")
+        _exchange(spare / f"real-{name}", directory / name)
+    for leftover in [entry for entry in directory.iterdir() if not entry.exists() or entry.name not in _names(new)]:
+        if not leftover.name.startswith(STAGING_PREFIX):
+            leftover.unlink()
+    for leftover in directory.glob(f"{STAGING_PREFIX}*"):
+        _remove(leftover)
 
 
-def _new_staging(parent: Path, name: str) -> Path:
-    """An empty directory; what a killed run left under the name is removed."""
-    staging = parent / name
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(mode=0o755)
-    return staging
+def _names(directory: Path) -> set[str]:
+    return {entry.name for entry in directory.iterdir()}
+
+
+def _put(link_target: Path, name: Path, spare: Path) -> None:
+    """Put a link in the place of an entry, or where there was none."""
+    link = spare / f"link-{name.name}"
+    link.symlink_to(link_target)
+    if name.is_symlink() or name.exists():
+        _exchange(link, name)
+    else:
+        link.rename(name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -6,11 +6,9 @@ settings, gives what running once would have given. `cleanup` brings the backup 
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
-from speil.host_config.switch import STAGING_PREFIX, replace
+from speil.host_config.switch import copy, entries, replace
 from speil.hosts_toml.document import HostsTomlError, Mirrors, directory_of, render
 
 BACKUP = "_backup"
@@ -36,18 +34,18 @@ def configure(
 
         def build(staging: Path) -> None:
             (staging / BACKUP).mkdir()
-            for entry in _entries(before):
-                _copy(entry, staging / BACKUP / entry.name)
+            for entry in _kept(before):
+                copy(entry, staging / BACKUP / entry.name)
                 if registries and entry.name not in texts:
-                    _copy(entry, staging / entry.name)
+                    copy(entry, staging / entry.name)
             for name, text in texts.items():
                 if prepend_existing and (before / name).is_dir():
-                    _copy(before / name, staging / name)
+                    copy(before / name, staging / name)
                 (staging / name).mkdir(exist_ok=True)
                 (staging / name / HOSTS_FILE).write_text(text)
                 (staging / name / HOSTS_FILE).chmod(0o644)
 
-        replace(directory, build, last=(), first=(BACKUP,), in_place=in_place)
+        replace(directory, build, in_place=in_place)
     except HostsTomlError as error:
         raise HostConfigError(str(error)) from error
     except OSError as error:
@@ -62,11 +60,11 @@ def restore(directory: Path, *, in_place: bool = False) -> bool:
         return False
 
     def build(staging: Path) -> None:
-        for entry in _entries(backup):
-            _copy(entry, staging / entry.name)
+        for entry in _kept(backup):
+            copy(entry, staging / entry.name)
 
     try:
-        replace(directory, build, last=(BACKUP,), first=(), in_place=in_place)
+        replace(directory, build, in_place=in_place)
     except OSError as error:
         raise HostConfigError(f"{error.filename or directory}: {error.strerror}") from error
     return True
@@ -81,16 +79,6 @@ def _text(before: Path, url: str, mirrors: Mirrors, prepend_existing: bool) -> s
         raise HostsTomlError(f"{file} is {error}; mend or remove it") from error
 
 
-def _entries(directory: Path) -> Iterable[Path]:
-    if not directory.is_dir():
-        return []
-    return sorted(
-        entry for entry in directory.iterdir() if entry.name != BACKUP and not entry.name.startswith(STAGING_PREFIX)
-    )
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
-    else:
-        shutil.copy2(source, target, follow_symlinks=False)
+def _kept(directory: Path) -> list[Path]:
+    """The entries of a directory that are configuration."""
+    return [entry for entry in entries(directory) if entry.name != BACKUP]
