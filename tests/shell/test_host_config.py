@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,15 @@ Tree = dict[str, str]
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A certs.d with some configuration."""
-    root = tmp_path / "containerd" / "certs.d"
-    for name, text in OLD.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
+def directory() -> Iterator[Path]:
+    """A certs.d with some configuration, in memory where that can be: it is written a thousand times."""
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="speil-test-", dir=shm if os.access(shm, os.W_OK) else None) as folder:
+        root = Path(folder) / "containerd" / "certs.d"
+        for name, text in OLD.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        yield root
 
 
 def read(root: Path, *, backup: bool = True) -> Tree:
