@@ -29,7 +29,7 @@ check: setup ## what a change must pass: format, lint, types, layers, all tests 
 	@$(BIN)/pytest -q
 
 test: check ## everything this machine allows; what is skipped is named with the command that installs it
-	@$(BIN)/pytest -q tests/interop tests/system
+	@$(BIN)/pytest -q -rfE tests/interop tests/system
 
 bench: setup ## the figures, side by side with a baseline, in one table
 	@$(BIN)/python -m bench

@@ -53,19 +53,25 @@ REQUIREMENTS = {
         Requirement("namespaces", _can_make_namespaces, "run as root; apt-get install iproute2"),
         Requirement("containerd-1", lambda: shutil.which("containerd") is not None, "apt-get install containerd runc"),
         Requirement(
-            "containerd-2", lambda: tool_path("containerd").exists(), "python scripts/build_go_tools.py containerd"
+            "containerd-2",
+            lambda: tool_path("containerd").exists(),
+            "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py containerd",
         ),
         Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
         Requirement(
-            "conformance", lambda: tool_path("conformance").exists(), "python scripts/build_go_tools.py conformance"
+            "conformance",
+            lambda: tool_path("conformance").exists(),
+            "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py conformance",
         ),
         Requirement(
-            "interop-peer", lambda: tool_path("interop-peer").exists(), "python scripts/build_go_tools.py interop-peer"
+            "interop-peer",
+            lambda: tool_path("interop-peer").exists(),
+            "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py interop-peer",
         ),
         Requirement(
             "py-libp2p",
             lambda: (ROOT / "tests/interop/py/.venv/bin/python").exists(),
-            "apt-get install gcc libgmp-dev; uv sync --project tests/interop/py",
+            "apt-get install gcc libgmp-dev python3-dev; .tools/bin/uv sync --project tests/interop/py",
         ),
     )
 }
