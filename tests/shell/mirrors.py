@@ -39,7 +39,7 @@ class Mirror:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
     async def hold(self, image: BuiltImage, name: str = "") -> None:
         """Take an image in and announce it."""
@@ -70,13 +70,15 @@ def endpoints_of(peer: PeerInfo) -> list[Endpoint]:
 
 
 @asynccontextmanager
-async def mirror(mesh: MemoryMesh, *, ready: bool = True, **changes: object) -> AsyncIterator[Mirror]:
+async def mirror(
+    mesh: MemoryMesh, *, host: str = "127.0.0.1", ready: bool = True, **changes: object
+) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
     settings = replace(
         MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent")),
         **changes,  # type: ignore[arg-type]  # tests name real settings
     )
-    host, (port,) = "127.0.0.1", free_ports("127.0.0.1", 1)
+    (port,) = free_ports(host, 1)
     store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
     router = MemoryRouter(mesh, peer_at(host, port))
     client, auth = PeerClient("speil/test"), BasicAuth(settings.basic_auth_dir)

@@ -42,7 +42,9 @@ class RunningNode:
 def free_ports(host: str, count: int) -> list[int]:
     """Ports nobody listens on now."""
     with ExitStack() as stack:
-        return [stack.enter_context(socket.create_server((host, 0))).getsockname()[1] for _ in range(count)]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        servers = [stack.enter_context(socket.create_server((host, 0), family=family)) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
 
 
 async def write_layout(root: Path, image: BuiltImage, *names: str) -> None:

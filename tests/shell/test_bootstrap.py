@@ -38,6 +38,19 @@ async def test_dns_takes_the_first_addresses_of_each_family_and_not_its_own() ->
     assert await DnsBootstrapper("localhost", 5001).find(own) == []
 
 
+async def test_dns_gives_the_first_three_of_each_family_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"10.0.0.{number}" for number in (9, 1, 10, 2)] + [f"fd00::{number}" for number in (4, 3, 2, 1)]
+
+    async def resolve(host: str, port: int, **options: object) -> list[tuple[object, ...]]:
+        assert (host, port) == ("peers.test", 5001)
+        return [(0, 0, 0, "", (name, port)) for name in names]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    found = await DnsBootstrapper("peers.test", 5001).find(LOCAL)
+    hosts = ["10.0.0.2", "10.0.0.9", "10.0.0.10", "fd00::1", "fd00::2", "fd00::3"]
+    assert [address.tcp for address in found] == [(host, 5001) for host in hosts], "its own, 10.0.0.1, is left out"
+
+
 async def test_a_name_that_does_not_exist_is_an_error_that_names_it() -> None:
     with pytest.raises(BootstrapError, match=r"nowhere\.invalid"):
         await DnsBootstrapper("nowhere.invalid", 5001).find(LOCAL)

@@ -251,8 +251,18 @@ def test_an_identity_is_kept_and_a_damaged_one_is_not_replaced(tmp_path: Path) -
     assert file.read_bytes() == b"broken"
 
 
-async def test_a_host_says_where_it_listens() -> None:
-    async with new_host() as host:
-        (address,) = host.local.addresses
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_host_says_where_it_listens_and_is_reached_there(host: str) -> None:
+    async with new_host(host) as one, new_host(host) as other:
+        (address,) = one.local.addresses
         assert address.tcp is not None
-        assert address.tcp[0] == "127.0.0.1"
+        assert address.tcp[0] == host
+        connection = await other.connect(address)
+        assert connection.peer_id == one.local.peer_id
+
+
+async def test_a_host_on_all_addresses_tells_those_of_its_interfaces() -> None:
+    async with new_host("") as host:
+        told = [address.ip for address in host.local.addresses]
+        assert told
+        assert not any(ip is None or ip.is_unspecified for ip in told)

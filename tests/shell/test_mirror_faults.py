@@ -25,7 +25,10 @@ async def scripted_peer(mesh: MemoryMesh, script: Script, *keys: str) -> AsyncIt
     """A peer in the mesh that answers by `script`; the requests it got."""
     requests: list[dict[str, str]] = []
 
+    serving: set[asyncio.Task[None] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         try:
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -35,7 +38,8 @@ async def scripted_peer(mesh: MemoryMesh, script: Script, *keys: str) -> AsyncIt
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            writer.close()
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            serving.discard(asyncio.current_task())
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()[:2]
@@ -47,6 +51,10 @@ async def scripted_peer(mesh: MemoryMesh, script: Script, *keys: str) -> AsyncIt
         yield requests
     finally:
         server.close()
+        for task in list(serving):
+            if task:
+                task.cancel()
+        await eventually(lambda: not serving, what="the scripted peer has ended")
 
 
 def head(status: int = 200, length: int = len(DATA), **headers: str) -> bytes:
@@ -134,6 +142,13 @@ async def test_a_peer_that_is_gone_is_passed_over() -> None:
         mesh.records[str(LAYER)] = {peer_at("127.0.0.1", 1): None, **mesh.records[str(LAYER)]}
         assert (await ask(asker, PATH))[::2] == (200, DATA)
         assert asker.sample("speil_peer_requests_total", outcome="refused") == 1
+
+
+async def test_a_peer_on_ipv6() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh, host="::1") as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        assert (await ask(asker, PATH))[::2] == (200, DATA)
 
 
 @pytest.mark.parametrize("size", [0, 1, 10_000, 10_001, len(DATA) - 1])
