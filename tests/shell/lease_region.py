@@ -60,14 +60,10 @@ class Member:
     task: asyncio.Task[None] = field(init=False)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of one of its series."""
-        text = self.metrics.exposition().decode()
-        return next(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and sample.labels == labels
-        )
+        """The value of one of its series; 0 while there is none."""
+        families = text_string_to_metric_families(self.metrics.exposition().decode())
+        samples = [sample for family in families for sample in family.samples]
+        return next((one.value for one in samples if one.name == name and one.labels == labels), 0.0)
 
     async def stop(self) -> None:
         """As SIGTERM."""

@@ -21,6 +21,9 @@ API_VERSION = "coordination.k8s.io/v1"
 PEERS_ANNOTATION, NODES_ANNOTATION, REGION_ANNOTATION = "speil.dev/peers", "speil.dev/nodes", "speil.dev/region"
 PEERS_MAX = 8  # under a kilobyte, and one that is alive is enough
 _PEER_CHARS_MAX = 256  # a multiaddr with a peer id has about 90
+# The server's own, kept when they are left out. With a uid, a Lease that was deleted could not be created again; an
+# empty list of managedFields would delete them.
+_SERVERS_OWN = ("uid", "managedFields", "creationTimestamp", "generation")
 _INT_MAX = 2**31 - 1  # the API's integers are int32
 
 
@@ -82,7 +85,8 @@ def encode(record: LeaderElectionRecord, base: Lease | None, *, name: str, names
     document = copy.deepcopy(dict(base.document)) if base else {}
     document |= {"apiVersion": API_VERSION, "kind": "Lease"}
     metadata = dict(_mapping(document.get("metadata")))
-    metadata.pop("managedFields", None)  # the server's; an empty list would delete them, leaving them out does not
+    for field_name in _SERVERS_OWN:
+        metadata.pop(field_name, None)
     metadata |= {"name": name, "namespace": namespace}
     annotations = dict(_mapping(metadata.get("annotations")))
     if record.region is not None:
