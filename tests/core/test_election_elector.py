@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -214,6 +216,25 @@ def test_nobody_leads_unrenewed_and_when_faults_end_one_leads(
                 assert world.now - last_renewal(world, leader) <= world.config.give_up_seconds
     world.run(25)
     world.run_until(world.led, 30)
+
+
+def test_what_the_leader_tells_newcomers_is_written_with_a_renewal_once_a_minute_and_mended() -> None:
+    world = region(2)
+    leader = world.nodes[world.leaders[0]].elector
+    told = set()
+    for second in range(300):
+        leader.know(2, (f"/ip4/10.0.0.{second % 250}/tcp/5001",))
+        world.run(1)
+        assert world.store.lease is not None
+        told.add(world.store.lease.record.peers)
+    assert 4 <= len(told) <= 6
+    assert world.rate("put", world.now - 300) <= 0.52
+    leader.know(40, ("/ip4/10.0.0.1/tcp/5001",))
+    world.run(2.1)
+    assert world.store.lease.record.nodes == 40, "a region that has doubled is told at once"
+    world.store.put(dataclasses.replace(world.store.lease.record, nodes=9_999_999), world.now)
+    world.run(62)
+    assert world.store.lease.record.nodes == 40
 
 
 def test_actions_are_at_most_one_request() -> None:

@@ -59,9 +59,10 @@ def test_a_region_that_starts_at_once_does_not_storm_the_api_for_long() -> None:
     world = World(1)
     world.add([f"n{number}" for number in range(1_000)], 1_000, spread_seconds=5)
     world.run(10)
-    since = world.now
-    world.run(60)
-    assert world.rate("get", since) <= GETS_PER_SECOND_MAX
+    for _ in range(5):  # the first waits, which are long, and those after
+        since = world.now
+        world.run(60)
+        assert world.rate("get", since) <= GETS_PER_SECOND_MAX
 
 
 @pytest.mark.parametrize("skew", [-600.0, -5.0, 3.0, 600.0])

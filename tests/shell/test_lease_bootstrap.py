@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,8 +18,10 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
+from speil.region.settings import RegionSettings
 from speil.routing.bootstrap.base import BootstrapError
-from speil.routing.bootstrap.lease import LeaseBootstrapper
+from speil.routing.bootstrap.lease import LeaseBootstrapper, lease_bootstrapper
+from speil.setting import SettingError
 from speil.testing.eventually import eventually
 from tests.shell.lease_region import FAST, FaultyLease
 
@@ -110,3 +113,27 @@ def test_the_size_of_the_mesh_is_told_from_whom_one_knows(size: int) -> None:
         assert set(estimates) == {size}
     else:
         assert sum(estimates) / len(estimates) == pytest.approx(size, rel=0.25)
+
+
+async def test_the_settings_make_a_file_lease_that_works(tmp_path: Path) -> None:
+    settings = RegionSettings(region="r", lease_file=str(tmp_path / "lease"))
+    node = lease_bootstrapper("file", settings, Metrics(), Random(1))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(node.run(lambda: peer(1)))
+        await eventually(lambda: node.election.leading)
+        assert node.election.lease is not None
+        assert node.election.lease.record.region == "r"
+        assert node.election.lease.record.lease_duration_seconds == 10
+        task.cancel()
+    with pytest.raises(SettingError, match="--lease-file"):
+        lease_bootstrapper("file", RegionSettings(), Metrics(), Random(1))
+
+
+async def test_a_kubeconfig_that_is_missing_is_said_once_and_asked_about_slowly(tmp_path: Path) -> None:
+    settings = RegionSettings(kubeconfig_path=str(tmp_path / "missing"))
+    node = lease_bootstrapper("kubernetes", settings, Metrics(), Random(1))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(node.run(lambda: peer(1)))
+        with pytest.raises(BootstrapError, match="missing can't be read"):
+            await node.find(peer(1))
+        task.cancel()

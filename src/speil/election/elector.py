@@ -93,6 +93,7 @@ class Elector:
         self._read_at: float | None = None
         self._age_bias = 0.0  # how much too old the server's ages were seen to be
         self._confirming = False
+        self._following = False  # whether the region's pace has been taken up
         self._conflicts = self._failures = 0
         self._reported_holder = ""
         self._annotated_at: float | None = None
@@ -105,7 +106,7 @@ class Elector:
 
     def start(self, now: float) -> list[Action]:
         """Take part."""
-        return [Event(EventKind.CANDIDATE, self.identity), *self._read(now)]
+        return [Event(EventKind.CANDIDATE), *self._read(now)]
 
     def next_deadline(self) -> float:
         """When to call `tick`, while no request is under way."""
@@ -184,7 +185,7 @@ class Elector:
         return events
 
     def stop(self, now: float, *, in_doubt: bool) -> list[Action]:
-        """Take part no more, and release what is held. `in_doubt`: a request was cut off, its outcome is unknown."""
+        """Take part no more, and release what is held. `in_doubt`: a write was cut off, its outcome is unknown."""
         self._stopping, self._conflicts = True, 0
         if in_doubt:
             return self._read(now)
@@ -303,6 +304,10 @@ class Elector:
             self._wait(now, self._config.retry_period_seconds / 2)
             return
         pace = poll_wait_seconds(self.nodes, self._config, self._rng)
+        if not self._following:
+            # nodes that started together, by a roll-out, part ways with their first wait
+            self._following = True
+            pace = max(pace * self._rng.random(), self._config.retry_period_seconds)
         # without an age, a second look must tell whether the record changes
         self._confirming = age is None and not self._confirming
         self._due = now + (min(pace, missed * 1.25) if self._confirming else pace)

@@ -41,7 +41,7 @@ class LeaderElection:
     def __init__(self, lock: LeaseLock, config: ElectionConfig, region: str, metrics: Metrics, rng: Random) -> None:
         self._lock, self._config, self._region, self._metrics, self._rng = lock, config, region, metrics, rng
         self._elector: Elector | None = None
-        self._requesting = False
+        self._writing = False
         self._renewed_at = nan
         self._known = asyncio.Event()
         self._mesh: Callable[[], MeshView] = MeshView
@@ -105,7 +105,7 @@ class LeaderElection:
         verb = "get" if isinstance(request, Read) else "put"
         sent = time.monotonic()
         deadline = elector.request_deadline(sent)
-        self._requesting = True
+        self._writing = isinstance(request, Write)
         try:
             async with asyncio.timeout(deadline - sent):
                 if isinstance(request, Read):
@@ -133,12 +133,12 @@ class LeaderElection:
                 actions = elector.written(lease, now)
             self._succeeded(elector)
             self._note_age(lease, now)
-        self._requesting = False  # not when it was cut off: then its outcome is in doubt
+        self._writing = False  # not when it was cut off: then its outcome is in doubt
         self._metrics.election_requests.labels(verb, outcome).inc()
         return actions
 
     async def _release(self, elector: Elector) -> None:
-        actions = elector.stop(time.monotonic(), in_doubt=self._requesting)
+        actions = elector.stop(time.monotonic(), in_doubt=self._writing)
         try:
             async with asyncio.timeout(RELEASE_SECONDS_MAX):
                 await self._follow(elector, actions)
@@ -159,11 +159,11 @@ class LeaderElection:
         return request
 
     def _tell_event(self, event: Event) -> None:
-        self._metrics.election_events.labels(event.kind.value).inc()
+        self._metrics.election_events.labels(event.kind.name.lower()).inc()
         assert self._elector is not None, "events come from the elector"
         fields = {
             **self._where(self._elector),
-            "holder": event.holder,
+            "holder": event.holder or None,
             "transitions": event.transitions,
             "detail": event.detail or None,
         }

@@ -135,7 +135,7 @@ class Metrics:
             ("verb", "outcome"), registry=registry,
         )  # fmt: skip
         self.election_events = Counter(
-            "speil_election_events", "What happened in the election (acquired, renewed, lost, new leader, …).",
+            "speil_election_events", "What happened in the election (acquired, renewed, lost, new_leader, …).",
             ("event",), registry=registry,
         )  # fmt: skip
 

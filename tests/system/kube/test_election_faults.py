@@ -131,6 +131,20 @@ async def test_the_lease_is_edited_by_hand(cluster: KubeCluster, namespace: str,
         await there.led()
 
 
+async def test_a_storm_of_other_writers_does_not_unseat_the_leader(cluster: KubeCluster, namespace: str) -> None:
+    async with running(cluster, namespace) as there:
+        leader = await there.led()
+        renewed = there.region.members[leader].metric("speil_election_requests_total", verb="put", outcome="ok")
+        for number in range(600):
+            patch = {"metadata": {"annotations": {"example.org/storm": str(number)}}}
+            await cluster.admin("PATCH", path(namespace), patch, content_type="application/merge-patch+json")
+        member = there.region.members[leader]
+        assert member.metric("speil_election_requests_total", verb="put", outcome="conflict") > 0
+        assert member.metric("speil_election_requests_total", verb="put", outcome="ok") > renewed
+        assert await there.led() == leader
+        assert (await there.record()).leader_transitions == 0
+
+
 async def test_the_lease_is_said_to_be_another_regions(cluster: KubeCluster, namespace: str) -> None:
     async with running(cluster, namespace) as there:
         patch = {"metadata": {"annotations": {"speil.dev/region": "elsewhere"}}}

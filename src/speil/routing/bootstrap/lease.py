@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 from speil.election.config import ElectionConfig
 from speil.election.record import PEERS_MAX
 from speil.kad.mesh_size import estimate_mesh_size
+from speil.kube.access import AccessSource
+from speil.kube.api import KubeApi
+from speil.kube.in_cluster import InClusterAccess
+from speil.kube.kubeconfig import KubeconfigAccess
 from speil.kube.leader import LeaderElection, MeshView
 from speil.kube.lease.base import LeaseLock
+from speil.kube.lease.file import FileLease
+from speil.kube.lease.kubernetes import KubernetesLease
 from speil.multiformats.error import FormatError
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.region.settings import RegionSettings
 from speil.routing.bootstrap.base import BootstrapError
+from speil.setting import SettingError
+from speil.version import __version__
 
 KNOWN_SECONDS_MAX = 5.0  # the first answer, or the failure of the first request, is there by then
 ADDRESS_SECONDS = 1.0  # between looks for an address of this node, without which nobody could be sent to it
@@ -83,3 +93,19 @@ class LeaseBootstrapper:
             estimate_mesh_size(local.peer_id, (peer.peer_id for peer in peers)),
             tuple(str(peer.addresses[0].with_peer_id(peer.peer_id)) for peer in told),
         )
+
+
+def lease_bootstrapper(kind: str, settings: RegionSettings, metrics: Metrics, rng: Random) -> LeaseBootstrapper:
+    """The bootstrapper of `kind` (`kubernetes` or `file`) as the operator configured it. Raises SettingError."""
+    identity = settings.identity()
+    lock: LeaseLock
+    if kind == "file":
+        if not settings.lease_file:
+            raise SettingError("--bootstrap-kind file needs --lease-file")
+        lock = FileLease(Path(settings.lease_file))
+    else:
+        access: AccessSource = InClusterAccess()
+        if settings.kubeconfig_path:
+            access = KubeconfigAccess([Path(settings.kubeconfig_path)], settings.kubeconfig_context)
+        lock = KubernetesLease(KubeApi(access, f"speil/{__version__}"), identity.lease.name, identity.lease.namespace)
+    return LeaseBootstrapper(kind, lock, settings.election(), identity.region, metrics, rng)
