@@ -3,6 +3,7 @@
     containerd   containerd 2.x (Debian has 1.6)
     conformance  the OCI distribution spec's conformance test
     interop-peer a go-libp2p DHT node driven by JSON lines (tests/interop/go)
+    go-election  an elector of client-go (tests/interop/go-election)
 
 Binaries go into a cache outside the checkout ($SPEIL_CACHE, default ~/.cache/speil), keyed by what they are made of;
 what is there is not built again. `--print-path NAME` says where one is, `NAME …` builds only those.
@@ -53,6 +54,7 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool("interop-peer", source=ROOT / "tests" / "interop" / "go"),
+        Tool("go-election", source=ROOT / "tests" / "interop" / "go-election"),
         Tool(
             "conformance",
             "github.com/opencontainers/distribution-spec/conformance",

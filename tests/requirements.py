@@ -26,15 +26,20 @@ class Requirement:
     install: str
 
 
-def _tool(name: str) -> Path:
-    script = ROOT / "scripts" / "build_go_tools.py"
+def _tool(name: str, script_name: str) -> Path:
+    script = ROOT / "scripts" / script_name
     done = subprocess.run([sys.executable, script, "--print-path", name], capture_output=True, text=True, check=True)
     return Path(done.stdout.strip())
 
 
 def tool_path(name: str) -> Path:
     """Where a program of scripts/build_go_tools.py is, or would be."""
-    return _tool(name)
+    return _tool(name, "build_go_tools.py")
+
+
+def kube_tool_path(name: str) -> Path:
+    """Where a program of scripts/build_kube_tools.py is, or would be."""
+    return _tool(name, "build_kube_tools.py")
 
 
 def _can_make_namespaces() -> bool:
@@ -67,6 +72,14 @@ REQUIREMENTS = {
             "interop-peer",
             lambda: tool_path("interop-peer").exists(),
             "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py interop-peer",
+        ),
+        Requirement(
+            "kubernetes",
+            lambda: all(kube_tool_path(name).exists() for name in ("kube-apiserver", "etcd")),
+            "python scripts/build_kube_tools.py",
+        ),
+        Requirement(
+            "go-election", lambda: tool_path("go-election").exists(), "python scripts/build_go_tools.py go-election"
         ),
         Requirement(
             "py-libp2p",

@@ -1,0 +1,159 @@
+"""A client of the Kubernetes API: one request, one typed answer.
+
+Small on purpose: JSON in, JSON out, errors by what the caller would do about them. Connections are kept while the
+access stays the same, and dropped with it. A caller bounds its requests by `asyncio.timeout`; the bound here is for
+those that don't.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+
+from speil.kube.access import Access, AccessSource
+from speil.kube.error import (
+    KubeConflictError,
+    KubeError,
+    KubeForbiddenError,
+    KubeNotFoundError,
+    KubeUnauthorizedError,
+    KubeUnreachableError,
+)
+
+REQUEST_SECONDS_MAX = 30.0
+ANSWER_BYTES_MAX = 32 << 20  # a list of five thousand nodes
+IDLE_SECONDS_MAX = 15.0  # a leader asks every two; a follower of a large region keeps no connection
+CONNECTIONS_MAX = 2
+_MESSAGE_CHARS_MAX = 400
+_CANNOT = re.compile(r"cannot (\w+) resource")
+
+
+@dataclass(frozen=True, slots=True)
+class KubeAnswer:
+    """An answer's JSON, and when the server says that it sent it."""
+
+    document: Mapping[str, Any]
+    served_at: datetime | None
+
+
+class KubeApi:
+    """Requests as `access` says. Close it when done."""
+
+    def __init__(self, access: AccessSource, user_agent: str) -> None:
+        self._access, self._user_agent = access, user_agent
+        self._session: aiohttp.ClientSession | None = None
+        self._session_of: tuple[str, ssl.SSLContext] | None = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> KubeAnswer:
+        """Ask for `path` (`/apis/…`). Raises KubeError, or one of its kinds."""
+        access = await self._access.current()
+        session = await self._session_for(access)
+        headers = {"Authorization": access.authorization} if access.authorization else {}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        try:
+            async with session.request(
+                method,
+                access.server + path,
+                params=params,
+                headers=headers,
+                data=json.dumps(body) if body is not None else None,
+                server_hostname=access.tls_server_name or None,
+                allow_redirects=False,
+            ) as response:
+                data = await _read(response)
+        except TimeoutError as error:
+            raise KubeUnreachableError(f"{access.server} did not answer within {REQUEST_SECONDS_MAX:.0f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise KubeUnreachableError(f"{access.server} can't be reached: {error}") from error
+        document = _document(data)
+        if response.status < 300:
+            return KubeAnswer(document, _date(response.headers.get("Date", "")))
+        if response.status == 401:
+            self._access.refused()
+        raise _error(response.status, document, access.server)
+
+    async def close(self) -> None:
+        """Drop the connections. A later request makes new ones."""
+        session, self._session, self._session_of = self._session, None, None
+        if session is not None:
+            await session.close()
+
+    async def _session_for(self, access: Access) -> aiohttp.ClientSession:
+        of = access.server, access.tls
+        if self._session is None or self._session_of != of:
+            await self.close()
+            connector = aiohttp.TCPConnector(ssl=access.tls, limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_SECONDS_MAX)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
+                headers={"Accept": "application/json", "User-Agent": self._user_agent},
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+            self._session_of = of
+        return self._session
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > ANSWER_BYTES_MAX:
+            raise KubeError(f"{response.url} answered with more than {ANSWER_BYTES_MAX} bytes")
+    return bytes(data)
+
+
+def _document(data: bytes) -> Mapping[str, Any]:
+    """The JSON object; for anything else (a proxy's page) a Status with its first words."""
+    try:
+        document = json.loads(data)
+    except ValueError:
+        document = None
+    if isinstance(document, dict):
+        return document
+    return {"message": " ".join(data[:_MESSAGE_CHARS_MAX].decode("utf-8", "replace").split())}
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return None
+
+
+def _error(status: int, answer: Mapping[str, Any], server: str) -> KubeError:
+    """The kind of error for a `Status` (Kubernetes API conventions, "Response Status Kind")."""
+    message = f"{server}: {str(answer.get('message') or 'no reason given')[:_MESSAGE_CHARS_MAX]} ({status})"
+    details = answer.get("details")
+    details = details if isinstance(details, dict) else {}
+    match status:
+        case 401:
+            return KubeUnauthorizedError(message)
+        case 403:
+            causes = details.get("causes")
+            reasons = [cause.get("reason") for cause in causes or () if isinstance(cause, dict)]
+            verb = _CANNOT.search(message)
+            return KubeForbiddenError(message, verb[1] if verb else "", terminating="NamespaceTerminating" in reasons)
+        case 404:
+            return KubeNotFoundError(message, str(details.get("kind") or ""))
+        case 409:
+            return KubeConflictError(message)
+        case 422 if "must be specified for an update" in message:
+            return KubeConflictError(message)  # an update without a version: somebody else created it
+    return KubeError(message)

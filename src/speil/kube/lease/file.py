@@ -1,0 +1,113 @@
+"""A Lease in a file, for several processes of one machine: the embedded default, and the demo.
+
+The file is the API's JSON. A write holds an exclusive lock on a file beside it, looks at the version, and renames a
+new file over the old one, so that a reader needs no lock and sees the old Lease or the new one. The age is the file's
+own: the kernel stamps it, and the clock of the machine reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from speil.election.record import LeaderElectionRecord, Lease, decode, encode
+from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
+
+_BYTES_MAX = 1 << 20  # a Lease has one kilobyte
+# The lock is held for microseconds. Longer means that its holder is frozen: better an error than to wait with it.
+_LOCK_TRIES_MAX = 50
+_LOCK_WAIT_SECONDS = 0.01
+
+
+class FileLease:
+    """See LeaseLock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock_path = path.with_name(f".{path.name}.lock")
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    async def get(self) -> Lease | None:
+        """See LeaseLock."""
+        return self._read()
+
+    async def put(self, record: LeaderElectionRecord, base: Lease | None) -> Lease:
+        """See LeaseLock."""
+        async with self._locked():
+            # no await from here on: the lock is held for as long as this takes
+            current = self._read()
+            if current is not None and (base is None or base.version != current.version):
+                raise LeaseConflictError(f"{self} was changed by somebody else")
+            document = encode(record, base, name=self._path.name, namespace=str(self._path.parent))
+            # a clock and not a count: a file that was deleted does not come back with a version it once had
+            document["metadata"]["resourceVersion"] = str(time.time_ns())
+            self._replace(document)
+            written = self._read()
+        if written is None:
+            raise LeaseError(f"{self} was deleted while it was written")
+        return written
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _read(self) -> Lease | None:
+        try:
+            with self._path.open("rb") as file:
+                written_at = os.fstat(file.fileno()).st_mtime
+                document = json.loads(file.read(_BYTES_MAX))
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise LeaseDeniedError(f"this user may not read the lease file {self}: {error.strerror}") from error
+        except OSError as error:
+            raise LeaseError(f"the lease file {self} can't be read: {error}") from error
+        except ValueError:
+            document = {}  # somebody's garbage is a Lease that nobody holds; writing it again mends it
+        lease = decode(document if isinstance(document, dict) else {}, None)
+        return Lease(lease.record, lease.version, time.time() - written_at, lease.document)
+
+    def _replace(self, document: dict[str, Any]) -> None:
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    json.dump(document, file, indent=1)
+                os.replace(name, self._path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    Path(name).unlink()
+                raise
+        except OSError as error:
+            raise LeaseError(f"the lease file {self} can't be written: {error}") from error
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        try:
+            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise LeaseDeniedError(
+                f"the lease file {self} can't be written: {error.strerror}; its directory must exist and be writable"
+            ) from error
+        try:
+            for _ in range(_LOCK_TRIES_MAX):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(_LOCK_WAIT_SECONDS)
+            else:
+                raise LeaseError(f"{self._lock_path} is locked by another process, which does not go on")
+            yield
+        finally:
+            os.close(descriptor)  # gives up the lock

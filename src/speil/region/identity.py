@@ -1,0 +1,93 @@
+"""Which region, and which zone, am I in?
+
+The first of these that says something decides: `--region`; the two names of the Lease, where both end in it; the
+node's topology label. A region that is not told by the names names the Lease in its turn. Names that contradict each
+other are refused: such a node would campaign in one region and call itself by the other. The outcome carries its
+source, because "why does it think so?" is the first thing an operator asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from speil.region.label import RegionError, check_label, is_label
+from speil.region.naming import DEFAULT_LEASE, LeaseName, check_lease, lease_of, read
+
+REGION_LABEL = "topology.kubernetes.io/region"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+FROM_SETTING = "setting"
+FROM_NAMES = "lease names"
+FROM_LABEL = "node label"
+FROM_NOTHING = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionIdentity:
+    """The answer. `region` is "" without regions; the sources are one of the FROM_… words."""
+
+    region: str
+    region_source: str
+    zone: str
+    zone_source: str
+    lease: LeaseName
+    notes: tuple[str, ...] = ()  # what an operator should look at, in sentences
+
+
+def identify(
+    *,
+    region: str = "",
+    zone: str = "",
+    lease_name: str = "",
+    lease_namespace: str = "",
+    region_label: str = "",
+    zone_label: str = "",
+) -> RegionIdentity:
+    """Decide from what the operator wrote ("" where nothing) and from the node's labels. Raises RegionError."""
+    written = LeaseName(lease_name or DEFAULT_LEASE.name, lease_namespace or DEFAULT_LEASE.namespace)
+    readings = read(check_lease(written))
+    notes: list[str] = []
+    if region:
+        chosen, source = check_label(region, "--region"), FROM_SETTING
+        if readings.agreed and readings.agreed != region:
+            notes.append(f"--region is {region}, and the names of the Lease {written} read as {readings.agreed}")
+    elif readings.contradict:
+        raise RegionError(
+            f"--leader-election-name {written.name} reads as region {readings.by_name}, "
+            f"--leader-election-namespace {written.namespace} as region {readings.by_namespace}: correct one of them, "
+            f"or say which it is with --region {readings.by_name} or --region {readings.by_namespace}"
+        )
+    elif readings.agreed:
+        chosen, source = readings.agreed, FROM_NAMES
+        if region_label and region_label != chosen:
+            notes.append(f"the node's label {REGION_LABEL} is {region_label}; the names of the Lease decide: {chosen}")
+    elif region_label:
+        chosen, source = check_label(region_label, f"node label {REGION_LABEL}"), FROM_LABEL
+    else:
+        chosen, source = "", FROM_NOTHING
+    if not chosen and (one_sided := readings.by_name or readings.by_namespace):
+        notes.append(
+            f"only one of the names of the Lease {written} ends in {one_sided}, so this node is in no region; "
+            f"say --region {one_sided} if that is its region"
+        )
+    zone_found, zone_source = _zone(zone, zone_label, notes)
+    return RegionIdentity(
+        chosen, source, zone_found, zone_source, _lease(chosen, lease_name, lease_namespace), tuple(notes)
+    )
+
+
+def _lease(region: str, name: str, namespace: str) -> LeaseName:
+    """What the operator wrote, and the region's own names where he wrote nothing. Raises RegionError."""
+    if name and namespace:
+        return LeaseName(name, namespace)
+    own = lease_of(region) if region else DEFAULT_LEASE
+    return LeaseName(name or own.name, namespace or own.namespace)
+
+
+def _zone(zone: str, label: str, notes: list[str]) -> tuple[str, str]:
+    if zone:
+        return check_label(zone, "--zone"), FROM_SETTING
+    if label and not is_label(label):
+        # a preference, never a border: no reason to refuse to start
+        notes.append(f"the node's label {ZONE_LABEL} is {label!r}, which is no name for a zone: going without")
+        return "", FROM_NOTHING
+    return (label, FROM_LABEL) if label else ("", FROM_NOTHING)

@@ -1,0 +1,97 @@
+"""The names of a region's things: `<base>-<region>`, both ways.
+
+Each region has a Lease in a namespace of its own. Operators write the two names; where both end in the same
+`-<region>`, that is what they call the region. With the usual bases the whole rest is the region, so that
+`…-us-east-1` beside `…-us-west-1` is a contradiction and not a region called `1`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from speil.region.label import LABEL_CHARS_MAX, RegionError, check_label, is_label, is_subdomain
+
+LEASE_NAME_BASE = "spegel-leader-election"
+LEASE_NAMESPACE_BASE = "spegel"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseName:
+    """Where a region's Lease is."""
+
+    name: str
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+DEFAULT_LEASE = LeaseName(LEASE_NAME_BASE, LEASE_NAMESPACE_BASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the Lease's name and its namespace say the region is; None where one says nothing."""
+
+    by_name: str | None
+    by_namespace: str | None
+
+    @property
+    def agreed(self) -> str | None:
+        """The region, where both say the same."""
+        return self.by_name if self.by_name == self.by_namespace else None
+
+    @property
+    def contradict(self) -> bool:
+        """Whether they name two different regions."""
+        return None not in (self.by_name, self.by_namespace) and self.by_name != self.by_namespace
+
+
+def lease_of(region: str) -> LeaseName:
+    """The names of `region`'s Lease on the usual bases. Raises RegionError: no label, or too long for a namespace."""
+    check_label(region, "region")
+    names = LeaseName(f"{LEASE_NAME_BASE}-{region}", f"{LEASE_NAMESPACE_BASE}-{region}")
+    if not is_label(names.namespace):
+        limit = LABEL_CHARS_MAX - len(LEASE_NAMESPACE_BASE) - 1
+        raise RegionError(
+            f"region {region!r} is too long for its namespace {names.namespace!r}: use at most {limit} characters, "
+            "or set --leader-election-namespace"
+        )
+    return names
+
+
+def check_lease(lease: LeaseName) -> LeaseName:
+    """`lease`, if Kubernetes takes its names. Raises RegionError."""
+    if not is_subdomain(lease.name):
+        raise RegionError(f"--leader-election-name: {lease.name!r} is not a name that Kubernetes takes for a Lease")
+    check_label(lease.namespace, "--leader-election-namespace")
+    return lease
+
+
+def read(lease: LeaseName) -> Readings:
+    """The region that the two names tell."""
+    by_name, by_namespace = _rest(lease.name, LEASE_NAME_BASE), _rest(lease.namespace, LEASE_NAMESPACE_BASE)
+    usual = _on(lease.name, LEASE_NAME_BASE) and _on(lease.namespace, LEASE_NAMESPACE_BASE)
+    if not usual and (common := _common_suffix(lease.name, lease.namespace)):
+        return Readings(common, common)
+    return Readings(by_name, by_namespace)
+
+
+def _on(name: str, base: str) -> bool:
+    return name == base or name.startswith(f"{base}-")
+
+
+def _rest(name: str, base: str) -> str | None:
+    rest = name.removeprefix(f"{base}-")
+    return rest if rest != name and is_label(rest) else None
+
+
+def _common_suffix(name: str, namespace: str) -> str | None:
+    """What follows the longest common end that begins with '-'."""
+    count = 0
+    while count < min(len(name), len(namespace)) and name[-count - 1] == namespace[-count - 1]:
+        count += 1
+    _, dash, rest = name[len(name) - count :].partition("-")
+    while dash and not is_label(rest):
+        _, dash, rest = rest.partition("-")
+    return rest if dash else None

@@ -1,0 +1,111 @@
+"""`kubernetes` and `file`: the region elects a leader through a Lease, and newcomers ask the leader.
+
+The holder's identity in the Lease is its address: `/ip4/10.0.0.7/tcp/5001/p2p/12D3…`, as Spegel has it. Beside it the
+leader names a few live peers, so that a newcomer gets in while the leader is dead and nobody has followed it yet. What
+was seen once stays good: a node whose API is away goes on with the last answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from speil.election.config import ElectionConfig
+from speil.election.record import PEERS_MAX
+from speil.kad.mesh_size import estimate_mesh_size
+from speil.kube.access import AccessSource
+from speil.kube.api import KubeApi
+from speil.kube.in_cluster import InClusterAccess
+from speil.kube.kubeconfig import KubeconfigAccess
+from speil.kube.leader import LeaderElection, MeshView
+from speil.kube.lease.base import LeaseLock
+from speil.kube.lease.file import FileLease
+from speil.kube.lease.kubernetes import KubernetesLease
+from speil.multiformats.error import FormatError
+from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.peer_info import PeerInfo
+from speil.observe.logs import get_log
+from speil.observe.metrics import Metrics
+from speil.region.settings import RegionSettings
+from speil.routing.bootstrap.base import BootstrapError
+from speil.setting import SettingError
+from speil.version import __version__
+
+KNOWN_SECONDS_MAX = 5.0  # the first answer, or the failure of the first request, is there by then
+ADDRESS_SECONDS = 1.0  # between looks for an address of this node, without which nobody could be sent to it
+
+log = get_log("bootstrap")
+
+
+class LeaseBootstrapper:
+    """Campaigns on `lock` and names who leads. `attach` tells it the mesh, for the newcomers of others."""
+
+    def __init__(
+        self, kind: str, lock: LeaseLock, config: ElectionConfig, region: str, metrics: Metrics, rng: Random
+    ) -> None:
+        self.kind, self._rng, self._region, self._lock = kind, rng, region, lock
+        self.election = LeaderElection(lock, config, region, metrics, rng)
+        self._peers: Callable[[], list[PeerInfo]] = list
+
+    def attach(self, peers: Callable[[], list[PeerInfo]]) -> None:
+        """`peers` gives the live peers of this node (Router.peers)."""
+        self._peers = peers
+
+    async def find(self, local: PeerInfo) -> list[Multiaddr]:
+        """See Bootstrapper: the leader, then the peers that it named; empty where this node is the first."""
+        try:
+            async with asyncio.timeout(KNOWN_SECONDS_MAX):
+                await self.election.known()
+        except TimeoutError:
+            raise BootstrapError(f"the Lease {self._lock} was not seen yet") from None
+        lease = self.election.lease
+        if lease is None:
+            raise BootstrapError(self.election.failure or f"the Lease {self._lock} does not exist yet")
+        if self.election.foreign:
+            raise BootstrapError(
+                f"the Lease {self._lock} belongs to region {lease.record.region!r}, this node to {self._region!r}"
+            )
+        found: list[Multiaddr] = []
+        for text in dict.fromkeys((lease.record.holder_identity, *lease.record.peers)):
+            try:
+                address = Multiaddr.parse(text)
+            except FormatError as error:
+                if text:
+                    log.warning("the Lease names somebody who has no address", lease=self._lock, error=error)
+                continue
+            if address.tcp and address.peer_id != local.peer_id:
+                found.append(address)
+        return found
+
+    async def run(self, local: Callable[[], PeerInfo]) -> None:
+        """See Bootstrapper: take part in the election."""
+        while not (addresses := local().addresses):
+            await asyncio.sleep(ADDRESS_SECONDS)
+        identity = addresses[0].with_peer_id(local().peer_id)
+        await self.election.run(str(identity), lambda: self._view(local()))
+
+    def _view(self, local: PeerInfo) -> MeshView:
+        peers = [peer for peer in self._peers() if peer.addresses]
+        told = self._rng.sample(peers, min(PEERS_MAX, len(peers)))
+        return MeshView(
+            estimate_mesh_size(local.peer_id, (peer.peer_id for peer in peers)),
+            tuple(str(peer.addresses[0].with_peer_id(peer.peer_id)) for peer in told),
+        )
+
+
+def lease_bootstrapper(kind: str, settings: RegionSettings, metrics: Metrics, rng: Random) -> LeaseBootstrapper:
+    """The bootstrapper of `kind` (`kubernetes` or `file`) as the operator configured it. Raises SettingError."""
+    identity = settings.identity()
+    lock: LeaseLock
+    if kind == "file":
+        if not settings.lease_file:
+            raise SettingError("--bootstrap-kind file needs --lease-file")
+        lock = FileLease(Path(settings.lease_file))
+    else:
+        access: AccessSource = InClusterAccess()
+        if settings.kubeconfig_path:
+            access = KubeconfigAccess([Path(settings.kubeconfig_path)], settings.kubeconfig_context)
+        lock = KubernetesLease(KubeApi(access, f"speil/{__version__}"), identity.lease.name, identity.lease.namespace)
+    return LeaseBootstrapper(kind, lock, settings.election(), identity.region, metrics, rng)
