@@ -231,10 +231,10 @@ def test_what_the_leader_tells_newcomers_is_written_with_a_renewal_once_a_minute
     assert world.rate("put", world.now - 300) <= 0.52
     leader.know(40, ("/ip4/10.0.0.1/tcp/5001",))
     world.run(2.1)
-    assert world.store.lease.record.nodes == 40, "a region that has doubled is told at once"
-    world.store.put(dataclasses.replace(world.store.lease.record, nodes=9_999_999), world.now)
+    assert world.record.nodes == 40, "a region that has doubled is told at once"
+    world.store.put(dataclasses.replace(world.record, nodes=9_999_999), world.now)
     world.run(62)
-    assert world.store.lease.record.nodes == 40
+    assert world.record.nodes == 40
 
 
 def test_actions_are_at_most_one_request() -> None:

@@ -138,6 +138,12 @@ class World:
         return self.store.lease.record.holder_identity if self.store.lease else ""
 
     @property
+    def record(self) -> LeaderElectionRecord:
+        """What stands in the Lease, which is there."""
+        assert self.store.lease is not None
+        return self.store.lease.record
+
+    @property
     def leaders(self) -> list[str]:
         """Who believes to lead, and can act on it (frozen processes can't)."""
         return [
