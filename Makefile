@@ -1,4 +1,6 @@
 # The two commands are `make demo` and `make test`; everything they need is set up in the checkout.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never

@@ -7,6 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from random import Random
 
+from speil.border.record import BorderRecord
 from speil.kad.key import position
 from speil.kad.message import Message, MessageType
 from speil.kad.routing_table import K
@@ -37,7 +38,9 @@ async def measure_mesh(node_count: int, rounds: int) -> tuple[list[float], list[
             seeds: tuple[Multiaddr, ...] = (routers[0].local.addresses[0],) if routers else ()
             metrics = Metrics()
             host = Host(Identity.generate(), ListenAddress("127.0.0.1", 0), agent_version="bench", metrics=metrics)
-            networks.append(Libp2pNetwork(await stack.enter_async_context(host), "/bench", metrics))
+            networks.append(
+                Libp2pNetwork(await stack.enter_async_context(host), "/bench", metrics, BorderRecord("", metrics))
+            )
             bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
             routers.append(DhtRouter(networks[-1], bootstrap, metrics, Random(1)))
             tasks.append(group.create_task(routers[-1].run()))

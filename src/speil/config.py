@@ -10,12 +10,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from speil.election.settings import ElectionSettings
 from speil.mirror.settings import MirrorSettings
 from speil.observe.settings import LogSettings
+from speil.region.settings import RegionSettings
 from speil.routing.settings import RouterSettings
 from speil.setting import Setting, SettingError, declared
 from speil.store.settings import StoreSettings
@@ -37,6 +40,8 @@ class NodeSettings:
     """All settings of `speil registry`."""
 
     log: LogSettings
+    region: RegionSettings
+    election: ElectionSettings
     store: StoreSettings
     router: RouterSettings
     mirror: MirrorSettings
@@ -59,9 +64,6 @@ OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
         OldName("blob_speed", None, "transfers are not limited by bandwidth in this release; see --uploads-max"),
         OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
         OldName("containerd_registry_config_path", None, "`speil configuration` and `speil doctor` look at it"),
-        OldName("kubeconfig_path", None, "no bootstrap kind of this release asks the Kubernetes API"),
-        OldName("leader_election_name", None, "no bootstrap kind of this release elects a leader"),
-        OldName("leader_election_namespace", None, "no bootstrap kind of this release elects a leader"),
     ),
     "configuration": (
         OldName("registries", "mirrored_registries"),
@@ -164,7 +166,7 @@ def all_settings(kind: type) -> list[Setting]:
 def _parts(kind: type) -> dict[str, type]:
     if not dataclasses.is_dataclass(kind):
         return {}
-    hints = {"log": LogSettings, "store": StoreSettings, "router": RouterSettings, "mirror": MirrorSettings}
+    hints = typing.get_type_hints(kind)
     return {one.name: hints[one.name] for one in dataclasses.fields(kind) if "kind" not in one.metadata}
 
 

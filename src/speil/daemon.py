@@ -15,9 +15,13 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any
 
+from speil.border.gate import RegionGate
+from speil.border.http import HttpDoor
+from speil.border.record import BorderRecord
+from speil.border.secret_file import SecretFile
 from speil.config import NodeSettings
 from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
@@ -31,9 +35,13 @@ from speil.mirror.server import RegistryServer
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.region.identity import RegionIdentity
+from speil.region.policy import Policy, protocols_of
+from speil.region.secret import SecretError
 from speil.routing.announce import Announcer, AnnounceSettings
-from speil.routing.bootstrap.base import BootstrapError
+from speil.routing.bootstrap.base import BootstrapError, Bootstrapper
 from speil.routing.bootstrap.driver import Bootstrap
+from speil.routing.bootstrap.lease import LeaseBootstrapper, lease_bootstrapper
 from speil.routing.dht import DhtRouter
 from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.peerstore import Peerstore
@@ -79,16 +87,26 @@ async def run(settings: NodeSettings) -> None:
 @asynccontextmanager
 async def node(settings: NodeSettings) -> AsyncIterator[None]:
     """A running node. Raises StartError and SettingError on the way in."""
-    metrics, recent, rng = Metrics(__version__), RecentRequests(), SystemRandom()
+    region = settings.region.identity()
+    metrics = Metrics(__version__, region=region.region, zone=region.zone)
+    recent, rng = RecentRequests(), SystemRandom()
+    secret = _read_secret(settings, region)
+    policy = _policy(settings, region)
+    record = BorderRecord(region.region, metrics)
     store = _make_store(settings, metrics)
-    bootstrapper = settings.router.bootstrapper()
+    bootstrapper = _bootstrapper(settings, region, metrics, rng)
+    _tell_region(region, secret)
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
-        host = await _start_host(settings, metrics, stack)
-        network = Libp2pNetwork(host, settings.router.dht_protocol_prefix, metrics)
+        host = await _start_host(settings, region, RegionGate(policy, record), secret, metrics, stack)
+        _check_own_networks(policy, host)
+        network = Libp2pNetwork(host, settings.router.protocol_prefix(region.region), metrics, record)
         bootstrap = Bootstrap(bootstrapper, Peerstore(settings.router.data_dir), metrics, rng)
         router = DhtRouter(network, bootstrap, metrics, rng)
+        if isinstance(bootstrapper, LeaseBootstrapper):
+            bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
-        client = PeerClient(f"speil/{__version__}")
+        door = HttpDoor(policy, host.local.peer_id, secret, record)
+        client = PeerClient(f"speil/{__version__}", door)
         stack.callback(client.close)
         relay = Relay(
             router,
@@ -101,12 +119,12 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
                 lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
             ),
         )
-        handlers = Handlers(store, relay, auth, settings.mirror, metrics, recent)
+        handlers = Handlers(store, relay, auth, door, settings.mirror, metrics, recent)
         debug = DebugServer(
-            metrics, lambda: _state(router, store, recent), web_enabled=settings.mirror.debug_web_enabled
+            metrics, lambda: _state(region, router, store, recent), web_enabled=settings.mirror.debug_web_enabled
         )
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
-        registry = RegistryServer(handlers, lambda: router.ready, metrics)
+        registry = RegistryServer(handlers, door, lambda: router.ready, metrics)
         await _listen(
             stack, registry.serve(settings.mirror.registry_addr), "--registry-addr", settings.mirror.registry_addr
         )
@@ -119,6 +137,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         log.info(
             "started",
             version=__version__,
+            region=region.region or None,
             peer_id=host.local.peer_id,
             addresses=[str(address) for address in host.local.addresses],
             registry=settings.mirror.registry_addr,
@@ -149,13 +168,76 @@ def _make_store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
     return ContainerdStore(chosen.containerd_sock, chosen.containerd_namespace, chosen.containerd_content_path, metrics)
 
 
-async def _start_host(settings: NodeSettings, metrics: Metrics, stack: AsyncExitStack) -> Host:
+def _tell_region(region: RegionIdentity, secret: SecretFile | None) -> None:
+    """The first line of the log: where this node thinks it is, and why."""
+    log.info(
+        "this node's region",
+        region=region.region or "(none)",
+        region_from=region.region_source,
+        zone=region.zone or "(none)",
+        zone_from=region.zone_source,
+        lease=region.lease,
+    )
+    for note in region.notes:
+        log.warning(note)
+    if region.region and secret is None:
+        log.info("the region has no secret: any node that names the region may join (--region-secret-file)")
+
+
+def _read_secret(settings: NodeSettings, region: RegionIdentity) -> SecretFile | None:
+    if not settings.region.region_secret_file:
+        return None
+    try:
+        return SecretFile(Path(settings.region.region_secret_file), region.region)
+    except SecretError as error:
+        raise StartError(f"--region-secret-file: {error}") from error
+
+
+def _policy(settings: NodeSettings, region: RegionIdentity) -> Policy:
+    # a mesh whose prefix was set by hand is shared with nodes that know no regions: a migration from Spegel
+    shared = bool(settings.router.dht_protocol_prefix)
+    return Policy(region.region, shared or not region.region, settings.region.region_networks)
+
+
+def _check_own_networks(policy: Policy, host: Host) -> None:
+    """A node outside its region's networks has got the wrong region's configuration. Raises StartError."""
+    hosts = host.local.hosts
+    if hosts and not any(map(policy.covers, hosts)):
+        raise StartError(
+            f"--region-networks: none of this node's addresses ({', '.join(hosts)}) is in the networks of region "
+            f"{policy.region or '(none)'}: its region is set wrong, or a network is missing"
+        )
+
+
+def _bootstrapper(settings: NodeSettings, region: RegionIdentity, metrics: Metrics, rng: Random) -> Bootstrapper:
+    router = settings.router
+    if router.is_leased:
+        return lease_bootstrapper(router.bootstrap_kind, settings.election, region, metrics, rng)
+    return router.bootstrapper()
+
+
+async def _start_host(
+    settings: NodeSettings,
+    region: RegionIdentity,
+    gate: RegionGate,
+    secret: SecretFile | None,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> Host:
     try:
         identity = load_or_create(settings.router.data_dir)
     except IdentityError as error:
         raise StartError(f"--data-dir: {error}") from error
     address = settings.router.router_addr
-    host = Host(identity, address, agent_version=f"speil/{__version__}", metrics=metrics)
+    host = Host(
+        identity,
+        address,
+        agent_version=f"speil/{__version__}",
+        metrics=metrics,
+        gate=gate,
+        told=protocols_of(region.region, region.zone),
+        psks=lambda: secret.secret.noise_keys if secret else (),
+    )
     try:
         return await stack.enter_async_context(host)
     except OSError as error:
@@ -206,9 +288,11 @@ def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:
     return [Endpoint(host, port) for host in peer.hosts[:HOSTS_PER_PEER_MAX]]
 
 
-def _state(router: DhtRouter, store: ContentStore, recent: RecentRequests) -> dict[str, Any]:
+def _state(region: RegionIdentity, router: DhtRouter, store: ContentStore, recent: RecentRequests) -> dict[str, Any]:
     return {
         "version": __version__,
+        "region": region.region,
+        "zone": region.zone,
         "ready": router.ready,
         "peer_id": str(router.local.peer_id),
         "addresses": ", ".join(map(str, router.local.addresses)),

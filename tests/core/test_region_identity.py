@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speil.election.settings import ElectionSettings
 from speil.region.identity import FROM_LABEL, FROM_NAMES, FROM_NOTHING, FROM_SETTING, identify
 from speil.region.label import RegionError
 from speil.region.naming import DEFAULT_LEASE, LeaseName
@@ -103,10 +104,10 @@ def test_any_input_is_an_identity_or_one_sentence(
 def test_settings_give_identity_and_timings_or_say_what_is_wrong() -> None:
     settings = RegionSettings(region="r", zone="z")
     assert (settings.identity().region, settings.identity().zone) == ("r", "z")
-    assert settings.election().lease_duration_seconds == 10
+    assert ElectionSettings().timings().lease_duration_seconds == 10
     with pytest.raises(SettingError, match="whole seconds"):
-        RegionSettings(lease_duration=10.5).election()
+        ElectionSettings(lease_duration=10.5).timings()
     with pytest.raises(SettingError, match="renew-deadline"):
-        RegionSettings(renew_deadline=1).election()
+        ElectionSettings(renew_deadline=1).timings()
     with pytest.raises(SettingError, match="--region"):
         RegionSettings(region="No").identity()

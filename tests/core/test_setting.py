@@ -88,7 +88,7 @@ def test_booleans_and_lists_in_all_their_forms() -> None:
         (["--mirror-resolve-timout=1s"], "did you mean --mirror-resolve-timeout?"),
         (["--mirror-resolve-timeout", "20"], "--mirror-resolve-timeout: '20' is not a duration"),
         (["--mirror-resolve-timeout"], "--mirror-resolve-timeout needs a value (duration)"),
-        (["--bootstrap-kind=gossip"], "say one of dns, http, static"),
+        (["--bootstrap-kind=gossip"], "say one of kubernetes, file, dns, http, static"),
         (["--static-bootstrap-peers=10.0.0.1:5001"], "multiaddr '10.0.0.1:5001'"),
         (["--mirrored-registries=docker.io"], "say something like https://docker.io"),
         (["--mirrored-registries=https://docker.io/library"], "nothing may stand behind the host"),

@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from speil.election.config import ElectionConfig
 from speil.election.record import LeaderElectionRecord, Lease
 from speil.kube.leader import LeaderElection, MeshView
 from speil.kube.lease.base import LeaseDeniedError, LeaseError, LeaseLock
 from speil.observe.metrics import Metrics
 from speil.testing.eventually import eventually
+from speil.testing.samples import sample
 
 FAST = ElectionConfig(lease_duration_seconds=1, renew_deadline_seconds=0.6, retry_period_seconds=0.2)
 
@@ -61,9 +60,7 @@ class Member:
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one of its series; 0 while there is none."""
-        families = text_string_to_metric_families(self.metrics.exposition().decode())
-        samples = [sample for family in families for sample in family.samples]
-        return next((one.value for one in samples if one.name == name and one.labels == labels), 0.0)
+        return sample(self.metrics, name, **labels)
 
     async def stop(self) -> None:
         """As SIGTERM."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
+from speil.border.record import BorderRecord
 from speil.libp2p.host import Host
 from speil.libp2p.identity import Identity
 from speil.multiformats.multiaddr import Multiaddr
@@ -34,7 +35,9 @@ async def dht_node(
     metrics = metrics or Metrics()
     async with new_host(metrics=metrics) as host:
         bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
-        router = DhtRouter(Libp2pNetwork(host, prefix, metrics), bootstrap, metrics, Random(2))
+        router = DhtRouter(
+            Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics)), bootstrap, metrics, Random(2)
+        )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(router.run())
             yield router

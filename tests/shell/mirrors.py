@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from speil.border.http import HttpDoor
+from speil.border.record import BorderRecord
+from speil.border.secret_file import SecretFile
 from speil.libp2p.identity import Identity
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.handlers import Handlers
@@ -20,10 +23,14 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
 from speil.oci.image_builder import BuiltImage
+from speil.region.policy import Policy
 from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.setting import ListenAddress
 from speil.store.memory import MemoryStore
+from speil.testing.samples import sample
 from tests.shell.nodes import free_ports
+
+OPEN = Policy()
 
 
 @dataclass(slots=True)
@@ -51,12 +58,7 @@ class Mirror:
 
     def sample(self, name: str, **labels: str) -> float:
         """The sum of a series over the label sets that match."""
-        return sum(
-            sample.value
-            for family in self.metrics.registry.collect()
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return sample(self.metrics, name, **labels)
 
 
 def peer_at(host: str, port: int) -> PeerInfo:
@@ -71,7 +73,13 @@ def endpoints_of(peer: PeerInfo) -> list[Endpoint]:
 
 @asynccontextmanager
 async def mirror(
-    mesh: MemoryMesh, *, host: str = "127.0.0.1", ready: bool = True, **changes: object
+    mesh: MemoryMesh,
+    *,
+    host: str = "127.0.0.1",
+    ready: bool = True,
+    policy: Policy = OPEN,
+    secret: SecretFile | None = None,
+    **changes: object,
 ) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
     settings = replace(
@@ -81,13 +89,14 @@ async def mirror(
     (port,) = free_ports(host, 1)
     store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
     router = MemoryRouter(mesh, peer_at(host, port))
-    client, auth = PeerClient("speil/test"), BasicAuth(settings.basic_auth_dir)
+    door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics))
+    client, auth = PeerClient("speil/test", door), BasicAuth(settings.basic_auth_dir)
     config = RelayConfig(
         settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of
     )
     relay = Relay(router, client, metrics, config)
-    handlers = Handlers(store, relay, auth, settings, metrics, recent)
-    server = RegistryServer(handlers, lambda: ready, metrics)
+    handlers = Handlers(store, relay, auth, door, settings, metrics, recent)
+    server = RegistryServer(handlers, door, lambda: ready, metrics)
     async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
         task = group.create_task(router.run())
         yield Mirror(store, router, metrics, host, port, recent)

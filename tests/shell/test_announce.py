@@ -15,6 +15,7 @@ from speil.store.base import StoreEvent, StoreEventKind
 from speil.store.memory import MemoryStore
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
+from speil.testing.samples import sample
 from tests.shell.mirrors import peer_at
 
 IMAGE, OTHER = random_image(1), random_image(2)
@@ -50,9 +51,8 @@ async def test_what_is_there_at_the_start_and_what_comes_later() -> None:
     fill(store, IMAGE, NAME)
     async with announcing(store, metrics=metrics) as announced:
         await eventually(lambda: announced() == keys(IMAGE, NAME), what="all is announced")
-        gauge = metrics.registry.get_sample_value
-        assert gauge("spegel_advertised_image_tags", {"registry": "reg.test"}) == 1
-        assert gauge("spegel_advertised_content_digests", {"registry": "reg.test"}) == len(IMAGE.blobs)
+        assert sample(metrics, "spegel_advertised_image_tags", registry="reg.test") == 1
+        assert sample(metrics, "spegel_advertised_content_digests", registry="reg.test") == len(IMAGE.blobs)
         fill(store, OTHER, "reg.test/lab/other:2")
         wanted = keys(IMAGE, NAME) | keys(OTHER, "reg.test/lab/other:2")
         await eventually(lambda: announced() == wanted, what="news is announced")

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from speil.election.record import LeaderElectionRecord
+from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
 from speil.kube.lease.base import LeaseLock
 from speil.kube.lease.memory import MemoryLease
@@ -18,7 +19,7 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
-from speil.region.settings import RegionSettings
+from speil.region.identity import identify
 from speil.routing.bootstrap.base import BootstrapError
 from speil.routing.bootstrap.lease import LeaseBootstrapper, lease_bootstrapper
 from speil.setting import SettingError
@@ -116,8 +117,8 @@ def test_the_size_of_the_mesh_is_told_from_whom_one_knows(size: int) -> None:
 
 
 async def test_the_settings_make_a_file_lease_that_works(tmp_path: Path) -> None:
-    settings = RegionSettings(region="r", lease_file=str(tmp_path / "lease"))
-    node = lease_bootstrapper("file", settings, Metrics(), Random(1))
+    settings = ElectionSettings(lease_file=str(tmp_path / "lease"))
+    node = lease_bootstrapper("file", settings, identify(region="r"), Metrics(), Random(1))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(node.run(lambda: peer(1)))
         await eventually(lambda: node.election.leading)
@@ -126,12 +127,12 @@ async def test_the_settings_make_a_file_lease_that_works(tmp_path: Path) -> None
         assert node.election.lease.record.lease_duration_seconds == 10
         task.cancel()
     with pytest.raises(SettingError, match="--lease-file"):
-        lease_bootstrapper("file", RegionSettings(), Metrics(), Random(1))
+        lease_bootstrapper("file", ElectionSettings(), identify(), Metrics(), Random(1))
 
 
 async def test_a_kubeconfig_that_is_missing_is_said_once_and_asked_about_slowly(tmp_path: Path) -> None:
-    settings = RegionSettings(kubeconfig_path=str(tmp_path / "missing"))
-    node = lease_bootstrapper("kubernetes", settings, Metrics(), Random(1))
+    settings = ElectionSettings(kubeconfig_path=str(tmp_path / "missing"))
+    node = lease_bootstrapper("kubernetes", settings, identify(), Metrics(), Random(1))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(node.run(lambda: peer(1)))
         with pytest.raises(BootstrapError, match="missing can't be read"):

@@ -19,7 +19,7 @@ from speil.libp2p.error import Libp2pError, PeerMisbehavedError, PeerUnreachable
 from speil.libp2p.host import Host
 from speil.libp2p.identity import Identity
 from speil.libp2p.stream import Stream
-from speil.libp2p.transport import RawConnection, TcpTransport
+from speil.libp2p.transport import OpenGate, RawConnection, TcpTransport
 from speil.libp2p.yamux import DataReceived, Yamux
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -28,6 +28,7 @@ from speil.observe import logs
 from speil.observe.metrics import Metrics
 from speil.setting import ListenAddress
 from speil.testing.eventually import eventually
+from speil.testing.samples import sample
 from tests.shell.mesh import new_host
 
 
@@ -50,7 +51,7 @@ async def victim() -> AsyncIterator[tuple[Host, Metrics, tuple[str, int]]]:
 
 
 def rejected(metrics: Metrics, reason: str) -> float:
-    return metrics.registry.get_sample_value("speil_rejected_connections_total", {"reason": reason}) or 0
+    return sample(metrics, "speil_rejected_connections_total", reason=reason)
 
 
 async def is_closed(reader: asyncio.StreamReader) -> bool:
@@ -145,7 +146,7 @@ class Attacker:
     async def connect(self, target: Multiaddr) -> None:
         raw: RawConnection = await TcpTransport().dial(target)
         self.channel = Channel(raw, self.closed.set)
-        await self.channel.upgrade(Identity.generate(), dialer=True)
+        await self.channel.upgrade(Identity.generate(), (), dialer=True)
         self.channel.start(self._receive)
 
     def _receive(self, data: bytes) -> None:
@@ -272,7 +273,7 @@ async def test_nobody_at_the_address_is_an_error_that_says_so() -> None:
 
 
 async def test_a_gate_that_refuses_is_asked_at_each_door() -> None:
-    class Gate:
+    class Gate(OpenGate):
         def __init__(self, door: str) -> None:
             self.door = door
 

@@ -20,6 +20,7 @@ from speil.election.record import Lease
 from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError, LeaseLock
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.region.policy import Layer
 
 RELEASE_SECONDS_MAX = 2.0  # a node that stops does not wait longer for its Lease; it runs out by itself
 _STATES = ("candidate", "follower", "leader")
@@ -160,6 +161,8 @@ class LeaderElection:
 
     def _tell_event(self, event: Event) -> None:
         self._metrics.election_events.labels(event.kind.name.lower()).inc()
+        if event.kind is EventKind.FOREIGN:
+            self._metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
         assert self._elector is not None, "events come from the elector"
         fields = {
             **self._where(self._elector),

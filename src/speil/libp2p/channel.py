@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Callable
 
 from speil.libp2p import multistream
-from speil.libp2p.error import ConnectionClosedError, PeerMisbehavedError
+from speil.libp2p.error import ConnectionClosedError, PeerMisbehavedError, ProtocolNotSupportedError
 from speil.libp2p.identity import Identity
-from speil.libp2p.noise import HANDSHAKE_MESSAGE_BYTES_MAX, Handshake, Remote, Session
+from speil.libp2p.noise import HANDSHAKE_MESSAGE_BYTES_MAX, NO_SECRET, Handshake, Remote, Session
 from speil.libp2p.transport import RawConnection
 
 NOISE, YAMUX = "/noise", "/yamux/1.0.0"
+NOISE_PSK = "/speil/noise-xxpsk3/1.0.0"  # with a region secret this one alone is spoken
 EARLY_BYTES_MAX = 1 << 20  # a peer may send its first streams behind its handshake; more than this has to wait
 
 
@@ -32,13 +33,13 @@ class Channel:
         self._failure: PeerMisbehavedError | None = None
         raw.attach(self._receive, self._lost)
 
-    async def upgrade(self, identity: Identity, *, dialer: bool) -> Remote:
-        """Noise, then yamux. Raises PeerMisbehavedError, ProtocolNotSupportedError, ConnectionClosedError."""
-        if dialer:
-            await multistream.propose(self, NOISE)
-        else:
-            await multistream.accept(self, (NOISE,))
-        remote = await self._handshake(identity, dialer)
+    async def upgrade(self, identity: Identity, psks: tuple[bytes, ...], *, dialer: bool) -> Remote:
+        """Noise, then yamux. Raises PeerMisbehavedError, ProtocolNotSupportedError, ConnectionClosedError.
+
+        With pre-shared keys a peer without one is a PeerMisbehavedError `no_secret` or `wrong_secret`.
+        """
+        await self._agree_on_security(NOISE_PSK if psks else NOISE, dialer)
+        remote = await self._handshake(identity, psks, dialer)
         if YAMUX not in remote.muxers:  # no early negotiation: a round of multistream, encrypted
             if dialer:
                 await multistream.propose(self, YAMUX)
@@ -46,8 +47,21 @@ class Channel:
                 await multistream.accept(self, (YAMUX,))
         return remote
 
-    async def _handshake(self, identity: Identity, dialer: bool) -> Remote:
-        handshake = Handshake(identity, (YAMUX,))
+    async def _agree_on_security(self, protocol: str, dialer: bool) -> None:
+        if not dialer:
+            # the other one is agreed on as well, and then refused: the peer is told nothing, and we know why it came
+            if await multistream.accept(self, (NOISE, NOISE_PSK)) != protocol:
+                raise PeerMisbehavedError(NO_SECRET, "one side has a region secret, the other has none")
+            return
+        try:
+            await multistream.propose(self, protocol)
+        except ProtocolNotSupportedError as error:
+            if protocol == NOISE:
+                raise
+            raise PeerMisbehavedError(NO_SECRET, "the peer has no region secret") from error
+
+    async def _handshake(self, identity: Identity, psks: tuple[bytes, ...], dialer: bool) -> Remote:
+        handshake = Handshake(identity, (YAMUX,), psks)
         if dialer:
             self._send_handshake(handshake.write_message_1())
             remote = handshake.read_message_2(await self._read_handshake())

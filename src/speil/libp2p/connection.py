@@ -55,6 +55,7 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._on_stream, self._now = on_stream, now
         self._closed = asyncio.Event()
+        self._admitted = asyncio.Event()
         self._pong = asyncio.Event()
         self._slots = asyncio.Semaphore(STREAMS_OUTBOUND_MAX)
         self.used_at = now()
@@ -69,9 +70,9 @@ class Connection:
         """Open streams, both sides'."""
         return len(self._streams)
 
-    async def secure(self, identity: Identity) -> None:
+    async def secure(self, identity: Identity, psks: tuple[bytes, ...]) -> None:
         """Handshake and muxer; `peer_id` is proved afterwards. Raises Libp2pError."""
-        remote = await self._channel.upgrade(identity, dialer=not self.inbound)
+        remote = await self._channel.upgrade(identity, psks, dialer=not self.inbound)
         self.peer_id = remote.peer_id
         self.info = PeerInfo(remote.peer_id)
 
@@ -124,6 +125,16 @@ class Connection:
                 raise
         stream.protocol = protocol
         return stream
+
+    def admit(self) -> None:
+        """The gate let the peer in: what it asked meanwhile is answered now."""
+        self._admitted.set()
+
+    async def wait_admitted(self) -> None:
+        """Until the gate let the peer in. Raises ConnectionClosedError where it did not."""
+        await self._admitted.wait()
+        if self.closed:
+            raise ConnectionClosedError("closed before the peer was let in")
 
     async def wait_closed(self) -> None:
         """Until it has ended."""
@@ -221,6 +232,7 @@ class Connection:
     def _lost(self) -> None:
         self.failure = self.failure or self._channel.failure
         self._closed.set()
+        self._admitted.set()  # whoever waits learns of the end
         self._pong.set()
         streams, self._streams = self._streams, {}
         for stream in streams.values():

@@ -27,6 +27,7 @@ from speil.libp2p.error import (
 )
 from speil.libp2p.identity import Identity
 from speil.libp2p.interfaces import announced_addresses
+from speil.libp2p.noise import NO_SECRET, WRONG_SECRET
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpTransport, Transport
 from speil.multiformats.multiaddr import Multiaddr
@@ -45,6 +46,9 @@ DIAL_ADDRESSES_MAX = 4  # of one peer; each further one only delays the verdict
 NEGOTIATE_SECONDS_MAX = 10.0
 CONNECTIONS_HIGH_WATER = 384  # above, the longest idle are closed …
 CONNECTIONS_LOW_WATER = 256  # … down to this: k-buckets of a large region hold under 200 peers
+
+# before a peer is let in it may ask this and nothing else
+_ANSWERED_TO_ALL = frozenset((identify.PROTOCOL, identify.PUSH_PROTOCOL, PING_PROTOCOL))
 
 log = get_log("libp2p")
 StreamHandler = Callable[[Stream], Awaitable[None]]
@@ -82,11 +86,15 @@ class Host:
         transport: Transport | None = None,
         gate: ConnectionGate | None = None,
         announce: tuple[Multiaddr, ...] = (),
+        told: tuple[str, ...] = (),
+        psks: Callable[[], tuple[bytes, ...]] = tuple,
     ) -> None:
+        """`told` is told beside the protocols that have handlers; `psks` gives the pre-shared keys in force."""
         self._identity, self._listen, self._agent_version = identity, listen, agent_version
         self._metrics, self._transport = metrics, transport or TcpTransport()
         self._gate: ConnectionGate = gate or OpenGate()
         self._announce, self._addresses = announce, announce
+        self._told, self._psks = told, psks
         self._handlers: dict[str, StreamHandler] = {
             identify.PROTOCOL: self._answer_identify,
             identify.PUSH_PROTOCOL: self._learn_from_push,
@@ -245,7 +253,7 @@ class Host:
         """Secure and identify; the connection is then known and kept alive. Raises Libp2pError."""
         connection = Connection(raw, inbound=inbound, on_stream=self._on_stream, now=self._now)
         try:
-            await connection.secure(self._identity)
+            await connection.secure(self._identity, self._psks())
             if expected and connection.peer_id != expected:
                 raise PeerMisbehavedError("wrong_peer_id", f"{raw.remote} is {connection.peer_id}, not {expected}")
             if connection.peer_id == self._identity.peer_id:
@@ -259,6 +267,8 @@ class Host:
                 raise ConnectionClosedError("the host is closing")
         except PeerMisbehavedError as error:
             self._metrics.rejected_connections.labels(error.reason).inc()
+            if error.reason in (NO_SECRET, WRONG_SECRET):
+                self._gate.handshake_failed(raw.remote, error.reason)
             connection.abort()
             raise
         except TimeoutError as error:
@@ -271,6 +281,7 @@ class Host:
         self._metrics.peers.set(len(self._connections))
         self._tasks.create_task(self._keep(connection))
         self._emit(Identified(connection.info, connection.protocols))
+        connection.admit()
         self._trim()
         return connection
 
@@ -316,6 +327,8 @@ class Host:
         try:
             async with asyncio.timeout(NEGOTIATE_SECONDS_MAX):
                 stream.protocol = await multistream.accept(stream, self._handlers)
+                if stream.protocol not in _ANSWERED_TO_ALL:
+                    await stream.connection.wait_admitted()
             await self._handlers[stream.protocol](stream)
         except PeerMisbehavedError as error:
             self._metrics.rejected_connections.labels(error.reason).inc()
@@ -352,9 +365,13 @@ class Host:
     def _identification(self, connection: Connection) -> bytes:
         self._sequence += 1
         return identify.answer(
-            self._identity, list(self._handlers), self._addresses, connection.remote_address, self._agent_version,
+            self._identity,
+            [*self._handlers, *self._told],
+            self._addresses,
+            connection.remote_address,
+            self._agent_version,
             self._sequence,
-        )  # fmt: skip
+        )
 
     def _emit(self, event: PeerEvent) -> None:
         for listener in self._listeners:

@@ -5,13 +5,15 @@
       <- e, ee, s, es, payload                     message 2
       -> s, se, payload                            message 3
 
-`Noise_XX_25519_ChaChaPoly_SHA256`. The payload carries the identity key and its signature over the static key of
-this handshake, which ties the two together, and the muxers on offer (early negotiation), which saves a round.
-The pattern's name is a parameter of the symmetric state, so that a variant with a pre-shared key is one more mix.
+`Noise_XX_25519_ChaChaPoly_SHA256`, and with pre-shared keys `Noise_XXpsk3_…`: the third message is then readable with
+the key alone, and so is everything behind it (Noise spec §9). The payload carries the identity key and its signature
+over the static key of this handshake, which ties the two together, and the muxers on offer (early negotiation), which
+saves a round.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import struct
@@ -30,6 +32,8 @@ from speil.multiformats.error import FormatError
 from speil.multiformats.peer_id import PeerId
 
 PROTOCOL_NAME = b"Noise_XX_25519_ChaChaPoly_SHA256"
+PSK_PROTOCOL_NAME = b"Noise_XXpsk3_25519_ChaChaPoly_SHA256"
+WRONG_SECRET, NO_SECRET = "wrong_secret", "no_secret"  # reasons of a PeerMisbehavedError
 SIGNATURE_PREFIX = b"noise-libp2p-static-key:"
 MESSAGE_BYTES_MAX = 65535  # the length prefix has two bytes
 PLAINTEXT_BYTES_MAX = MESSAGE_BYTES_MAX - 16
@@ -71,7 +75,7 @@ class CipherState:
 class SymmetricState:
     """The handshake's running hash and chaining key (Noise spec §5.2)."""
 
-    def __init__(self, protocol_name: bytes = PROTOCOL_NAME) -> None:
+    def __init__(self, protocol_name: bytes) -> None:
         name = protocol_name
         self._hash = name.ljust(32, b"\0") if len(name) <= 32 else hashlib.sha256(name).digest()
         self._chaining_key, self._cipher = self._hash, None
@@ -85,8 +89,18 @@ class SymmetricState:
 
     def mix_key(self, secret: bytes) -> None:
         """Take a shared secret into the keys."""
-        self._chaining_key, key = self._derive(secret)
+        self._chaining_key, key = self._derive(secret, 2)
         self._cipher = CipherState(key)
+
+    def mix_key_and_hash(self, secret: bytes) -> None:
+        """Take a pre-shared key into keys and hash (Noise spec §9.1)."""
+        self._chaining_key, mixed, key = self._derive(secret, 3)
+        self.mix_hash(mixed)
+        self._cipher = CipherState(key)
+
+    def copy(self) -> SymmetricState:
+        """As it is now, to try a key on."""
+        return copy.copy(self)
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         """Encrypt once there is a key; either way the hash sees what goes out."""
@@ -102,13 +116,15 @@ class SymmetricState:
 
     def split(self) -> tuple[CipherState, CipherState]:
         """The initiator's sending and receiving cipher."""
-        first, second = self._derive(b"")
+        first, second = self._derive(b"", 2)
         return CipherState(first), CipherState(second)
 
-    def _derive(self, secret: bytes) -> tuple[bytes, bytes]:
+    def _derive(self, secret: bytes, count: int) -> list[bytes]:
         temporary = hmac.digest(self._chaining_key, secret, "sha256")
-        first = hmac.digest(temporary, b"\x01", "sha256")
-        return first, hmac.digest(temporary, first + b"\x02", "sha256")
+        derived = [b""]
+        for number in range(1, count + 1):
+            derived.append(hmac.digest(temporary, derived[-1] + bytes((number,)), "sha256"))
+        return derived[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +137,13 @@ class Remote:
 
 
 class Handshake:
-    """The three messages, in order; each call raises PeerMisbehavedError where the peer erred."""
+    """The three messages, in order; each call raises PeerMisbehavedError where the peer erred.
 
-    def __init__(self, identity: Identity, muxers: tuple[str, ...]) -> None:
-        self._state = SymmetricState()
+    With pre-shared keys an initiator uses the first of them, a responder whichever the initiator used.
+    """
+
+    def __init__(self, identity: Identity, muxers: tuple[str, ...], psks: tuple[bytes, ...] = ()) -> None:
+        self._state, self._psks = SymmetricState(PSK_PROTOCOL_NAME if psks else PROTOCOL_NAME), psks
         self._ephemeral, self._static = X25519PrivateKey.generate(), X25519PrivateKey.generate()
         self._static_public = self._static.public_key().public_bytes_raw()
         self._payload = noise_pb2.NoiseHandshakePayload(
@@ -136,9 +155,7 @@ class Handshake:
 
     def write_message_1(self) -> bytes:
         """-> e"""
-        own = self._ephemeral.public_key().public_bytes_raw()
-        self._state.mix_hash(own)
-        return own + self._state.encrypt_and_hash(b"")
+        return self._write_ephemeral() + self._state.encrypt_and_hash(b"")
 
     def read_message_1(self, message: bytes) -> None:
         """-> e"""
@@ -147,8 +164,7 @@ class Handshake:
 
     def write_message_2(self) -> bytes:
         """<- e, ee, s, es, payload"""
-        own = self._ephemeral.public_key().public_bytes_raw()
-        self._state.mix_hash(own)
+        own = self._write_ephemeral()
         self._state.mix_key(_exchange(self._ephemeral, self._remote_ephemeral))
         static = self._state.encrypt_and_hash(self._static_public)
         self._state.mix_key(_exchange(self._static, self._remote_ephemeral))
@@ -167,24 +183,47 @@ class Handshake:
         """-> s, se, payload"""
         static = self._state.encrypt_and_hash(self._static_public)
         self._state.mix_key(_exchange(self._static, self._remote_ephemeral))
+        if self._psks:
+            self._state.mix_key_and_hash(self._psks[0])
         return static + self._state.encrypt_and_hash(self._payload)
 
     def read_message_3(self, message: bytes) -> Remote:
-        """-> s, se, payload"""
+        """-> s, se, payload. PeerMisbehavedError `wrong_secret`: none of the pre-shared keys was used."""
         static = self._state.decrypt_and_hash(message[: _KEY_BYTES + _TAG_BYTES])
         self._state.mix_key(_exchange(self._ephemeral, static))
-        return _identify(self._state.decrypt_and_hash(message[_KEY_BYTES + _TAG_BYTES :]), static)
+        payload = message[_KEY_BYTES + _TAG_BYTES :]
+        if not self._psks:
+            return _identify(self._state.decrypt_and_hash(payload), static)
+        before = self._state
+        for psk in self._psks:
+            self._state = before.copy()
+            self._state.mix_key_and_hash(psk)
+            try:
+                return _identify(self._state.decrypt_and_hash(payload), static)
+            except PeerMisbehavedError:
+                continue
+        raise PeerMisbehavedError(WRONG_SECRET, "the peer does not hold the region's secret")
 
     def split(self, *, initiator: bool) -> tuple[CipherState, CipherState]:
         """(sending, receiving) cipher, once all three messages are through."""
         first, second = self._state.split()
         return (first, second) if initiator else (second, first)
 
+    def _write_ephemeral(self) -> bytes:
+        own = self._ephemeral.public_key().public_bytes_raw()
+        self._mix_ephemeral(own)
+        return own
+
+    def _mix_ephemeral(self, public: bytes) -> None:
+        self._state.mix_hash(public)
+        if self._psks:
+            self._state.mix_key(public)  # so that a pre-shared key never encrypts twice alike (Noise spec §9.2)
+
     def _read_ephemeral(self, message: bytes) -> None:
         if len(message) < _KEY_BYTES:
             raise _bad("a handshake message is too short")
         self._remote_ephemeral = message[:_KEY_BYTES]
-        self._state.mix_hash(self._remote_ephemeral)
+        self._mix_ephemeral(self._remote_ephemeral)
 
 
 def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:

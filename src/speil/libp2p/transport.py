@@ -73,6 +73,9 @@ class ConnectionGate(Protocol):
     def intercept_identified(self, peer_id: PeerId, protocols: frozenset[str], agent_version: str) -> str | None:
         """When identify has told what it speaks."""
 
+    def handshake_failed(self, remote: Multiaddr, reason: str) -> None:
+        """When a peer could not prove that it holds the pre-shared key; it is out already."""
+
 
 class OpenGate:
     """Lets everybody through: a mesh without borders."""
@@ -92,6 +95,9 @@ class OpenGate:
     def intercept_identified(self, peer_id: PeerId, protocols: frozenset[str], agent_version: str) -> str | None:
         """Yes."""
         return None
+
+    def handshake_failed(self, remote: Multiaddr, reason: str) -> None:
+        """Nothing to note."""
 
 
 class TcpConnection(asyncio.Protocol):

@@ -1,15 +1,16 @@
 """One request, from its first line to the end of its answer.
 
 1. Is it `GET` or `HEAD` of something we serve? Anything else is an empty 404, as in Spegel.
-2. Basic auth, where it is on. A wrong one gets a 401 without a challenge: containerd would answer a challenge with the
+2. The region's border is behind us: the server's door let the request in (`border.http`).
+3. Basic auth, where it is on. A wrong one gets a 401 without a challenge: containerd would answer a challenge with the
    user's registry credentials.
-3. What is asked for: a manifest or blob, by digest or tag (`oci.endpoint`). Filtered images and registries that are
+4. What is asked for: a manifest or blob, by digest or tag (`oci.endpoint`). Filtered images and registries that are
    not mirrored are 404.
-4. This node has it: sent from the store.
-5. A peer asks (`X-Spegel-Mirrored`): what we don't have is 404 at once, so that peers never ask on our behalf.
-6. Otherwise the peers are asked. A manifest is read whole and its digest checked before a byte is passed on; a blob is
+5. This node has it: sent from the store.
+6. A peer asks (`X-Spegel-Mirrored`): what we don't have is 404 at once, so that peers never ask on our behalf.
+7. Otherwise the peers are asked. A manifest is read whole and its digest checked before a byte is passed on; a blob is
    passed on as it comes, containerd checks it.
-7. Nobody has it: 404, empty for containerd, which then keeps its connection and goes upstream at once.
+8. Nobody has it: 404, empty for containerd, which then keeps its connection and goes upstream at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from speil.border.http import HttpDoor, is_peer
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.body import BodyResponse, ClientGoneError
 from speil.mirror.peer_client import RangeRefusedError
@@ -35,7 +37,6 @@ from speil.oci.manifest import MANIFEST_BYTES_MAX, parse
 from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
 from speil.store.walk import read, read_manifest
 
-MIRRORED_HEADER = "X-Spegel-Mirrored"
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream and peers elsewhere
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
@@ -60,11 +61,12 @@ class Handlers:
         store: ContentStore,
         relay: Relay,
         auth: BasicAuth,
+        door: HttpDoor,
         settings: MirrorSettings,
         metrics: Metrics,
         recent: RecentRequests,
     ) -> None:
-        self._store, self._relay, self._auth = store, relay, auth
+        self._store, self._relay, self._auth, self._door = store, relay, auth, door
         self._settings, self._metrics, self._recent = settings, metrics, recent
         self._open = 0
         self._uploads = 0
@@ -77,7 +79,7 @@ class Handlers:
         if not self._auth.allows(request.headers.get("Authorization", "")):
             body = envelope(ErrorCode.UNAUTHORIZED, "invalid credentials")
             return web.Response(status=401, body=body, content_type="application/json")
-        from_peer = request.headers.get(MIRRORED_HEADER, "").lower() == "true"
+        from_peer = is_peer(request.headers)
         try:
             asked = endpoint.parse(request.path, request.query.get("ns") or self._settings.default_registry or None)
         except EndpointError as error:
@@ -147,7 +149,7 @@ class Handlers:
             return None
         data, manifest = loaded
         outcome.source, outcome.result = "store", "served"
-        headers = _headers(asked, digest, manifest.media_type)
+        headers = self._headers(asked, digest, manifest.media_type)
         return await self._send_bytes(request, asked, headers, data, from_peer, "store")
 
     async def _is_manifest(self, content: OpenContent) -> bool:
@@ -159,7 +161,7 @@ class Handlers:
     async def _blob_from_store(
         self, request: web.BaseRequest, asked: Content, content: OpenContent, from_peer: bool, outcome: Outcome
     ) -> web.StreamResponse:
-        headers = _headers(asked, content.digest, media_type.OCTET_STREAM) | {"Accept-Ranges": "bytes"}
+        headers = self._headers(asked, content.digest, media_type.OCTET_STREAM) | {"Accept-Ranges": "bytes"}
         try:
             wanted = byte_range.parse(request.headers.get("Range"), content.size)
         except byte_range.UnsatisfiableError as error:
@@ -237,7 +239,7 @@ class Handlers:
         manifest = parse(data)
         assert manifest is not None
         digest = asked.digest or Digest.of(data)
-        headers = _headers(asked, digest, manifest.media_type)
+        headers = self._headers(asked, digest, manifest.media_type)
         log.debug("manifest from a peer", key=asked.key, peer=head.peer.peer_id)
         return await self._send_bytes(request, asked, headers, data, False, "peer")
 
@@ -247,7 +249,7 @@ class Handlers:
         head = await session.head()
         kind = head.headers.get("content-type", "") if asked.is_manifest else media_type.OCTET_STREAM
         digest = asked.digest or Digest.parse(head.headers.get("docker-content-digest", ""))
-        headers = _headers(asked, digest, kind)
+        headers = self._headers(asked, digest, kind)
         if not asked.is_manifest:
             headers["Accept-Ranges"] = "bytes"
         if head.status == 206:
@@ -277,6 +279,12 @@ class Handlers:
             return response
         self._count(asked, source, from_peer, len(data))
         return web.Response(body=data, headers=headers)
+
+    def _headers(self, asked: Content, digest: Digest, kind: str) -> dict[str, str]:
+        headers = {"Content-Type": kind, "Docker-Content-Digest": str(digest), **self._door.response_headers}
+        if asked.registry:
+            headers["OCI-Namespace"] = asked.registry
+        return headers
 
     def _not_found(
         self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome
@@ -322,10 +330,3 @@ def _unsatisfiable(content_range: str) -> web.Response:
 
 def _full_name(asked: Content) -> str:
     return f"{asked.image}@{asked.reference}" if asked.digest else f"{asked.image}:{asked.reference}"
-
-
-def _headers(asked: Content, digest: Digest, kind: str) -> dict[str, str]:
-    headers = {"Content-Type": kind, "Docker-Content-Digest": str(digest)}
-    if asked.registry:
-        headers["OCI-Namespace"] = asked.registry
-    return headers

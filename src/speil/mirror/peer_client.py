@@ -12,6 +12,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from speil.border.http import HttpDoor
+from speil.multiformats.peer_id import PeerId
 from speil.oci import media_type
 
 CONNECT_SECONDS_MAX = 1.0  # inside a region a connection takes a millisecond; a dead host must not cost more
@@ -95,23 +97,32 @@ class PeerResponse:
 class PeerClient:
     """Requests to peers, with a bounded pool of idle connections."""
 
-    def __init__(self, user_agent: str) -> None:
-        self._user_agent = user_agent
+    def __init__(self, user_agent: str, door: HttpDoor) -> None:
+        self._user_agent, self._door = user_agent, door
         self._idle: defaultdict[Endpoint, list[_Connection]] = defaultdict(list)
 
     async def request(
-        self, method: str, endpoint: Endpoint, target: str, *, authorization: str, range_header: str = ""
+        self,
+        method: str,
+        endpoint: Endpoint,
+        peer_id: PeerId,
+        target: str,
+        *,
+        authorization: str,
+        range_header: str = "",
     ) -> PeerResponse:
-        """Send a request; the answer's head. Raises PeerError for everything but 200 and 206.
+        """Send a request to `peer_id` at `endpoint`; the answer's head. Raises PeerError for all but 200 and 206.
 
         There is no time limit here but that of connecting: whoever waits decides when to ask elsewhere.
         """
+        if not self._door.may_ask(endpoint.host):
+            raise PeerError("refused", f"{endpoint.host} is outside the region's networks")
         lines = [
             f"{method} {target} HTTP/1.1",
             f"Host: [{endpoint.host}]" if ":" in endpoint.host else f"Host: {endpoint.host}",
             f"User-Agent: {self._user_agent}",
             f"Accept: {ACCEPT}",
-            "X-Spegel-Mirrored: true",
+            *(f"{name}: {value}" for name, value in self._door.request_headers(method, target, peer_id).items()),
             f"Authorization: {authorization or 'Basic Og=='}",  # Spegel always sends one, empty without credentials
         ]
         if range_header:
@@ -170,9 +181,12 @@ class PeerClient:
             length = _content_length(headers)
             left = 0 if method == "HEAD" else length
             if status not in (200, 206):
+                refusal = _refusal(status, headers)
                 # an error's body is short; a connection is not worth reading it
-                self.release(endpoint, connection, reusable=left == 0)
-                raise _refusal(status, headers)
+                self.release(endpoint, connection, reusable=left == 0 and refusal.outcome != "bad_answer")
+                raise refusal
+            if self._door.refuses_answer(endpoint.host, headers):
+                raise PeerError("bad_answer", "it is of another region")
             if headers.get("content-encoding", "identity") != "identity":
                 raise PeerError("bad_answer", "an encoded body")
             return PeerResponse(status, headers, left, connection, self, endpoint)

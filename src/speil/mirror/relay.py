@@ -272,6 +272,7 @@ class RelaySession:
                 response = await self._relay.client.request(
                     self._method,
                     endpoint,
+                    peer.peer_id,
                     self._content.target,
                     authorization=self._relay.config.authorization(),
                     range_header=wanted,

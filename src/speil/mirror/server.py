@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from speil.border.http import HttpDoor
 from speil.mirror.handlers import Handlers
 from speil.observe.metrics import Metrics
 from speil.setting import ListenAddress
@@ -62,8 +63,8 @@ class _Server(web.Server):
 class RegistryServer:
     """Routes, probes and metrics of the registry port."""
 
-    def __init__(self, handlers: Handlers, ready: Callable[[], bool], metrics: Metrics) -> None:
-        self._handlers, self._ready, self._metrics = handlers, ready, metrics
+    def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
+        self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
@@ -100,6 +101,9 @@ class RegistryServer:
 
     async def _route(self, request: web.BaseRequest, handler: str) -> web.StreamResponse:
         if handler == "/v2/*":
+            # the door is here and not in the handlers: nothing below /v2 can be reached around it
+            if self._door.refuses(request.method, request.raw_path, request.headers, request.remote or ""):
+                return web.Response(status=404)
             return await self._handlers.handle(request)
         if request.method not in ("GET", "HEAD") or handler == "other":
             return web.Response(status=404)

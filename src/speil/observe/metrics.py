@@ -6,16 +6,21 @@ Names and labels are Spegel's (v0.7.4) where Spegel has the series, so that its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     Info,
+    Metric,
     PlatformCollector,
     ProcessCollector,
 )
 from prometheus_client.exposition import generate_latest
+
+from speil.region.policy import Layer
 
 __all__ = ["CONTENT_TYPE", "Gauge", "Metrics"]
 
@@ -23,11 +28,25 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _RESPONSE_SIZE_BUCKETS = tuple(1024.0 * 5**exponent for exponent in range(10))
 
 
+class _LabelledRegistry(CollectorRegistry):
+    """A registry that puts the same labels on every series it gives out."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        super().__init__(auto_describe=True)
+        self._labels = labels
+
+    def collect(self) -> Iterator[Metric]:
+        for family in super().collect():
+            family.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in family.samples]
+            yield family
+
+
 class Metrics:
     """The series of one node."""
 
-    def __init__(self, version: str = "") -> None:
-        registry = self.registry = CollectorRegistry(auto_describe=True)
+    def __init__(self, version: str = "", *, region: str = "", zone: str = "") -> None:
+        """`region` and `zone` stand on every series."""
+        registry = self.registry = _LabelledRegistry({"region": region, "zone": zone})
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         http = ("handler", "method", "code")
@@ -138,6 +157,14 @@ class Metrics:
             "speil_election_events", "What happened in the election (acquired, renewed, lost, new_leader, …).",
             ("event",), registry=registry,
         )  # fmt: skip
+
+        self.cross_region_rejected = Counter(
+            "speil_cross_region_rejected",
+            "Attempts of other regions, or of nobody's nodes, that were kept out, by the layer that did.",
+            ("layer",), registry=registry,
+        )  # fmt: skip
+        for layer in Layer:
+            self.cross_region_rejected.labels(layer.value)  # a zero is news too: the layer is there
 
         # --- the content store ------------------------------------------------------------------------------
         self.store_available = Gauge("speil_store_available", "Whether the content store answers.", registry=registry)

@@ -1,20 +1,28 @@
-"""The settings of region and election."""
+"""The settings of a region: which one this is, and what keeps others out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
-from speil.election.config import DEFAULT_CONFIG, ElectionConfig, ElectionConfigError
 from speil.region.identity import RegionIdentity, identify
 from speil.region.label import RegionError
-from speil.setting import SettingError, duration, setting, text
+from speil.region.policy import Network
+from speil.setting import Kind, SettingError, each, setting, text
+
+
+def _network(value: str) -> Network:
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise SettingError(f"{value!r} is not a network: say something like 10.1.0.0/16 ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
 class RegionSettings:
-    """Where this node belongs, and how its region elects the node that newcomers ask."""
+    """Where this node belongs, and who may talk to it."""
 
-    region: str = setting(text, "", help="The node's region. Empty: what the two names below end in, else none.")
+    region: str = setting(text, "", help="The node's region. Empty: what the two Lease names end in, else the label's.")
     zone: str = setting(text, "", help="The node's zone: peers in it are preferred. Empty: from --topology-zone.")
     topology_region: str = setting(
         text, "", help="The node's label topology.kubernetes.io/region; decides where nothing else tells the region."
@@ -26,24 +34,13 @@ class RegionSettings:
     leader_election_namespace: str = setting(
         text, "", help="The Lease's namespace. Empty: spegel, with -<region> where there is one."
     )
-    lease_file: str = setting(text, "", help="For bootstrap kind file: the file that is the Lease.")
-    kubeconfig_path: str = setting(
-        text, "", help="How to reach the Kubernetes API. Empty: as a pod does, with its ServiceAccount."
+    region_secret_file: str = setting(
+        Kind("file", str), "", help="The region's secret: the first line signs, every line verifies. Empty: open."
     )
-    kubeconfig_context: str = setting(text, "", help="Which context of the kubeconfig. Empty: its current one.")
-    lease_duration: float = setting(
-        duration,
-        float(DEFAULT_CONFIG.lease_duration_seconds),
-        help="How long a leader that stopped renewing is still the leader; whole seconds.",
+    region_networks: tuple[Network, ...] = setting(
+        each("networks", _network), (), help="Networks of the region's nodes; peers elsewhere are kept out. Empty: any."
     )
-    renew_deadline: float = setting(
-        duration, DEFAULT_CONFIG.renew_deadline_seconds, help="How long a leader tries to renew before it gives up."
-    )
-    retry_period: float = setting(
-        duration,
-        DEFAULT_CONFIG.retry_period_seconds,
-        help="How often a leader renews; others ask as often in a small region, less often in a large one.",
-    )
+    node_name: str = setting(text, "", help="Names this node in its token. Empty: the host's name.")
 
     def identity(self) -> RegionIdentity:
         """Region, zone and Lease. Raises SettingError."""
@@ -57,13 +54,4 @@ class RegionSettings:
                 zone_label=self.topology_zone,
             )
         except RegionError as error:
-            raise SettingError(str(error)) from error
-
-    def election(self) -> ElectionConfig:
-        """The timings. Raises SettingError."""
-        if self.lease_duration != int(self.lease_duration):
-            raise SettingError("--lease-duration: a Lease counts whole seconds")
-        try:
-            return ElectionConfig(int(self.lease_duration), self.renew_deadline, self.retry_period)
-        except ElectionConfigError as error:
             raise SettingError(str(error)) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from speil.border.record import BorderRecord
 from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError
 from speil.libp2p.error import Libp2pError, PeerMisbehavedError
 from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
@@ -17,20 +18,22 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
+from speil.region.policy import Layer
 from speil.routing.network import NetworkError, RequestHandler
 
 REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
 IDLE_STREAMS_PER_PEER_MAX = 4  # a lookup asks a peer once; several lookups may ask the same one
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
+_KAD = "/kad/1.0.0"
 
 
 class Libp2pNetwork:
     """PeerNetwork on a `Host`."""
 
-    def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics) -> None:
-        self._host, self._metrics = host, metrics
-        self.protocol = f"{protocol_prefix}/kad/1.0.0"
+    def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord) -> None:
+        self._host, self._metrics, self._record = host, metrics, record
+        self.protocol = protocol_prefix + _KAD
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo], None]
@@ -126,6 +129,9 @@ class Libp2pNetwork:
         match event:
             case Identified(peer, protocols) if self.protocol in protocols:
                 self._on_joined(peer)
+            case Identified(peer, protocols):
+                if other := next((name for name in sorted(protocols) if name.endswith(_KAD)), None):
+                    self._record.rejected(Layer.DHT_PROTOCOL, str(peer.peer_id), f"it routes in {other}")
             case Disconnected(peer_id, polite):
                 self._idle.pop(peer_id, None)
                 self._on_left(peer_id, polite)

@@ -19,7 +19,7 @@ def _path(value: str) -> Path | None:
 
 
 def _protocol_prefix(value: str) -> str:
-    if not re.fullmatch(r"(/[a-z0-9][a-z0-9.-]*)+", value):
+    if value and not re.fullmatch(r"(/[a-z0-9][a-z0-9.-]*)+", value):
         raise SettingError(f"{value!r} is not a protocol prefix: say something like /spegel")
     return value
 
@@ -43,7 +43,9 @@ class RouterSettings:
     router_addr: ListenAddress = setting(
         listen_address, ListenAddress("", 5001), help="Where libp2p listens; all nodes use the same port."
     )
-    bootstrap_kind: str = setting(one_of("dns", "http", "static"), "static", help="Where the first peers come from.")
+    bootstrap_kind: str = setting(
+        one_of("kubernetes", "file", "dns", "http", "static"), "static", help="Where the first peers come from."
+    )
     dns_bootstrap_domain: str = setting(
         text, "", help="For dns: the name of a headless Service whose records are the nodes."
     )
@@ -58,11 +60,23 @@ class RouterSettings:
         directory, None, help="Keeps the node's key and the peers it knew across restarts. Empty: nothing is kept."
     )
     dht_protocol_prefix: str = setting(
-        protocol_prefix, "/spegel", help="Names the mesh: only peers with the same prefix route for each other."
+        protocol_prefix,
+        "",
+        help="Names the mesh: only peers with the same prefix route for each other. "
+        "Empty: /speil/<region>, or /spegel where there is none.",
     )
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether a Lease tells the first peers (`lease_bootstrapper`), and not one of the kinds here."""
+        return self.bootstrap_kind in ("kubernetes", "file")
+
+    def protocol_prefix(self, region: str) -> str:
+        """The mesh's name."""
+        return self.dht_protocol_prefix or (f"/speil/{region}" if region else "/spegel")
+
     def bootstrapper(self) -> Bootstrapper:
-        """The configured kind. Raises SettingError where what it needs is missing."""
+        """The configured kind, if it has no Lease. Raises SettingError where what it needs is missing."""
         if self.bootstrap_kind == "dns":
             if not self.dns_bootstrap_domain:
                 raise SettingError("--bootstrap-kind dns needs --dns-bootstrap-domain")

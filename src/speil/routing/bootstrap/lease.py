@@ -14,6 +14,7 @@ from random import Random
 
 from speil.election.config import ElectionConfig
 from speil.election.record import PEERS_MAX
+from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
 from speil.kube.access import AccessSource
 from speil.kube.api import KubeApi
@@ -28,7 +29,7 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.region.settings import RegionSettings
+from speil.region.identity import RegionIdentity
 from speil.routing.bootstrap.base import BootstrapError
 from speil.setting import SettingError
 from speil.version import __version__
@@ -95,9 +96,10 @@ class LeaseBootstrapper:
         )
 
 
-def lease_bootstrapper(kind: str, settings: RegionSettings, metrics: Metrics, rng: Random) -> LeaseBootstrapper:
+def lease_bootstrapper(
+    kind: str, settings: ElectionSettings, identity: RegionIdentity, metrics: Metrics, rng: Random
+) -> LeaseBootstrapper:
     """The bootstrapper of `kind` (`kubernetes` or `file`) as the operator configured it. Raises SettingError."""
-    identity = settings.identity()
     lock: LeaseLock
     if kind == "file":
         if not settings.lease_file:
@@ -108,4 +110,4 @@ def lease_bootstrapper(kind: str, settings: RegionSettings, metrics: Metrics, rn
         if settings.kubeconfig_path:
             access = KubeconfigAccess([Path(settings.kubeconfig_path)], settings.kubeconfig_context)
         lock = KubernetesLease(KubeApi(access, f"speil/{__version__}"), identity.lease.name, identity.lease.namespace)
-    return LeaseBootstrapper(kind, lock, settings.election(), identity.region, metrics, rng)
+    return LeaseBootstrapper(kind, lock, settings.timings(), identity.region, metrics, rng)

@@ -1,0 +1,59 @@
+"""The region's secret in a file, read anew when it changes: a rotation needs no restart.
+
+A file that turns bad while the node runs (a half-written one, a Secret that was emptied) leaves the last good secret
+in force, with a line in the log: the region goes on, and nothing opens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speil.observe.logs import get_log
+from speil.region.secret import RegionSecret, SecretError, parse
+
+_BYTES_MAX = 64 * 1024
+
+log = get_log("border")
+
+
+class SecretFile:
+    """The secret of `region` in `path`. Raises SecretError where there is no good one at the start."""
+
+    def __init__(self, path: Path, region: str) -> None:
+        self._path, self._region = path, region
+        self._stamp: tuple[int, ...] = ()
+        self._failure = ""
+        self._secret = self._read()
+
+    @property
+    def secret(self) -> RegionSecret:
+        """The keys in force now."""
+        try:
+            if self._look() != self._stamp:
+                self._secret = self._read()
+                log.info("the region's secret was read anew", file=self._path, lines=len(self._secret.peer_keys))
+            self._failure = ""
+        except (SecretError, OSError) as error:
+            if str(error) != self._failure:
+                self._failure = str(error)
+                log.error("the region's secret can't be read: the last one stays in force", error=error)
+        return self._secret
+
+    def _look(self) -> tuple[int, ...]:
+        stat = self._path.stat()
+        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+    def _read(self) -> RegionSecret:
+        try:
+            stamp = self._look()
+            with self._path.open("rb") as file:
+                text = file.read(_BYTES_MAX).decode()
+            secret = parse(text, self._region)
+        except OSError as error:
+            raise SecretError(f"{self._path} can't be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SecretError(f"{self._path} is not text") from error
+        except SecretError as error:
+            raise SecretError(f"{self._path}: {error}") from error
+        self._stamp = stamp
+        return secret

@@ -1,0 +1,52 @@
+"""The region's secret, and the keys that come of it.
+
+Several lines may be valid at once: the first signs, every line verifies, so that a new secret can be rolled out before
+it is used and an old one rolled in. No key is the secret itself, and each key is bound to its purpose and to the
+region: two regions that were given the same secret by mistake still keep each other out.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+
+SECRETS_MAX = 8  # a rotation needs two; every line costs a try per handshake
+CHARS_MIN, CHARS_MAX = 16, 1024
+_NOISE, _PEER, _NODE = b"speil noise psk 1", b"speil peer token 1", b"speil node token 1"
+
+
+class SecretError(ValueError):
+    """The secret can't be used; the message says why, and never what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSecret:
+    """Keys by purpose, the signing one first."""
+
+    noise_keys: tuple[bytes, ...] = field(repr=False)
+    peer_keys: tuple[bytes, ...] = field(repr=False)
+    node_keys: tuple[bytes, ...] = field(repr=False)
+
+
+def parse(text: str, region: str) -> RegionSecret:
+    """The keys of `region` from the lines of a secret file. Raises SecretError."""
+    lines = [line.strip() for line in text.splitlines()]
+    secrets = [line for line in lines if line]
+    if not secrets:
+        raise SecretError("it is empty; write a line such as `openssl rand -hex 32` prints")
+    if len(secrets) > SECRETS_MAX:
+        raise SecretError(f"it has {len(secrets)} lines; keep at most {SECRETS_MAX}, the one that signs first")
+    for number, line in enumerate(lines, 1):
+        if line and not CHARS_MIN <= len(line) <= CHARS_MAX:
+            raise SecretError(
+                f"line {number} has {len(line)} characters; use {CHARS_MIN} to {CHARS_MAX}, "
+                "such as `openssl rand -hex 32` prints"
+            )
+    if len(set(secrets)) < len(secrets):
+        raise SecretError("the same line stands in it twice")
+
+    def keys(purpose: bytes) -> tuple[bytes, ...]:
+        info = purpose + b"\0" + region.encode()
+        return tuple(hmac.digest(secret.encode(), info, "sha256") for secret in secrets)
+
+    return RegionSecret(keys(_NOISE), keys(_PEER), keys(_NODE))
