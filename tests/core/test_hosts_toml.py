@@ -39,7 +39,7 @@ def test_all_registries_have_no_server_and_a_directory_of_their_own() -> None:
 
 
 def test_credentials_are_sent_with_each_request() -> None:
-    document = parse(render("https://ghcr.io", Mirrors(TARGETS[:1], authorization="Basic dTpw")))
+    document = parse(render("https://ghcr.io", Mirrors(TARGETS[:1], headers=(("Authorization", "Basic dTpw"),))))
     assert document["host"][TARGETS[0]]["header"] == {"Authorization": "Basic dTpw"}
 
 
@@ -91,7 +91,7 @@ def test_whatever_was_there_survives(hosts: dict[str, dict[str, object]]) -> Non
 
 def test_what_is_written_is_judged_well() -> None:
     for url in ("", "https://docker.io"):
-        judgement = judge(render(url, Mirrors(TARGETS, authorization="Basic x")))
+        judgement = judge(render(url, Mirrors(TARGETS, headers=(("Authorization", "Basic x"),))))
         assert (judgement.hosts, judgement.problems) == (TARGETS, ())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +12,8 @@ from speil.kad.message import Message, MessageType
 from speil.libp2p import identify
 from speil.libp2p._pb import identify_pb2
 from speil.libp2p.host import PING_PROTOCOL
+from speil.libp2p.identity import Identity
+from speil.libp2p.noise import Handshake
 from speil.libp2p.stream import Stream
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
@@ -107,3 +111,40 @@ async def test_it_answers_our_dhts_requests(py_peer: PeerProgram) -> None:
 async def _has(router: object, holder: object) -> bool:
     found = await providers(router, DIGEST)  # type: ignore[arg-type]
     return str(holder.local.peer_id) in found  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("role", ["initiator", "responder"])
+async def test_a_handshake_with_a_pre_shared_key_is_noise_xxpsk3(role: str) -> None:
+    """The other side is an independent implementation; on ours an older key is in force too."""
+    folder, psk = ROOT / "tests" / "interop" / "py", b"k" * 32
+    ours = Handshake(Identity.generate(), (), (psk,) if role == "responder" else (b"o" * 32, psk))
+    theirs = Handshake(identity := Identity.generate(), (), (psk,))
+    arguments = [psk.hex(), theirs._static.private_bytes_raw().hex(), theirs._payload.hex()]
+    process = await asyncio.create_subprocess_exec(
+        folder / ".venv" / "bin" / "python", folder / "noise_psk.py", role, *arguments, stdin=PIPE, stdout=PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    out, incoming = process.stdin, process.stdout
+
+    def send(message: bytes) -> None:
+        out.write(message.hex().encode() + b"\n")
+
+    async def receive() -> bytes:
+        return bytes.fromhex((await incoming.readline()).decode())
+
+    async with asyncio.timeout(20):
+        if role == "responder":
+            send(ours.write_message_1())
+            remote = ours.read_message_2(await receive())
+            send(ours.write_message_3())
+        else:
+            ours.read_message_1(await receive())
+            send(ours.write_message_2())
+            remote = ours.read_message_3(await receive())
+        assert remote.peer_id == identity.peer_id
+        sending, receiving = ours.split(initiator=role == "responder")
+        send(sending.encrypt(b"both directions"))
+        assert receiving.decrypt(await receive()) == b"both directions"
+        out.close()
+        assert await process.wait() == 0

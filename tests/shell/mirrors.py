@@ -97,9 +97,11 @@ async def mirror(
     relay = Relay(router, client, metrics, config)
     handlers = Handlers(store, relay, auth, door, settings, metrics, recent)
     server = RegistryServer(handlers, door, lambda: ready, metrics)
-    async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
-        task = group.create_task(router.run())
-        yield Mirror(store, router, metrics, host, port, recent)
-        task.cancel()
-    client.close()
-    store.close()
+    try:
+        async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
+            task = group.create_task(router.run())
+            yield Mirror(store, router, metrics, host, port, recent)
+            task.cancel()
+    finally:
+        client.close()
+        store.close()

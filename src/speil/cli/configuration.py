@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from speil.border.http import NODE_TOKEN_HEADER
+from speil.border.secret_file import SecretFile
 from speil.cli.app import CommandError
+from speil.config import ConfigError
 from speil.host_config.tree import HostConfigError, configure
 from speil.hosts_toml.document import HostsTomlError, Mirrors, check_target
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.settings import MirrorSettings, parse_registry_url
 from speil.observe.logs import get_log
+from speil.region.secret import SecretError
+from speil.region.settings import RegionSettings
+from speil.region.token import is_node_name, sign_node
 from speil.setting import Kind, SettingError, boolean, declared, each, setting
 
 log = get_log("configuration")
@@ -31,6 +38,7 @@ def _registry(value: str) -> str:
 class Settings:
     """Flags."""
 
+    region: RegionSettings
     mirror_targets: tuple[str, ...] = setting(
         each("URLs", _target), (), required=True, help="Where containerd reaches speil, in order of preference."
     )
@@ -51,11 +59,28 @@ class Settings:
     )
 
 
+def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """What containerd has to send along: the credentials, and the token that says it is a node of the region."""
+    headers = []
+    if authorization := BasicAuth(settings.basic_auth_dir).header:
+        headers.append(("Authorization", authorization))
+    if path := settings.region.region_secret_file:
+        region = settings.region.identity().region
+        try:
+            keys = SecretFile(Path(path), region).secret.node_keys
+        except SecretError as error:
+            raise ConfigError(f"--region-secret-file: {error}") from error
+        node = settings.region.node_name or socket.gethostname()
+        if not is_node_name(node):
+            raise ConfigError(f"--node-name: {node!r} is not a name for a node: use letters, digits, '.' and '-'")
+        headers.append((NODE_TOKEN_HEADER, sign_node(keys[0], node)))
+    return tuple(headers)
+
+
 def run(settings: Settings) -> int:
     """Write the files."""
     registries = () if "" in settings.mirrored_registries else settings.mirrored_registries
-    authorization = BasicAuth(settings.basic_auth_dir).header
-    mirrors = Mirrors(settings.mirror_targets, settings.resolve_tags, authorization)
+    mirrors = Mirrors(settings.mirror_targets, settings.resolve_tags, _headers(settings))
     directory = settings.containerd_registry_config_path
     try:
         written = configure(directory, registries, mirrors, prepend_existing=settings.prepend_existing)

@@ -23,11 +23,11 @@ class HostsTomlError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """What goes in front of every mirrored registry; `authorization` is sent along where it is set."""
+    """What goes in front of every mirrored registry; `headers` are sent along (names as bare TOML keys)."""
 
     targets: tuple[str, ...]
     resolve_tags: bool = True
-    authorization: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def directory_of(registry_url: str) -> str:
@@ -78,8 +78,8 @@ def parse(text: str) -> dict[str, Any]:
 def _target_block(target: str, mirrors: Mirrors) -> str:
     capabilities = "['pull', 'resolve']" if mirrors.resolve_tags else "['pull']"
     lines = [f"[host.'{target}']", f"capabilities = {capabilities}", f"dial_timeout = '{DIAL_TIMEOUT}'"]
-    if mirrors.authorization:
-        lines += ["", f"[host.'{target}'.header]", f"Authorization = '{mirrors.authorization}'"]
+    if mirrors.headers:
+        lines += ["", f"[host.'{target}'.header]", *(f"{name} = '{value}'" for name, value in mirrors.headers)]
     return "\n".join(lines)
 
 

@@ -20,7 +20,8 @@ TOKEN_SECONDS_MAX = 60  # a token's age, and how far the clocks of two nodes may
 NONCES_MAX = 1 << 16  # remembered: five hundred requests a second for two minutes, about 8 MiB
 NONCE_CHARS = 16
 _PEER_TOKEN = re.compile(rf"(\d{{1,12}})\.([0-9a-f]{{{NONCE_CHARS}}})\.([0-9a-f]{{64}})", re.ASCII)
-_NODE_TOKEN = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]{0,252})\.([0-9a-f]{64})", re.ASCII)
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", re.ASCII)
+_NODE_TOKEN = re.compile(rf"({_NODE_NAME.pattern})\.([0-9a-f]{{64}})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Request:
 def sign_request(key: bytes, request: Request, *, issued: int, nonce: str) -> str:
     """The token for a request."""
     return f"{issued}.{nonce}.{_request_mac(key, request, str(issued), nonce)}"
+
+
+def is_node_name(name: str) -> bool:
+    """Whether a token can name a node so: letters, digits, '.' and '-', as host names have."""
+    return _NODE_NAME.fullmatch(name) is not None
 
 
 def sign_node(key: bytes, node: str) -> str:
@@ -56,6 +62,9 @@ class RequestTokens:
     def __init__(self) -> None:
         self._seen: set[str] = set()
         self._order: deque[tuple[int, str]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._seen)
 
     def check(self, keys: Iterable[bytes], request: Request, token: str, now: float) -> str | None:
         """Why a token does not count; None where it does, which is once. `now` is the wall clock."""

@@ -1,0 +1,394 @@
+"""Isolation, layer by layer: each one alone keeps other regions out, and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import pytest
+
+from speil.border.gate import RegionGate
+from speil.border.http import NODE_TOKEN_HEADER, REGION_HEADER, TOKEN_HEADER
+from speil.border.record import TOLD_MAX, BorderRecord
+from speil.border.secret_file import SecretFile
+from speil.kad.message import Message, MessageType
+from speil.libp2p.error import Libp2pError
+from speil.libp2p.host import Host
+from speil.libp2p.identity import Identity
+from speil.libp2p.transport import ConnectionGate, OpenGate
+from speil.multiformats.content_key import content_key
+from speil.multiformats.multiaddr import Multiaddr
+from speil.observe.metrics import Metrics
+from speil.region.policy import Layer, Policy, protocols_of
+from speil.region.secret import SecretError, parse
+from speil.region.token import Request, sign_node, sign_request
+from speil.routing.bootstrap.driver import Bootstrap
+from speil.routing.bootstrap.static import StaticBootstrapper
+from speil.routing.dht import DhtRouter
+from speil.routing.libp2p_network import Libp2pNetwork
+from speil.routing.memory import MemoryMesh
+from speil.routing.peerstore import Peerstore
+from speil.setting import ListenAddress
+from speil.testing.eventually import eventually
+from speil.testing.samples import sample
+from tests.shell.mesh import address, providers
+from tests.shell.mirrors import Mirror, mirror
+from tests.shell.test_mirror_answers import DATA, IMAGE, LAYER, NAME
+from tests.shell.test_mirror_faults import head, scripted_peer
+
+OLD, NEW = "an old secret of the region", "a new secret of the region"
+KEY = "sha256:" + "ab" * 32
+PATH = f"/v2/lab/app/blobs/{LAYER}"
+OTHER = next(digest for digest in IMAGE.blobs if IMAGE.kind(digest) == "blobs" and digest != LAYER)
+
+
+class Node:
+    """A DHT node at its region's border."""
+
+    def __init__(self, host: Host, router: DhtRouter, metrics: Metrics) -> None:
+        self.host, self.router, self.metrics = host, router, metrics
+
+    def rejected(self, layer: Layer) -> float:
+        return sample(self.metrics, "speil_cross_region_rejected_total", layer=layer.value)
+
+    @property
+    def address(self) -> Multiaddr:
+        return address(self.router.local)
+
+
+@asynccontextmanager
+async def node(
+    *seeds: Multiaddr,
+    region: str = "",
+    says: str | None = None,
+    prefix: str = "/test",
+    networks: tuple[str, ...] = (),
+    gate: ConnectionGate | None = None,
+    psks: tuple[bytes, ...] = (),
+) -> AsyncIterator[Node]:
+    """A node of `region` that `says` another where that is given; one prefix for all, so that it keeps nobody out."""
+    metrics = Metrics()
+    policy = Policy(region, not region, tuple(map(ip_network, networks)))
+    record = BorderRecord(region, metrics)
+    host = Host(
+        Identity.generate(),
+        ListenAddress("127.0.0.1", 0),
+        agent_version="speil/test",
+        metrics=metrics,
+        gate=gate or RegionGate(policy, record),
+        told=protocols_of(region if says is None else says, ""),
+        psks=lambda: psks,
+    )
+    async with host:
+        bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
+        router = DhtRouter(Libp2pNetwork(host, prefix, metrics, record), bootstrap, metrics, Random(2))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(router.run())
+            yield Node(host, router, metrics)
+            task.cancel()
+
+
+def noise_keys(*lines: str, region: str = "r") -> tuple[bytes, ...]:
+    return parse("\n".join(lines), region).noise_keys
+
+
+async def stay_apart(one: Node, other: Node) -> None:
+    """Both have decided, and neither has the other in its table or records."""
+    await eventually(lambda: other.router.ready)
+    await other.router.provide([KEY])
+    assert not one.router.peers()
+    assert not other.router.peers()
+    assert await providers(one.router, KEY, 0.3) == set()
+
+
+# --- libp2p ---------------------------------------------------------------------------------------------------
+
+
+async def test_one_region_meets_and_another_is_kept_out_by_what_it_says() -> None:
+    async with (
+        node(region="a") as one,
+        node(one.address, region="a") as fellow,
+        node(one.address, region="b") as stranger,
+        node(one.address) as spegel,
+    ):
+        await eventually(lambda: one.router.peers() and fellow.router.peers(), what="the region has met")
+        await eventually(lambda: one.rejected(Layer.IDENTIFY) >= 2, what="two were kept out")
+        assert [peer.peer_id for peer in one.router.peers()] == [fellow.router.local.peer_id]
+        await eventually(lambda: stranger.router.ready and spegel.router.ready)
+        assert not stranger.router.peers()
+        assert not spegel.router.peers()
+        assert stranger.rejected(Layer.IDENTIFY) >= 1, "both sides see it"
+
+
+async def test_a_peer_that_changes_its_region_later_has_to_go() -> None:
+    async with node(region="a") as one, node(one.address, region="a") as fellow:
+        await eventually(lambda: one.router.peers())
+        fellow.host._told = protocols_of("b", "")  # what no speil does: a push that tells another region
+        await fellow.host.push_identify()
+        await eventually(lambda: one.rejected(Layer.IDENTIFY), what="it was kept out")
+        await eventually(lambda: not one.host.connections, what="its connection is gone")
+
+
+async def test_the_dht_protocol_alone_keeps_meshes_apart() -> None:
+    async with (
+        node(gate=OpenGate(), prefix="/speil/a") as one,
+        node(one.address, gate=OpenGate(), prefix="/speil/b") as other,
+    ):
+        await eventually(lambda: one.rejected(Layer.DHT_PROTOCOL) and other.rejected(Layer.DHT_PROTOCOL))
+        assert one.host.connections, "nothing else kept it out"
+        await stay_apart(one, other)
+
+
+async def test_networks_alone_keep_strangers_from_being_dialled_and_from_coming_in() -> None:
+    async with node(networks=("10.9.0.0/16",)) as one, node() as other:
+        with pytest.raises(Libp2pError, match="network"):
+            await one.host.connect(other.address)
+        assert one.rejected(Layer.NETWORK) == 1
+        with pytest.raises(Libp2pError):
+            await other.host.connect(one.address)
+        await eventually(lambda: one.rejected(Layer.NETWORK) == 2)
+        assert not one.host.connections
+    async with node(networks=("127.0.0.0/8",)) as one, node(one.address) as other:
+        await eventually(lambda: one.router.peers() and other.router.peers())
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [noise_keys(NEW), noise_keys(OLD, region="s"), ()],
+    ids=["another secret", "the same secret in another region", "no secret"],
+)
+async def test_the_secret_alone_keeps_out_who_does_not_hold_it(theirs: tuple[bytes, ...]) -> None:
+    """Whoever dials: the holder of the secret sees why."""
+    async with node(psks=noise_keys(OLD)) as one, node(one.address, psks=theirs) as other:
+        await eventually(lambda: one.rejected(Layer.SECRET), what="it was kept out")
+        await stay_apart(one, other)
+        before = one.rejected(Layer.SECRET) + other.rejected(Layer.SECRET)
+        with pytest.raises(Libp2pError):
+            await one.host.connect(other.address)
+        await eventually(lambda: one.rejected(Layer.SECRET) + other.rejected(Layer.SECRET) > before)
+        assert not one.host.connections
+
+
+async def test_a_secret_is_rotated_without_a_moment_apart() -> None:
+    """Every step of old → old+new → new+old → new, each node at its own time: neighbours always meet."""
+    steps = [(OLD,), (OLD, NEW), (NEW, OLD), (NEW,)]
+    for earlier, later in [*itertools.pairwise(steps), *((step, step) for step in steps)]:
+        for dialler, listener in ((earlier, later), (later, earlier)):
+            async with (
+                node(psks=noise_keys(*listener)) as one,
+                node(psks=noise_keys(*dialler)) as other,
+            ):
+                await other.host.connect(one.address)
+                assert not one.rejected(Layer.SECRET)
+
+
+async def test_a_region_with_a_secret_meets_and_finds() -> None:
+    keys = noise_keys(OLD)
+    async with node(region="r", psks=keys) as one, node(one.address, region="r", psks=keys) as other:
+        await eventually(lambda: one.router.peers() and other.router.peers())
+        await other.router.provide([KEY])
+        holder = str(other.router.local.peer_id)
+
+        async def found() -> bool:
+            return await providers(one.router, KEY, 0.5) == {holder}
+
+        await eventually(found)
+
+
+async def test_a_stranger_who_does_not_wait_to_be_let_in_gets_no_record_and_no_answer() -> None:
+    """A hostile peer says it is of the region only after it has sent records for everything."""
+    async with node(region="a") as victim:
+        hostile = Host(
+            Identity.generate(),
+            ListenAddress("127.0.0.1", 0),
+            agent_version="x",
+            metrics=Metrics(),
+            told=protocols_of("b", ""),
+        )
+        answers: list[bytes | None] = []
+        async with hostile, asyncio.TaskGroup() as group:
+            asking = asyncio.Event()
+
+            async def slow_identify(stream: object) -> None:
+                asking.set()
+                await asyncio.sleep(0.3)  # the time in which a careless victim would answer
+                await answer(stream)  # type: ignore[arg-type]
+
+            answer = hostile._answer_identify
+            hostile.set_handler("/ipfs/id/1.0.0", slow_identify)
+            provide = Message(MessageType.ADD_PROVIDER, content_key(KEY), (), (hostile.local,))
+            connecting = group.create_task(hostile.connect(victim.address))
+            await asking.wait()
+            connection = await connecting
+            stream = await connection.open_stream("/test/kad/1.0.0")
+            await stream.write_message(provide.encode())
+            await stream.write_message(Message(MessageType.FIND_NODE, content_key(KEY)).encode())
+            try:
+                answers.append(await stream.read_message(1 << 16))
+            except Libp2pError:
+                answers.append(None)
+        assert answers == [None]
+        await eventually(lambda: victim.rejected(Layer.IDENTIFY))
+        assert not victim.router.peers()
+        assert await providers(victim.router, KEY, 0.3) == set()
+        assert sample(victim.metrics, "speil_provider_records") == 0
+        assert sample(victim.metrics, "speil_dht_messages_total", direction="in") == 0
+
+
+async def serves(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+    """As a Spegel does, whoever asks."""
+    writer.write(head() + DATA)
+
+
+# --- HTTP -----------------------------------------------------------------------------------------------------
+
+
+async def fetch(one: Mirror, path: str = PATH, **headers: str) -> tuple[int, int]:
+    """Status and body bytes of a client's request."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(
+            f"{one.url}{path}?ns=reg.test", headers={k.replace("_", "-"): v for k, v in headers.items()}
+        ) as got,
+    ):
+        assert "WWW-Authenticate" not in got.headers
+        return got.status, len(await got.read())
+
+
+def kept_out(one: Mirror, layer: Layer) -> float:
+    return one.sample("speil_cross_region_rejected_total", layer=layer.value)
+
+
+async def test_a_peer_of_another_region_gets_an_empty_404_and_we_take_nothing_from_it() -> None:
+    a, b = Policy("a", unsaid=False), Policy("b", unsaid=False)
+    mesh = MemoryMesh()  # one mesh on purpose: every other layer has failed
+    async with mirror(mesh, policy=a) as holder, mirror(mesh, policy=b) as stranger, mirror(mesh, policy=a) as fellow:
+        await holder.hold(IMAGE, NAME)
+        assert (await fetch(stranger))[0] == 404
+        assert kept_out(holder, Layer.HTTP) >= 1
+        assert await fetch(fellow) == (200, len(DATA))
+        # the other side of it: a Spegel holds it, and answers anybody
+    mesh = MemoryMesh()
+    async with scripted_peer(mesh, serves), mirror(mesh, policy=a) as asker:
+        assert (await fetch(asker))[0] == 404
+        assert kept_out(asker, Layer.HTTP) >= 1
+        assert asker.sample("speil_served_bytes_total") == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X_Spegel_Mirrored": "true"}, {"X_Spegel_Mirrored": "TRUE", "X_Speil_Region": "b"}, {"X_Speil_Region": "b"}],
+)
+async def test_requests_with_and_without_our_headers_get_nothing_across_the_border(headers: dict[str, str]) -> None:
+    async with mirror(MemoryMesh(), policy=Policy("a", unsaid=False)) as holder:
+        await holder.hold(IMAGE, NAME)
+        assert await fetch(holder, **headers) == (404, 0)
+        assert kept_out(holder, Layer.HTTP) == 1
+
+
+async def test_networks_keep_requests_out_and_peers_outside_are_not_asked() -> None:
+    mesh = MemoryMesh()
+    far = Policy("a", False, (ip_network("10.9.0.0/16"),))
+    async with mirror(mesh, policy=Policy("a", False)) as holder, mirror(mesh, policy=far) as asker:
+        await holder.hold(IMAGE, NAME)
+        assert (await fetch(asker))[0] == 404
+        assert kept_out(asker, Layer.NETWORK) >= 1
+        assert await fetch(asker, X_Spegel_Mirrored="true", X_Speil_Region="a") == (404, 0)
+        assert kept_out(asker, Layer.NETWORK) >= 2
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> SecretFile:
+    file = tmp_path / "secret"
+    file.write_text(OLD)
+    return SecretFile(file, "a")
+
+
+async def test_with_a_secret_peers_and_containerd_get_through_and_others_do_not(secret: SecretFile) -> None:
+    policy, mesh = Policy("a", unsaid=False), MemoryMesh()
+    async with mirror(mesh, policy=policy, secret=secret) as holder, mirror(mesh, policy=policy, secret=secret) as one:
+        await holder.hold(IMAGE, NAME)
+        good = sign_node(secret.secret.node_keys[0], "node-7")
+        assert await fetch(one, X_Speil_Node_Token=good) == (200, len(DATA))
+        assert one.sample("speil_served_bytes_total", source="peer") == len(DATA)
+        forged = sign_node(b"a guess", "node-7")
+        for shown in ({}, {"X_Speil_Node_Token": forged}, {"X_Speil_Node_Token": ""}):
+            assert await fetch(holder, **shown) == (404, 0), "a neighbour pod"
+            assert await fetch(holder, "/v2/", **shown) == (404, 0)
+        assert kept_out(holder, Layer.NODE_TOKEN) == 6
+        peer = {"X_Spegel_Mirrored": "true", "X_Speil_Region": "a"}
+        request = Request("GET", f"{PATH}?ns=reg.test", str(holder.router.local.peer_id))
+        for token in ("", "1.2.3", sign_request(b"a guess", request, issued=0, nonce="ab" * 8), good):
+            assert await fetch(holder, **peer, X_Speil_Token=token) == (404, 0)
+        assert await fetch(holder, **peer, X_Speil_Node_Token=good) == (404, 0), "a node token makes no peer"
+        assert kept_out(holder, Layer.TOKEN) == 5
+
+
+async def test_a_token_that_was_overheard_is_worth_nothing(secret: SecretFile) -> None:
+    policy, mesh = Policy("a", unsaid=False), MemoryMesh()
+    async with mirror(mesh, policy=policy, secret=secret) as holder, mirror(mesh, policy=policy, secret=secret) as one:
+        await holder.hold(IMAGE, NAME)
+        request = Request("GET", f"{PATH}?ns=reg.test", str(holder.router.local.peer_id))
+        token = sign_request(secret.secret.peer_keys[0], request, issued=int(time.time()), nonce="0" * 16)
+        peer = {"X_Spegel_Mirrored": "true", "X_Speil_Region": "a", "X_Speil_Token": token}
+        assert await fetch(holder, **peer) == (200, len(DATA))
+        assert await fetch(holder, **peer) == (404, 0), "twice"
+        assert await fetch(holder, f"/v2/lab/app/blobs/{OTHER}", **peer) == (404, 0), "other content"
+        assert await fetch(one, **peer) == (404, 0), "another node"
+
+
+async def test_answers_name_their_region_and_a_mesh_without_regions_says_nothing() -> None:
+    for policy, told in ((Policy("a", False), "a"), (Policy(), None)):
+        async with mirror(MemoryMesh(), policy=policy) as one:
+            await one.hold(IMAGE, NAME)
+            async with aiohttp.ClientSession() as session, session.get(f"{one.url}{PATH}?ns=reg.test") as got:
+                assert got.status == 200
+                assert got.headers.get(REGION_HEADER) == told
+                assert TOKEN_HEADER not in got.headers
+                assert NODE_TOKEN_HEADER not in got.headers
+
+
+# --- the secret's file, the record ------------------------------------------------------------------------------
+
+
+def test_a_secret_file_is_read_anew_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    with pytest.raises(SecretError, match="can't be read"):
+        SecretFile(path, "r")
+    path.write_text("short")
+    with pytest.raises(SecretError, match="line 1 has 5 characters"):
+        SecretFile(path, "r")
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(SecretError, match="not text"):
+        SecretFile(path, "r")
+    path.write_text(OLD)
+    file = SecretFile(path, "r")
+    old = file.secret
+    path.write_text(f"{NEW}\n{OLD}\n")
+    assert file.secret.peer_keys[1:] == old.peer_keys
+    rotated = file.secret
+    path.write_text("")
+    assert file.secret == rotated
+    path.unlink()
+    assert file.secret == rotated
+    # as the kubelet does it: a symlink is switched to a new directory
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "secret").write_text(NEW)
+    path.symlink_to(tmp_path / "new" / "secret")
+    assert file.secret.peer_keys == rotated.peer_keys[:1]
+    os.utime(path)
+
+
+def test_what_the_record_remembers_is_bounded() -> None:
+    record = BorderRecord("r", Metrics())
+    for number in range(TOLD_MAX * 2):
+        record.rejected(Layer.HTTP, f"10.0.{number >> 8}.{number & 255}", "it asked")
+    assert len(record._told) == TOLD_MAX
