@@ -121,7 +121,9 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         )
         handlers = Handlers(store, relay, auth, door, settings.mirror, metrics, recent)
         debug = DebugServer(
-            metrics, lambda: _state(region, router, store, recent), web_enabled=settings.mirror.debug_web_enabled
+            metrics,
+            lambda: _state(region, bootstrapper, router, store, recent),
+            web_enabled=settings.mirror.debug_web_enabled,
         )
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
         registry = RegistryServer(handlers, door, lambda: router.ready, metrics)
@@ -288,11 +290,15 @@ def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:
     return [Endpoint(host, port) for host in peer.hosts[:HOSTS_PER_PEER_MAX]]
 
 
-def _state(region: RegionIdentity, router: DhtRouter, store: ContentStore, recent: RecentRequests) -> dict[str, Any]:
+def _state(
+    region: RegionIdentity, bootstrapper: Bootstrapper, router: DhtRouter, store: ContentStore, recent: RecentRequests
+) -> dict[str, Any]:
+    lease = bootstrapper.lock if isinstance(bootstrapper, LeaseBootstrapper) else None
     return {
         "version": __version__,
         "region": region.region,
         "zone": region.zone,
+        "lease": str(lease or ""),
         "ready": router.ready,
         "peer_id": str(router.local.peer_id),
         "addresses": ", ".join(map(str, router.local.addresses)),

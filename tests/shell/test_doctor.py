@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from speil.doctor.checks import Finding, Level, findings
+from speil.doctor.checks import findings
 from speil.doctor.facts import Facts, RegistryDirectory, gather, local_url
+from speil.finding import Finding, Level
 from speil.hosts_toml.document import Mirrors, render
 from speil.hosts_toml.judge import judge
 from speil.setting import ListenAddress

@@ -41,6 +41,9 @@ COMMANDS = (
     Command("configuration", "configuration", "put this node's mirror into containerd's hosts.toml files"),
     Command("cleanup", "cleanup", "restore containerd's hosts.toml files as they were, then wait to be ended"),
     Command("cleanup-wait", "cleanup_wait", "wait until all nodes have cleaned up"),
+    Command("region plan", "region_plan", "from the names of regions to values for the chart, checked"),
+    Command("region status", "region_status", "all regions: Lease, holder, nodes, hit ratio, bytes, who was kept out"),
+    Command("region verify", "region_verify", "prove that the regions are isolated: Leases, election, traffic"),
     Command("doctor", "doctor", "say why pulls on this node do or don't go through speil"),
     Command("demo", "demo", "several nodes on this machine pull an image; the upstream is asked once"),
     Command("version", "version", "print the version"),
@@ -75,7 +78,9 @@ def _split_command(arguments: list[str]) -> tuple[list[str], str | None, list[st
         if item == "--version":
             return before, "version", []
         if not item.startswith("-"):
-            return before, item, arguments[1:]
+            group = any(command.name.startswith(f"{item} ") for command in COMMANDS)
+            count = 2 if group and len(arguments) > 1 and not arguments[1].startswith("-") else 1
+            return before, " ".join(arguments[:count]), arguments[count:]
         flag, equals, _ = item.partition("=")
         if flag not in global_flags:
             raise ConfigError(f"unknown flag {flag} before the command; --help lists the commands")
@@ -89,6 +94,8 @@ def _find(name: str) -> Command:
     for command in COMMANDS:
         if command.name == name:
             return command
+    if group := [command.name for command in COMMANDS if command.name.startswith(f"{name} ")]:
+        raise ConfigError(f"{name} is a group of commands: {', '.join(group)}")
     near = difflib.get_close_matches(name, [command.name for command in COMMANDS], n=1)
     hint = f", did you mean {near[0]}?" if near else "; --help lists the commands"
     raise ConfigError(f"unknown command {name!r}{hint}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from speil.cli.findings import show
 from speil.config import ConfigError
-from speil.doctor.checks import Finding, Level, findings
+from speil.doctor.checks import findings
 from speil.doctor.facts import gather, local_url
 from speil.doctor.self_test import self_test
+from speil.finding import Finding
 from speil.hosts_toml.document import HostsTomlError, check_target
 from speil.mirror.settings import MirrorSettings
 from speil.oci.reference import InvalidReferenceError, Reference
@@ -69,16 +70,7 @@ def run(settings: Settings) -> int:
             Reference.parse(settings.image)
         except InvalidReferenceError as error:
             raise ConfigError(f"--image: {error}") from error
-    found = asyncio.run(_findings(settings))
-    failed = any(finding.level is Level.FAIL for finding in found)
-    if settings.output == "json":
-        print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}, indent=1))
-    else:
-        for finding in found:
-            print(f"{finding.level:<5} {finding.check}: {finding.message}")
-            if finding.remedy:
-                print(f"      → {finding.remedy}")
-    return int(failed)
+    return show(asyncio.run(_findings(settings)), settings.output)
 
 
 async def _findings(settings: Settings) -> list[Finding]:

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
 from speil.doctor.facts import Facts, RegistryDirectory
+from speil.finding import Finding, Level
 from speil.hosts_toml.document import DEFAULT_DIRECTORY
-
-
-class Level(StrEnum):
-    """How good or bad."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check; `remedy` says what to do, empty where all is well."""
-
-    check: str
-    level: Level
-    message: str
-    remedy: str = ""
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -157,7 +138,7 @@ def _mirror(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "mirror",
                 Level.FAIL,
-                f"{url}/v2/ answers {status}: is it speil that listens there?",
+                f"{url}/livez answers {status}: is it speil that listens there?",
                 "find out what uses the port (ss -ltnp), or check basic auth",
             )
         else:

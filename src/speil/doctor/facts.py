@@ -63,7 +63,7 @@ async def gather(
     """Look at everything. Never raises for what it looks at."""
     containerd, error = await _inspect(socket, namespace, str(config_file))
     drop_in_directory = config_file.parent / DROP_IN_DIRECTORY
-    statuses = await asyncio.gather(*(_status(f"{url}/v2/") for url in mirrors))
+    statuses = await asyncio.gather(*(_status(f"{url}/livez") for url in mirrors))
     return Facts(
         socket=socket,
         config_path=config_path,

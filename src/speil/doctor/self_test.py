@@ -6,8 +6,8 @@ here already may send a single HEAD, and with digest pulls of present content no
 
 from __future__ import annotations
 
-from speil.doctor.checks import Finding, Level
 from speil.doctor.facts import state
+from speil.finding import Finding, Level
 from speil.store.base import StoreError
 from speil.store.containerd.client import ContainerdClient
 

@@ -62,6 +62,22 @@ class KubeApi:
         content_type: str = "application/json",
     ) -> KubeAnswer:
         """Ask for `path` (`/apis/…`). Raises KubeError, or one of its kinds."""
+        data, served_at = await self._send(method, path, body, params, content_type)
+        return KubeAnswer(_document(data), served_at)
+
+    async def get_text(self, path: str) -> str:
+        """What is no JSON, such as a pod's metrics through the API server's proxy. Raises KubeError."""
+        data, _ = await self._send("GET", path, None, None, "")
+        return data.decode("utf-8", "replace")
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        params: Mapping[str, str] | None,
+        content_type: str,
+    ) -> tuple[bytes, datetime | None]:
         access = await self._access.current()
         session = await self._session_for(access)
         headers = {"Authorization": access.authorization} if access.authorization else {}
@@ -82,12 +98,11 @@ class KubeApi:
             raise KubeUnreachableError(f"{access.server} did not answer within {REQUEST_SECONDS_MAX:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise KubeUnreachableError(f"{access.server} can't be reached: {error}") from error
-        document = _document(data)
         if response.status < 300:
-            return KubeAnswer(document, _date(response.headers.get("Date", "")))
+            return data, _date(response.headers.get("Date", ""))
         if response.status == 401:
             self._access.refused()
-        raise _error(response.status, document, access.server)
+        raise _error(response.status, _document(data), access.server)
 
     async def close(self) -> None:
         """Drop the connections. A later request makes new ones."""
@@ -103,7 +118,7 @@ class KubeApi:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
-                headers={"Accept": "application/json", "User-Agent": self._user_agent},
+                headers={"Accept": "application/json, */*;q=0.5", "User-Agent": self._user_agent},
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
             self._session_of = of

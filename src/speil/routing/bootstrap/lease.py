@@ -46,7 +46,7 @@ class LeaseBootstrapper:
     def __init__(
         self, kind: str, lock: LeaseLock, config: ElectionConfig, region: str, metrics: Metrics, rng: Random
     ) -> None:
-        self.kind, self._rng, self._region, self._lock = kind, rng, region, lock
+        self.kind, self._rng, self._region, self.lock = kind, rng, region, lock
         self.election = LeaderElection(lock, config, region, metrics, rng)
         self._peers: Callable[[], list[PeerInfo]] = list
 
@@ -60,13 +60,13 @@ class LeaseBootstrapper:
             async with asyncio.timeout(KNOWN_SECONDS_MAX):
                 await self.election.known()
         except TimeoutError:
-            raise BootstrapError(f"the Lease {self._lock} was not seen yet") from None
+            raise BootstrapError(f"the Lease {self.lock} was not seen yet") from None
         lease = self.election.lease
         if lease is None:
-            raise BootstrapError(self.election.failure or f"the Lease {self._lock} does not exist yet")
+            raise BootstrapError(self.election.failure or f"the Lease {self.lock} does not exist yet")
         if self.election.foreign:
             raise BootstrapError(
-                f"the Lease {self._lock} belongs to region {lease.record.region!r}, this node to {self._region!r}"
+                f"the Lease {self.lock} belongs to region {lease.record.region!r}, this node to {self._region!r}"
             )
         found: list[Multiaddr] = []
         for text in dict.fromkeys((lease.record.holder_identity, *lease.record.peers)):
@@ -74,7 +74,7 @@ class LeaseBootstrapper:
                 address = Multiaddr.parse(text)
             except FormatError as error:
                 if text:
-                    log.warning("the Lease names somebody who has no address", lease=self._lock, error=error)
+                    log.warning("the Lease names somebody who has no address", lease=self.lock, error=error)
                 continue
             if address.tcp and address.peer_id != local.peer_id:
                 found.append(address)

@@ -1,0 +1,110 @@
+"""`speil region plan`: from the regions' names to values for the chart, with the naming checked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from speil.cli.app import CommandError
+from speil.config import ConfigError
+from speil.finding import Level
+from speil.kube.error import KubeError
+from speil.region.identity import REGION_LABEL
+from speil.region.label import RegionError
+from speil.region.naming import LEASE_NAME_BASE, LEASE_NAMESPACE_BASE
+from speil.region.plan import PlannedRegion, check, plan
+from speil.setting import boolean, one_of, setting, text
+from speil.survey.look import ClusterSettings, regions
+
+_HEAD = {
+    "values": "# One release for all regions: helm upgrade --install speil charts/speil -f values.yaml\n",
+    "releases": "# One release a region: helm upgrade --install speil-<region> charts/speil -f values-<region>.yaml\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Flags."""
+
+    cluster: ClusterSettings
+    regions: tuple[str, ...] = setting(regions, (), help="The regions' names.")
+    from_nodes: bool = setting(boolean, False, help=f"Take them from the label {REGION_LABEL} of the cluster's nodes.")
+    leader_election_name_base: str = setting(text, LEASE_NAME_BASE, help="What the names of the Leases begin with.")
+    leader_election_namespace_base: str = setting(
+        text, LEASE_NAMESPACE_BASE, help="What the names of their namespaces begin with."
+    )
+    output: str = setting(
+        one_of("values", "releases", "json"),
+        "values",
+        help="Values for one release, for one release a region, or JSON.",
+    )
+
+
+def run(settings: Settings) -> int:
+    """Plan, check, print; the findings go to stderr, so that stdout is a file for helm."""
+    counted = asyncio.run(_count_nodes(settings)) if settings.from_nodes else Counter()
+    names = settings.regions or sorted(name for name in counted if name)
+    try:
+        planned = plan(names, settings.leader_election_name_base, settings.leader_election_namespace_base)
+        found = list(check(planned))
+    except RegionError as error:
+        raise ConfigError(str(error)) from error
+    if settings.from_nodes:
+        planned = [replace(one, nodes=counted[one.region]) for one in planned]
+    for finding in found:
+        if finding.level is not Level.OK:
+            print(f"{finding.level} {finding.message}: {finding.remedy}", file=sys.stderr)
+    if counted[""]:
+        print(f"warn {counted['']} nodes have no label {REGION_LABEL}: no region would run there", file=sys.stderr)
+    print(_text(planned, settings.output), end="")
+    return int(any(finding.level is Level.FAIL for finding in found))
+
+
+async def _count_nodes(settings: Settings) -> Counter[str]:
+    """Nodes by region; "" without one. Raises CommandError."""
+    async with settings.cluster.api() as api:
+        try:
+            answer = await api.request("GET", "/api/v1/nodes")
+        except KubeError as error:
+            raise CommandError(f"the cluster's nodes can't be listed: {error}") from error
+    labels = [node["metadata"].get("labels") or {} for node in answer.document.get("items") or ()]
+    return Counter(str(one.get(REGION_LABEL, "")) for one in labels)
+
+
+def _text(planned: list[PlannedRegion], output: str) -> str:
+    if output == "json":
+        return json.dumps([_document(one) for one in planned], indent=1) + "\n"
+    if output == "releases":
+        return _HEAD[output] + "".join(
+            f"---\n# region {one.region}{_nodes(one)}\n{_yaml(_release(one))}" for one in planned
+        )
+    regions = [{"name": one.region, **_names(one)} for one in planned]
+    told = "".join(f"# region {one.region}{_nodes(one)}\n" for one in planned)
+    return _HEAD[output] + told + _yaml({"bootstrapKind": "kubernetes", "regions": regions})
+
+
+def _names(one: PlannedRegion) -> dict[str, str]:
+    return {"leaderElectionName": one.lease.name, "leaderElectionNamespace": one.lease.namespace}
+
+
+def _release(one: PlannedRegion) -> dict[str, Any]:
+    return {"bootstrapKind": "kubernetes", **_names(one), "nodeSelector": {REGION_LABEL: one.region}}
+
+
+def _document(one: PlannedRegion) -> dict[str, Any]:
+    return {"region": one.region, **_names(one), "nodes": one.nodes}
+
+
+def _nodes(one: PlannedRegion) -> str:
+    return "" if one.nodes is None else f": {one.nodes} nodes"
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(document, sort_keys=False)
+    return text

@@ -1,0 +1,50 @@
+"""`speil region status`: all regions in a table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from speil.cli.app import CommandError
+from speil.setting import boolean, duration, one_of, setting
+from speil.survey.leases import SurveyError
+from speil.survey.look import SurveySettings, look
+from speil.survey.table import document, table
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Flags."""
+
+    survey: SurveySettings
+    output: str = setting(one_of("table", "json"), "table", help="How to print them; JSON tells more.")
+    watch: bool = setting(boolean, False, help="Print again and again, until interrupted.")
+    interval: float = setting(duration, 5.0, help="With --watch: how often.")
+
+
+def run(settings: Settings) -> int:
+    """Look, print."""
+    try:
+        asyncio.run(_run(settings))
+    except SurveyError as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    while True:
+        views = await look(settings.survey)
+        if not views:
+            raise SurveyError("no region was found: is speil installed here, with --bootstrap-kind kubernetes?")
+        if settings.output == "json":
+            print(json.dumps(document(views), indent=None if settings.watch else 1), flush=True)
+        else:
+            print(table(views), flush=True)
+            for view in views:
+                for node in view.nodes:
+                    if node.error:
+                        print(f"{node.name}: {node.error}", flush=True)
+        if not settings.watch:
+            return
+        await asyncio.sleep(max(settings.interval, 0.1))

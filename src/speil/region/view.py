@@ -1,0 +1,125 @@
+"""What regions look like from outside: their Leases and nodes at one moment. Read by `survey`, judged by `verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from speil.election.record import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """A region's Lease: where it is, and what stands in it; or why it can't be read."""
+
+    name: str  # namespace/name, or a file's path
+    lease: Lease | None = None
+    error: str = ""
+    asked_for: str = ""  # the region it was looked up for, if it was
+
+    @property
+    def holder_peer_id(self) -> str:
+        """The peer id at the end of the holder's address; "" where there is none."""
+        _, found, peer_id = (self.lease.record.holder_identity if self.lease else "").rpartition("/p2p/")
+        return peer_id if found else ""
+
+    @property
+    def region(self) -> str:
+        """The region that the Lease says it belongs to; where it says nothing, the one it was looked up for."""
+        said = self.lease.record.region if self.lease else None
+        return self.asked_for if said is None else said
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Counters since a node's start, of one registry or of all. Bytes of bodies."""
+
+    hits: int = 0
+    misses: int = 0
+    own_bytes: int = 0  # served to this node's containerd from its own store
+    peer_bytes: int = 0  # … from peers
+    upstream_bytes: int = 0  # came into the store and not through speil
+    sent_bytes: int = 0  # to peers
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.hits + other.hits,
+            self.misses + other.misses,
+            self.own_bytes + other.own_bytes,
+            self.peer_bytes + other.peer_bytes,
+            self.upstream_bytes + other.upstream_bytes,
+            self.sent_bytes + other.sent_bytes,
+        )
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Of the requests that this node's store could not answer, the part that peers did; None before any."""
+        return self.hits / total if (total := self.hits + self.misses) else None
+
+    @property
+    def byte_ratio(self) -> float | None:
+        """Of the bytes that came into the region's nodes, the part that came from peers; None before any."""
+        return self.peer_bytes / total if (total := self.peer_bytes + self.upstream_bytes) else None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as it tells of itself; with an `error`, only its name is known."""
+
+    name: str
+    region: str = ""
+    zone: str = ""
+    lease: str = ""  # the Lease that it asks
+    peer_id: str = ""
+    ready: bool = False
+    leads: bool = False
+    peers: tuple[str, ...] = ()  # peer ids of its routing table
+    started_at: float = 0.0
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by registry
+    rejected: Mapping[str, int] = field(default_factory=dict)  # by layer, those that are not zero
+    error: str = ""
+
+    @property
+    def total(self) -> Traffic:
+        """Of all registries."""
+        return sum(self.traffic.values(), Traffic())
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    """A region: its Leases (one, where all is well) and its nodes."""
+
+    region: str
+    leases: tuple[LeaseView, ...]
+    nodes: tuple[NodeView, ...]
+
+    @property
+    def total(self) -> Traffic:
+        """Of all nodes."""
+        return sum((node.total for node in self.nodes), Traffic())
+
+    @property
+    def rejected(self) -> int:
+        """Attempts of others that its nodes kept out."""
+        return sum(sum(node.rejected.values()) for node in self.nodes)
+
+
+def group(leases: Iterable[LeaseView], nodes: Iterable[NodeView], wanted: Iterable[str] = ()) -> list[RegionView]:
+    """Leases and nodes by region, in the order of their names; of `wanted` regions where some are given.
+
+    A node that can't be read is in the region "?" with its error.
+    """
+    leases, nodes, chosen = list(leases), list(nodes), list(wanted)
+    names = chosen or sorted({lease.region for lease in leases} | {_region(node) for node in nodes})
+    return [
+        RegionView(
+            name,
+            tuple(lease for lease in leases if lease.region == name),
+            tuple(node for node in nodes if _region(node) == name),
+        )
+        for name in names
+    ]
+
+
+def _region(node: NodeView) -> str:
+    return "?" if node.error else node.region

@@ -1,0 +1,61 @@
+"""The Leases of all regions: found in the cluster by their annotation, or read from lease files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from speil.election.record import REGION_ANNOTATION, decode
+from speil.kube.api import KubeApi
+from speil.kube.error import KubeError, KubeForbiddenError
+from speil.kube.lease.base import LeaseError, LeaseLock
+from speil.kube.lease.file import FileLease
+from speil.kube.lease.kubernetes import KubernetesLease
+from speil.region.naming import lease_of
+from speil.region.view import LeaseView
+
+_LEASES = "/apis/coordination.k8s.io/v1/leases"
+
+
+class SurveyError(Exception):
+    """Nothing can be seen; the message says why and what to give."""
+
+
+async def leases_in_cluster(api: KubeApi, regions: Sequence[str]) -> list[LeaseView]:
+    """Every Lease that says its region; by their names where listing is not allowed. Raises SurveyError."""
+    try:
+        answer = await api.request("GET", _LEASES)
+    except KubeForbiddenError as error:
+        if not regions:
+            raise SurveyError(f"not allowed to list Leases of all namespaces: say --regions ({error})") from error
+        return list(await asyncio.gather(*(_named(api, region) for region in regions)))
+    except KubeError as error:
+        raise SurveyError(str(error)) from error
+    items: list[dict[str, Any]] = [item for item in answer.document.get("items") or () if isinstance(item, dict)]
+    found = []
+    for item in items:
+        metadata = item.get("metadata") or {}
+        if REGION_ANNOTATION in (metadata.get("annotations") or {}):
+            name = f"{metadata.get('namespace')}/{metadata.get('name')}"
+            found.append(LeaseView(name, decode(item, answer.served_at)))
+    return found
+
+
+async def _named(api: KubeApi, region: str) -> LeaseView:
+    name = lease_of(region)
+    return await _read(KubernetesLease(api, name.name, name.namespace), region)
+
+
+async def leases_in_files(paths: Sequence[Path]) -> list[LeaseView]:
+    """The Leases in lease files."""
+    return [await _read(FileLease(path)) for path in paths]
+
+
+async def _read(lock: LeaseLock, region: str = "") -> LeaseView:
+    try:
+        lease = await lock.get()
+    except LeaseError as error:
+        return LeaseView(str(lock), error=str(error), asked_for=region)
+    return LeaseView(str(lock), lease, "" if lease else "there is none", region)

@@ -1,0 +1,91 @@
+"""One look at all regions, with what the operator gave: a cluster, or lease files and metrics URLs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from speil.kube.access import AccessSource
+from speil.kube.api import KubeApi
+from speil.kube.in_cluster import SERVICE_ACCOUNT, InClusterAccess
+from speil.kube.kubeconfig import KubeconfigAccess, default_paths
+from speil.region.label import is_label
+from speil.region.view import LeaseView, NodeView, RegionView, group
+from speil.setting import SettingError, each, integer, setting, text
+from speil.survey.leases import leases_in_cluster, leases_in_files
+from speil.survey.nodes import nodes_at, nodes_in_cluster
+from speil.version import __version__
+
+
+def _region(value: str) -> str:
+    if not is_label(value):
+        raise SettingError(f"{value!r} is not a region's name: say something like eu-west-1")
+    return value
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
+        raise SettingError(f"{value!r} is not a URL: say something like http://10.0.0.7:9090")
+    return value
+
+
+regions = each("regions", _region)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """Which cluster."""
+
+    kubeconfig_path: str = setting(text, "", help="The kubeconfig. Empty: $KUBECONFIG, else ~/.kube/config.")
+    kubeconfig_context: str = setting(text, "", help="Which context of it. Empty: its current one.")
+
+    def access(self) -> AccessSource:
+        """A person's kubeconfig, or the ServiceAccount of the pod that this runs in."""
+        paths = [Path(self.kubeconfig_path)] if self.kubeconfig_path else default_paths()
+        if not self.kubeconfig_path and not any(path.exists() for path in paths) and SERVICE_ACCOUNT.exists():
+            return InClusterAccess()
+        return KubeconfigAccess(paths, self.kubeconfig_context)
+
+    @asynccontextmanager
+    async def api(self) -> AsyncIterator[KubeApi]:
+        """A client of it."""
+        api = KubeApi(self.access(), f"speil/{__version__}")
+        try:
+            yield api
+        finally:
+            await api.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SurveySettings:
+    """Where to look."""
+
+    cluster: ClusterSettings
+    regions: tuple[str, ...] = setting(regions, (), help="Regions to look at. Empty: all that are found.")
+    metrics_port: int = setting(integer, 9090, help="The nodes' metrics port.")
+    metrics_urls: tuple[str, ...] = setting(
+        each("URLs", _url), (), help="Look at these nodes' metrics ports and not at a cluster's pods."
+    )
+    lease_files: tuple[str, ...] = setting(
+        each("files", str), (), help="Look at these Leases and not at a cluster's (bootstrap kind file)."
+    )
+
+
+async def look(settings: SurveySettings) -> list[RegionView]:
+    """All regions as they are now. Raises SurveyError."""
+    leases: list[LeaseView] = []
+    nodes: list[NodeView] = []
+    by_hand = settings.metrics_urls or settings.lease_files
+    if settings.lease_files:
+        leases = await leases_in_files([Path(path) for path in settings.lease_files])
+    if settings.metrics_urls:
+        nodes = await nodes_at(settings.metrics_urls)
+    if not by_hand:
+        async with settings.cluster.api() as api:
+            leases = await leases_in_cluster(api, settings.regions)
+            nodes = await nodes_in_cluster(api, settings.metrics_port)
+    return group(leases, nodes, settings.regions)

@@ -1,0 +1,124 @@
+"""The nodes of all regions, each as it tells of itself: its metrics and its state, from its metrics port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from speil.kube.api import KubeApi
+from speil.kube.error import KubeError
+from speil.region.view import NodeView, Traffic
+from speil.survey.leases import SurveyError
+
+POD_LABEL = "app.kubernetes.io/name=speil"
+ASKED_AT_ONCE_MAX = 16  # through the API server's proxy: ten thousand nodes must not become ten thousand requests
+REQUEST_SECONDS_MAX = 10.0
+Fetch = Callable[[str], Awaitable[str]]  # a path on the metrics port → its text
+
+
+async def nodes_in_cluster(api: KubeApi, port: int) -> list[NodeView]:
+    """The running speil pods of the cluster. Raises SurveyError."""
+    try:
+        answer = await api.request("GET", "/api/v1/pods", params={"labelSelector": POD_LABEL})
+    except KubeError as error:
+        raise SurveyError(str(error)) from error
+    pods = [pod for pod in answer.document.get("items") or () if _runs(pod)]
+
+    def fetch(pod: dict[str, Any]) -> tuple[str, Fetch]:
+        metadata = pod["metadata"]
+        base = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy"
+
+        async def get(path: str) -> str:
+            try:
+                return await api.get_text(base + path)
+            except KubeError as error:
+                raise SurveyError(str(error)) from error
+
+        return pod.get("spec", {}).get("nodeName") or metadata["name"], get
+
+    return await _views([fetch(pod) for pod in pods])
+
+
+def _runs(pod: dict[str, Any]) -> bool:
+    return (pod.get("status") or {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+
+
+async def nodes_at(urls: Sequence[str]) -> list[NodeView]:
+    """The nodes whose metrics ports are at `urls`."""
+    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
+    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+
+        def fetch(url: str) -> tuple[str, Fetch]:
+            async def get(path: str) -> str:
+                try:
+                    async with session.get(url + path) as response:
+                        return await response.text()
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    raise SurveyError(f"{url}{path} does not answer: {error!r}") from error
+
+            return url.removeprefix("http://"), get
+
+        return await _views([fetch(url.rstrip("/")) for url in urls])
+
+
+async def _views(sources: Sequence[tuple[str, Fetch]]) -> list[NodeView]:
+    slots = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
+
+    async def view(name: str, fetch: Fetch) -> NodeView:
+        async with slots:
+            try:
+                return read_node(name, await fetch("/metrics"), await fetch("/debug/state"))
+            except (SurveyError, ValueError, KeyError, TypeError) as error:
+                return NodeView(name, error=str(error) if isinstance(error, SurveyError) else f"not a speil: {error!r}")
+
+    return sorted(await asyncio.gather(*(view(*source) for source in sources)), key=lambda node: node.name)
+
+
+def read_node(name: str, metrics: str, state: str) -> NodeView:
+    """A node from the texts of `/metrics` and `/debug/state`. Raises ValueError and KeyError where they are others'."""
+    told = json.loads(state)
+    traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
+    rejected: dict[str, int] = {}
+    leads, started_at = False, 0.0
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            labels, value = sample.labels, int(sample.value)
+            registry = labels.get("registry", "")
+            match sample.name, labels:
+                case "spegel_mirror_requests_total", {"cache": "hit"}:
+                    traffic[registry] += Traffic(hits=value)
+                case "spegel_mirror_requests_total", {"cache": "miss"}:
+                    traffic[registry] += Traffic(misses=value)
+                case "speil_served_bytes_total", {"client": "node", "source": "store"}:
+                    traffic[registry] += Traffic(own_bytes=value)
+                case "speil_served_bytes_total", {"client": "node", "source": "peer"}:
+                    traffic[registry] += Traffic(peer_bytes=value)
+                case "speil_served_bytes_total", {"client": "peer"}:
+                    traffic[registry] += Traffic(sent_bytes=value)
+                case "speil_arrived_bytes_total", {"source": "upstream"}:
+                    traffic[registry] += Traffic(upstream_bytes=value)
+                case "speil_cross_region_rejected_total", {"layer": layer} if value:
+                    rejected[layer] = value
+                case "speil_election_state", {"state": "leader"}:
+                    leads = bool(value)
+                case "process_start_time_seconds", _:
+                    started_at = sample.value
+    return NodeView(
+        name=name,
+        region=told["region"],
+        zone=told["zone"],
+        lease=told["lease"],
+        peer_id=told["peer_id"],
+        ready=told["ready"],
+        leads=leads,
+        peers=tuple(peer["peer"] for peer in told["peers"]),
+        started_at=started_at,
+        traffic=dict(traffic),
+        rejected=rejected,
+    )

@@ -1,0 +1,131 @@
+"""Regions as a table for people, and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from speil.region.view import LeaseView, RegionView, Traffic
+
+COLUMNS = (
+    "region", "lease", "holder", "renewed", "transitions", "nodes", "hit ratio", "by bytes", "own store", "peers",
+    "upstream", "kept out",
+)  # fmt: skip
+
+
+def table(views: Sequence[RegionView]) -> str:
+    """A line a region."""
+    return align([COLUMNS, *(_row(view) for view in views)])
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be; the first of `rows` is the head."""
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(view: RegionView) -> tuple[str, ...]:
+    lease = view.leases[0] if view.leases else LeaseView("(none)")
+    total = view.total
+    ready = sum(node.ready for node in view.nodes)
+    return (
+        view.region or "(none)",
+        lease.name,
+        lease.error or _holder(lease),
+        _age(lease),
+        str(lease.lease.record.leader_transitions) if lease.lease else "-",
+        str(len(view.nodes)) if ready == len(view.nodes) else f"{ready} of {len(view.nodes)} ready",
+        percent(total.hit_ratio),
+        percent(total.byte_ratio),
+        size(total.own_bytes),
+        size(total.peer_bytes),
+        size(total.upstream_bytes),
+        str(view.rejected),
+    )
+
+
+def _holder(lease: LeaseView) -> str:
+    identity = lease.lease.record.holder_identity if lease.lease else ""
+    address, found, peer_id = identity.rpartition("/p2p/")
+    return f"{address} …{peer_id[-6:]}" if found else identity or "(nobody)"
+
+
+def _age(lease: LeaseView) -> str:
+    age = lease.lease.age_seconds if lease.lease else None
+    return "-" if age is None else f"{max(age, 0):.0f} s ago"
+
+
+def percent(ratio: float | None) -> str:
+    """`87 %`, `-` where there is nothing to tell."""
+    return "-" if ratio is None else f"{ratio * 100:.0f} %"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def document(views: Sequence[RegionView]) -> list[dict[str, Any]]:
+    """The same and more, by region, lease, node and registry."""
+    return [
+        {
+            "region": view.region,
+            "leases": [_lease_document(lease) for lease in view.leases],
+            "nodes": [
+                {
+                    "name": node.name,
+                    "zone": node.zone,
+                    "peer_id": node.peer_id,
+                    "ready": node.ready,
+                    "leads": node.leads,
+                    "peers": len(node.peers),
+                    "rejected": dict(node.rejected),
+                    "error": node.error,
+                    **_traffic_document(node.total),
+                }
+                for node in view.nodes
+            ],
+            "registries": {name: _traffic_document(traffic) for name, traffic in _by_registry(view).items()},
+            "rejected": view.rejected,
+            **_traffic_document(view.total),
+        }
+        for view in views
+    ]
+
+
+def _by_registry(view: RegionView) -> dict[str, Traffic]:
+    found: dict[str, Traffic] = {}
+    for node in view.nodes:
+        for registry, traffic in node.traffic.items():
+            found[registry] = found.get(registry, Traffic()) + traffic
+    return found
+
+
+def _lease_document(view: LeaseView) -> dict[str, Any]:
+    record = view.lease.record if view.lease else None
+    return {
+        "name": view.name,
+        "error": view.error,
+        "holder": record.holder_identity if record else "",
+        "age_seconds": view.lease.age_seconds if view.lease else None,
+        "transitions": record.leader_transitions if record else None,
+        "nodes": record.nodes if record else None,
+    }
+
+
+def _traffic_document(traffic: Traffic) -> dict[str, Any]:
+    return {
+        "hits": traffic.hits,
+        "misses": traffic.misses,
+        "hit_ratio": traffic.hit_ratio,
+        "byte_ratio": traffic.byte_ratio,
+        "own_bytes": traffic.own_bytes,
+        "peer_bytes": traffic.peer_bytes,
+        "upstream_bytes": traffic.upstream_bytes,
+        "sent_bytes": traffic.sent_bytes,
+    }
