@@ -32,6 +32,7 @@ from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
+from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
@@ -119,7 +120,8 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
                 lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
             ),
         )
-        handlers = Handlers(store, relay, auth, door, settings.mirror, metrics, recent)
+        upstream_bytes = UpstreamBytes(store, metrics)
+        handlers = Handlers(store, relay, auth, door, settings.mirror, metrics, recent, upstream_bytes)
         debug = DebugServer(
             metrics,
             lambda: _state(region, bootstrapper, router, store, recent),
@@ -133,7 +135,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         tasks = [
             parts.create_task(store.run()),
             parts.create_task(router.run()),
-            parts.create_task(_announcer(settings, store, router, metrics).run()),
+            parts.create_task(_announcer(settings, store, router, metrics, upstream_bytes).run()),
             parts.create_task(_warn_about_containerd(settings, store)),
         ]
         log.info(
@@ -259,9 +261,11 @@ def _cannot_listen(flag: str, address: ListenAddress, error: OSError) -> StartEr
     return StartError(f"{flag}: can't listen on {address}: {os.strerror(error.errno) if error.errno else error}")
 
 
-def _announcer(settings: NodeSettings, store: ContentStore, router: DhtRouter, metrics: Metrics) -> Announcer:
+def _announcer(
+    settings: NodeSettings, store: ContentStore, router: DhtRouter, metrics: Metrics, upstream_bytes: UpstreamBytes
+) -> Announcer:
     chosen = AnnounceSettings(settings.mirror.resolve_tags, settings.mirror.registry_filters, settings.mirror.mirrors)
-    return Announcer(store, router, chosen, metrics)
+    return Announcer(store, router, chosen, metrics, upstream_bytes.arrived)
 
 
 async def _warn_about_containerd(settings: NodeSettings, store: ContentStore) -> None:
