@@ -63,10 +63,12 @@ class LeaseBootstrapper:
             raise BootstrapError(f"the Lease {self.lock} was not seen yet") from None
         lease = self.election.lease
         if lease is None:
-            raise BootstrapError(self.election.failure or f"the Lease {self.lock} does not exist yet")
+            told = self.election.failure
+            raise BootstrapError(told or f"the Lease {self.lock} does not exist yet", told=bool(told))
         if self.election.foreign:
             raise BootstrapError(
-                f"the Lease {self.lock} belongs to region {lease.record.region!r}, this node to {self._region!r}"
+                f"the Lease {self.lock} belongs to region {lease.record.region!r}, this node to {self._region!r}",
+                told=True,
             )
         found: list[Multiaddr] = []
         for text in dict.fromkeys((lease.record.holder_identity, *lease.record.peers)):
