@@ -38,15 +38,15 @@ speil:{{ include "speil.namespace" .root }}:{{ include "speil.fullname" .root }}
 {{/* What a DaemonSet and its Services select by; must never change for a release. */}}
 {{- define "speil.selectorLabels" -}}
 app.kubernetes.io/name: speil
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: "{{ .root.Release.Name }}"
 {{- if .region.suffix }}
-speil.dev/region: {{ .region.name }}
+speil.dev/region: "{{ .region.name }}"
 {{- end }}
 {{- end }}
 
 {{- define "speil.commonLabels" -}}
 app.kubernetes.io/name: speil
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: "{{ .Release.Name }}"
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -59,7 +59,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "speil.podLabels" -}}
 {{ include "speil.selectorLabels" . }}
 {{- if and .region.name (not .region.suffix) }}
-speil.dev/region: {{ .region.name }}
+speil.dev/region: "{{ .region.name }}"
 {{- end }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
@@ -69,7 +69,7 @@ speil.dev/region: {{ .region.name }}
 {{- define "speil.labels" -}}
 {{ include "speil.commonLabels" .root }}
 {{- with .region.name }}
-speil.dev/region: {{ . }}
+speil.dev/region: "{{ . }}"
 {{- end }}
 {{- end }}
 
@@ -82,8 +82,8 @@ speil.dev/region: {{ . }}
 {{- define "speil.metadata" -}}
 {{- $labels := include "speil.labels" . | fromYaml -}}
 {{- with .app }}{{ $_ := set $labels "app.kubernetes.io/name" . }}{{ end -}}
-name: {{ include "speil.name" . }}{{ .ending }}
-namespace: {{ include "speil.namespace" .root }}
+name: "{{ include "speil.name" . }}{{ .ending }}"
+namespace: "{{ include "speil.namespace" .root }}"
 labels:
   {{- toYaml $labels | nindent 2 }}
   {{- with .component }}

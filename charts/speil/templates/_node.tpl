@@ -119,7 +119,9 @@ alternatives, so each is taken twice, with the label being the region and with t
 
 {{/* On which nodes the pods of a region run: the node's, and the ones that clean up after it. */}}
 {{- define "speil.placement" -}}
-priorityClassName: {{ .root.Values.priorityClassName }}
+{{- with .root.Values.priorityClassName -}}
+priorityClassName: {{ . }}
+{{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}

@@ -10,6 +10,7 @@ top, else what follows from the names. Without `regions` it is one, whose object
 {{- define "speil.regions" -}}
 {{- $items := .Values.regions | default (list (dict "name" .Values.region)) -}}
 {{- $inherited := list "zone" "bootstrapKind" "createNamespace" "regionNetworks" "dnsBootstrapDomain" "httpBootstrapPeer" "staticBootstrapPeers" "tolerations" -}}
+{{- $shared := not (empty .Values.speil.dhtProtocolPrefix) -}}{{/* a mesh with Spegel, which knows no secret */}}
 {{- $regions := list -}}
 {{- range $item := $items -}}
   {{- $region := dict "name" ($item.name | default "") "suffix" "" "told" (not (empty $item.name)) -}}
@@ -60,14 +61,14 @@ top, else what follows from the names. Without `regions` it is one, whose object
   {{- range $key, $value := $.Values.regionSecret }}{{ $_ := set $secret $key $value }}{{ end -}}
   {{- range $key, $value := ($item.regionSecret | default dict) }}{{ $_ := set $secret $key $value }}{{ end -}}
   {{- $generate := $secret.generate -}}
-  {{- if eq (toString $generate) "auto" }}{{ $generate = not (empty $region.name) }}{{ end -}}
+  {{- if eq (toString $generate) "auto" }}{{ $generate = and (not (empty $region.name)) (not $shared) }}{{ end -}}
   {{- $_ := set $secret "generate" (and $generate (empty $secret.value) (empty $secret.existingSecret)) -}}
   {{- $_ := set $secret "on" (or $secret.generate (not (empty $secret.value)) (not (empty $secret.existingSecret))) -}}
   {{- $_ := set $region "secret" $secret -}}
 
   {{- /* its fence */ -}}
   {{- $fence := $.Values.networkPolicy.enabled -}}
-  {{- if eq (toString $fence) "auto" }}{{ $fence = and (not (empty $region.name)) (has $region.bootstrapKind (list "kubernetes" "dns")) }}{{ end -}}
+  {{- if eq (toString $fence) "auto" }}{{ $fence = and (not (empty $region.name)) (not $shared) (has $region.bootstrapKind (list "kubernetes" "dns")) }}{{ end -}}
   {{- $_ := set $region "networkPolicy" $fence -}}
 
   {{- /* whether it asks the API server, for which it needs a token */ -}}
