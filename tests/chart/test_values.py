@@ -18,7 +18,7 @@ BY_NODE = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms
 
 @dataclass(frozen=True)
 class Group:
-    """Values that are tried together, on top of `base`: each with what it must bring in, and what is not there without."""
+    """Values that are tried together, on top of `base`: each with what it alone must bring in."""
 
     name: str
     base: Values
