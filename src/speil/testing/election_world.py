@@ -110,7 +110,8 @@ class World:
 
     def freeze(self, name: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after `seconds`."""
-        self.nodes[name].frozen_until = self.now + seconds
+        node = self.nodes[name]
+        node.frozen_until = max(node.frozen_until, self.now + seconds)  # a second one does not thaw it
 
     # --- running ----------------------------------------------------------------------------------------
 
