@@ -208,7 +208,7 @@ def test_nobody_leads_unrenewed_and_when_faults_end_one_leads(
                 world.store.lease = None
             case "garbage":
                 world.store.put(LeaderElectionRecord("x"), world.now)
-            case _ if sum(node.alive for node in world.nodes.values()) > 1 and world.nodes[name].alive:
+            case _ if sum(node.alive for node in world.nodes.values()) > 1 and world.is_running(name):
                 world.stop(name)
                 world.run(1)  # the release goes through, so that the next fault sees who is left
         for _ in range(int(seconds / 2 / 0.25)):

@@ -113,6 +113,11 @@ class World:
         node = self.nodes[name]
         node.frozen_until = max(node.frozen_until, self.now + seconds)  # a second one does not thaw it
 
+    def is_running(self, name: str) -> bool:
+        """Whether it is alive and not frozen: only then does it stop when it is told to."""
+        node = self.nodes[name]
+        return node.alive and node.frozen_until <= self.now
+
     # --- running ----------------------------------------------------------------------------------------
 
     def run(self, seconds: float) -> None:
