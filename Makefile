@@ -20,7 +20,7 @@ $(UV): scripts/bootstrap.sh
 
 setup: .venv/.synced ## set up uv and the environment, inside the checkout
 
-demo: setup ## several nodes on loopback pull an image; the upstream is asked once
+demo: setup ## two regions on loopback: leaders, pulls, a leader killed in one; no byte crosses
 	@$(BIN)/speil demo
 
 check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (under a minute)
