@@ -48,12 +48,13 @@ class Capture:
             (size,) = struct.unpack_from("<I", data, at + 8)
             if at + _RECORD + size > len(data):
                 break
-            packets.append(_parse(data[at + _RECORD : at + _RECORD + size]))
+            packets.append(parse_packet(data[at + _RECORD : at + _RECORD + size]))
             at += _RECORD + size
         return packets
 
 
-def _parse(packet: bytes) -> Packet:
+def parse_packet(packet: bytes) -> Packet:
+    """An IPv4 packet from its first byte on."""
     header = (packet[0] & 15) * 4
     protocol = packet[9]
     source, target = (str(IPv4Address(packet[start : start + 4])) for start in (12, 16))
