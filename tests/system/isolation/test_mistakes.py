@@ -82,9 +82,7 @@ async def test_a_node_whose_label_or_region_is_wrong(lab: RegionLab) -> None:
 async def test_a_wrong_region_where_regions_have_secrets_and_networks(lab: RegionLab) -> None:
     """A node label that is wrong gets a node the other region's whole release; a wrong --region but a part of it."""
     wrong, neighbours = lab.regions["regionb"][2], lab.regions["regiona"]
-    with_secret = {
-        node: [*lab.documented(node.region), f"--region-secret-file={lab.secrets[node.region]}"] for node in lab.nodes
-    }
+    with_secret = lab.with_secrets()
     networks = "--region-networks=10.81.1.0/24"
     with_secret[neighbours[0]].append(networks)
     mark = lab.lans.capture.mark()
@@ -102,8 +100,8 @@ async def test_a_wrong_region_where_regions_have_secrets_and_networks(lab: Regio
     wrong.speil.stop()
     wrong.start_with([*lab.documented("regiona"), f"--region-secret-file={lab.secrets['regiona']}", networks])
     await eventually(lambda: not wrong.speil.running, timeout_seconds=30, what="it refuses to start")
-    assert f"none of this node's addresses ({wrong.address}) is in the networks of region regiona" in wrong.said_last
-    assert "its region is set wrong, or a network is missing" in wrong.said_last
+    assert f"none of this node's addresses ({wrong.address}) is in the networks of region regiona" in wrong.last_words
+    assert "its region is set wrong, or a network is missing" in wrong.last_words
     pushed = Pushed(lab, "regionb")
     await wrong.pull(f"{pushed.name}:1")
     await lab.configure(with_secret)

@@ -100,14 +100,9 @@ async def test_nodes_without_a_region(lab: RegionLab) -> None:
 
 async def test_a_hostile_node_that_lacks_nothing_but_the_secret(lab: RegionLab) -> None:
     first, second, third = lab.regions["regiona"]
-    with_secret = {
-        node: [*lab.documented(node.region), f"--region-secret-file={lab.secrets[node.region]}"] for node in lab.nodes
-    }
+    with_secret = lab.with_secrets()
     with_secret[first].append("--region-networks=10.81.1.0/24")
     await lab.configure(with_secret)
-    for node in lab.nodes:
-        # as the chart's init container does it, with the region's own names and secret
-        node.configure(lab.registry.url, *with_secret[node][1:3], with_secret[node][4], f"--node-name={node.address}")
     mark = lab.lans.capture.mark()
     await assert_isolated(lab, mark)
     assert not lab.lans.crossings(mark)

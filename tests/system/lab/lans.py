@@ -27,7 +27,8 @@ REGIONS = ("regiona", "regionb")
 HOSTS = {"regiona": (11, 12, 13), "regionb": (11, 12, 13, 66), "outside": (11, 12, 13)}
 DELAY_SECONDS = 0.04  # of every packet from one region to the other
 _TUN, _TABLE = "tun0", "100"
-_ETH_P_ALL = 3
+_ETH_P_ALL, _SO_RCVBUFFORCE = 3, 33
+_TAP_BYTES = 32 << 20  # frames wait here until they are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Lans:
         """A socket that reads every frame on a host's cable, as somebody in its network can who listens there."""
         with inside(self.router):
             tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _TAP_BYTES)
         tap.bind((_cable(host), 0))
         tap.setblocking(False)
         return tap

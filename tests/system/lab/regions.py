@@ -84,6 +84,11 @@ class RegionNode(Node):
             for line in self.lines
         )
 
+    @property
+    def last_words(self) -> str:
+        """What it said last, as plain text: a node that can't start says why in one line."""
+        return self.speil.log_text().strip().rpartition("\n")[2]
+
     def state(self) -> dict[str, Any]:
         """What /debug/state tells."""
         found: dict[str, Any] = json.loads(self.get("http://127.0.0.1:9090/debug/state")[1])
@@ -161,6 +166,17 @@ class RegionLab:
             f"--leader-election-namespace=spegel-{region}",
             f"--kubeconfig-path={self.kubeconfigs[region]}",
         ]
+
+    def with_secrets(self) -> dict[RegionNode, list[str]]:
+        """The documented values and the region's secret; from now on containerd shows its node's token too."""
+        flags = {}
+        for node in self.nodes:
+            secret = f"--region-secret-file={self.secrets[node.region]}"
+            flags[node] = [*self.documented(node.region), secret]
+            lease = lease_of(node.region)
+            names = [f"--leader-election-name={lease.name}", f"--leader-election-namespace={lease.namespace}"]
+            node.configure(self.registry.url, *names, secret, f"--node-name={node.address}")
+        return flags
 
     async def configure(
         self,
