@@ -1,0 +1,130 @@
+"""What every test of isolation has to show, and the questions that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import aiohttp
+
+from speil.oci.image_builder import BuiltImage
+from speil.testing.eventually import eventually
+from speil.testing.images import random_image
+from tests.system.lab.capture import Packet
+from tests.system.lab.lans import REGIONS
+from tests.system.lab.node import REGISTRY
+from tests.system.lab.regions import RegionLab, RegionNode
+from tests.system.test_pulls import wanted
+
+LAYERS = (90_000, 8_000, 500)
+REGISTRY_PORT = 5000
+_seeds = itertools.count(7000)
+
+
+class Pushed:
+    """An image in the upstream that no node has yet."""
+
+    def __init__(self, lab: RegionLab, region: str, layers: Sequence[int] = LAYERS) -> None:
+        seed = next(_seeds)
+        self.image: BuiltImage = random_image(seed, layers)
+        self.name = f"{region}/app{seed}"
+        lab.registry.push(self.image, self.name, "1")
+
+    @property
+    def targets(self) -> list[str]:
+        """What a pull asks for."""
+        digests = [digest for digest in self.image.blobs if str(digest) in wanted(self.image)]
+        paths = ["manifests/1", *(f"{self.image.kind(digest)}/{digest}" for digest in digests)]
+        return [f"/v2/{self.name}/{path}?ns={REGISTRY}" for path in paths]
+
+
+async def found(lab: RegionLab, node: RegionNode, targets: Sequence[str]) -> int:
+    """How many of `targets` a node can come by, without upstream."""
+    headers = lab.node_token(node.region)
+
+    async def one(target: str) -> bool:
+        async with session.head(f"http://{node.address}:{REGISTRY_PORT}{target}", headers=headers) as answer:
+            return answer.status == 200
+
+    async with aiohttp.ClientSession() as session:
+        return sum(await asyncio.gather(*map(one, targets)))
+
+
+async def pull_twice(lab: RegionLab, pushed: Pushed, first: RegionNode, second: RegionNode, *, meshed: bool) -> None:
+    """The first node takes it from upstream; the second from the first, where they know of each other."""
+    await first.pull(f"{pushed.name}:1")
+    targets = pushed.targets
+
+    async def announced() -> bool:
+        return await found(lab, second, targets) == len(targets)
+
+    if meshed:
+        await eventually(announced, timeout_seconds=20, what=f"{second} finds {pushed.name}")
+    await second.pull(f"{pushed.name}:1")
+    assert wanted(pushed.image) <= second.containerd.blobs()
+
+
+async def assert_isolated(lab: RegionLab, mark: int, *, meshed: Collection[str] = REGIONS) -> None:
+    """Pulls go on in both regions, through peers in those that are `meshed`, and nothing of it crosses since `mark`."""
+    images = {region: Pushed(lab, region) for region in REGIONS}
+    lab.registry.forget()
+    before = {region: lab.peer_bytes(region) for region in REGIONS}
+    await asyncio.gather(
+        *(pull_twice(lab, images[one], *lab.regions[one][:2], meshed=one in meshed) for one in REGIONS)
+    )
+    gets = lab.registry.gets()
+    for region, pushed in images.items():
+        times = 1 if region in meshed else 2
+        assert {digest: gets[digest] for digest in wanted(pushed.image)} == dict.fromkeys(wanted(pushed.image), times)
+        taken, sent = (now - then for now, then in zip(lab.peer_bytes(region), before[region], strict=True))
+        assert taken <= sent, f"{region} took more from peers than its own nodes sent"
+        assert (taken > 0) == (region in meshed)
+
+    ids = {region: {node.peer_id for node in lab.regions[region]} for region in REGIONS}
+    for region, other in (REGIONS, REGIONS[::-1]):
+        for node in lab.regions[region]:
+            assert await found(lab, node, images[other].targets) == 0, f"{node} has records of {other}"
+            assert node.peers <= ids[region], f"{node} has somebody foreign in its table"
+            assert node.metric("speil_routing_table_size") == len(node.peers)
+    assert not registry_packets(lab, mark)
+
+
+def registry_packets(lab: RegionLab, mark: int) -> list[Packet]:
+    """What crossed since `mark` from or to a registry port."""
+    return [
+        packet for packet in lab.lans.crossings(mark) if REGISTRY_PORT in (packet.source_port, packet.target_port)
+    ]
+
+
+def assert_only_refusals(packets: Sequence[Packet]) -> None:
+    """All that registry ports sent are heads of empty 404s."""
+    answers = [packet.payload for packet in packets if packet.source_port == REGISTRY_PORT and packet.payload]
+    assert answers, "there were answers"
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert answer.find(b"\r\n\r\n") == len(answer) - 4, "nothing behind the head"
+
+
+async def lease(lab: RegionLab, region: str) -> dict[str, Any]:
+    """A region's Lease, as the administrator sees it."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/spegel-{region}/leases/spegel-leader-election-{region}"
+    return await lab.cluster.admin("GET", path)
+
+
+async def holder_of(lab: RegionLab, region: str) -> str:
+    """The holder's address, without its id."""
+    identity: str = (await lease(lab, region))["spec"].get("holderIdentity", "")
+    return identity.partition("/p2p/")[0]
+
+
+async def leader_of(lab: RegionLab, region: str) -> RegionNode:
+    """The node that holds the Lease."""
+    holder = await holder_of(lab, region)
+    return next(node for node in lab.regions[region] if node.multiaddr == holder)
+
+
+def service_account(region: str) -> str:
+    """Its user name."""
+    return f"system:serviceaccount:spegel-{region}:speil"
