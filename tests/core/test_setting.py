@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from speil import config
 from speil.config import ConfigError, NodeSettings
-from speil.setting import ListenAddress, SettingError, boolean, duration
-from speil.setting.kinds import parse_duration, show_duration
+from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration
+from speil.setting.kinds import parse_byte_size, parse_duration, show_byte_size, show_duration
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,25 @@ def test_durations_are_gos(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match="20ms"):
         duration.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("7", 7), ("7B", 7), ("4MiB", 4 << 20), ("1.5 KiB", 1536), ("10MB", 10**7), ("2GiB", 2 << 30)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert byte_size.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "-1", "4 mib", "4MiBs", "0x10", "1e9"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="such as 512KiB"):
+        byte_size.parse(text)
+
+
+@given(st.integers(0, 1 << 49))
+def test_a_size_survives_being_shown(size: int) -> None:
+    assert parse_byte_size(show_byte_size(size)) == size
 
 
 @given(st.integers(0, 10**7))

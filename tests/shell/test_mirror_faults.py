@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from speil.fetch.settings import FetchSettings
 from speil.mirror import relay as relay_module
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh
@@ -18,6 +19,7 @@ from tests.shell.test_mirror_answers import DATA, IMAGE, INDEX, LAYER, NAME, ask
 
 Script = Callable[[dict[str, str], asyncio.StreamWriter], Awaitable[None]]
 PATH = f"/v2/lab/app/blobs/{LAYER}"
+AS_IT_COMES = FetchSettings(verify_bytes_max=0)  # small content is otherwise verified first
 
 
 @asynccontextmanager
@@ -154,7 +156,7 @@ async def test_a_peer_on_ipv6() -> None:
 @pytest.mark.parametrize("size", [0, 1, 10_000, 10_001, len(DATA) - 1])
 async def test_a_peer_that_dies_in_the_body_is_replaced_at_the_same_offset(size: int) -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh) as asker:
+    async with mirror(mesh) as holder, mirror(mesh, fetch=AS_IT_COMES) as asker:
         await holder.hold(IMAGE, NAME)
         async with scripted_peer(mesh, lambda headers, writer: dies_after(size, headers, writer)):
             status, headers, body = await ask(asker, PATH)
@@ -166,7 +168,7 @@ async def test_a_peer_that_dies_in_the_body_is_replaced_at_the_same_offset(size:
 @pytest.mark.usefixtures("quick_stall")
 async def test_a_peer_that_stalls_is_replaced_at_the_same_offset() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh) as asker:
+    async with mirror(mesh) as holder, mirror(mesh, fetch=AS_IT_COMES) as asker:
         await holder.hold(IMAGE, NAME)
         async with scripted_peer(mesh, stalls):
             assert (await ask(asker, PATH))[2] == DATA
@@ -175,7 +177,11 @@ async def test_a_peer_that_stalls_is_replaced_at_the_same_offset() -> None:
 
 async def test_several_peers_die_one_after_the_other() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh, mirror_resolve_retries=5) as asker, AsyncExitStack() as stack:
+    async with (
+        mirror(mesh) as holder,
+        mirror(mesh, mirror_resolve_retries=5, fetch=AS_IT_COMES) as asker,
+        AsyncExitStack() as stack,
+    ):
         await holder.hold(IMAGE, NAME)
         for size in (50_000, 20_000, 7):
             script = _dying(size)
@@ -189,7 +195,7 @@ def _dying(size: int) -> Script:
 
 async def test_nobody_is_left_a_fin_then_404_on_the_range_retry() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as asker, scripted_peer(mesh, _dying(30_000)):
+    async with mirror(mesh, fetch=AS_IT_COMES) as asker, scripted_peer(mesh, _dying(30_000)):
         reader, writer = await asyncio.open_connection(asker.host, asker.port)
         writer.write(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nUser-Agent: containerd/1\r\n\r\n".encode())
         answer = await reader.read()  # raises ConnectionResetError on RST: it must be a FIN
@@ -205,7 +211,7 @@ async def test_nobody_is_left_a_fin_then_404_on_the_range_retry() -> None:
 
 async def test_a_range_request_is_resumed_within_its_range() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh) as asker:
+    async with mirror(mesh) as holder, mirror(mesh, fetch=AS_IT_COMES) as asker:
         await holder.hold(IMAGE, NAME)
         async with scripted_peer(mesh, _dying(500)):
             status, headers, body = await ask(asker, PATH, Range="bytes=1000-")

@@ -206,9 +206,12 @@ class Handlers:
     ) -> web.StreamResponse | None:
         hit = False
         response: web.StreamResponse | None = None
-        async with self._relay.session(asked, request.method, request.headers.get("Range", "")) as session:
+        # containerd verifies what it gets and keeps it: if it asks again, that tells something
+        verifies = _is_containerd(request)
+        wanted = request.headers.get("Range", "")
+        async with self._relay.session(asked, request.method, wanted, verifies=verifies) as session:
             try:
-                if asked.is_manifest and request.method == "GET":
+                if asked.is_manifest:
                     response = await self._manifest_from_peer(request, asked, session)
                 else:
                     response = await self._blob_from_peer(request, asked, session)
@@ -238,6 +241,7 @@ class Handlers:
         head, data = await session.whole(MANIFEST_BYTES_MAX, is_right)
         manifest = parse(data)
         assert manifest is not None
+        self._relay.sizes.learn(manifest.children)
         digest = asked.digest or Digest.of(data)
         headers = self._headers(asked, digest, manifest.media_type)
         log.debug("manifest from a peer", key=asked.key, peer=head.peer.peer_id)
@@ -247,11 +251,8 @@ class Handlers:
         self, request: web.BaseRequest, asked: Content, session: RelaySession
     ) -> web.StreamResponse:
         head = await session.head()
-        kind = head.headers.get("content-type", "") if asked.is_manifest else media_type.OCTET_STREAM
         digest = asked.digest or Digest.parse(head.headers.get("docker-content-digest", ""))
-        headers = self._headers(asked, digest, kind)
-        if not asked.is_manifest:
-            headers["Accept-Ranges"] = "bytes"
+        headers = self._headers(asked, digest, media_type.OCTET_STREAM) | {"Accept-Ranges": "bytes"}
         if head.status == 206:
             headers["Content-Range"] = f"bytes {head.start}-{head.stop - 1}/{head.size}"
         response = BodyResponse(head.status, headers, head.stop - head.start)
@@ -290,7 +291,7 @@ class Handlers:
     def _not_found(
         self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome
     ) -> web.StreamResponse:
-        if from_peer or request.headers.get("User-Agent", "").startswith("containerd/"):
+        if from_peer or _is_containerd(request):
             return web.Response(status=404)
         code = ErrorCode.MANIFEST_UNKNOWN if asked.is_manifest else ErrorCode.BLOB_UNKNOWN
         body = envelope(code, f"could not find peer for {asked.key}: {outcome.result}", {"attempts": outcome.attempts})
@@ -323,6 +324,10 @@ class Handlers:
             self._registries.add(registry)
             return registry
         return "other"
+
+
+def _is_containerd(request: web.BaseRequest) -> bool:
+    return request.headers.get("User-Agent", "").startswith("containerd/")
 
 
 def _unsatisfiable(content_range: str) -> web.Response:

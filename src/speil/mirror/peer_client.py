@@ -79,6 +79,7 @@ class PeerResponse:
     _connection: _Connection
     _client: PeerClient
     _endpoint: Endpoint
+    peer_seconds: float = 0.0  # spent waiting for the peer's bytes
     _closed: bool = field(default=False)
 
     async def move(self, sink: BodySink, stall_seconds: float) -> int:
@@ -94,6 +95,8 @@ class PeerResponse:
         """The next piece of the body, empty behind its end. Raises PeerError where it stalls or breaks off."""
         if not self.left:
             return b""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
             async with asyncio.timeout(stall_seconds):
                 data = await self._connection.reader.read(min(self.left, CHUNK_BYTES))
@@ -101,6 +104,8 @@ class PeerResponse:
             raise PeerError("timeout", f"no byte in {stall_seconds:g} s") from None
         except OSError as error:
             raise PeerError("broken", f"broke off: {error.strerror or error}") from error
+        finally:
+            self.peer_seconds += loop.time() - started
         if not data:
             raise PeerError("broken", f"broke off with {self.left} bytes missing")
         self.left -= len(data)

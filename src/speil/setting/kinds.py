@@ -40,6 +40,26 @@ def show_duration(seconds: float) -> str:
     return "0" if seconds == 0 else f"{seconds:g}s"
 
 
+_BYTE_UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20,
+               "GiB": 1 << 30}  # fmt: skip
+
+
+def parse_byte_size(value: str) -> int:
+    """Bytes of `4MiB`, `500MB`, `0` or a plain number. Raises SettingError."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([A-Za-z]*)", value, re.ASCII)
+    if match is None or match[2] not in _BYTE_UNITS:
+        raise SettingError(f"{value!r} is not a size: say a number with a unit, such as 512KiB, 4MiB or 10MB")
+    return int(float(match[1]) * _BYTE_UNITS[match[2]])
+
+
+def show_byte_size(size: int) -> str:
+    """A size in the largest unit that keeps it whole: 4194304 → `4MiB`."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _BYTE_UNITS[unit] == 0:
+            return f"{size // _BYTE_UNITS[unit]}{unit}"
+    return str(size)
+
+
 def _integer(value: str) -> int:
     if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
         raise SettingError(f"{value!r} is not a whole number")
@@ -72,6 +92,7 @@ class ListenAddress:
 
 
 boolean = Kind("boolean", _boolean, lambda value: str(value).lower(), is_flag=True)
+byte_size = Kind("size", parse_byte_size, show_byte_size)
 duration = Kind("duration", parse_duration, show_duration)
 integer = Kind("number", _integer)
 listen_address = Kind("address", ListenAddress.parse)
