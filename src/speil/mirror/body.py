@@ -1,4 +1,4 @@
-"""Bodies on their way out: by sendfile from an open file, or piece by piece from a peer.
+"""Bodies on their way out: by sendfile from an open file, or moved piece by piece from a peer into a sink.
 
 A body that can't be finished ends with FIN, never RST: containerd repairs the one and fails the pull on the other. A
 client that hangs up is nobody's failure.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -20,8 +21,25 @@ class ClientGoneError(Exception):
     """The client closed the connection before the end."""
 
 
+class BodySink:
+    """The client's end of one response, while its body is moved; `sent` counts what has reached its socket."""
+
+    def __init__(self, response: BodyResponse, count: Callable[[int], None]) -> None:
+        self._response, self._count = response, count
+        self.sent = 0
+
+    async def write(self, data: bytes) -> None:
+        """Pass bytes on. Raises ClientGoneError."""
+        try:
+            await self._response.write(data)
+        except ConnectionError as error:
+            raise ClientGoneError from error
+        self.sent += len(data)
+        self._count(len(data))
+
+
 class BodyResponse(web.StreamResponse):
-    """A response with a known length whose body is moved by `send_file` or `send_pieces`."""
+    """A response with a known length whose body is moved by `send_file` or into `open_sink`."""
 
     def __init__(self, status: int, headers: dict[str, str], length: int) -> None:
         super().__init__(status=status, headers=headers)
@@ -48,16 +66,12 @@ class BodyResponse(web.StreamResponse):
                 start, left, self.sent = start + count, left - count, self.sent + count
         await self._end()
 
-    async def send_pieces(
-        self, request: web.BaseRequest, pieces: AsyncIterator[bytes], count: Callable[[int], None]
-    ) -> None:
-        """The body is `pieces`; `count` hears of each. Raises ClientGoneError, and what `pieces` raises."""
+    @asynccontextmanager
+    async def open_sink(self, request: web.BaseRequest, count: Callable[[int], None]) -> AsyncIterator[BodySink]:
+        """The body is what is moved into the sink; `count` hears of each piece. Raises ClientGoneError."""
         await self._begin(request)
         try:
-            async for piece in pieces:
-                await self._write(piece)
-                self.sent += len(piece)
-                count(len(piece))
+            yield BodySink(self, count)
         except BaseException:
             self.break_off()
             raise
@@ -81,12 +95,6 @@ class BodyResponse(web.StreamResponse):
     async def _begin(self, request: web.BaseRequest) -> None:
         try:
             await self.prepare(request)
-        except ConnectionError as error:
-            raise ClientGoneError from error
-
-    async def _write(self, piece: bytes) -> None:
-        try:
-            await self.write(piece)
         except ConnectionError as error:
             raise ClientGoneError from error
 

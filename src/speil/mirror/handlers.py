@@ -259,7 +259,8 @@ class Handlers:
             await response.send_nothing(request)
             return response
         session.broken_response = response
-        await response.send_pieces(request, session.body(), lambda size: self._count(asked, "peer", False, size))
+        async with response.open_sink(request, lambda size: self._count(asked, "peer", False, size)) as sink:
+            await session.send(sink)
         return response
 
     # --- answers ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from speil.border.http import HttpDoor
+from speil.mirror.body import BodySink
 from speil.multiformats.peer_id import PeerId
 from speil.oci import media_type
 
@@ -21,6 +22,7 @@ HEAD_BYTES_MAX = 16 * 1024
 IDLE_PER_PEER_MAX = 4  # containerd asks for three layers at a time
 IDLE_TOTAL_MAX = 64
 IDLE_SECONDS_MAX = 30.0  # below the server's keep-alive, so that a kept connection is a living one
+RETRY_AFTER_SECONDS_MAX = 60.0  # a peer that says more is asked again all the same
 CHUNK_BYTES = 256 * 1024
 ACCEPT = ", ".join((*sorted(media_type.MANIFESTS), "*/*"))
 
@@ -31,6 +33,14 @@ class PeerError(Exception):
     def __init__(self, outcome: str, message: str, *, blame: bool = True) -> None:
         super().__init__(message)
         self.outcome, self.blame = outcome, blame
+
+
+class PeerBusyError(PeerError):
+    """The peer has as many uploads as it wants (503): nothing is wrong with it, others are to be asked."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("busy", "it is busy", blame=False)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class RangeRefusedError(PeerError):
@@ -70,6 +80,15 @@ class PeerResponse:
     _client: PeerClient
     _endpoint: Endpoint
     _closed: bool = field(default=False)
+
+    async def move(self, sink: BodySink, stall_seconds: float) -> int:
+        """Move the next piece of the body to the client; its size. What was moved is told before a break is raised.
+
+        Raises PeerError where the peer sends nothing for `stall_seconds` or breaks off, ClientGoneError.
+        """
+        data = await self.read(stall_seconds)
+        await sink.write(data)
+        return len(data)
 
     async def read(self, stall_seconds: float) -> bytes:
         """The next piece of the body, empty behind its end. Raises PeerError where it stalls or breaks off."""
@@ -211,7 +230,8 @@ def _refusal(status: int, headers: dict[str, str]) -> PeerError:
     if status == 404:
         return PeerError("not_found", "it does not have it (any more)", blame=False)
     if status == 503:
-        return PeerError("refused", "it is busy", blame=False)
+        told = headers.get("retry-after", "")
+        return PeerBusyError(min(float(told), RETRY_AFTER_SECONDS_MAX) if re.fullmatch(r"[0-9]{1,9}", told) else 0.0)
     return PeerError("bad_answer", f"status {status}")
 
 

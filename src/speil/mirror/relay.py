@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
 from speil.fetch.peer_health import PeerHealth
 from speil.fetch.transfer import STALL_SECONDS_MAX, Abandon, Ask, GiveUp, Transfer
-from speil.mirror.body import BodyResponse
+from speil.mirror.body import BodyResponse, BodySink
 from speil.mirror.peer_client import Endpoint, PeerClient, PeerError, PeerResponse, RangeRefusedError
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -75,7 +75,7 @@ class Relay:
 
 
 class RelaySession:
-    """`head()` first, then `body()`."""
+    """`head()` first, then `send()`."""
 
     def __init__(self, relay: Relay, content: Content, method: str, range_header: str) -> None:
         self._relay, self._content, self._method, self._range = relay, content, method, range_header
@@ -134,20 +134,22 @@ class RelaySession:
         self._head = Head(self._response.status, self._response.headers, start, stop, size, self._peer)
         return self._head
 
-    async def body(self) -> AsyncIterator[bytes]:
-        """The body's pieces; a peer that breaks off is replaced. Raises NoPeerError when nobody can go on."""
+    async def send(self, sink: BodySink) -> None:
+        """Move the body to the client; a peer that breaks off is replaced.
+
+        Raises NoPeerError when nobody can go on, ClientGoneError.
+        """
         assert self._head is not None
         left = self._head.stop - self._head.start
         while left:
             assert self._response is not None
             try:
-                data = await self._response.read(STALL_SECONDS_MAX)
+                size = await self._response.move(sink, STALL_SECONDS_MAX)
             except PeerError as error:
                 await self._replace(error)
                 continue
-            left -= len(data)
-            self._transfer.received(len(data))
-            yield data
+            left -= size
+            self._transfer.received(size)
         self._transfer.finished()
 
     async def whole(self, size_bytes_max: int, is_right: Callable[[bytes], bool]) -> tuple[Head, bytes]:

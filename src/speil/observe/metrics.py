@@ -100,7 +100,7 @@ class Metrics:
         self.open_uploads = Gauge("speil_open_uploads", "Bodies being sent to peers.", registry=registry)
         self.peer_requests = Counter(
             "speil_peer_requests",
-            "Requests sent to peers, by outcome (ok, not_found, refused, timeout, broken, bad_answer).",
+            "Requests sent to peers, by outcome (ok, not_found, busy, refused, timeout, broken, bad_answer, range).",
             ("outcome",), registry=registry,
         )  # fmt: skip
         self.resumed_transfers = Counter(
