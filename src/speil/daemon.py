@@ -32,6 +32,7 @@ from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
+from speil.mirror.wire import Wire
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
@@ -106,7 +107,9 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
         door = HttpDoor(policy, host.local.peer_id, secret, record)
-        client = PeerClient(f"speil/{__version__}", door)
+        wire = Wire(zero_copy=settings.mirror.zero_copy)
+        stack.callback(wire.close)
+        client = PeerClient(f"speil/{__version__}", door, wire)
         stack.callback(client.close)
         relay = Relay(
             router,
@@ -119,7 +122,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
                 lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
             ),
         )
-        handlers = Handlers(store, relay, auth, door, settings.mirror, metrics, recent)
+        handlers = Handlers(store, relay, auth, door, wire, settings.mirror, metrics, recent)
         debug = DebugServer(
             metrics,
             lambda: _state(region, bootstrapper, router, store, recent),

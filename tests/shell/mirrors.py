@@ -19,6 +19,7 @@ from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.wire import Wire
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
@@ -90,12 +91,13 @@ async def mirror(
     store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
     router = MemoryRouter(mesh, peer_at(host, port))
     door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics))
-    client, auth = PeerClient("speil/test", door), BasicAuth(settings.basic_auth_dir)
+    wire = Wire(zero_copy=settings.zero_copy)
+    client, auth = PeerClient("speil/test", door, wire), BasicAuth(settings.basic_auth_dir)
     config = RelayConfig(
         settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of
     )
     relay = Relay(router, client, metrics, config)
-    handlers = Handlers(store, relay, auth, door, settings, metrics, recent)
+    handlers = Handlers(store, relay, auth, door, wire, settings, metrics, recent)
     server = RegistryServer(handlers, door, lambda: ready, metrics)
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
@@ -104,4 +106,5 @@ async def mirror(
             task.cancel()
     finally:
         client.close()
+        wire.close()
         store.close()

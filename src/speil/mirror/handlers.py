@@ -22,11 +22,13 @@ from aiohttp import web
 
 from speil.border.http import HttpDoor, is_peer
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.body import BodyResponse, ClientGoneError
+from speil.mirror.body import BodyResponse, ClientGoneError, FileBody
 from speil.mirror.peer_client import RangeRefusedError
+from speil.mirror.pump import PIECE_BYTES_MAX
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.wire import Wire
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci import byte_range, endpoint, media_type
@@ -62,12 +64,13 @@ class Handlers:
         relay: Relay,
         auth: BasicAuth,
         door: HttpDoor,
+        wire: Wire,
         settings: MirrorSettings,
         metrics: Metrics,
         recent: RecentRequests,
     ) -> None:
         self._store, self._relay, self._auth, self._door = store, relay, auth, door
-        self._settings, self._metrics, self._recent = settings, metrics, recent
+        self._wire, self._settings, self._metrics, self._recent = wire, settings, metrics, recent
         self._open = 0
         self._uploads = 0
         self._registries: set[str] = set()
@@ -193,11 +196,14 @@ class Handlers:
         self._uploads += from_peer
         self._metrics.open_uploads.set(self._uploads)
         try:
-            await response.send_file(request, content, start)
+            count = lambda size: self._count(asked, "store", from_peer, size)  # noqa
+            async with response.open_sink(request, self._wire, count) as sink:
+                body = FileBody(sink, content, start, response.content_length or 0)
+                while body.left:
+                    await body.move(PIECE_BYTES_MAX)
         finally:
             self._uploads -= from_peer
             self._metrics.open_uploads.set(self._uploads)
-            self._count(asked, "store", from_peer, response.sent)
 
     # --- from peers -------------------------------------------------------------------------------------
 
@@ -259,7 +265,9 @@ class Handlers:
             await response.send_nothing(request)
             return response
         session.broken_response = response
-        async with response.open_sink(request, lambda size: self._count(asked, "peer", False, size)) as sink:
+        async with response.open_sink(
+            request, self._wire, lambda size: self._count(asked, "peer", False, size)
+        ) as sink:
             await session.send(sink)
         return response
 

@@ -68,6 +68,9 @@ class MirrorSettings:
         Path("/etc/secrets/basic-auth"),
         help="Files username and password here switch basic auth on; the same on all nodes.",
     )
+    zero_copy: bool = setting(
+        boolean, True, help="Pass bodies on by splice and sendfile where sockets and kernel allow; false: copy them."
+    )
     uploads_max: int = setting(integer, 64, help="Bodies sent to peers at once; beyond it they are sent elsewhere.")
 
     def mirrors(self, registry: str) -> bool:
