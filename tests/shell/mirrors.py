@@ -32,6 +32,7 @@ from speil.testing.samples import sample
 from tests.shell.nodes import free_ports
 
 OPEN = Policy()
+ZERO_COPY = True  # the fixture each_way changes it
 
 
 @dataclass(slots=True)
@@ -44,6 +45,7 @@ class Mirror:
     host: str
     port: int
     recent: RecentRequests
+    wire: Wire
 
     @property
     def url(self) -> str:
@@ -84,7 +86,7 @@ async def mirror(
 ) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
     settings = replace(
-        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent")),
+        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY),
         **changes,  # type: ignore[arg-type]  # tests name real settings
     )
     (port,) = free_ports(host, 1)
@@ -102,7 +104,7 @@ async def mirror(
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
             task = group.create_task(router.run())
-            yield Mirror(store, router, metrics, host, port, recent)
+            yield Mirror(store, router, metrics, host, port, recent, wire)
             task.cancel()
     finally:
         client.close()

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from speil.mirror.pump import CLIENT_STALL_SECONDS_MAX, ClientGoneError
+from speil.mirror.pump import CLIENT_STALL_SECONDS_MAX, PIECE_BYTES_MAX, ClientGoneError
 from speil.mirror.sendfile import SendFile
 from speil.mirror.wire import Wire
 from speil.store.base import OpenContent
@@ -150,16 +150,14 @@ class BodyResponse(web.StreamResponse):
 
 
 class FileBody:
-    """A file on its way into a sink: `size` bytes from `offset` on."""
+    """A file on its way into a sink: `left` bytes from `offset` on."""
 
-    def __init__(self, sink: BodySink, content: OpenContent, offset: int, size: int) -> None:
-        self._sink, self._content, self._offset = sink, content, offset
-        self.left = size
+    def __init__(self, content: OpenContent, offset: int, size: int) -> None:
+        self._content, self._offset, self.left = content, offset, size
         self._pump: SendFile | None = None
 
-    async def move(self, size_max: int) -> int:
+    async def move(self, sink: BodySink, size_max: int = PIECE_BYTES_MAX) -> int:
         """Send the next piece; its size. Raises ClientGoneError, OSError when the disk fails."""
-        sink = self._sink
         if self._pump is None and await sink.claim():
             self._pump = SendFile(sink.wire, sink, self._content.fd, self._offset, self.left)
         if self._pump is not None:

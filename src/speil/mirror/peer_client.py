@@ -22,6 +22,7 @@ from speil.mirror.connection_pool import (
     PeerConnection,
 )
 from speil.mirror.splice import NotSpliceableError, SourceBrokeOffError, SourceStalledError, Splice, receive
+from speil.mirror.uploads import BUSY_HEADER
 from speil.mirror.wire import Wire
 from speil.multiformats.peer_id import PeerId
 from speil.observe.logs import get_log
@@ -50,8 +51,8 @@ class PeerError(Exception):
 class PeerBusyError(PeerError):
     """The peer has as many uploads as it wants (503): nothing is wrong with it, others are to be asked."""
 
-    def __init__(self, retry_after_seconds: float) -> None:
-        super().__init__("busy", "it is busy", blame=False)
+    def __init__(self, reason: str, retry_after_seconds: float) -> None:
+        super().__init__("busy", f"it is busy ({reason})", blame=False)
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -274,7 +275,8 @@ def _refusal(status: int, headers: dict[str, str]) -> PeerError:
         return PeerError("not_found", "it does not have it (any more)", blame=False)
     if status == 503:
         told = headers.get("retry-after", "")
-        return PeerBusyError(min(float(told), RETRY_AFTER_SECONDS_MAX) if re.fullmatch(r"[0-9]{1,9}", told) else 0.0)
+        seconds = min(float(told), RETRY_AFTER_SECONDS_MAX) if re.fullmatch(r"[0-9]{1,9}", told) else 0.0
+        return PeerBusyError(headers.get(BUSY_HEADER.lower(), "it does not say why")[:40], seconds)
     return PeerError("bad_answer", f"status {status}")
 
 
