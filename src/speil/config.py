@@ -63,7 +63,7 @@ OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
         OldName("registries", "mirrored_registries"),
         OldName("http_bootstrap_url", "http_bootstrap_peer"),
         OldName("local_addr", None, "requests are told apart by X-Spegel-Mirrored"),
-        OldName("blob_speed", None, "transfers are not limited by bandwidth in this release; see --uploads-max"),
+        OldName("blob_speed", "upload_limit"),
         OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
         OldName("containerd_registry_config_path", None, "`speil configuration` and `speil doctor` look at it"),
     ),

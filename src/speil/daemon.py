@@ -27,12 +27,14 @@ from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.debug import DebugServer
+from speil.mirror.descriptors import raise_limit
 from speil.mirror.handlers import Handlers
 from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settle import settle
+from speil.mirror.wire import Wire
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
@@ -98,6 +100,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
     store = _make_store(settings, metrics)
     bootstrapper = _bootstrapper(settings, region, metrics, rng)
     _tell_region(region, secret)
+    raise_limit()
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
         host = await _start_host(settings, region, RegionGate(policy, record), secret, metrics, stack)
         _check_own_networks(policy, host)
@@ -108,7 +111,9 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
         door = HttpDoor(policy, host.local.peer_id, secret, record, region.zone)
-        client = PeerClient(f"speil/{__version__}", door)
+        wire = Wire(zero_copy=settings.mirror.zero_copy)
+        stack.callback(wire.close)
+        client = PeerClient(f"speil/{__version__}", door, wire)
         stack.callback(client.close)
         relay = Relay(
             router,
@@ -123,7 +128,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
                 region.zone,
             ),
         )
-        handlers = Handlers(store, relay, auth, door, settings.mirror, metrics, recent)
+        handlers = Handlers(store, relay, auth, door, wire, settings.mirror, metrics, recent)
         debug = DebugServer(
             metrics,
             lambda: _state(region, bootstrapper, router, store, recent),

@@ -21,6 +21,7 @@ from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settings import MirrorSettings
 from speil.mirror.settle import settle
+from speil.mirror.wire import Wire
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
@@ -33,6 +34,7 @@ from speil.testing.samples import sample
 from tests.shell.nodes import free_ports
 
 OPEN = Policy()
+ZERO_COPY = True  # the fixture each_way changes it
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Mirror:
     port: int
     recent: RecentRequests
     relay: Relay
+    wire: Wire
 
     @property
     def url(self) -> str:
@@ -88,7 +91,7 @@ async def mirror(
 ) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
     settings = replace(
-        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent")),
+        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY),
         **changes,  # type: ignore[arg-type]  # tests name real settings
     )
     (port,) = free_ports(host, 1)
@@ -96,19 +99,21 @@ async def mirror(
     router = MemoryRouter(mesh, peer_at(host, port))
     mesh.zones[router.local.peer_id] = zone
     door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics), zone)
-    client, auth = PeerClient("speil/test", door), BasicAuth(settings.basic_auth_dir)
+    wire = Wire(zero_copy=settings.zero_copy)
+    client, auth = PeerClient("speil/test", door, wire), BasicAuth(settings.basic_auth_dir)
     config = RelayConfig(
         settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of, fetch, zone
     )
     relay = Relay(router, client, metrics, config)
-    handlers = Handlers(store, relay, auth, door, settings, metrics, recent)
+    handlers = Handlers(store, relay, auth, door, wire, settings, metrics, recent)
     server = RegistryServer(handlers, door, lambda: ready, metrics)
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
             tasks = [group.create_task(router.run()), group.create_task(settle(store, relay.trust))]
-            yield Mirror(store, router, metrics, host, port, recent, relay)
+            yield Mirror(store, router, metrics, host, port, recent, relay, wire)
             for task in tasks:
                 task.cancel()
     finally:
         client.close()
+        wire.close()
         store.close()

@@ -18,6 +18,7 @@ from tests.shell.mirrors import mirror, peer_at
 from tests.shell.test_mirror_answers import DATA, IMAGE, INDEX, LAYER, NAME, ask
 
 Script = Callable[[dict[str, str], asyncio.StreamWriter], Awaitable[None]]
+pytestmark = pytest.mark.usefixtures("each_way")
 PATH = f"/v2/lab/app/blobs/{LAYER}"
 AS_IT_COMES = FetchSettings(verify_bytes_max=0)  # small content is otherwise verified first
 

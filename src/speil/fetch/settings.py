@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from speil.oci.manifest import MANIFEST_BYTES_MAX
 from speil.setting import SettingError, byte_size, setting
-from speil.setting.kinds import show_byte_size
+from speil.setting.kinds import show_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +31,5 @@ class FetchSettings:
         if self.verify_memory_max < least:
             raise SettingError(
                 "--verify-memory-max must hold one manifest and one blob of --verify-bytes-max: "
-                f"at least {show_byte_size(least)}"
+                f"at least {show_size(least)}"
             )

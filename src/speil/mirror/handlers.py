@@ -17,16 +17,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
 from speil.border.http import HttpDoor, is_peer
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.body import BodyResponse, ClientGoneError
+from speil.mirror.body import BodyResponse, ClientGoneError, FileBody
 from speil.mirror.peer_client import RangeRefusedError
+from speil.mirror.pump import PIECE_BYTES_MAX
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.uploads import Uploads, busy
+from speil.mirror.wire import Wire
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci import byte_range, endpoint, media_type
@@ -37,7 +41,8 @@ from speil.oci.manifest import MANIFEST_BYTES_MAX, parse
 from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
 from speil.store.walk import read, read_manifest
 
-REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream and peers elsewhere
+REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
+PEER_REQUESTS_MAX = 768  # of them for peers, who are then sent elsewhere: the rest is this node's own
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
 log = get_log("mirror")
@@ -62,14 +67,15 @@ class Handlers:
         relay: Relay,
         auth: BasicAuth,
         door: HttpDoor,
+        wire: Wire,
         settings: MirrorSettings,
         metrics: Metrics,
         recent: RecentRequests,
     ) -> None:
         self._store, self._relay, self._auth, self._door = store, relay, auth, door
-        self._settings, self._metrics, self._recent = settings, metrics, recent
+        self._wire, self._settings, self._metrics, self._recent = wire, settings, metrics, recent
         self._open = 0
-        self._uploads = 0
+        self._uploads = Uploads(settings, metrics)
         self._registries: set[str] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -89,13 +95,19 @@ class Handlers:
             return web.Response()
         if not self._allowed(asked):
             return web.Response(status=404)
-        if self._open >= REQUESTS_MAX:
-            return web.Response(status=503 if from_peer else 404)
+        if self._open >= (PEER_REQUESTS_MAX if from_peer else REQUESTS_MAX):
+            return self._overloaded(request, from_peer)
         self._open += 1
         try:
             return await self._answer(request, asked, from_peer)
         finally:
             self._open -= 1
+
+    def _overloaded(self, request: web.BaseRequest, from_peer: bool) -> web.Response:
+        if from_peer:
+            self._uploads.refused("requests", request.remote or "")
+            return busy("requests")
+        return web.Response(status=404)
 
     def _allowed(self, asked: Content) -> bool:
         if asked.registry is not None and not self._settings.mirrors(asked.registry):
@@ -173,31 +185,29 @@ class Handlers:
         response = BodyResponse(206 if wanted else 200, headers, length)
         if request.method == "HEAD":
             await response.send_nothing(request)
-        elif from_peer and self._uploads >= self._settings.uploads_max:
-            outcome.result = "busy"
-            return web.Response(status=503)
+        elif not from_peer:
+            await self._send(request, asked, response, FileBody(content, start, length))
         else:
-            await self._upload(request, asked, response, content, start, from_peer)
+            with self._uploads.place(request.remote or "") as refusal:
+                if refusal is not None:
+                    outcome.result = f"busy: {refusal}"
+                    return busy(refusal)
+                await self._upload(request, asked, response, FileBody(content, start, length))
         outcome.source, outcome.result = "store", "served"
         return response
 
-    async def _upload(
-        self,
-        request: web.BaseRequest,
-        asked: Content,
-        response: BodyResponse,
-        content: OpenContent,
-        start: int,
-        from_peer: bool,
-    ) -> None:
-        self._uploads += from_peer
-        self._metrics.open_uploads.set(self._uploads)
-        try:
-            await response.send_file(request, content, start)
-        finally:
-            self._uploads -= from_peer
-            self._metrics.open_uploads.set(self._uploads)
-            self._count(asked, "store", from_peer, response.sent)
+    async def _send(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:
+        async with response.open_sink(request, self._wire, partial(self._count, asked, "store", False)) as sink:
+            while body.left:
+                await body.move(sink)
+
+    async def _upload(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:
+        """The same to a peer, at the pace that the upload limit allows."""
+        peer = request.remote or ""
+        async with response.open_sink(request, self._wire, partial(self._count, asked, "store", True)) as sink:
+            while body.left:
+                granted = await self._uploads.turn(peer, min(body.left, PIECE_BYTES_MAX))
+                self._uploads.give_back(granted - await body.move(sink, granted))
 
     # --- from peers -------------------------------------------------------------------------------------
 
@@ -260,7 +270,7 @@ class Handlers:
             await response.send_nothing(request)
             return response
         session.broken_response = response
-        async with response.open_sink(request, lambda size: self._count(asked, "peer", False, size)) as sink:
+        async with response.open_sink(request, self._wire, partial(self._count, asked, "peer", False)) as sink:
             await session.send(sink)
         return response
 

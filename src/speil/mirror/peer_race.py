@@ -42,6 +42,7 @@ _FAILURES = {
     "broken": Failure.BROKEN,
     "bad_answer": Failure.WRONG,
     "range": Failure.GONE,
+    "own_limit": Failure.GONE,  # we are out of descriptors: not its doing
 }
 _RELATIONS = {Nearness.SAME_ZONE: "same", Nearness.OTHER_ZONE: "other", Nearness.UNKNOWN: "unknown"}
 

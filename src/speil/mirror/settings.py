@@ -8,7 +8,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from speil.oci.reference import is_registry
-from speil.setting import Kind, ListenAddress, SettingError, boolean, duration, each, integer, listen_address, setting
+from speil.setting import (
+    Kind,
+    ListenAddress,
+    SettingError,
+    boolean,
+    byte_size,
+    duration,
+    each,
+    integer,
+    listen_address,
+    setting,
+)
+from speil.upload.admission import UPLOAD_BYTES_PER_SECOND_MIN
 
 
 def parse_registry_url(value: str) -> str:
@@ -32,6 +44,14 @@ def _namespace(value: str) -> str:
     if value and not is_registry(value):
         raise SettingError(f"{value!r} is not a registry host: say something like docker.io")
     return value
+
+
+def _upload_limit(value: str) -> int:
+    limit: int = byte_size.parse(value)
+    if 0 < limit < UPLOAD_BYTES_PER_SECOND_MIN:
+        least = byte_size.show(UPLOAD_BYTES_PER_SECOND_MIN)
+        raise SettingError(f"{value!r} is too little: say at least {least} (a second), or 0 for no limit")
+    return limit
 
 
 registry_urls = each("registry URLs", parse_registry_url)
@@ -68,7 +88,16 @@ class MirrorSettings:
         Path("/etc/secrets/basic-auth"),
         help="Files username and password here switch basic auth on; the same on all nodes.",
     )
+    zero_copy: bool = setting(
+        boolean, True, help="Pass bodies on by splice and sendfile where sockets and kernel allow; false: copy them."
+    )
     uploads_max: int = setting(integer, 64, help="Bodies sent to peers at once; beyond it they are sent elsewhere.")
+    uploads_per_peer_max: int = setting(integer, 16, help="Bodies sent to one peer at once, where others need none.")
+    upload_limit: int = setting(
+        Kind("size", _upload_limit, byte_size.shower),
+        0,
+        help="Bytes a second for all blobs sent to peers together, such as 100MiB. 0: no limit.",
+    )
 
     def mirrors(self, registry: str) -> bool:
         """Whether requests for a registry host are served."""
