@@ -43,6 +43,7 @@ from speil.store.walk import read, read_manifest
 
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
 PEER_REQUESTS_MAX = 768  # of them for peers, who are then sent elsewhere: the rest is this node's own
+CLIENT_GONE = 499  # nginx's status for it
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
 log = get_log("mirror")
@@ -128,6 +129,7 @@ class Handlers:
                 response = self._not_found(request, asked, from_peer, outcome)
         except ClientGoneError:
             outcome.result = "client gone"
+            response = web.Response(status=CLIENT_GONE)  # for the metrics: nobody is there to get it
         except asyncio.CancelledError:
             outcome.result = "cancelled"
             raise
@@ -236,6 +238,10 @@ class Handlers:
                 response = session.broken_response
                 if response is not None:
                     outcome.source, outcome.result = "peer", f"broke off: {error}"
+            except ClientGoneError:
+                # it has what it wanted (a multipart fetch hangs up after each part), or the pull was cancelled
+                hit, outcome.source = True, "peer"
+                raise
             finally:
                 outcome.attempts = session.attempts
                 outcome.peer = str(session.peer.peer_id) if session.peer else None
