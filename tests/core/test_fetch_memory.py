@@ -113,6 +113,13 @@ def test_a_proven_peer_comes_first_until_it_is_crowded() -> None:
     assert standing(ONE, health=health, known=known) > standing(TWO, health=health, known=known)
 
 
+def test_where_content_is_verified_first_strangers_are_asked_first() -> None:
+    known = PeerTrust()
+    known.proved(ONE)
+    careful = Judge(PeerHealth(), known, NO_CAUTION, "", lambda one: "", verified=True)
+    assert careful.standing(TWO, 0.0) < careful.standing(ONE, 0.0)  # type: ignore[operator]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["answered", "abandoned", *Failure]), st.floats(0, 1000)), max_size=300))
 def test_no_past_teaches_never_to_hedge_or_to_hedge_at_once_or_to_give_up_for_ever(
     past: list[tuple[str | Failure, float]],

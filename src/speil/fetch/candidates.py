@@ -1,7 +1,9 @@
 """In which order peers are asked.
 
-Zone first, then how they are doing, then what they have shown: bytes from the same zone are nearer and cheaper, a peer
-that proved right before is less of a risk than one nobody knows. A peer with several of our requests at once comes
+First how they are doing, then the zone: bytes from the same zone are nearer and cheaper. Then what they have shown: for
+content that is passed on unverified, a peer that proved right before is less of a risk than one nobody knows. Where the
+content is verified first it is the other way round: there a stranger risks nothing, and becomes known. So load spreads
+over ever more peers, and liars are mostly found out on a manifest. A peer with several of our requests at once comes
 after one with none, and the quicker one before the slower.
 """
 
@@ -33,20 +35,24 @@ class Standing(NamedTuple):
     shape: Shape
     nearness: Nearness
     crowded: bool
-    unproven: bool
+    second_choice: bool
     in_flight: int
     first_byte_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Tells a peer's standing in the eyes of one request."""
+    """Tells a peer's standing in the eyes of one request.
+
+    `verified`: its content is verified before it is passed on.
+    """
 
     health: PeerHealth
     trust: PeerTrust
     caution: Caution
     zone: str
     zone_of: Callable[[PeerId], str]
+    verified: bool = False
 
     def standing(self, peer_id: PeerId, now: float) -> Standing | None:
         """None: it is not asked at all."""
@@ -59,7 +65,7 @@ class Judge:
             shape = Shape.POOR
         busy = record.in_flight
         seconds = round(record.first_byte_seconds, 3)
-        return Standing(shape, self.nearness(peer_id), busy >= CROWDED, not proven, busy, seconds)
+        return Standing(shape, self.nearness(peer_id), busy >= CROWDED, proven is self.verified, busy, seconds)
 
     def nearness(self, peer_id: PeerId) -> Nearness:
         """Where it is."""

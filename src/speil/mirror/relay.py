@@ -44,6 +44,7 @@ __all__ = ["Head", "NoPeerError", "Relay", "RelayConfig", "RelaySession"]
 VERIFY_STALL_SECONDS_MAX = 0.5  # nothing has been passed on yet: another peer, or the upstream, is soon asked
 VERIFY_SECONDS_MAX = 2.0  # 4 MiB at 17 Mbit/s
 MEMORY_SECONDS_MAX = 0.25  # how long a request waits for memory before containerd is sent upstream
+WRITE_BYTES = 256 * 1024  # at a time: a slow client shows progress
 ZONES_TOLD_MAX = 1000
 
 _FORWARDED_RANGE = re.compile(r"bytes=(?:[1-9]\d{0,18}-\d{0,19}|0-\d{1,19}|-[1-9]\d{0,18})", re.ASCII)
@@ -130,7 +131,7 @@ class Relay:
 
 
 class RelaySession:
-    """`head()` first, then `send()`; or `whole()`."""
+    """`head()` or `whole()` first, then `send()`."""
 
     def __init__(self, relay: Relay, content: Content, method: str, range_header: str, verifies: bool) -> None:
         self._relay, self._content, self._now = relay, content, asyncio.get_running_loop().time
@@ -139,14 +140,16 @@ class RelaySession:
         # what is passed on unverified tells on its senders, if it is a blob and containerd asks
         self._settling = content.digest if verifies and method == "GET" and not content.is_manifest else None
         self._caution = self._be_careful(range_header)
+        size = relay.sizes.get(content.digest)
         self._transfer = Transfer(
-            Wanted(content.digest, content.is_manifest, range_header, relay.sizes.get(content.digest)),
+            Wanted(content.digest, content.is_manifest, range_header, size),
             self._now(),
             search_seconds=relay.config.search_seconds,
             attempts_max=relay.config.attempts_max,
             hedge_seconds=relay.health.hedge_seconds,
         )
-        judge = Judge(relay.health, relay.trust, self._caution, relay.config.zone, relay.zone_of)
+        verified = content.is_manifest or (size is not None and size <= relay.config.fetch.verify_bytes_max)
+        judge = Judge(relay.health, relay.trust, self._caution, relay.config.zone, relay.zone_of, verified)
         self._race = PeerRace(relay.access, content, self._method, self._transfer, judge)
         self._verified: bytes | None = None
         self._memory_taken = 0
@@ -216,6 +219,7 @@ class RelaySession:
                 continue
             digest = self._content.digest or Digest.parse(response.headers["docker-content-digest"])
             if (data := await self._read_verified(digest, is_right)) is not None:
+                self._verified = data
                 return Head(200, response.headers, 0, promised.size, promised.size, peer), data
 
     async def _read_verified(
@@ -256,7 +260,8 @@ class RelaySession:
         Raises NoPeerError when nobody can go on, ClientGoneError.
         """
         if self._verified is not None:
-            await sink.write(self._verified)
+            for start in range(0, len(self._verified), WRITE_BYTES):
+                await sink.write(self._verified[start : start + WRITE_BYTES])
             return
         peer, promised = self.peer, self._transfer.promised
         assert peer is not None
