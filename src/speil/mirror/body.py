@@ -100,6 +100,7 @@ class BodyResponse(web.StreamResponse):
     def __init__(self, status: int, headers: dict[str, str], length: int) -> None:
         super().__init__(status=status, headers=headers)
         self.content_length = length
+        self.sent = 0  # of the body, once its sink is closed
         self._broken = False
 
     @asynccontextmanager
@@ -118,6 +119,7 @@ class BodyResponse(web.StreamResponse):
             self.break_off()
             raise
         finally:
+            self.sent = sink.sent
             sink.close()
         await self._end()
 

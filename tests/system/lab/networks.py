@@ -1,7 +1,7 @@
 """Hosts on several bridges, joined by one router: what goes from one network to another passes a process of ours.
 
 The bridges are in the router's namespace, and it routes whatever comes in on them into a TUN device. There is no
-other way between two networks than the process that reads it (`router`): it can record every packet, hold it or lose it.
+other way between two networks than the process that reads it (`router`): it can record packets, hold and lose them.
 """
 
 from __future__ import annotations
