@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import sys
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -20,6 +23,7 @@ from tests.system.test_pulls import wanted
 
 LAYERS = (90_000, 8_000, 500)
 REGISTRY_PORT = 5000
+VERIFY_SECONDS_MAX = 60
 _seeds = itertools.count(7000)
 
 
@@ -105,6 +109,31 @@ def assert_only_refusals(packets: Sequence[Packet]) -> None:
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 404 ")
         assert answer.find(b"\r\n\r\n") == len(answer) - 4, "nothing behind the head"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `speil region verify` prints and how it ends."""
+
+    exit_code: int
+    findings: list[dict[str, str]]
+
+    def failed(self, *words: str) -> bool:
+        """Whether a check failed whose message has these words."""
+        return any(
+            one["level"] == "fail" and all(word in one["message"] for word in words) and one["remedy"]
+            for one in self.findings
+        )
+
+
+async def verify(lab: RegionLab) -> Verdict:
+    """The operator's own proof, through the API server: Leases, election and traffic of both regions."""
+    argv = ["-m", "speil", "region", "verify", f"--kubeconfig-path={lab.cluster.kubeconfig}", "--output=json"]
+    process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(VERIFY_SECONDS_MAX):
+        printed, _ = await process.communicate()
+    assert process.returncode is not None
+    return Verdict(process.returncode, json.loads(printed)["findings"])
 
 
 async def lease(lab: RegionLab, region: str) -> dict[str, Any]:

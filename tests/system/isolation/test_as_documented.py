@@ -19,6 +19,7 @@ from tests.system.isolation.checks import (
     lease,
     pull_twice,
     service_account,
+    verify,
 )
 from tests.system.lab.lans import DELAY_SECONDS, REGIONS
 from tests.system.lab.namespaces import inside
@@ -99,7 +100,9 @@ async def test_as_documented_not_one_packet_passes_between_the_regions(lab: Regi
             assert {gets[digest] for digest in wanted(pushed.image)} == {1}
     assert {gets[digest] for digest in wanted(shared.image)} == {2}, "once a region"
 
-    await assert_isolated(lab, mark)
+    verdict, _ = await asyncio.gather(verify(lab), assert_isolated(lab, mark))
+    assert verdict.exit_code == 0, verdict
+    assert {one["level"] for one in verdict.findings} == {"ok"}, verdict
     assert not lab.lans.crossings(mark)
     seen = {(packet.source, packet.target) for packet in lab.lans.capture.since(mark)}
     for node in lab.nodes:

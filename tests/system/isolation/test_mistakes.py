@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from speil.region.policy import Layer
 from speil.testing.eventually import eventually
-from tests.system.isolation.checks import Pushed, assert_isolated, found, lease
+from tests.system.isolation.checks import Pushed, assert_isolated, found, lease, verify
 from tests.system.lab.regions import RegionLab
 
 pytestmark = [
@@ -35,7 +37,9 @@ async def test_two_regions_that_were_given_one_lease(lab: RegionLab) -> None:
         assert node.said("belongs to another region", detail="regiona", what_to_do="--leader-election-namespace")
     for node in nodes:
         assert node.said("--region is regionb, and the names of the Lease")
-    await assert_isolated(lab, mark)
+    verdict, _ = await asyncio.gather(verify(lab), assert_isolated(lab, mark))
+    assert verdict.exit_code == 1
+    assert verdict.failed("spegel-regiona/spegel-leader-election-regiona", "is asked by nodes of regionb too"), verdict
     assert not lab.lans.crossings(mark), "they go on with the peers that they knew"
     after = await lease(lab, "regiona")
     assert after["spec"]["holderIdentity"] == before["spec"]["holderIdentity"]

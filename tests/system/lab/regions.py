@@ -47,7 +47,7 @@ class RegionNode(Node):
         self._said_before = 0
 
     def __repr__(self) -> str:
-        return f"{self.region}/{self.address}"
+        return f"{self.region}-{self.address.rpartition('.')[2]}"
 
     def get(self, url: str) -> tuple[int, bytes]:
         """GET of a URL of the node; status 0 where it does not answer."""
@@ -157,6 +157,8 @@ class RegionLab:
             self.kubeconfigs[region] = self.cluster.write_kubeconfig(
                 self._folder / f"{region}.kubeconfig", await self.cluster.token(lease.namespace)
             )
+            for number, node in enumerate(self.regions[region]):
+                await self.cluster.running_pod(lease.namespace, f"speil-{number}", str(node), node.address)
 
     def documented(self, region: str) -> list[str]:
         """The values of a region's release, to the letter, and how its ServiceAccount reaches the API."""
