@@ -19,6 +19,7 @@ from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
@@ -43,6 +44,7 @@ class Mirror:
     host: str
     port: int
     recent: RecentRequests
+    upstream_bytes: UpstreamBytes
 
     @property
     def url(self) -> str:
@@ -95,12 +97,13 @@ async def mirror(
         settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of
     )
     relay = Relay(router, client, metrics, config)
-    handlers = Handlers(store, relay, auth, door, settings, metrics, recent)
+    upstream_bytes = UpstreamBytes(store, metrics)
+    handlers = Handlers(store, relay, auth, door, settings, metrics, recent, upstream_bytes)
     server = RegistryServer(handlers, door, lambda: ready, metrics)
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
             task = group.create_task(router.run())
-            yield Mirror(store, router, metrics, host, port, recent)
+            yield Mirror(store, router, metrics, host, port, recent, upstream_bytes)
             task.cancel()
     finally:
         client.close()

@@ -62,9 +62,9 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def running_node(
-    directory: Path, layout: Path, *flags: str, ports: Iterable[int] = ()
+    directory: Path, layout: Path, *flags: str, ports: Iterable[int] = (), ready: bool = True
 ) -> AsyncIterator[RunningNode]:
-    """A ready node; ended by its pid."""
+    """A ready node (one that is alive, where `ready` is False); ended by its pid."""
     host = f"127.33.{os.getpid() % 250}.{next(_hosts)}"
     registry, router, metrics = list(ports) or free_ports(host, 3)
     log = directory / f"{host}.log"
@@ -78,7 +78,8 @@ async def running_node(
     node = RunningNode(host, registry, router, metrics, log, process)
     try:
         async with aiohttp.ClientSession() as session:
-            await eventually(lambda: _ready(node, session), timeout_seconds=30, what=f"{host} is ready")
+            probe = f"{node.url}/{'readyz' if ready else 'livez'}"
+            await eventually(lambda: _answers(node, session, probe), timeout_seconds=30, what=f"{host} is ready")
         yield node
     finally:
         if process.returncode is None:
@@ -87,10 +88,10 @@ async def running_node(
                 await process.wait()
 
 
-async def _ready(node: RunningNode, session: aiohttp.ClientSession) -> bool:
+async def _answers(node: RunningNode, session: aiohttp.ClientSession, probe: str) -> bool:
     assert node.process.returncode is None, node.log.read_text()[-2000:]
     try:
-        async with session.get(f"{node.url}/readyz") as response:
+        async with session.get(probe) as response:
             return response.status == 200
     except aiohttp.ClientError:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -76,7 +77,7 @@ async def test_version_and_help() -> None:
         (["cleanup"], "--addr is required"),
         (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),
         (["doctor", "--image=busybox"], "no registry host in front"),
-        (["demo", "--nodes=1"], "--nodes must be between"),
+        (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),
         (["--log-level=LOUD", "version"], "say one of DEBUG, INFO"),
         (["--nope", "version"], "unknown flag --nope before the command"),
     ],
@@ -193,18 +194,19 @@ async def test_the_key_and_the_peers_survive_a_restart(tmp_path: Path) -> None:
 
 
 async def test_the_demo_works_and_judges(tmp_path: Path) -> None:
-    code, out, _ = await speil("demo", "--nodes=3", "--layers=2", "--layer-mib=2", TMPDIR=str(tmp_path))
+    code, out, _ = await speil("demo", "--layers=2", "--layer-mib=2", TMPDIR=str(tmp_path))
     assert code == 0, out
-    assert "the upstream served each of its 5 blobs once" in out
-    rows = [
-        line.split()
-        for line in out.splitlines()
-        if line.startswith("node") and "MiB" in line and "s" in line.split()[-1]
-    ]
-    table = {row[0]: [float(row[index]) for index in (1, 3, 5)] for row in rows if len(row) == 9}
-    assert table["node1"][1] == 0
-    assert table["node1"][2] > 0
-    for name in ("node2", "node3"):
-        assert table[name][1] > 0
-        assert table[name][2] == 0
+    assert "the upstream served each of 10 blobs once to a region, no byte crossed" in out
+    cells = [re.split(r"  +", line) for line in out.splitlines()]
+    nodes = {row[0]: row for row in cells if row[0].startswith("127.31.") and len(row) == 6}
+    assert len(nodes) == 6
+    for host, row in nodes.items():
+        _, own, peers, upstream, _, _ = row
+        assert own != "0 B"
+        assert (peers == "0 B", upstream == "0 B") == (host.endswith(".1"), not host.endswith(".1"))
+    regions = [row for row in cells if row[0] in ("regiona", "regionb") and len(row) == 9]
+    assert [(row[0], row[2], row[7]) for row in regions] == [("regiona", "3", "0 B"), ("regionb", "3", "0 B")]
+    assert all(row[3].endswith(" %") for row in regions)
+    assert re.search(r"regiona-\d leads \d+\.\d s after the kill", out)
+    assert "across the border: 404" in out
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"

@@ -86,6 +86,22 @@ async def test_losses_are_survived() -> None:
             )
 
 
+async def test_peers_that_all_failed_are_found_again_though_no_connection_was_lost() -> None:
+    wire = MemoryWire(seed=8)
+    async with memory_dht(wire, 3) as routers:
+        await routers[1].provide([KEYS[0]])
+        await eventually(lambda: found(routers[0], KEYS[0], routers[1]), what="found")
+        wire.loss = 1.0
+
+        async def alone() -> bool:
+            await providers(routers[0], f"unknown {wire.messages}", 1)  # asks everybody, and nobody answers
+            return not routers[0].peers()
+
+        await eventually(alone, what="the table has run dry")
+        wire.loss = 0.0
+        await eventually(lambda: len(routers[0].peers()) == 2, timeout_seconds=30, what="both are back")
+
+
 async def test_a_split_mesh_finds_its_own_and_after_healing_everything() -> None:
     wire = MemoryWire(seed=6)
     async with memory_dht(wire, 20) as routers:

@@ -45,7 +45,7 @@ COMMANDS = (
     Command("region status", "region_status", "all regions: Lease, holder, nodes, hit ratio, bytes, who was kept out"),
     Command("region verify", "region_verify", "prove that the regions are isolated: Leases, election, traffic"),
     Command("doctor", "doctor", "say why pulls on this node do or don't go through speil"),
-    Command("demo", "demo", "several nodes on this machine pull an image; the upstream is asked once"),
+    Command("demo", "demo", "two regions on this machine pull images; a leader is killed; no byte crosses"),
     Command("version", "version", "print the version"),
 )
 

@@ -10,13 +10,13 @@ from speil.demo import DemoSettings
 from speil.demo import run as run_demo
 
 Settings = DemoSettings
-NODES_MAX = 20  # processes on one machine
+NODES_MIN, NODES_MAX = 3, 10  # the leader dies while one node pulls from another; processes on one machine
 
 
 def run(settings: DemoSettings) -> int:
     """Run the demo."""
-    if not 2 <= settings.nodes <= NODES_MAX:
-        raise ConfigError(f"--nodes must be between 2 and {NODES_MAX}")
+    if not NODES_MIN <= settings.nodes <= NODES_MAX:
+        raise ConfigError(f"--nodes must be between {NODES_MIN} and {NODES_MAX}")
     try:
         return asyncio.run(run_demo(settings))
     except OSError as error:

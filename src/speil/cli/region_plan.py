@@ -62,8 +62,10 @@ def run(settings: Settings) -> int:
             print(f"{finding.level} {finding.message}: {finding.remedy}", file=sys.stderr)
     if counted[""]:
         print(f"warn {counted['']} nodes have no label {REGION_LABEL}: no region would run there", file=sys.stderr)
+    if any(finding.level is Level.FAIL for finding in found):
+        return 1  # and no values: nobody should install what was just refused
     print(_text(planned, settings.output), end="")
-    return int(any(finding.level is Level.FAIL for finding in found))
+    return 0
 
 
 async def _count_nodes(settings: Settings) -> Counter[str]:

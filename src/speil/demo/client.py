@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from speil.demo.upstream import NODE_HEADER
+from speil.demo.upstream import REGION_HEADER
 from speil.oci import media_type
 from speil.oci.digest import Digest
 from speil.oci.manifest import Descriptor, parse
@@ -45,9 +45,9 @@ class PullClient:
     """Pulls for one node into its store; `on_bytes` hears of each chunk."""
 
     def __init__(
-        self, node: str, store: OciLayoutStore, session: aiohttp.ClientSession, on_bytes: Callable[[int], None]
+        self, region: str, store: OciLayoutStore, session: aiohttp.ClientSession, on_bytes: Callable[[int], None]
     ) -> None:
-        self._node, self._store, self._session, self._on_bytes = node, store, session, on_bytes
+        self._region, self._store, self._session, self._on_bytes = region, store, session, on_bytes
 
     async def pull(self, target: Target) -> None:
         """Pull what the store lacks, verify it, tag it. Raises PullError."""
@@ -122,7 +122,7 @@ class PullClient:
             method,
             f"{host}/v2/{target.name}/{kind}/{reference}",
             params={"ns": target.registry},
-            headers={"Accept": _ACCEPT, "User-Agent": "containerd/demo", NODE_HEADER: self._node} | (headers or {}),
+            headers={"Accept": _ACCEPT, "User-Agent": "containerd/demo", REGION_HEADER: self._region} | (headers or {}),
         )
 
     async def _read(self, digest: Digest) -> bytes:

@@ -1,4 +1,4 @@
-"""An image made on the spot: layers of real files, an index with two platforms.
+"""Images made on the spot: layers of real files, an index with two platforms.
 
 The files come from where Python and the system keep theirs, a share for each layer; the two platforms share their
 first layer, as images with a common base do. Timestamps and owners are left out, so the same files give the same
@@ -20,9 +20,14 @@ FILE_BYTES_MAX = 8 << 20  # one file must not make a layer
 _SOURCES = (sysconfig.get_path("stdlib"), "/usr/lib", "/usr/bin", "/usr/share")
 
 
-def make_image(layers: int, layer_bytes: int, progress: Callable[[str], None]) -> BuiltImage:
-    """An image for linux/amd64 with `layers` layers of about `layer_bytes` of files each, and linux/arm64 with two."""
-    builder, files = ImageBuilder(), _files()
+def make_images(count: int, layers: int, layer_bytes: int, progress: Callable[[str], None]) -> list[BuiltImage]:
+    """Images that share nothing: `layers` layers of about `layer_bytes` of files for amd64, two for arm64."""
+    files = _files()
+    return [_make_image(files, layers, layer_bytes, progress) for _ in range(count)]
+
+
+def _make_image(files: Iterator[Path], layers: int, layer_bytes: int, progress: Callable[[str], None]) -> BuiltImage:
+    builder = ImageBuilder()
     built: list[Layer] = []
     for number in range(1, layers + 2):  # one more, for the other platform alone
         tar = _tar(files, layer_bytes)

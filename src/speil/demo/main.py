@@ -1,8 +1,10 @@
-"""The demo's course: make an image, start the nodes, pull it staged, verify it, print the table, judge.
+"""The demo's course: start two regions, pull in both, knock at the border, kill a leader, print the tables, judge.
 
-Staged means: one node pulls first, then all others at once. The first finds nobody and takes each blob from the
-upstream; the others find it at a peer. At the end every blob is asked for once more from each node's own speil and
-its digest checked, so the table's first column shows what a node serves from its own store.
+In each region one node pulls first, then the others at once. The first finds nobody and takes each blob from the
+upstream; the others find it at a peer of their region. Then every blob is asked for once more from each node's own
+speil and its digest checked; a request as a node of the one region asks the other for what it holds, and gets nothing.
+At last the leader of the first region is killed in the middle of a pull that it serves: the pull goes on, and the
+region elects its next leader.
 """
 
 from __future__ import annotations
@@ -11,47 +13,36 @@ import asyncio
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
-from speil.demo.client import PullClient, PullError, Target
-from speil.demo.image import make_image
-from speil.demo.node import Node, NodeError, Ports
+from speil.demo.client import PullError
+from speil.demo.failover import kill_the_leader
+from speil.demo.image import make_images
+from speil.demo.node import NodeError, Ports
+from speil.demo.pulls import NAME, REGISTRY, Pulls
+from speil.demo.region import Region, look, running
+from speil.demo.report import Report, node_table, region_table, say
 from speil.demo.upstream import Upstream
-from speil.oci.digest import Digest
 from speil.oci.image_builder import BuiltImage
 from speil.setting import integer, setting
-from speil.store.base import NotFoundError
-from speil.store.oci_layout import OciLayoutStore
+from speil.survey.table import table
 
+REGIONS = ("regiona", "regionb")
 UPSTREAM_HOST = "127.31.0.254"
-REGISTRY, NAME, TAG = "registry.demo", "demo/app", "1"
-ANNOUNCE_SECONDS_MAX = 20.0  # a record reaches the mesh in milliseconds
-POLL_SECONDS = 0.1
+FIRST_TAG, SECOND_TAG = "1", "2"
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
     """The demo's flags."""
 
-    nodes: int = setting(integer, 4, help="How many nodes to start.")
+    nodes: int = setting(integer, 3, help="How many nodes to start in each of the two regions.")
     layers: int = setting(integer, 5, help="Layers of the image for this platform.")
     layer_mib: int = setting(integer, 24, help="MiB of files in each layer, before it is packed.")
-
-
-@dataclass(slots=True)
-class Row:
-    """One line of the table; bytes by source, and seconds of the pull."""
-
-    node: str
-    own: int = 0
-    peers: int = 0
-    upstream: int = 0
-    seconds: float = 0.0
 
 
 async def run(settings: DemoSettings) -> int:
@@ -61,136 +52,63 @@ async def run(settings: DemoSettings) -> int:
             return await _run(settings, Path(directory), time.monotonic())
     except* (NodeError, PullError) as group:
         for failure in _leaves(group):
-            _say(f"the demo failed: {failure}")
+            say(f"the demo failed: {failure}")
     return 1
 
 
 async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
-    _say(f"making an image of {settings.layers} layers from files of this machine ...")
-    image = await asyncio.to_thread(
-        make_image, settings.layers, settings.layer_mib << 20, lambda line: _say(f"  {line}")
+    say(f"making two images of {settings.layers} layers from files of this machine ...")
+    first, second = await asyncio.to_thread(
+        make_images, 2, settings.layers, settings.layer_mib << 20, lambda line: say(f"  {line}")
     )
-    upstream = Upstream(image, NAME, TAG)
+    upstream = Upstream(NAME, {FIRST_TAG: first, SECOND_TAG: second})
+    report = Report()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        url = await stack.enter_async_context(upstream.serve(UPSTREAM_HOST, _free_port(UPSTREAM_HOST)))
-        _say(f"upstream registry: {url} with {REGISTRY}/{NAME}:{TAG}, {image.size_bytes >> 20} MiB in all")
-        nodes = await stack.enter_async_context(_nodes(settings.nodes, directory, session))
-        rows = await _pull_staged(nodes, image, url, session)
-        _say("asking each node's own speil for everything once more, checking every digest ...")
-        async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(_verify(node, image, session))
-        for row, node in zip(rows, nodes, strict=True):
-            row.own, row.peers = await _served(node, session, "store"), await _served(node, session, "peer")
-            row.upstream = upstream.bytes_by_node[node.name]
-    _print_table(rows)
-    return _judge(upstream, time.monotonic() - started)
+        url = await stack.enter_async_context(upstream.serve(UPSTREAM_HOST, _free_ports(UPSTREAM_HOST, 1)[0]))
+        say(f"upstream registry: {url} with {REGISTRY}/{NAME}:{FIRST_TAG}, {first.size_bytes >> 20} MiB in all")
+        ports = Ports(*_free_ports("127.31.1.1", 3))
+        say(f"starting {settings.nodes} nodes in each of {' and '.join(REGIONS)} ...")
+        regions = await stack.enter_async_context(running(REGIONS, settings.nodes, directory, ports, session))
+        pulls = Pulls(url, session)
+        for region in regions:
+            leader = await region.leader(session)
+            say(f"{region.name}: {leader.name} leads, elected through {region.lease_file.name}")
+        await _pull_in_both(regions, pulls, first, report)
+        views = await look(regions)
+        report.asked_once(upstream.gets)
+        report.stayed_inside(views)
+        say(f"\n{node_table(views, pulls.seconds)}\n\n{region_table(views)}\n")
+
+        gone = await kill_the_leader(regions[0], pulls, SECOND_TAG, second)
+        say(f"\n{table(await look(regions, gone=[gone]))}")
+    return _verdict(report, upstream, time.monotonic() - started)
 
 
-@asynccontextmanager
-async def _nodes(count: int, directory: Path, session: aiohttp.ClientSession) -> AsyncIterator[list[Node]]:
-    ports = Ports(*_free_ports("127.31.0.1", 3))
-    nodes = [Node(number, directory, ports, f"/ip4/127.31.0.1/tcp/{ports.router}") for number in range(1, count + 1)]
-    _say(f"starting {count} nodes on 127.31.0.1 to 127.31.0.{count}, registry port {ports.registry} ...")
-    try:
-        for node in nodes:
-            await node.start()
-        for node in nodes:
-            await node.wait_ready(session)
-        yield nodes
-    finally:
-        await asyncio.gather(*(node.stop() for node in nodes))
-
-
-async def _pull_staged(nodes: list[Node], image: BuiltImage, url: str, session: aiohttp.ClientSession) -> list[Row]:
-    rows = [Row(node.name) for node in nodes]
-
-    async def pull(node: Node, row: Row) -> None:
-        progress, began = _Progress(node.name, image.size_bytes), time.monotonic()
-        client = PullClient(node.name, OciLayoutStore(node.layout), session, progress.add)
-        await client.pull(Target(REGISTRY, NAME, TAG, (node.url, url)))
-        row.seconds = time.monotonic() - began
-        _say(f"  {node.name}: done in {row.seconds:.2f} s")
-
-    _say(f"{nodes[0].name} pulls first, nobody else has it:")
-    await pull(nodes[0], rows[0])
-    await _wait_announced(nodes, image, session)
-    _say("now the others, all at once:")
+async def _pull_in_both(regions: list[Region], pulls: Pulls, image: BuiltImage, report: Report) -> None:
+    for region in regions:
+        say(f"{region.name}: one node pulls first, nobody in the region has it; then the others, all at once:")
+        await pulls.staged(region.nodes, FIRST_TAG, image)
+    say("asking each node's own speil for everything once more, checking every digest ...")
     async with asyncio.TaskGroup() as group:
-        for node, row in zip(nodes[1:], rows[1:], strict=True):
-            group.create_task(pull(node, row))
-    return rows
+        for region in regions:
+            for node in region.nodes:
+                group.create_task(pulls.verify(node, image))
+    here, there = regions[0].nodes[0], regions[1].nodes[0]
+    status = await pulls.knock(there, here, image)
+    say(f"{there.name} asks {here.name} for a layer that it holds, across the border: {status}")
+    report.check(status == 404, f"a request across the border was answered with {status}")
 
 
-async def _wait_announced(nodes: list[Node], image: BuiltImage, session: aiohttp.ClientSession) -> None:
-    """Until every other node finds the index and all blobs that the first node pulled."""
-    held = await _held(nodes[0], image)
-    async with asyncio.timeout(ANNOUNCE_SECONDS_MAX):
-        for node in nodes[1:]:
-            for digest in held:
-                url = f"{node.url}/v2/{NAME}/{image.kind(digest)}/{digest}"
-                while (await session.head(url, params={"ns": REGISTRY})).status != 200:
-                    await asyncio.sleep(POLL_SECONDS)
-
-
-async def _held(node: Node, image: BuiltImage) -> list[Digest]:
-    store = OciLayoutStore(node.layout)
-    held = []
-    for digest in image.blobs:
-        try:
-            await store.size(digest)
-            held.append(digest)
-        except NotFoundError:
-            continue
-    return held
-
-
-async def _verify(node: Node, image: BuiltImage, session: aiohttp.ClientSession) -> None:
-    for digest in await _held(node, image):
-        url = f"{node.url}/v2/{NAME}/{image.kind(digest)}/{digest}"
-        async with session.get(url, params={"ns": REGISTRY}) as response:
-            if response.status != 200 or not digest.matches(await response.read()):
-                raise PullError(f"{node.name} served wrong bytes for {digest}")
-
-
-async def _served(node: Node, session: aiohttp.ClientSession, source: str) -> int:
-    samples = await node.samples(session, "speil_served_bytes_total")
-    return int(sum(value for labels, value in samples if labels["source"] == source and labels["client"] == "node"))
-
-
-def _print_table(rows: list[Row]) -> None:
-    _say(f"\n{'node':<8}{'own store':>12}{'peers':>12}{'upstream':>12}{'pull':>10}")
-    for row in rows:
-        sizes = "".join(f"{size / (1 << 20):>8.1f} MiB" for size in (row.own, row.peers, row.upstream))
-        _say(f"{row.node:<8}{sizes}{row.seconds:>8.2f} s")
-
-
-def _judge(upstream: Upstream, seconds: float) -> int:
-    repeated = {digest: count for digest, count in upstream.gets.items() if count > 1}
-    for digest, count in repeated.items():
-        _say(f"the upstream served {digest} {count} times")
-    if repeated:
+def _verdict(report: Report, upstream: Upstream, seconds: float) -> int:
+    for failure in report.failures:
+        say(f"the demo failed: {failure}")
+    if report.failures:
         return 1
-    _say(f"\nevery digest is right; the upstream served each of its {len(upstream.gets)} blobs once ({seconds:.0f} s)")
+    blobs = len({digest for _, digest in upstream.gets})
+    say(f"\nevery digest is right, the upstream served each of {blobs} blobs once to a region, no byte crossed")
+    say(f"done in {seconds:.0f} s")
     return 0
-
-
-class _Progress:
-    """A line for each quarter of a pull."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self._name, self._step, self._received, self._next = name, total // 4, 0, total // 4
-
-    def add(self, size: int) -> None:
-        self._received += size
-        if self._received >= self._next:
-            _say(f"  {self._name}: {self._received >> 20} MiB")
-            self._next = self._received + self._step
-
-
-def _free_port(host: str) -> int:
-    return _free_ports(host, 1)[0]
 
 
 def _free_ports(host: str, count: int) -> list[int]:
@@ -205,7 +123,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
         for item in group.exceptions
         for leaf in (_leaves(item) if isinstance(item, BaseExceptionGroup) else [item])
     ]
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the demo speaks to a person

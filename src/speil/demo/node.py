@@ -1,4 +1,7 @@
-"""One node of the demo: a `speil registry` process on a loopback address of its own, with an OCI-layout store."""
+"""One node of the demo: a `speil registry` process on a loopback address of its own, with an OCI-layout store.
+
+It is told its region as in a cluster: by the names of the Lease alone.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
+
+from speil.region.naming import lease_of
 
 START_SECONDS_MAX = 20.0  # a node starts in one; a loaded machine may take ten
 STOP_SECONDS_MAX = 5.0
@@ -33,24 +38,26 @@ class Ports:
 class Node:
     """A running node."""
 
-    def __init__(self, number: int, directory: Path, ports: Ports, seed: str) -> None:
-        self.name, self.host = f"node{number}", f"127.31.0.{number}"
+    def __init__(self, region: str, name: str, host: str, directory: Path, ports: Ports, lease_file: Path) -> None:
+        self.region, self.name, self.host = region, name, host
         self.layout, self.log = directory / self.name / "layout", directory / self.name / "log"
-        self.url = f"http://{self.host}:{ports.registry}"
-        self._ports, self._seed = ports, seed
+        self.url, self.metrics_url = f"http://{host}:{ports.registry}", f"http://{host}:{ports.metrics}"
+        self._ports, self._lease_file = ports, lease_file
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start the process; `wait_ready` tells when it serves."""
         data = self.layout.parent / "data"
         data.mkdir(parents=True)
+        lease = lease_of(self.region)
         argv = [
             sys.executable, "-m", "speil", "registry", "--log-format=text",
             "--store-kind=oci-layout", f"--oci-layout-path={self.layout}", f"--data-dir={data}",
             f"--registry-addr={self.host}:{self._ports.registry}",
             f"--router-addr={self.host}:{self._ports.router}",
             f"--metrics-addr={self.host}:{self._ports.metrics}",
-            "--bootstrap-kind=static", f"--static-bootstrap-peers={self._seed}",
+            "--bootstrap-kind=file", f"--lease-file={self._lease_file}",
+            f"--leader-election-name={lease.name}", f"--leader-election-namespace={lease.namespace}",
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -75,16 +82,22 @@ class Node:
         except aiohttp.ClientError:
             return False
 
-    async def samples(self, session: aiohttp.ClientSession, name: str) -> list[tuple[dict[str, str], float]]:
-        """(labels, value) of each series of that name."""
-        async with session.get(f"http://{self.host}:{self._ports.metrics}/metrics") as response:
+    async def metric(self, session: aiohttp.ClientSession, name: str) -> float:
+        """The sum of its series of that name."""
+        async with session.get(f"{self.metrics_url}/metrics") as response:
             text = await response.text()
-        return [
-            (sample.labels, sample.value)
+        return sum(
+            sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
             if sample.name == name
-        ]
+        )
+
+    async def kill(self) -> None:
+        """End the process as a crash would: nothing is released, nobody is told."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
 
     async def stop(self) -> None:
         """End the process, kindly first."""
@@ -95,8 +108,7 @@ class Node:
             async with asyncio.timeout(STOP_SECONDS_MAX):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            await self.kill()
 
     def log_tail(self, lines: int = 15) -> str:
         """The last lines of its log."""

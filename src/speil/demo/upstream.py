@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from speil.oci import endpoint, media_type
+from speil.oci import byte_range, endpoint, media_type
 from speil.oci.digest import Digest
 from speil.oci.image_builder import BuiltImage
 
-NODE_HEADER = "X-Demo-Node"  # the demo's client says for which node it asks
+REGION_HEADER = "X-Demo-Region"  # the demo's client says for which region it asks
 
 
 class Upstream:
-    """Serves one image under one name and tag; `gets` and `bytes_by_node` tell what left it."""
+    """Serves images of one name, by tag; `gets`, by region and digest, tell what left it."""
 
-    def __init__(self, image: BuiltImage, name: str, tag: str) -> None:
-        self.gets: Counter[Digest] = Counter()
-        self.bytes_by_node: Counter[str] = Counter()
-        self._image, self._name, self._tag = image, name, tag
+    def __init__(self, name: str, images: Mapping[str, BuiltImage]) -> None:
+        self.gets: Counter[tuple[str, Digest]] = Counter()
+        self._name = name
+        self._tags = {tag: image.index.digest for tag, image in images.items()}
+        self._blobs = {digest: data for image in images.values() for digest, data in image.blobs.items()}
+        self._types = {digest: kind for image in images.values() for digest, kind in image.media_types.items()}
 
     @asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[str]:
@@ -43,16 +45,19 @@ class Upstream:
             return web.Response(status=404)
         if isinstance(asked, endpoint.Ping):
             return web.Response()
-        digest = asked.digest or (self._image.index.digest if asked.reference == self._tag else None)
-        if asked.name != self._name or digest not in self._image.blobs:
+        digest = asked.digest or self._tags.get(str(asked.reference))
+        if asked.name != self._name or digest not in self._blobs:
             return web.Response(status=404)
-        body, kind = self._image.blobs[digest], self._image.media_types[digest]
+        body, kind = self._blobs[digest], self._types[digest]
         headers = {
             "Docker-Content-Digest": str(digest),
             "Content-Type": kind if asked.is_manifest else media_type.OCTET_STREAM,
         }
         if request.method == "HEAD":
             return web.Response(headers=headers | {"Content-Length": str(len(body))})
-        self.gets[digest] += 1
-        self.bytes_by_node[request.headers.get(NODE_HEADER, "?")] += len(body)
-        return web.Response(body=body, headers=headers)
+        self.gets[request.headers.get(REGION_HEADER, "?"), digest] += 1
+        wanted = byte_range.parse(request.headers.get("Range"), len(body))
+        if wanted is None:
+            return web.Response(body=body, headers=headers)
+        headers["Content-Range"] = wanted.content_range
+        return web.Response(status=206, body=body[wanted.start : wanted.stop], headers=headers)

@@ -27,6 +27,7 @@ from speil.mirror.peer_client import RangeRefusedError
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci import byte_range, endpoint, media_type
@@ -65,9 +66,11 @@ class Handlers:
         settings: MirrorSettings,
         metrics: Metrics,
         recent: RecentRequests,
+        upstream_bytes: UpstreamBytes,
     ) -> None:
         self._store, self._relay, self._auth, self._door = store, relay, auth, door
         self._settings, self._metrics, self._recent = settings, metrics, recent
+        self._upstream_bytes = upstream_bytes
         self._open = 0
         self._uploads = 0
         self._registries: set[str] = set()
@@ -227,6 +230,7 @@ class Handlers:
                 outcome.attempts = session.attempts
                 outcome.peer = str(session.peer.peer_id) if session.peer else None
                 self._metrics.mirror_requests.labels(self._label(asked), "hit" if hit else "miss").inc()
+                self._note_bytes(request, asked, hit, response)
         return response
 
     async def _manifest_from_peer(
@@ -261,6 +265,20 @@ class Handlers:
         session.broken_response = response
         await response.send_pieces(request, session.body(), lambda size: self._count(asked, "peer", False, size))
         return response
+
+    def _note_bytes(
+        self, request: web.BaseRequest, asked: Content, hit: bool, response: web.StreamResponse | None
+    ) -> None:
+        """What is not served to its end, the node takes from upstream: from where it, or we, left off."""
+        if request.method != "GET" or asked.digest is None:
+            return
+        if hit:
+            self._upstream_bytes.served(asked.digest)
+            return
+        sent = response.sent if isinstance(response, BodyResponse) else 0
+        self._upstream_bytes.missed(
+            asked.digest, self._label(asked), byte_range.first_byte(request.headers.get("Range")) + sent
+        )
 
     # --- answers ----------------------------------------------------------------------------------------
 

@@ -97,6 +97,11 @@ class Metrics:
             "speil_served_bytes", "Body bytes sent, by where they came from (store, peer) and who asked (node, peer).",
             ("registry", "source", "client"), registry=registry,
         )  # fmt: skip
+        self.upstream_bytes = Counter(
+            "speil_upstream_bytes",
+            "Bytes of content that no peer had when this node asked, and that came into its store then.",
+            ("registry",), registry=registry,
+        )  # fmt: skip
         self.open_uploads = Gauge("speil_open_uploads", "Bodies being sent to peers.", registry=registry)
         self.peer_requests = Counter(
             "speil_peer_requests",

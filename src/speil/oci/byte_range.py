@@ -70,3 +70,9 @@ def parse(header: str | None, size: int) -> ByteRange | None:
     if start >= size:
         raise UnsatisfiableError(size)
     return ByteRange(start, stop, size)
+
+
+def first_byte(header: str | None) -> int:
+    """Where the range that `header` asks begins; 0 where that takes the size to tell, or it asks for everything."""
+    match = _ONE_RANGE.fullmatch(header) if header else None
+    return int(match[1]) if match and match[1] else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from speil.observe.logs import get_log
@@ -36,11 +36,23 @@ class AnnounceSettings:
     mirrors: Callable[[str], bool] = lambda registry: True  # whether a registry is mirrored at all
 
 
-class Announcer:
-    """Keeps the router's keys equal to the store's content."""
+async def _nobody_listens(keys: Iterable[str]) -> None:
+    pass
 
-    def __init__(self, store: ContentStore, router: Router, settings: AnnounceSettings, metrics: Metrics) -> None:
+
+class Announcer:
+    """Keeps the router's keys equal to the store's content; `arrived` hears of each key that is new in it."""
+
+    def __init__(
+        self,
+        store: ContentStore,
+        router: Router,
+        settings: AnnounceSettings,
+        metrics: Metrics,
+        arrived: Callable[[Iterable[str]], Awaitable[None]] = _nobody_listens,
+    ) -> None:
         self._store, self._router, self._settings, self._metrics = store, router, settings, metrics
+        self._arrived = arrived
         self._announced: set[str] = set()
 
     async def run(self) -> None:
@@ -138,6 +150,7 @@ class Announcer:
         if new := [key for key in keys if key not in self._announced]:
             self._announced.update(new)
             await self._router.provide(new)
+            await self._arrived(new)
 
     def _remove(self, keys: Iterable[str]) -> None:
         if gone := [key for key in keys if key in self._announced]:

@@ -45,7 +45,7 @@ class DhtRouter:
         self._network, self._bootstrap, self._metrics, self._rng = network, bootstrap, metrics, rng
         self._table = RoutingTable(network.local.peer_id)
         self._records = ProviderRecords()
-        self._lookups = Lookups(network, self._table, metrics)
+        self._lookups = Lookups(network, self._table, metrics, self._ran_dry)
         self._publisher = Publisher(network, self._table, self._records, self._lookups, metrics, rng)
         self._searches: dict[str, Search] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -186,7 +186,7 @@ class DhtRouter:
             return
         if polite and not self._lookups.mesh_is_small:
             # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
-            self._table.failed(peer_id)
+            self._lookups.failed(peer_id)
         else:
             peer = next(peer for peer in self._table if peer.peer_id == peer_id)
             self._tasks.create_task(self._check(peer))
@@ -199,10 +199,14 @@ class DhtRouter:
             self._table.remove(peer.peer_id)
             self._metrics.routing_table_size.set(len(self._table))
             if not len(self._table):
-                log.warning("the routing table has run dry: bootstrapping again")
-                self._bootstrap.wake()
+                self._ran_dry()
         else:
             self._table.add(peer, time.monotonic())
+
+    def _ran_dry(self) -> None:
+        self._metrics.routing_table_size.set(0)
+        log.warning("the routing table has run dry: bootstrapping again")
+        self._bootstrap.wake()
 
     async def _keep_fresh(self) -> None:
         while True:

@@ -61,7 +61,10 @@ class Libp2pNetwork:
             connection = await self._host.connect(address)
         except Libp2pError as error:
             raise NetworkError(str(error)) from error
-        return connection.info if self.protocol in connection.protocols else None
+        if self.protocol not in connection.protocols:
+            return None
+        self._on_joined(connection.info)  # again, where the connection was there: the table may have dropped it
+        return connection.info
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """See PeerNetwork."""
@@ -148,5 +151,8 @@ class Libp2pNetwork:
             except MessageError as error:
                 raise PeerMisbehavedError("bad_dht_message", str(error)) from error
             self._metrics.dht_messages.labels("in", message.type.name).inc()
+            if self.protocol in stream.connection.protocols:
+                # whoever asks is alive, also a peer that was dropped because an overloaded moment made it slow
+                self._on_joined(stream.connection.info)
             if (answer := self._handler(stream.connection.info, message)) is not None:
                 await stream.write_message(answer.encode())

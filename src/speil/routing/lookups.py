@@ -14,6 +14,7 @@ from speil.kad.key import position
 from speil.kad.lookup import Lookup
 from speil.kad.message import Message, MessageType
 from speil.kad.routing_table import K, RoutingTable
+from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
@@ -23,10 +24,12 @@ log = get_log("dht")
 
 
 class Lookups:
-    """Lookups of one node, over its routing table."""
+    """Lookups of one node, over its routing table; `ran_dry` is called when the last peer in it has failed."""
 
-    def __init__(self, network: PeerNetwork, table: RoutingTable, metrics: Metrics) -> None:
-        self._network, self._table, self._metrics = network, table, metrics
+    def __init__(
+        self, network: PeerNetwork, table: RoutingTable, metrics: Metrics, ran_dry: Callable[[], None]
+    ) -> None:
+        self._network, self._table, self._metrics, self._ran_dry = network, table, metrics, ran_dry
         self.mesh_is_small = True  # fewer nodes than a key has places: each keeps every record
 
     async def run(self, key: bytes, kind: MessageType, on_answer: Callable[[Message], None] | None = None) -> Lookup:
@@ -41,7 +44,7 @@ class Lookups:
             except NetworkError as error:
                 log.debug("a peer did not answer", peer=peer.peer_id, error=error)
                 lookup.failed(peer.peer_id)
-                self._table.failed(peer.peer_id)
+                self.failed(peer.peer_id)
             else:
                 self._table.add(peer, time.monotonic())
                 if on_answer:
@@ -59,12 +62,19 @@ class Lookups:
                         await changed.wait()
                 except TimeoutError:
                     for late in lookup.expire(time.monotonic()):
-                        self._table.failed(late)
+                        self.failed(late)
                 running += [group.create_task(ask(peer)) for peer in lookup.ask(time.monotonic())]
             for task in running:
                 task.cancel()  # those that were given up
         self._metrics.routing_table_size.set(len(self._table))
         return lookup
+
+    def failed(self, peer_id: PeerId) -> None:
+        """A peer did not answer, whatever it was asked."""
+        known = len(self._table)
+        self._table.failed(peer_id)
+        if known and not len(self._table):
+            self._ran_dry()
 
     async def refresh(self) -> None:
         """Look for ourselves: fills the neighbourhood, makes us known there, tells how large the mesh is."""

@@ -145,7 +145,7 @@ class Publisher:
                     await self._network.send(peer, messages)
                 except NetworkError as error:
                     log.debug("a peer took no records", peer=peer.peer_id, keys=len(keys), error=error)
-                    self._table.failed(peer.peer_id)
+                    self._lookups.failed(peer.peer_id)
                     return
             told.update(keys)
 

@@ -60,8 +60,10 @@ async def nodes_at(urls: Sequence[str]) -> list[NodeView]:
                 try:
                     async with session.get(url + path) as response:
                         return await response.text()
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    raise SurveyError(f"{url}{path} does not answer: {error!r}") from error
+                except TimeoutError as error:
+                    raise SurveyError(f"{url}{path} gave no answer in {REQUEST_SECONDS_MAX:.0f} s") from error
+                except aiohttp.ClientError as error:
+                    raise SurveyError(f"{url}{path} does not answer: {error}") from error
 
             return url.removeprefix("http://"), get
 
@@ -103,7 +105,7 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
                     traffic[registry] += Traffic(peer_bytes=value)
                 case "speil_served_bytes_total", {"client": "peer"}:
                     traffic[registry] += Traffic(sent_bytes=value)
-                case "speil_arrived_bytes_total", {"source": "upstream"}:
+                case "speil_upstream_bytes_total", _:
                     traffic[registry] += Traffic(upstream_bytes=value)
                 case "speil_cross_region_rejected_total", {"layer": layer} if value:
                     rejected[layer] = value

@@ -84,6 +84,7 @@ class MemoryNetwork:
         if (node := self._wire.at(address)) is None:
             raise NetworkError(f"nobody listens at {address}")
         await self._reach(node.local)
+        self._on_joined(node.local)
         return node.local
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:

@@ -10,7 +10,14 @@ from speil.multiformats.peer_info import PeerInfo
 
 
 class BootstrapError(Exception):
-    """The source could not be asked; the message says which and why. It is asked again."""
+    """The source could not be asked; the message says which and why. It is asked again.
+
+    `told`: the source has put it into the log itself; one line is enough.
+    """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class Bootstrapper(Protocol):

@@ -88,7 +88,8 @@ class Bootstrap:
             found = await self._bootstrapper.find(network.local)
         except BootstrapError as error:
             self._metrics.bootstrap_attempts.labels(kind, "error").inc()
-            self._say_once(str(error))
+            if not error.told:
+                self._say_once(str(error))
             await self._dial_all(network, persisted)
             return False
         reached = await self._dial_all(network, [*found, *persisted])

@@ -16,10 +16,8 @@ from speil.election.config import ElectionConfig
 from speil.election.record import PEERS_MAX
 from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
-from speil.kube.access import AccessSource
 from speil.kube.api import KubeApi
-from speil.kube.in_cluster import InClusterAccess
-from speil.kube.kubeconfig import KubeconfigAccess
+from speil.kube.kubeconfig import access_of_node
 from speil.kube.leader import LeaderElection, MeshView
 from speil.kube.lease.base import LeaseLock
 from speil.kube.lease.file import FileLease
@@ -63,10 +61,12 @@ class LeaseBootstrapper:
             raise BootstrapError(f"the Lease {self.lock} was not seen yet") from None
         lease = self.election.lease
         if lease is None:
-            raise BootstrapError(self.election.failure or f"the Lease {self.lock} does not exist yet")
+            told = self.election.failure
+            raise BootstrapError(told or f"the Lease {self.lock} does not exist yet", told=bool(told))
         if self.election.foreign:
             raise BootstrapError(
-                f"the Lease {self.lock} belongs to region {lease.record.region!r}, this node to {self._region!r}"
+                f"the Lease {self.lock} belongs to region {lease.record.region!r}, this node to {self._region!r}",
+                told=True,
             )
         found: list[Multiaddr] = []
         for text in dict.fromkeys((lease.record.holder_identity, *lease.record.peers)):
@@ -106,8 +106,6 @@ def lease_bootstrapper(
             raise SettingError("--bootstrap-kind file needs --lease-file")
         lock = FileLease(Path(settings.lease_file))
     else:
-        access: AccessSource = InClusterAccess()
-        if settings.kubeconfig_path:
-            access = KubeconfigAccess([Path(settings.kubeconfig_path)], settings.kubeconfig_context)
+        access = access_of_node(settings.kubeconfig_path, settings.kubeconfig_context)
         lock = KubernetesLease(KubeApi(access, f"speil/{__version__}"), identity.lease.name, identity.lease.namespace)
     return LeaseBootstrapper(kind, lock, settings.timings(), identity.region, metrics, rng)

@@ -1,0 +1,108 @@
+"""Pulls of the demo: staged through a region, verified, and one that knocks at another region's door."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from speil.border.http import MIRRORED_HEADER, REGION_HEADER
+from speil.demo.client import PullClient, PullError, Target
+from speil.demo.node import Node
+from speil.demo.report import say
+from speil.oci.digest import Digest
+from speil.oci.image_builder import BuiltImage
+from speil.store.base import NotFoundError
+from speil.store.oci_layout import OciLayoutStore
+
+REGISTRY, NAME = "registry.demo", "demo/app"
+ANNOUNCE_SECONDS_MAX = 20.0  # a record reaches the mesh in milliseconds
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class Pulls:
+    """Pulls from `upstream` (a URL), each node asking its own speil first; `seconds` that each took, by host."""
+
+    upstream: str
+    session: aiohttp.ClientSession
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    async def one(self, node: Node, tag: str, on_bytes: Callable[[int], None] = lambda count: None) -> None:
+        """One node pulls; `on_bytes` hears of each chunk. Raises PullError."""
+        began = time.monotonic()
+        client = PullClient(node.region, OciLayoutStore(node.layout), self.session, on_bytes)
+        await client.pull(Target(REGISTRY, NAME, tag, (node.url, self.upstream)))
+        self.seconds[node.host] = time.monotonic() - began
+        say(f"  {node.name}: done in {self.seconds[node.host]:.2f} s")
+
+    async def staged(self, nodes: Sequence[Node], tag: str, image: BuiltImage) -> None:
+        """The first, and when what it pulled is announced, the others all at once. Raises PullError."""
+        first, *others = nodes
+        await self.one(first, tag)
+        await self.announced(first, others, image)
+        async with asyncio.TaskGroup() as group:
+            for node in others:
+                group.create_task(self.one(node, tag))
+
+    async def announced(self, holder: Node, others: Sequence[Node], image: BuiltImage) -> None:
+        """Until the others find all that `holder` has of an image. Raises PullError."""
+        try:
+            async with asyncio.timeout(ANNOUNCE_SECONDS_MAX):
+                for node in others:
+                    for digest in await _held(holder, image):
+                        while await self._status(node, "HEAD", image, digest) != 200:
+                            await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise PullError(f"{holder.name}'s content was not found after {ANNOUNCE_SECONDS_MAX:.0f} s") from None
+
+    async def known(self, node: Node, region: Sequence[Node]) -> None:
+        """Until `node` has a record of each holder of each key of its (small) region. Raises PullError."""
+        try:
+            async with asyncio.timeout(ANNOUNCE_SECONDS_MAX):
+                while True:
+                    provided = [await one.metric(self.session, "speil_provided_keys") for one in region]
+                    if await node.metric(self.session, "speil_provider_records") >= sum(provided):
+                        return
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise PullError(f"{node.name} lacks records after {ANNOUNCE_SECONDS_MAX:.0f} s") from None
+
+    async def verify(self, node: Node, image: BuiltImage) -> None:
+        """Ask the node's own speil for all that it pulled. Raises PullError."""
+        for digest in await _held(node, image):
+            async with self.session.get(_url(node, image, digest), params={"ns": REGISTRY}) as response:
+                if response.status != 200 or not digest.matches(await response.read()):
+                    raise PullError(f"{node.name} served wrong bytes for {digest}")
+
+    async def knock(self, stranger: Node, node: Node, image: BuiltImage) -> int:
+        """Ask `node` as a node of the stranger's region would, for what it holds; the status of its answer."""
+        (digest, *_) = await _held(node, image)
+        headers = {MIRRORED_HEADER: "true", REGION_HEADER: stranger.region}
+        return await self._status(node, "GET", image, digest, headers)
+
+    async def _status(
+        self, node: Node, method: str, image: BuiltImage, digest: Digest, headers: dict[str, str] | None = None
+    ) -> int:
+        async with self.session.request(
+            method, _url(node, image, digest), params={"ns": REGISTRY}, headers=headers or {}
+        ) as response:
+            return response.status
+
+
+def _url(node: Node, image: BuiltImage, digest: Digest) -> str:
+    return f"{node.url}/v2/{NAME}/{image.kind(digest)}/{digest}"
+
+
+async def _held(node: Node, image: BuiltImage) -> list[Digest]:
+    store, held = OciLayoutStore(node.layout), []
+    for digest in image.blobs:
+        try:
+            await store.size(digest)
+            held.append(digest)
+        except NotFoundError:
+            continue
+    return held

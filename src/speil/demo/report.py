@@ -1,0 +1,89 @@
+"""What the demo prints: lines as it goes, a line a node, a line a region, and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from speil.oci.digest import Digest
+from speil.region.view import RegionView
+from speil.survey.table import align, percent, size
+
+
+@dataclass(slots=True)
+class Report:
+    """What went wrong; nothing, where all is well."""
+
+    failures: list[str] = field(default_factory=list)
+
+    def check(self, is_well: bool, failure: str) -> None:
+        """Note a failure."""
+        if not is_well:
+            self.failures.append(failure)
+
+    def asked_once(self, gets: Counter[tuple[str, Digest]]) -> None:
+        """The upstream served each blob once to each region."""
+        for (region, digest), count in gets.items():
+            self.check(count == 1, f"the upstream served {digest} {count} times to {region}")
+
+    def stayed_inside(self, views: Sequence[RegionView]) -> None:
+        """Nothing crossed."""
+        for view in views:
+            crossed = crossed_bytes(view)
+            self.check(crossed == 0, f"{crossed} bytes came into {view.region} from outside of it")
+
+
+def crossed_bytes(view: RegionView) -> int:
+    """Bytes that the region's nodes took from peers and that none of its nodes sent; exact while nothing moves."""
+    return view.total.peer_bytes - view.total.sent_bytes
+
+
+def node_table(views: Sequence[RegionView], pulled_seconds: Mapping[str, float]) -> str:
+    """A line a node; `pulled_seconds` by host."""
+    rows: list[tuple[str, ...]] = [("node", "own store", "from peers", "from upstream", "to peers", "pull")]
+    for view in views:
+        for node in view.nodes:
+            total, name = node.total, node.name.partition(":")[0]
+            sizes = map(size, (total.own_bytes, total.peer_bytes, total.upstream_bytes, total.sent_bytes))
+            rows.append((name, *sizes, f"{pulled_seconds[name]:.2f} s"))
+    return align(rows)
+
+
+def region_table(views: Sequence[RegionView]) -> str:
+    """A line a region."""
+    rows = [
+        (
+            "region",
+            "leader",
+            "nodes",
+            "hit ratio",
+            "by bytes",
+            "from peers",
+            "from upstream",
+            "cross-region",
+            "kept out",
+        )
+    ]
+    for view in views:
+        leaders = [node.name.partition(":")[0] for node in view.nodes if node.leads]
+        total = view.total
+        rows.append(
+            (
+                view.region,
+                ", ".join(leaders) or "(none)",
+                str(len(view.nodes)),
+                percent(total.hit_ratio),
+                percent(total.byte_ratio),
+                size(total.peer_bytes),
+                size(total.upstream_bytes),
+                size(crossed_bytes(view)),
+                str(view.rejected),
+            )
+        )
+    return align(rows)
+
+
+def say(line: str) -> None:
+    """To the person in front of it."""
+    print(line, flush=True)  # noqa: T201 - the demo speaks to a person
