@@ -56,16 +56,20 @@ async def found(lab: RegionLab, node: RegionNode, targets: Sequence[str]) -> int
         return sum(await asyncio.gather(*map(one, targets)))
 
 
+async def finds(lab: RegionLab, node: RegionNode, pushed: Pushed) -> None:
+    """Wait until a node can come by all of an image, without upstream."""
+
+    async def all_found() -> bool:
+        return await found(lab, node, pushed.targets) == len(pushed.targets)
+
+    await eventually(all_found, timeout_seconds=20, what=f"{node} finds {pushed.name}")
+
+
 async def pull_twice(lab: RegionLab, pushed: Pushed, first: RegionNode, second: RegionNode, *, meshed: bool) -> None:
     """The first node takes it from upstream; the second from the first, where they know of each other."""
     await first.pull(f"{pushed.name}:1")
-    targets = pushed.targets
-
-    async def announced() -> bool:
-        return await found(lab, second, targets) == len(targets)
-
     if meshed:
-        await eventually(announced, timeout_seconds=20, what=f"{second} finds {pushed.name}")
+        await finds(lab, second, pushed)
     await second.pull(f"{pushed.name}:1")
     assert wanted(pushed.image) <= second.containerd.blobs()
 
@@ -95,11 +99,27 @@ async def assert_isolated(lab: RegionLab, mark: int, *, meshed: Collection[str] 
     assert not registry_packets(lab, mark)
 
 
+async def roll_out(lab: RegionLab, region: str, pushed: Pushed) -> None:
+    """The first node takes it from upstream, and then all others find all of it at peers."""
+    source, *others = lab.regions[region]
+    before = source.lookups()
+    await source.pull(f"{pushed.name}:1")
+    asked = source.lookups() - before
+    assert asked["miss"] >= len(pushed.targets), "the first has to ask upstream"
+    assert not asked["hit"]
+    for node in others:
+        await finds(lab, node, pushed)
+    earlier = [node.lookups() for node in others]
+    await asyncio.gather(*(node.pull(f"{pushed.name}:1") for node in others))
+    for node, then in zip(others, earlier, strict=True):
+        now = node.lookups() - then
+        assert now["hit"] >= len(pushed.targets), "everything is a hit"
+        assert not now["miss"]
+
+
 def registry_packets(lab: RegionLab, mark: int) -> list[Packet]:
     """What crossed since `mark` from or to a registry port."""
-    return [
-        packet for packet in lab.lans.crossings(mark) if REGISTRY_PORT in (packet.source_port, packet.target_port)
-    ]
+    return [packet for packet in lab.lans.crossings(mark) if REGISTRY_PORT in (packet.source_port, packet.target_port)]
 
 
 def assert_only_refusals(packets: Sequence[Packet]) -> None:
@@ -118,10 +138,10 @@ class Verdict:
     exit_code: int
     findings: list[dict[str, str]]
 
-    def failed(self, *words: str) -> bool:
-        """Whether a check failed whose message has these words."""
+    def says(self, level: str, *words: str) -> bool:
+        """Whether a finding of this level has these words, and what to do."""
         return any(
-            one["level"] == "fail" and all(word in one["message"] for word in words) and one["remedy"]
+            one["level"] == level and all(word in one["message"] for word in words) and one["remedy"]
             for one in self.findings
         )
 
