@@ -48,8 +48,7 @@ async def test_a_wrong_region_where_regions_have_secrets_and_networks(lab: Regio
     for node, layer in zip(neighbours, (Layer.NETWORK, Layer.SECRET, Layer.SECRET), strict=True):
         await node.keeps_out(layer)
         assert node.said("kept out", layer=layer.value, who=wrong.address, what_to_do="if it belongs to the region")
-    assert not wrong.peers
-    await assert_isolated(lab, mark)
+    await assert_isolated(lab, mark, alone=[wrong])
 
     wrong.speil.stop()
     wrong.start_with([*lab.documented("regiona"), f"--region-secret-file={lab.secrets['regiona']}", NETWORKS_FLAG])

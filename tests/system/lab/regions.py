@@ -134,6 +134,15 @@ class RegionNode(Node):
             what=f"{self} has met its region",
         )
 
+    async def knows_nobody_but(self, ids: set[str]) -> None:
+        """Wait until its routing table holds none but these, in its state and in its metrics."""
+
+        def kept() -> bool:
+            peers = self.peers
+            return peers <= ids and self.metric("speil_routing_table_size") == len(peers)
+
+        await eventually(kept, timeout_seconds=20, what=f"the table of {self} holds nobody else")
+
     @property
     def multiaddr(self) -> str:
         """Where its libp2p listens."""
