@@ -56,6 +56,7 @@ REQUIREMENTS = {
     one.name: one
     for one in (
         Requirement("namespaces", _can_make_namespaces, "run as root; apt-get install iproute2"),
+        Requirement("tun", lambda: Path("/dev/net/tun").exists(), "modprobe tun, or give the container /dev/net/tun"),
         Requirement("containerd-1", lambda: shutil.which("containerd") is not None, "apt-get install containerd runc"),
         Requirement(
             "containerd-2",

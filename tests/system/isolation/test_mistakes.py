@@ -1,18 +1,36 @@
-"""Misconfigured on purpose: what an operator can get wrong, each mistake by itself."""
+"""Misconfigured on purpose: what an operator can get wrong, each mistake by itself, in regions without secrets."""
 
 from __future__ import annotations
 
+import asyncio
+import http.client
+from contextlib import suppress
+
 import pytest
 
+from speil.border.http import MIRRORED_HEADER
 from speil.region.policy import Layer
 from speil.testing.eventually import eventually
-from tests.system.isolation.checks import Pushed, assert_isolated, found, lease
+from tests.interop.peers import PeerProgramError, peer_program
+from tests.requirements import tool_path
+from tests.system.isolation.checks import (
+    REGISTRY_PORT,
+    Pushed,
+    assert_isolated,
+    assert_only_refusals,
+    found,
+    holder_of,
+    leader_of,
+    lease,
+    registry_packets,
+    verify,
+)
+from tests.system.lab.lans import REGIONS
+from tests.system.lab.namespaces import inside
+from tests.system.lab.node import REGISTRY
 from tests.system.lab.regions import RegionLab
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.requires("namespaces", "registry", "containerd-1", "containerd-2", "kubernetes"),
-]
+pytestmark = pytest.mark.system
 
 
 async def test_two_regions_that_were_given_one_lease(lab: RegionLab) -> None:
@@ -27,19 +45,33 @@ async def test_two_regions_that_were_given_one_lease(lab: RegionLab) -> None:
             for node in nodes
         }
     )
-    await eventually(
-        lambda: nodes[0].said("can't be asked", error="not allowed to get the Lease spegel-leader-election-regiona")
-    )
+    await nodes[0].says("can't be asked", error="not allowed to get the Lease spegel-leader-election-regiona")
     for node in nodes[1:]:
-        await eventually(lambda node=node: node.rejected(Layer.LEASE) >= 1, what=f"{node} sees whose Lease it is")
+        await node.keeps_out(Layer.LEASE)
         assert node.said("belongs to another region", detail="regiona", what_to_do="--leader-election-namespace")
     for node in nodes:
         assert node.said("--region is regionb, and the names of the Lease")
-    await assert_isolated(lab, mark)
+    verdict, _ = await asyncio.gather(verify(lab), assert_isolated(lab, mark))
+    assert verdict.exit_code == 1
+    assert verdict.says("fail", "spegel-regiona/spegel-leader-election-regiona", "is asked by nodes of regionb too"), (
+        verdict
+    )
     assert not lab.lans.crossings(mark), "they go on with the peers that they knew"
     after = await lease(lab, "regiona")
     assert after["spec"]["holderIdentity"] == before["spec"]["holderIdentity"]
     assert after["metadata"]["annotations"]["speil.dev/region"] == "regiona"
+
+    leader = await leader_of(lab, "regiona")
+    assert leader.speil.stop() == 0, "it gives the Lease back, free for whoever takes it first"
+    theirs = [node.multiaddr for node in lab.regions["regiona"] if node is not leader]
+
+    async def followed() -> bool:
+        return await holder_of(lab, "regiona") in theirs
+
+    await eventually(followed, timeout_seconds=30, what="another node of regiona leads")
+    strangers = {node.address for node in nodes}
+    writes = [one for one in lab.cluster.lease_audit() if one.source in strangers and one.verb != "get"]
+    assert {one.name for one in writes} <= {"spegel-leader-election-regionb"}, "none of regionb's nodes took it"
 
 
 async def test_a_region_that_was_given_the_others_address(lab: RegionLab) -> None:
@@ -47,11 +79,13 @@ async def test_a_region_that_was_given_the_others_address(lab: RegionLab) -> Non
     flags = ["--bootstrap-kind=static", f"--static-bootstrap-peers={target.multiaddr}", *lab.documented("regionb")[1:]]
     await lab.configure(dict.fromkeys(nodes, flags), fresh=nodes, alone=nodes)
     for node in nodes:
-        await eventually(lambda node=node: node.rejected(Layer.IDENTIFY) >= 1, what=f"{node} is told of")
-        assert node.said("kept out", layer="identify", who=target.peer_id, why="regiona", what_to_do="bootstrap address")
-        await eventually(lambda node=node: target.said("kept out", layer="identify", who=node.peer_id, why="regionb"))
+        await node.keeps_out(Layer.IDENTIFY)
+        assert node.said(
+            "kept out", layer="identify", who=target.peer_id, why="regiona", what_to_do="bootstrap address"
+        )
+        await target.says("kept out", layer="identify", who=node.peer_id, why="regionb")
     assert target.rejected(Layer.IDENTIFY) >= len(nodes)
-    await assert_isolated(lab, mark, meshed=["regiona"])
+    await assert_isolated(lab, mark, alone=nodes)
     assert lab.lans.crossings(mark), "they knocked, and that is seen"
 
 
@@ -65,44 +99,71 @@ async def test_a_node_whose_label_or_region_is_wrong(lab: RegionLab) -> None:
     before = {node: node.rejected(Layer.IDENTIFY) for node in (first, second)}
     await lab.configure({wrong: [*lab.documented("regionb"), "--region=regiona"]}, alone=[wrong])
     assert wrong.said("--region is regiona, and the names of the Lease")
-    await eventually(lambda: wrong.said("belongs to another region", detail="regionb", what_to_do="give each region"))
+    await wrong.says("belongs to another region", detail="regionb", what_to_do="give each region")
     for node in (first, second):
-        await eventually(lambda node=node: node.rejected(Layer.IDENTIFY) > before[node], what=f"{node} keeps it out")
+        await node.keeps_out(Layer.IDENTIFY, before=before[node])
         assert node.said("kept out", who=wrong.peer_id, why="regiona", what_to_do="correct its --region")
     only_there = Pushed(lab, "regionb")
     await wrong.pull(f"{only_there.name}:1")
     await eventually(lambda: wrong.metric("speil_provided_keys") > 0, what="it announces")
-    await assert_isolated(lab, mark)
+    await assert_isolated(lab, mark, alone=[wrong])
     for node in (*lab.regions["regiona"], first, second):
         assert await found(lab, node, only_there.targets) == 0
-    assert not wrong.peers
     assert not lab.lans.crossings(mark)
 
 
-async def test_a_wrong_region_where_regions_have_secrets_and_networks(lab: RegionLab) -> None:
-    """A node label that is wrong gets a node the other region's whole release; a wrong --region but a part of it."""
-    wrong, neighbours = lab.regions["regionb"][2], lab.regions["regiona"]
-    with_secret = lab.with_secrets()
-    networks = "--region-networks=10.81.1.0/24"
-    with_secret[neighbours[0]].append(networks)
+@pytest.mark.interop
+@pytest.mark.requires("interop-peer")
+async def test_nodes_without_a_region(lab: RegionLab) -> None:
+    """A node as Spegel has it (go-libp2p), and a speil that was told no region; both know addresses of both regions."""
     mark = lab.lans.capture.mark()
+    targets, lost = [lab.regions[region][0] for region in REGIONS], lab.regions["regionb"][2]
+    seeds = ",".join(target.multiaddr for target in targets)
+    flags = ["--bootstrap-kind=static", f"--static-bootstrap-peers={seeds}"]
+    await lab.configure({lost: flags}, fresh=[lost], alone=[lost])
+    for target in targets:
+        await target.says("kept out", layer="identify", who=lost.peer_id)
+        await lost.says("kept out", layer="identify", who=target.peer_id, why=target.region)
+    held = Pushed(lab, "both")
+    for target in targets:
+        await target.pull(f"{held.name}:1")
 
-    seeds = ",".join(node.multiaddr for node in neighbours)
-    part = ["--region=regiona", "--bootstrap-kind=static", f"--static-bootstrap-peers={seeds}"]
-    own_secret = f"--region-secret-file={lab.secrets['regionb']}"
-    await lab.configure({**with_secret, wrong: [*part, own_secret]}, fresh=[wrong], alone=[wrong])
-    for node, layer in zip(neighbours, (Layer.NETWORK, Layer.SECRET, Layer.SECRET), strict=True):
-        await eventually(lambda node=node, layer=layer: node.rejected(layer) >= 1, what=f"{node} keeps it out")
-        assert node.said("kept out", layer=layer.value, who=wrong.address, what_to_do="if it belongs to the region")
-    assert not wrong.peers
-    await assert_isolated(lab, mark)
+    stranger = lab.lans.stranger
+    program = str(tool_path("interop-peer"))
+    async with peer_program(
+        "ip", "netns", "exec", stranger.name, program, f"/ip4/{stranger.address}/tcp/5001"
+    ) as spegel:
+        key = f"sha256:{'ab' * 32}"
+        for target in targets:
+            # the dial itself may or may not be through before it is thrown out
+            with suppress(PeerProgramError):
+                await spegel.ask("connect", addr=f"{target.multiaddr}/p2p/{target.peer_id}")
+            await target.says("kept out", layer="identify", who=spegel.id, why="no region")
+        with suppress(PeerProgramError):
+            await spegel.ask("provide", key=key)
+        assert (await spegel.ask("find_providers", key=str(held.image.index.digest)))["providers"] == []
+        for node in lab.nodes:
+            assert spegel.id not in node.peers
+            assert await found(lab, node, [f"/v2/x/blobs/{key}?ns={REGISTRY}"]) == 0
+        before = {target: target.rejected(Layer.HTTP) for target in targets}
+        for target in targets:
+            with inside(stranger):
+                for path in held.targets:
+                    assert ask(target.address, path, {MIRRORED_HEADER: "true"}) == (404, b"")
+            assert target.rejected(Layer.HTTP) == before[target] + len(held.targets)
+            assert target.said("kept out", layer="http", who=stranger.address, what_to_do="correct its --region")
+    packets = registry_packets(lab, mark)
+    await assert_isolated(lab, lab.lans.capture.mark(), alone=[lost])
+    assert packets, "its requests to the other region were seen"
+    assert_only_refusals(packets)
 
-    wrong.speil.stop()
-    wrong.start_with([*lab.documented("regiona"), f"--region-secret-file={lab.secrets['regiona']}", networks])
-    await eventually(lambda: not wrong.speil.running, timeout_seconds=30, what="it refuses to start")
-    assert f"none of this node's addresses ({wrong.address}) is in the networks of region regiona" in wrong.last_words
-    assert "its region is set wrong, or a network is missing" in wrong.last_words
-    pushed = Pushed(lab, "regionb")
-    await wrong.pull(f"{pushed.name}:1")
-    await lab.configure(with_secret)
-    await assert_isolated(lab, mark)
+
+def ask(address: str, target: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """A request from wherever this thread is: status and body."""
+    connection = http.client.HTTPConnection(address, REGISTRY_PORT, timeout=10)
+    try:
+        connection.request("GET", target, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()

@@ -203,6 +203,16 @@ class KubeCluster:
         self.point(pod)
         return pod
 
+    async def running_pod(self, namespace: str, name: str, node: str, address: str) -> None:
+        """A pod of speil as the API knows it: no kubelet starts it, but something listens at its address."""
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        labels = {"app.kubernetes.io/name": "speil"}
+        spec = {"nodeName": node, "containers": [{"name": "registry", "image": "speil"}]}
+        await self.admin("POST", path, {"metadata": {"name": name, "labels": labels}, "spec": spec})
+        status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+        merge = "application/merge-patch+json"
+        await self.admin("PATCH", f"{path}/{name}/status", status, content_type=merge)
+
     def point(self, pod: Pod) -> None:
         """Give a pod the CA and address as they are now."""
         (pod.folder / "ca.crt").write_bytes(self.authority.pem)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ class RegionNode(Node):
         self._said_before = 0
 
     def __repr__(self) -> str:
-        return f"{self.region}/{self.address}"
+        return f"{self.region}-{self.address.rpartition('.')[2]}"
 
     def get(self, url: str) -> tuple[int, bytes]:
         """GET of a URL of the node; status 0 where it does not answer."""
@@ -60,11 +61,14 @@ class RegionNode(Node):
         except OSError:
             return 0, b""
 
-    @property
-    def live(self) -> bool:
-        """Whether /livez says so."""
-        assert self.speil.running, self.speil.log_text()[-3000:]
-        return self.get("http://127.0.0.1:5000/livez")[0] == 200
+    async def lives(self) -> None:
+        """Wait until its probe says so."""
+
+        def live() -> bool:
+            assert self.speil.running, self.speil.log_text()[-3000:]
+            return self.get("http://127.0.0.1:5000/livez")[0] == 200
+
+        await eventually(live, timeout_seconds=START_SECONDS_MAX, what=f"{self} lives")
 
     def start_with(self, flags: Sequence[str]) -> None:
         """Start speil; `lines` begins anew."""
@@ -76,6 +80,10 @@ class RegionNode(Node):
     def lines(self) -> list[dict[str, Any]]:
         """What speil has said since it was started."""
         return [json.loads(line) for line in self.speil.log_text()[self._said_before :].splitlines() if line[:1] == "{"]
+
+    async def says(self, text: str, **fields: str) -> None:
+        """Wait until it has said so."""
+        await eventually(lambda: self.said(text, **fields), timeout_seconds=20, what=f"{self} says {text!r}: {fields}")
 
     def said(self, text: str, **fields: str) -> bool:
         """Whether a line with `text` in its message has fields in which these words stand."""
@@ -104,9 +112,36 @@ class RegionNode(Node):
         """The ids in its routing table."""
         return {peer["peer"] for peer in self.state()["peers"]}
 
+    def lookups(self) -> Counter[str]:
+        """What became of the requests that this node's own store could not answer: hits at peers, and misses."""
+        return Counter({what: int(self.metric("spegel_mirror_requests_total", cache=what)) for what in ("hit", "miss")})
+
     def rejected(self, layer: Layer) -> float:
         """How often a layer has kept somebody out since the start."""
         return self.metric("speil_cross_region_rejected_total", layer=layer.value)
+
+    async def keeps_out(self, layer: Layer, *, before: float = 0) -> None:
+        """Wait until a layer has kept somebody out more often than `before`."""
+        await eventually(
+            lambda: self.rejected(layer) > before, timeout_seconds=20, what=f"{self} keeps somebody out by {layer}"
+        )
+
+    async def meets(self, others: set[str]) -> None:
+        """Wait until it has these ids in its table and is ready."""
+        await eventually(
+            lambda: others <= self.peers and self.ready(),
+            timeout_seconds=START_SECONDS_MAX,
+            what=f"{self} has met its region",
+        )
+
+    async def knows_nobody_but(self, ids: set[str]) -> None:
+        """Wait until its routing table holds none but these, in its state and in its metrics."""
+
+        def kept() -> bool:
+            peers = self.peers
+            return peers <= ids and self.metric("speil_routing_table_size") == len(peers)
+
+        await eventually(kept, timeout_seconds=20, what=f"the table of {self} holds nobody else")
 
     @property
     def multiaddr(self) -> str:
@@ -124,6 +159,7 @@ class RegionLab:
         self.registry = Registry(networks.upstream, folder / "registry")
         self.kubeconfigs: dict[str, Path] = {}
         self.secrets: dict[str, Path] = {}
+        self._tokens_shown = False
         self.regions = {
             region: [
                 RegionNode(region, namespace, _version(region), folder / f"{region}-{number}")
@@ -157,6 +193,8 @@ class RegionLab:
             self.kubeconfigs[region] = self.cluster.write_kubeconfig(
                 self._folder / f"{region}.kubeconfig", await self.cluster.token(lease.namespace)
             )
+            for number, node in enumerate(self.regions[region]):
+                await self.cluster.running_pod(lease.namespace, f"speil-{number}", str(node), node.address)
 
     def documented(self, region: str) -> list[str]:
         """The values of a region's release, to the letter, and how its ServiceAccount reaches the API."""
@@ -175,7 +213,9 @@ class RegionLab:
             flags[node] = [*self.documented(node.region), secret]
             lease = lease_of(node.region)
             names = [f"--leader-election-name={lease.name}", f"--leader-election-namespace={lease.namespace}"]
-            node.configure(self.registry.url, *names, secret, f"--node-name={node.address}")
+            if not self._tokens_shown:
+                node.configure(self.registry.url, *names, secret, f"--node-name={node.address}")
+        self._tokens_shown = True
         return flags
 
     async def configure(
@@ -200,20 +240,12 @@ class RegionLab:
                 shutil.rmtree(node.directory / "data", ignore_errors=True)
             node.start_with(wanted[node])
         for node in self.nodes:
-            await eventually(lambda node=node: node.live, timeout_seconds=START_SECONDS_MAX, what=f"{node} is live")
+            await node.lives()
         for region in REGIONS:
-            await self.met([node for node in self.regions[region] if node not in alone])
-
-    async def met(self, nodes: Sequence[RegionNode]) -> None:
-        """Until these have each other in their tables and are ready."""
-        ids = {node.peer_id for node in nodes}
-        for node in nodes:
-            others = ids - {node.peer_id}
-            await eventually(
-                lambda node=node, others=others: others <= node.peers and node.ready(),
-                timeout_seconds=START_SECONDS_MAX,
-                what=f"{node} has met its region",
-            )
+            together = [node for node in self.regions[region] if node not in alone]
+            ids = {node.peer_id for node in together}
+            for node in together:
+                await node.meets(ids - {node.peer_id})
 
     def node_token(self, region: str) -> dict[str, str]:
         """The header with which containerd asks the nodes of a region that has its secret."""

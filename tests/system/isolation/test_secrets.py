@@ -1,8 +1,8 @@
-"""Nodes that belong to no region, and one that is hostile."""
+"""Regions that have secrets, and one node that is told its networks: what gets through without the secret."""
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 import socket
 import subprocess
@@ -12,96 +12,59 @@ from typing import Any
 
 import pytest
 
-from speil.border.http import MIRRORED_HEADER, TOKEN_HEADER
+from speil.border.http import TOKEN_HEADER
 from speil.region.policy import Layer
 from speil.testing.eventually import eventually
-from tests.interop.peers import PeerProgramError, peer_program
-from tests.requirements import ROOT, tool_path
+from tests.requirements import ROOT
 from tests.system.isolation.checks import (
     REGISTRY_PORT,
     Pushed,
     assert_isolated,
     assert_only_refusals,
-    found,
     pull_twice,
     registry_packets,
+    verify,
 )
 from tests.system.lab.capture import parse_packet
-from tests.system.lab.lans import REGIONS
-from tests.system.lab.namespaces import inside
-from tests.system.lab.node import REGISTRY
+from tests.system.lab.lans import NETWORKS
 from tests.system.lab.regions import RegionLab
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.requires("namespaces", "registry", "containerd-1", "containerd-2", "kubernetes"),
-]
-
-
-
+pytestmark = pytest.mark.system
 IPV4 = b"\x08\x00"  # a frame's type
+NETWORKS_FLAG = f"--region-networks={NETWORKS['regiona']}"
 
 
-def ask(address: str, target: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """A request from wherever this thread is: status and body."""
-    connection = http.client.HTTPConnection(address, REGISTRY_PORT, timeout=10)
-    try:
-        connection.request("GET", target, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-@pytest.mark.interop
-@pytest.mark.requires("interop-peer")
-async def test_nodes_without_a_region(lab: RegionLab) -> None:
-    """A node as Spegel has it (go-libp2p), and a speil that was told no region; both know addresses of both regions."""
+async def test_a_wrong_region_where_regions_have_secrets_and_networks(lab: RegionLab) -> None:
+    """A node label that is wrong gets a node the other region's whole release; a wrong --region but a part of it."""
+    wrong, neighbours = lab.regions["regionb"][2], lab.regions["regiona"]
+    with_secret = lab.with_secrets()
+    with_secret[neighbours[0]].append(NETWORKS_FLAG)
     mark = lab.lans.capture.mark()
-    targets, lost = [lab.regions[region][0] for region in REGIONS], lab.regions["regionb"][2]
-    held = Pushed(lab, "both")
-    for target in targets:
-        await target.pull(f"{held.name}:1")
-    seeds = ",".join(target.multiaddr for target in targets)
-    flags = ["--bootstrap-kind=static", f"--static-bootstrap-peers={seeds}"]
-    await lab.configure({lost: flags}, fresh=[lost], alone=[lost])
-    for target in targets:
-        await eventually(lambda target=target: target.said("kept out", layer="identify", who=lost.peer_id))
-        assert lost.said("kept out", layer="identify", who=target.peer_id, why=target.region)
-    assert not lost.peers
 
-    stranger = lab.lans.stranger
-    program = str(tool_path("interop-peer"))
-    async with peer_program("ip", "netns", "exec", stranger.name, program, f"/ip4/{stranger.address}/tcp/5001") as spegel:
-        key = f"sha256:{'ab' * 32}"
-        for target in targets:
-            # the dial itself may or may not be through before it is thrown out
-            with suppress(PeerProgramError):
-                await spegel.ask("connect", addr=f"{target.multiaddr}/p2p/{target.peer_id}")
-            await eventually(lambda target=target: target.said("kept out", who=spegel.id, why="no region"))
-        with suppress(PeerProgramError):
-            await spegel.ask("provide", key=key)
-        assert (await spegel.ask("find_providers", key=str(held.image.index.digest)))["providers"] == []
-        for node in lab.nodes:
-            assert spegel.id not in node.peers
-            assert await found(lab, node, [f"/v2/x/blobs/{key}?ns={REGISTRY}"]) == 0
-        before = {target: target.rejected(Layer.HTTP) for target in targets}
-        for target in targets:
-            with inside(stranger):
-                for path in held.targets:
-                    assert ask(target.address, path, {MIRRORED_HEADER: "true"}) == (404, b"")
-            assert target.rejected(Layer.HTTP) == before[target] + len(held.targets)
-            assert target.said("kept out", layer="http", who=stranger.address, what_to_do="correct its --region")
-    packets = registry_packets(lab, mark)
-    await assert_isolated(lab, lab.lans.capture.mark())
-    assert packets, "its requests to the other region were seen"
-    assert_only_refusals(packets)
+    seeds = ",".join(node.multiaddr for node in neighbours)
+    part = ["--region=regiona", "--bootstrap-kind=static", f"--static-bootstrap-peers={seeds}"]
+    own_secret = f"--region-secret-file={lab.secrets['regionb']}"
+    await lab.configure({**with_secret, wrong: [*part, own_secret]}, fresh=[wrong], alone=[wrong])
+    for node, layer in zip(neighbours, (Layer.NETWORK, Layer.SECRET, Layer.SECRET), strict=True):
+        await node.keeps_out(layer)
+        assert node.said("kept out", layer=layer.value, who=wrong.address, what_to_do="if it belongs to the region")
+    await assert_isolated(lab, mark, alone=[wrong])
+
+    wrong.speil.stop()
+    wrong.start_with([*lab.documented("regiona"), f"--region-secret-file={lab.secrets['regiona']}", NETWORKS_FLAG])
+    await eventually(lambda: not wrong.speil.running, timeout_seconds=30, what="it refuses to start")
+    assert f"none of this node's addresses ({wrong.address}) is in the networks of region regiona" in wrong.last_words
+    assert "its region is set wrong, or a network is missing" in wrong.last_words
+    pushed = Pushed(lab, "regionb")
+    await wrong.pull(f"{pushed.name}:1")
+    await lab.configure(with_secret)
+    await assert_isolated(lab, mark)
 
 
 async def test_a_hostile_node_that_lacks_nothing_but_the_secret(lab: RegionLab) -> None:
     first, second, third = lab.regions["regiona"]
     with_secret = lab.with_secrets()
-    with_secret[first].append("--region-networks=10.81.1.0/24")
+    with_secret[first].append(NETWORKS_FLAG)
     await lab.configure(with_secret)
     mark = lab.lans.capture.mark()
     await assert_isolated(lab, mark)
@@ -112,7 +75,7 @@ async def test_a_hostile_node_that_lacks_nothing_but_the_secret(lab: RegionLab) 
     with lab.lans.tap(second.namespace) as tap:
         await pull_twice(lab, target, second, third, meshed=True)
         tokens = overheard(tap)
-    assert {token["target"] for token in tokens} >= set(target.targets)
+    assert {token["target"] for token in tokens if token["method"] == "GET"} >= set(target.targets[1:])
     records = {node: node.metric("speil_provider_records") for node in lab.nodes}
     before = {(node, layer): node.rejected(layer) for node in lab.nodes for layer in Layer}
     served = lab.peer_bytes("regiona")
@@ -145,7 +108,9 @@ async def test_a_hostile_node_that_lacks_nothing_but_the_secret(lab: RegionLab) 
         text = node.speil.log_text()
         assert not any(path.read_text().strip() in text for path in lab.secrets.values()), "a secret is never logged"
         assert not any(token["token"] in text for token in tokens)
-    await assert_isolated(lab, lab.lans.capture.mark())
+    verdict, _ = await asyncio.gather(verify(lab), assert_isolated(lab, lab.lans.capture.mark()))
+    assert verdict.exit_code == 0, "nothing crossed"
+    assert verdict.says("warn", "regiona kept out attempts of others"), verdict
 
 
 def overheard(tap: socket.socket) -> list[dict[str, str]]:
