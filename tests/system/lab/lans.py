@@ -1,8 +1,8 @@
 """Two regions, each a network of its own, and what both reach (see `networks` for the router between them).
 
-    10.81.1.0/24  regiona: nodes .11 .12 .13
-    10.81.2.0/24  regionb: nodes .11 .12 .13, and .66 for whoever does not belong there
-    10.81.9.0/24  outside: the upstream registry .11, the API server .12, the operator .13
+10.81.1.0/24  regiona: nodes .11 .12 .13
+10.81.2.0/24  regionb: nodes .11 .12 .13, and .66 for whoever does not belong there
+10.81.9.0/24  outside: the upstream registry .11, the API server .12, the operator .13
 """
 
 from __future__ import annotations

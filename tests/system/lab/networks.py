@@ -102,9 +102,7 @@ def networks(
     }
     capture, control = folder / "router.pcap" if captured else Path("/dev/null"), folder / "router.control"
     argv = [sys.executable, str(Path(__file__).with_name("router.py")), _TUN, str(capture), str(control)]
-    process = LabProcess(
-        router, [*argv, str(delay_seconds), *(subnets[one] for one in held)], folder / "router.log"
-    )
+    process = LabProcess(router, [*argv, str(delay_seconds), *(subnets[one] for one in held)], folder / "router.log")
     made: list[Namespace] = []
     try:
         for one in (router, *(host for group in spaces.values() for host in group)):

@@ -19,6 +19,7 @@ storage: {{filesystem: {{rootdirectory: {directory}/data}}}}
 http: {{addr: 0.0.0.0:{port}}}
 """
 _GET = re.compile(r'"GET /v2/\S+?/(?:blobs|manifests)/(sha256:[0-9a-f]{64}|[^/\s?]+)\S* HTTP/1\.[01]" (20[06])')
+_SENT = re.compile(r'(?m)^(\S+) - - \[[^]]*\] "GET \S+ HTTP/1\.[01]" 20[06] (\d+)')
 
 
 class Registry:
@@ -58,6 +59,11 @@ class Registry:
     def forget(self) -> None:
         """Count from now on."""
         self._counted_from = len(self._process.log_text())
+
+    def bytes_sent(self, client: str) -> int:
+        """Body bytes of the GETs of a host (its address) since `forget`."""
+        log = self._process.log_text()[self._counted_from :].replace('\\"', '"')
+        return sum(int(match[2]) for match in _SENT.finditer(log) if match[1] == client)
 
     def gets(self) -> Counter[str]:
         """GETs that were served since `forget`, by digest (or tag)."""

@@ -85,8 +85,8 @@ def main(tun: str, capture: str, control_path: str, delay: str, *networks: str) 
         record.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, PACKET_BYTES_MAX, LINKTYPE_RAW))
         while True:
             wait = max(held[0][0] - time.monotonic(), 0) if held else None
-            ready, _, _ = select.select([device, control], [], [], wait)
-            if control in ready:
+            ready, _, _ = select.select([device, control.fileno()], [], [], wait)
+            if control.fileno() in ready:
                 message, sender = control.recvfrom(RULES_BYTES_MAX)
                 rules.take(message)
                 control.sendto(b"taken", sender)
