@@ -19,6 +19,7 @@ SLOW_LINK = "48mbit"  # so that a pull lasts long enough to be interrupted
 MIDDLE_BYTES = 1_500_000  # have left a holder when it happens to it: three layers are on their way, none is whole
 PULL_SECONDS_MAX = 120.0  # far above all that is asserted: a pull that hangs is told from one that is slow
 LINE_SECONDS_MAX = 10.0  # until a log says what happened
+SAID_CHARS_MAX = 8000  # with a failure
 _LONG = (
     (re.compile(r"^\d\d:\d\d:\d\d\.\d+ "), ""),
     (re.compile(r"sha256:([0-9a-f]{8})[0-9a-f]{56}"), r"sha256:\1…"),
@@ -106,6 +107,10 @@ class Trial:
             twice = upstream + int(self._peer_bytes) - self.size_bytes
             line = await eventually(self._line, timeout_seconds=LINE_SECONDS_MAX, what=f"the log says {case.tells!r}")
             return Outcome(case, seconds, clean or seconds, self.pulls, upstream, twice, line)
+        except BaseException as error:
+            for node in (self.puller, self.serving):
+                error.add_note(f"what {node.address} said:\n{self.said(node)[-SAID_CHARS_MAX:]}")
+            raise
         finally:
             for process in self.processes:
                 process.stop()
