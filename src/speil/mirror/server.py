@@ -63,7 +63,7 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
 
-class _Turnstile:
+class Turnstile:
     """Lets so many through in each round of the event loop."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class RegistryServer:
 
     def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
-        self._turnstile = _Turnstile()
+        self._turnstile = Turnstile()
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
