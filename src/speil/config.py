@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from speil.election.settings import ElectionSettings
+from speil.fetch.settings import FetchSettings
 from speil.mirror.settings import MirrorSettings
 from speil.observe.settings import LogSettings
 from speil.region.settings import RegionSettings
@@ -45,6 +46,7 @@ class NodeSettings:
     store: StoreSettings
     router: RouterSettings
     mirror: MirrorSettings
+    fetch: FetchSettings
 
 
 @dataclass(frozen=True, slots=True)

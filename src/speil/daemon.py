@@ -34,6 +34,7 @@ from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
+from speil.mirror.settle import settle
 from speil.mirror.wire import Wire
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -92,6 +93,7 @@ async def run(settings: NodeSettings) -> None:
 @asynccontextmanager
 async def node(settings: NodeSettings) -> AsyncIterator[None]:
     """A running node. Raises StartError and SettingError on the way in."""
+    settings.fetch.check()
     region = settings.region.identity()
     metrics = Metrics(__version__, region=region.region, zone=region.zone)
     recent, rng = RecentRequests(), SystemRandom()
@@ -111,7 +113,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         if isinstance(bootstrapper, LeaseBootstrapper):
             bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
-        door = HttpDoor(policy, host.local.peer_id, secret, record)
+        door = HttpDoor(policy, host.local.peer_id, secret, record, region.zone)
         wire = Wire(zero_copy=settings.mirror.zero_copy)
         stack.callback(wire.close)
         client = PeerClient(f"speil/{__version__}", door, wire)
@@ -125,6 +127,8 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
                 settings.mirror.mirror_resolve_retries,
                 lambda: auth.header,
                 lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
+                settings.fetch,
+                region.zone,
             ),
         )
         handlers = Handlers(store, relay, auth, door, wire, settings.mirror, metrics, recent)
@@ -142,6 +146,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             parts.create_task(store.run()),
             parts.create_task(router.run()),
             parts.create_task(_announcer(settings, store, router, metrics).run()),
+            parts.create_task(settle(store, relay.trust)),
             parts.create_task(_warn_about_containerd(settings, store)),
         ]
         log.info(

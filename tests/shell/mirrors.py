@@ -11,6 +11,7 @@ from pathlib import Path
 from speil.border.http import HttpDoor
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
+from speil.fetch.settings import FetchSettings
 from speil.libp2p.identity import Identity
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.handlers import Handlers
@@ -19,6 +20,7 @@ from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.settle import settle
 from speil.mirror.wire import Wire
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
@@ -45,6 +47,7 @@ class Mirror:
     host: str
     port: int
     recent: RecentRequests
+    relay: Relay
     wire: Wire
 
     @property
@@ -82,6 +85,8 @@ async def mirror(
     ready: bool = True,
     policy: Policy = OPEN,
     secret: SecretFile | None = None,
+    zone: str = "",
+    fetch: FetchSettings = FetchSettings(),  # noqa: B008
     **changes: object,
 ) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
@@ -92,20 +97,22 @@ async def mirror(
     (port,) = free_ports(host, 1)
     store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
     router = MemoryRouter(mesh, peer_at(host, port))
-    door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics))
+    mesh.zones[router.local.peer_id] = zone
+    door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics), zone)
     wire = Wire(zero_copy=settings.zero_copy)
     client, auth = PeerClient("speil/test", door, wire), BasicAuth(settings.basic_auth_dir)
     config = RelayConfig(
-        settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of
+        settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of, fetch, zone
     )
     relay = Relay(router, client, metrics, config)
     handlers = Handlers(store, relay, auth, door, wire, settings, metrics, recent)
     server = RegistryServer(handlers, door, lambda: ready, metrics)
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
-            task = group.create_task(router.run())
-            yield Mirror(store, router, metrics, host, port, recent, wire)
-            task.cancel()
+            tasks = [group.create_task(router.run()), group.create_task(settle(store, relay.trust))]
+            yield Mirror(store, router, metrics, host, port, recent, relay, wire)
+            for task in tasks:
+                task.cancel()
     finally:
         client.close()
         wire.close()

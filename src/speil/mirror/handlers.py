@@ -8,8 +8,8 @@
    not mirrored are 404.
 5. This node has it: sent from the store.
 6. A peer asks (`X-Spegel-Mirrored`): what we don't have is 404 at once, so that peers never ask on our behalf.
-7. Otherwise the peers are asked. A manifest is read whole and its digest checked before a byte is passed on; a blob is
-   passed on as it comes, containerd checks it.
+7. Otherwise the peers are asked. A manifest or small blob is verified before a byte is passed on; a larger blob is
+   passed on as it comes, containerd checks it (`mirror.relay`).
 8. Nobody has it: 404, empty for containerd, which then keeps its connection and goes upstream at once.
 """
 
@@ -29,6 +29,7 @@ from speil.mirror.pump import PIECE_BYTES_MAX
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.unreadable import Unreadable
 from speil.mirror.uploads import Uploads, busy
 from speil.mirror.wire import Wire
 from speil.observe.logs import get_log
@@ -43,6 +44,7 @@ from speil.store.walk import read, read_manifest
 
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
 PEER_REQUESTS_MAX = 768  # of them for peers, who are then sent elsewhere: the rest is this node's own
+CLIENT_GONE = 499  # nginx's status for it
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
 log = get_log("mirror")
@@ -76,6 +78,7 @@ class Handlers:
         self._wire, self._settings, self._metrics, self._recent = wire, settings, metrics, recent
         self._open = 0
         self._uploads = Uploads(settings, metrics)
+        self._unreadable = Unreadable()
         self._registries: set[str] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -128,6 +131,7 @@ class Handlers:
                 response = self._not_found(request, asked, from_peer, outcome)
         except ClientGoneError:
             outcome.result = "client gone"
+            response = web.Response(status=CLIENT_GONE)  # for the metrics: nobody is there to get it
         except asyncio.CancelledError:
             outcome.result = "cancelled"
             raise
@@ -144,6 +148,8 @@ class Handlers:
             digest = asked.digest or await self._store.resolve(asked.key)
             if asked.is_manifest:
                 return await self._manifest_from_store(request, asked, digest, from_peer, outcome)
+            if self._unreadable.holds(digest, asyncio.get_running_loop().time()):
+                return None
             with await self._store.open(digest) as content:
                 if await self._is_manifest(content):
                     return None
@@ -162,7 +168,7 @@ class Handlers:
         data, manifest = loaded
         outcome.source, outcome.result = "store", "served"
         headers = self._headers(asked, digest, manifest.media_type)
-        return await self._send_bytes(request, asked, headers, data, from_peer, "store")
+        return await self._send_bytes(request, asked, headers, data, from_peer)
 
     async def _is_manifest(self, content: OpenContent) -> bool:
         """Whether this is a manifest, which is not served as a blob."""
@@ -182,18 +188,24 @@ class Handlers:
         start, length = (wanted.start, wanted.length) if wanted else (0, content.size)
         if wanted:
             headers["Content-Range"] = wanted.content_range
-        response = BodyResponse(206 if wanted else 200, headers, length)
-        if request.method == "HEAD":
-            await response.send_nothing(request)
-        elif not from_peer:
-            await self._send(request, asked, response, FileBody(content, start, length))
-        else:
-            with self._uploads.place(request.remote or "") as refusal:
-                if refusal is not None:
-                    outcome.result = f"busy: {refusal}"
-                    return busy(refusal)
-                await self._upload(request, asked, response, FileBody(content, start, length))
+        response, body = BodyResponse(206 if wanted else 200, headers, length), FileBody(content, start, length)
         outcome.source, outcome.result = "store", "served"
+        try:
+            if request.method == "HEAD":
+                await response.send_nothing(request)
+            elif not from_peer:
+                await self._send(request, asked, response, body)
+            else:
+                with self._uploads.place(request.remote or "") as refusal:
+                    if refusal is not None:
+                        outcome.source, outcome.result = "none", f"busy: {refusal}"
+                        return busy(refusal)
+                    await self._upload(request, asked, response, body)
+        except OSError as error:
+            # the head is out: this answer can only break off, and the next must come from elsewhere
+            outcome.result = f"broke off: {error}"
+            self._unreadable.add(content.digest, asyncio.get_running_loop().time())
+            log.error("the disk failed in mid-body", key=asked.key, missing_bytes=body.left, error=error)
         return response
 
     async def _send(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:
@@ -216,9 +228,12 @@ class Handlers:
     ) -> web.StreamResponse | None:
         hit = False
         response: web.StreamResponse | None = None
-        async with self._relay.session(asked, request.method, request.headers.get("Range", "")) as session:
+        # containerd verifies what it gets and keeps it: if it asks again, that tells something
+        verifies = _is_containerd(request)
+        wanted = request.headers.get("Range", "")
+        async with self._relay.session(asked, request.method, wanted, verifies=verifies) as session:
             try:
-                if asked.is_manifest and request.method == "GET":
+                if asked.is_manifest:
                     response = await self._manifest_from_peer(request, asked, session)
                 else:
                     response = await self._blob_from_peer(request, asked, session)
@@ -233,6 +248,10 @@ class Handlers:
                 response = session.broken_response
                 if response is not None:
                     outcome.source, outcome.result = "peer", f"broke off: {error}"
+            except ClientGoneError:
+                # it has what it wanted (a multipart fetch hangs up after each part), or the pull was cancelled
+                hit, outcome.source = True, "peer"
+                raise
             finally:
                 outcome.attempts = session.attempts
                 outcome.peer = str(session.peer.peer_id) if session.peer else None
@@ -242,29 +261,29 @@ class Handlers:
     async def _manifest_from_peer(
         self, request: web.BaseRequest, asked: Content, session: RelaySession
     ) -> web.StreamResponse:
-        def is_right(data: bytes) -> bool:
-            return (asked.digest is None or asked.digest.matches(data)) and parse(data) is not None
-
-        head, data = await session.whole(MANIFEST_BYTES_MAX, is_right)
+        head, data = await session.whole(MANIFEST_BYTES_MAX, lambda data: parse(data) is not None)
         manifest = parse(data)
         assert manifest is not None
+        self._relay.sizes.learn(manifest.children)
         digest = asked.digest or Digest.of(data)
         headers = self._headers(asked, digest, manifest.media_type)
         log.debug("manifest from a peer", key=asked.key, peer=head.peer.peer_id)
-        return await self._send_bytes(request, asked, headers, data, False, "peer")
+        return await self._send_from_peer(request, asked, session, BodyResponse(200, headers, len(data)))
 
     async def _blob_from_peer(
         self, request: web.BaseRequest, asked: Content, session: RelaySession
     ) -> web.StreamResponse:
         head = await session.head()
-        kind = head.headers.get("content-type", "") if asked.is_manifest else media_type.OCTET_STREAM
         digest = asked.digest or Digest.parse(head.headers.get("docker-content-digest", ""))
-        headers = self._headers(asked, digest, kind)
-        if not asked.is_manifest:
-            headers["Accept-Ranges"] = "bytes"
+        headers = self._headers(asked, digest, media_type.OCTET_STREAM) | {"Accept-Ranges": "bytes"}
         if head.status == 206:
             headers["Content-Range"] = f"bytes {head.start}-{head.stop - 1}/{head.size}"
         response = BodyResponse(head.status, headers, head.stop - head.start)
+        return await self._send_from_peer(request, asked, session, response)
+
+    async def _send_from_peer(
+        self, request: web.BaseRequest, asked: Content, session: RelaySession, response: BodyResponse
+    ) -> web.StreamResponse:
         if request.method == "HEAD":
             await response.send_nothing(request)
             return response
@@ -282,13 +301,12 @@ class Handlers:
         headers: dict[str, str],
         data: bytes,
         from_peer: bool,
-        source: str,
     ) -> web.StreamResponse:
         if request.method == "HEAD":
             response = BodyResponse(200, headers, len(data))
             await response.send_nothing(request)
             return response
-        self._count(asked, source, from_peer, len(data))
+        self._count(asked, "store", from_peer, len(data))
         return web.Response(body=data, headers=headers)
 
     def _headers(self, asked: Content, digest: Digest, kind: str) -> dict[str, str]:
@@ -300,7 +318,7 @@ class Handlers:
     def _not_found(
         self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome
     ) -> web.StreamResponse:
-        if from_peer or request.headers.get("User-Agent", "").startswith("containerd/"):
+        if from_peer or _is_containerd(request):
             return web.Response(status=404)
         code = ErrorCode.MANIFEST_UNKNOWN if asked.is_manifest else ErrorCode.BLOB_UNKNOWN
         body = envelope(code, f"could not find peer for {asked.key}: {outcome.result}", {"attempts": outcome.attempts})
@@ -333,6 +351,10 @@ class Handlers:
             self._registries.add(registry)
             return registry
         return "other"
+
+
+def _is_containerd(request: web.BaseRequest) -> bool:
+    return request.headers.get("User-Agent", "").startswith("containerd/")
 
 
 def _unsatisfiable(content_range: str) -> web.Response:

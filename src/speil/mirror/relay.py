@@ -1,42 +1,55 @@
-"""One request, answered by peers: carries out what `fetch.transfer` decides.
+"""One request, answered by peers: which bytes are passed on, and how sure we are of them.
 
-The search for peers and the requests to them run beside each other, as children of the session; when the session
-ends, whichever way, they have ended too.
+- Manifests, and blobs up to a bound, are read whole and their digest is checked before a byte is passed on: a peer
+  that lies is banned, another is asked, and the client never knows.
+- Larger blobs are moved from the peer's connection to the client's as they come; a peer that breaks off, stalls or
+  crawls is replaced at the same offset. containerd finds out whether they are right; `fetch.trust` learns it from
+  what containerd does next.
+- From suspects, and for content that was asked for again, bytes are hashed as they are passed on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from speil.fetch.budget import Budget
+from speil.fetch.candidates import Judge
+from speil.fetch.known_sizes import KnownSizes
+from speil.fetch.pace import STALL_SECONDS_MAX, Pace
 from speil.fetch.peer_health import PeerHealth
-from speil.fetch.transfer import STALL_SECONDS_MAX, Abandon, Ask, GiveUp, Transfer
+from speil.fetch.resume import Extent, Wanted
+from speil.fetch.settings import FetchSettings
+from speil.fetch.transfer import Transfer
+from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, Caution, PeerTrust
 from speil.mirror.body import BodyResponse, BodySink
-from speil.mirror.peer_client import Endpoint, PeerClient, PeerError, PeerResponse, RangeRefusedError
+from speil.mirror.peer_client import Endpoint, PeerClient, PeerError
+from speil.mirror.peer_race import NoPeerError, PeerAccess, PeerRace
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.oci import media_type
-from speil.oci.digest import Digest, DigestError
+from speil.oci.digest import Digest
 from speil.oci.endpoint import Content
+from speil.region.label import is_label
 from speil.routing.base import Router
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
+__all__ = ["Head", "NoPeerError", "Relay", "RelayConfig", "RelaySession"]
+
+VERIFY_STALL_SECONDS_MAX = 0.5  # nothing has been passed on yet: another peer, or the upstream, is soon asked
+VERIFY_SECONDS_MAX = 2.0  # 4 MiB at 17 Mbit/s
+MEMORY_SECONDS_MAX = 0.25  # how long a request waits for memory before containerd is sent upstream
+WRITE_BYTES = 256 * 1024  # at a time: a slow client shows progress
+ZONES_TOLD_MAX = 1000
+
 _FORWARDED_RANGE = re.compile(r"bytes=(?:[1-9]\d{0,18}-\d{0,19}|0-\d{1,19}|-[1-9]\d{0,18})", re.ASCII)
 
 log = get_log("relay")
-
-
-class NoPeerError(Exception):
-    """No peer serves it; the message says how far it came."""
-
-    def __init__(self, reason: str, attempts: int) -> None:
-        super().__init__(reason)
-        self.attempts = attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,66 +66,106 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class RelayConfig:
-    """What every session needs to know."""
+    """What every session needs to know; `zone` is this node's."""
 
     search_seconds: float
     attempts_max: int
     authorization: Callable[[], str]
     endpoints: Callable[[PeerInfo], list[Endpoint]]
+    fetch: FetchSettings
+    zone: str
 
 
 class Relay:
     """Opens sessions; remembers peers between them."""
 
     def __init__(self, router: Router, client: PeerClient, metrics: Metrics, config: RelayConfig) -> None:
-        self.router, self.client, self.metrics, self.config = router, client, metrics, config
-        self.health = PeerHealth()
+        self.router, self.metrics, self.config = router, metrics, config
+        self.health, self.trust, self.sizes = PeerHealth(), PeerTrust(), KnownSizes()
+        self.access = PeerAccess(router, client, metrics, config.authorization, config.endpoints, self._told_zone)
+        self._memory = Budget(config.fetch.verify_memory_max)
+        self._memory_given = asyncio.Event()
+        self._zones_told: OrderedDict[PeerId, str] = OrderedDict()
 
-    def session(self, content: Content, method: str, range_header: str = "") -> RelaySession:
-        """A session for one request; use it in `async with`."""
+    def session(self, content: Content, method: str, range_header: str = "", *, verifies: bool = False) -> RelaySession:
+        """A session for one request; use it in `async with`.
+
+        `verifies`: the client checks what it gets and keeps it, so that its asking again tells something: containerd.
+        """
         forwarded = range_header if _FORWARDED_RANGE.fullmatch(range_header) and not content.is_manifest else ""
-        return RelaySession(self, content, method, forwarded)
+        return RelaySession(self, content, method, forwarded, verifies)
+
+    def zone_of(self, peer_id: PeerId) -> str:
+        """A peer's zone, "" where nobody has told it: libp2p's identify has, or an answer of its own."""
+        return self.router.zone_of(peer_id) or self._zones_told.get(peer_id, "")
+
+    def _told_zone(self, peer_id: PeerId, zone: str) -> None:
+        if is_label(zone):
+            self._zones_told[peer_id] = zone
+            self._zones_told.move_to_end(peer_id)
+            if len(self._zones_told) > ZONES_TOLD_MAX:
+                self._zones_told.popitem(last=False)
+
+    async def take_memory(self, size: int) -> bool:
+        """Whether there was room for `size` bytes in time; `give_memory` gives it back."""
+        try:
+            async with asyncio.timeout(MEMORY_SECONDS_MAX):
+                while not self._memory.take(size):
+                    await self._memory_given.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def give_memory(self, size: int) -> None:
+        """It is free again."""
+        self._memory.give(size)
+        given, self._memory_given = self._memory_given, asyncio.Event()
+        given.set()
+
+    def lied(self, peer: PeerInfo, key: str) -> None:
+        """A peer was caught with wrong bytes."""
+        self.trust.lied(peer.peer_id, asyncio.get_running_loop().time())
+        self.metrics.peer_bans.inc()
+        hosts = ", ".join(peer.hosts)
+        log.warning("a peer sent wrong bytes: banned", key=key, peer=peer.peer_id, hosts=hosts, seconds=BAN_SECONDS)
 
 
 class RelaySession:
-    """`head()` first, then `send()`."""
+    """`head()` or `whole()` first, then `send()`."""
 
-    def __init__(self, relay: Relay, content: Content, method: str, range_header: str) -> None:
-        self._relay, self._content, self._method, self._range = relay, content, method, range_header
+    def __init__(self, relay: Relay, content: Content, method: str, range_header: str, verifies: bool) -> None:
+        self._relay, self._content, self._now = relay, content, asyncio.get_running_loop().time
+        # of a manifest the bytes are wanted even for HEAD: what its head says must be true
+        self._method = "GET" if content.is_manifest else method
+        # what is passed on unverified tells on its senders, if it is a blob and containerd asks
+        self._settling = content.digest if verifies and method == "GET" and not content.is_manifest else None
+        self._caution = self._be_careful(range_header)
+        size = relay.sizes.get(content.digest)
         self._transfer = Transfer(
+            Wanted(content.digest, content.is_manifest, range_header, size),
             self._now(),
             search_seconds=relay.config.search_seconds,
             attempts_max=relay.config.attempts_max,
             hedge_seconds=relay.health.hedge_seconds,
         )
+        verified = content.is_manifest or (size is not None and size <= relay.config.fetch.verify_bytes_max)
+        judge = Judge(relay.health, relay.trust, self._caution, relay.config.zone, relay.zone_of, verified)
+        self._race = PeerRace(relay.access, content, self._method, self._transfer, judge)
+        self._verified: bytes | None = None
+        self._memory_taken = 0
         self.broken_response: BodyResponse | None = None  # set once its head is out: it can then only break off
-        self._head: Head | None = None
-        self._response: PeerResponse | None = None
-        self._peer: PeerInfo | None = None
-        self._ready: list[tuple[PeerInfo, PeerResponse]] = []
-        self._range_refused: RangeRefusedError | None = None
-        self._asks: dict[PeerId, asyncio.Task[None]] = {}
-        self._changed = asyncio.Event()
-        self._group = asyncio.TaskGroup()
-        self._search: asyncio.Task[None]
 
     async def __aenter__(self) -> RelaySession:
-        await self._group.__aenter__()
-        self._search = self._group.create_task(self._run_search())
+        await self._race.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._search.cancel()
-        for task in self._asks.values():
-            task.cancel()
-        self._let_go()
         try:
-            await self._group.__aexit__(None, None, None)
+            await self._race.__aexit__(kind, error, trace)
         finally:
-            for _, response in self._ready:
-                response.close()
+            self._give_memory()
 
     @property
     def attempts(self) -> int:
@@ -122,231 +175,189 @@ class RelaySession:
     @property
     def peer(self) -> PeerInfo | None:
         """Who serves, or served last."""
-        return self._peer
+        return self._race.peer
+
+    # --- the head ---------------------------------------------------------------------------------------
 
     async def head(self) -> Head:
-        """The first good head. Raises NoPeerError, RangeRefusedError."""
-        if self._response is None:
-            await self._wait_for_head()
-        assert self._response is not None
-        assert self._peer is not None
-        start, stop, size = _extent(self._response)
-        self._head = Head(self._response.status, self._response.headers, start, stop, size, self._peer)
-        return self._head
+        """What the client may be told. Raises NoPeerError, RangeRefusedError."""
+        asked_part: Extent | None = None
+        while True:
+            try:
+                response = await self._race.next()
+            except NoPeerError:
+                if self._settling:
+                    self._relay.trust.turned_away(self._settling)
+                raise
+            promised, digest = self._transfer.promised, self._content.digest
+            assert promised is not None
+            assert self.peer is not None
+            if self._method == "HEAD" or digest is None or promised.size > self._relay.config.fetch.verify_bytes_max:
+                break
+            if not promised.is_whole:
+                asked_part = promised  # a part can't be verified: the whole is small
+                self._race.let_go()
+                self._transfer.wants_all(self._now())
+                continue
+            if (data := await self._read_verified(digest)) is None:
+                continue
+            part = asked_part or promised
+            self._verified = data[part.start : part.stop]
+            return Head(206 if asked_part else 200, response.headers, part.start, part.stop, part.size, self.peer)
+        self._transfer.told()
+        return Head(response.status, response.headers, promised.start, promised.stop, promised.size, self.peer)
+
+    async def whole(self, size_bytes_max: int, is_right: Callable[[bytes], bool]) -> tuple[Head, bytes]:
+        """Small content at once, from the first peer whose bytes are what its digest says. Raises NoPeerError."""
+        while True:
+            response = await self._race.next()
+            promised, peer = self._transfer.promised, self.peer
+            assert promised is not None
+            assert peer is not None
+            if promised.size > size_bytes_max:
+                self._race.replace(PeerError("bad_answer", f"{promised.size} bytes"))
+                continue
+            digest = self._content.digest or Digest.parse(response.headers["docker-content-digest"])
+            if (data := await self._read_verified(digest, is_right)) is not None:
+                self._verified = data
+                return Head(200, response.headers, 0, promised.size, promised.size, peer), data
+
+    async def _read_verified(
+        self, digest: Digest, is_right: Callable[[bytes], bool] = lambda data: True
+    ) -> bytes | None:
+        """All of the response; None where it breaks off or is wrong, and another peer's is to be taken."""
+        response, promised, peer = self._race.response, self._transfer.promised, self.peer
+        assert response is not None
+        assert promised is not None
+        assert peer is not None
+        await self._take_memory(promised.size)
+        pace, parts, hasher = Pace(VERIFY_STALL_SECONDS_MAX, VERIFY_SECONDS_MAX), [], hashlib.new(digest.algorithm)
+        try:
+            while response.left:
+                data = await self._read(pace)
+                hasher.update(data)
+                parts.append(data)
+        except PeerError as error:
+            self._race.replace(error)
+        else:
+            data = b"".join(parts)
+            if hasher.hexdigest() == digest.hex and is_right(data):
+                self._relay.trust.proved(peer.peer_id)
+                self._relay.health.delivered(peer.peer_id)
+                self._race.let_go()
+                self._transfer.finished()
+                return data
+            self._relay.lied(peer, self._content.key)
+            self._race.replace(PeerError("bad_answer", "the bytes are not what the digest says"))
+        self._give_memory()
+        return None
+
+    # --- the body ---------------------------------------------------------------------------------------
 
     async def send(self, sink: BodySink) -> None:
         """Move the body to the client; a peer that breaks off is replaced.
 
         Raises NoPeerError when nobody can go on, ClientGoneError.
         """
-        assert self._head is not None
-        left = self._head.stop - self._head.start
-        while left:
-            assert self._response is not None
-            try:
-                size = await self._response.move(sink, STALL_SECONDS_MAX)
-            except PeerError as error:
-                await self._replace(error)
-                continue
-            left -= size
-            self._transfer.received(size)
-        self._transfer.finished()
-
-    async def whole(self, size_bytes_max: int, is_right: Callable[[bytes], bool]) -> tuple[Head, bytes]:
-        """A small body at once, from the first peer whose bytes are right. Raises NoPeerError."""
-        while True:
-            head = self._head or await self.head()
-            try:
-                data = await self._read_whole(size_bytes_max)
-                if is_right(data):
-                    self._transfer.finished()
-                    return head, data
-                error = PeerError("bad_answer", "the bytes are not what the digest says")
-            except PeerError as failure:
-                error = failure
-            self._head = None
-            await self._replace(error)
-
-    async def _read_whole(self, size_bytes_max: int) -> bytes:
-        assert self._response is not None
-        if self._response.left > size_bytes_max:
-            raise PeerError("bad_answer", f"{self._response.left} bytes")
-        parts = []
-        while data := await self._response.read(STALL_SECONDS_MAX):
-            parts.append(data)
-        return b"".join(parts)
-
-    async def _replace(self, error: PeerError) -> None:
-        assert self._peer is not None
-        log.warning(
-            "a peer broke off", key=self._content.key, peer=self._peer.peer_id, at=self._transfer.offset, error=error
-        )
-        self._relay.metrics.peer_requests.labels(error.outcome).inc()
-        self._relay.health.failed(self._peer.peer_id, self._now())
-        self._let_go()
-        self._carry_out(self._transfer.broke(self._now()))
-        await self._wait_for_head()
-        self._relay.metrics.resumed_transfers.inc()
-
-    # --- waiting for a head -----------------------------------------------------------------------------
-
-    async def _wait_for_head(self) -> None:
-        """Ask peers until one has answered well. Raises NoPeerError."""
-        while True:
-            self._changed.clear()
-            if self._range_refused:
-                raise self._range_refused
-            if self._ready:
-                self._take(*self._ready.pop(0))
-                return
-            health, now = self._relay.health, self._now()
-            rank = {peer_id: health.rank(peer_id, now) for peer_id in self._transfer.candidate_ids}
-            self._carry_out(self._transfer.decide(now, rank))
-            deadline = self._transfer.next_deadline()
-            try:
-                async with asyncio.timeout(None if deadline is None else max(deadline - self._now(), 0)):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    def _take(self, peer: PeerInfo, response: PeerResponse) -> None:
-        self._peer, self._response = peer, response
-        self._carry_out(self._transfer.answered(peer.peer_id))
-        for other, late in self._ready:
-            self._relay.health.ended(other.peer_id)
-            late.close()
-        self._ready.clear()
-
-    def _carry_out(self, actions: list[Ask | Abandon | GiveUp]) -> None:
-        for action in actions:
-            match action:
-                case Ask(peer, offset):
-                    self._asks[peer.peer_id] = self._group.create_task(self._ask(peer, offset))
-                case Abandon(peer):
-                    if task := self._asks.pop(peer.peer_id, None):
-                        task.cancel()
-                case GiveUp(reason):
-                    raise NoPeerError(reason, self.attempts)
-
-    async def _run_search(self) -> None:
-        config = self._relay.config
-        providers = self._relay.router.find_providers(self._content.key, timeout_seconds=config.search_seconds)
-        async for peer in providers:
-            self._transfer.found([peer])
-            self._changed.set()
-        self._transfer.search_ended()
-        self._changed.set()
-
-    async def _ask(self, peer: PeerInfo, offset: int) -> None:
-        health, started = self._relay.health, self._now()
-        health.started(peer.peer_id)
-        try:
-            response = await self._request(peer, offset)
-        except PeerError as error:
-            self._relay.metrics.peer_requests.labels(error.outcome).inc()
-            log.debug(
-                "a peer can't serve", key=self._content.key, peer=peer.peer_id, outcome=error.outcome, error=error
-            )
-            if isinstance(error, RangeRefusedError) and self._head is None:
-                self._range_refused = error
-            if error.blame:
-                health.failed(peer.peer_id, self._now(), self._now() - started)
-            health.ended(peer.peer_id)
-            self._transfer.failed(peer.peer_id)
-        except asyncio.CancelledError:
-            health.ended(peer.peer_id)
-            health.abandoned(self._now() - started)
-            raise
-        else:
-            self._relay.metrics.peer_requests.labels("ok").inc()
-            health.answered(peer.peer_id, self._now() - started)
-            self._ready.append((peer, response))
-        finally:
-            self._asks.pop(peer.peer_id, None)
-            self._changed.set()
-
-    async def _request(self, peer: PeerInfo, offset: int) -> PeerResponse:
-        """A checked head, from the first of the peer's addresses that takes the connection. Raises PeerError."""
-        error = PeerError("refused", "it told no usable address")
-        wanted = self._wanted_range(offset)
-        for endpoint in self._relay.config.endpoints(peer):
-            try:
-                response = await self._relay.client.request(
-                    self._method,
-                    endpoint,
-                    peer.peer_id,
-                    self._content.target,
-                    authorization=self._relay.config.authorization(),
-                    range_header=wanted,
-                )
-            except PeerError as failure:
-                error = failure
-                if failure.outcome in ("refused", "timeout"):
-                    continue
-                raise
-            try:
-                self._check(response, offset)
-            except PeerError:
-                response.close()
-                raise
-            return response
-        raise error
-
-    def _wanted_range(self, offset: int) -> str:
-        if offset and self._head:
-            return f"bytes={self._head.start + offset}-{self._head.stop - 1}"
-        return self._range
-
-    def _check(self, response: PeerResponse, offset: int) -> None:
-        """A head must be of this content, and go on exactly where we are. Raises PeerError."""
+        if self._verified is not None:
+            for start in range(0, len(self._verified), WRITE_BYTES):
+                await sink.write(self._verified[start : start + WRITE_BYTES])
+            return
+        peer, promised = self.peer, self._transfer.promised
+        assert peer is not None
+        assert promised is not None
         digest = self._content.digest
-        if digest and response.headers.get("docker-content-digest", str(digest)) != str(digest):
-            raise PeerError("bad_answer", "another digest")
-        if self._content.is_manifest and response.headers.get("content-type") not in media_type.MANIFESTS:
-            raise PeerError("bad_answer", "a manifest without a manifest's type")
-        if digest is None and not _is_digest(response.headers.get("docker-content-digest", "")):
-            raise PeerError("bad_answer", "a tag without its digest")
-        start, stop, size = _extent(response)
-        if self._method == "GET" and response.left != stop - start:
-            raise PeerError("bad_answer", "Content-Length and Content-Range disagree")
-        if self._head and (start, stop, size) != (self._head.start + offset, self._head.stop, self._head.size):
-            raise PeerError("bad_answer", f"bytes {start}-{stop}/{size}, not where we are")
-        if self._range and response.status == 206 and not self._head and not _is_from(self._range, start):
-            raise PeerError("bad_answer", f"bytes from {start} for {self._range}")
+        doubted = self._caution.hashed or self._relay.trust.is_suspect(peer.peer_id, self._now())
+        hasher = hashlib.new(digest.algorithm) if digest and doubted and promised.is_whole else None
+        senders: dict[PeerId, PeerInfo] = {}
+        while self._transfer.left:
+            try:
+                await self._send_from_peer(sink, hasher, senders)
+            except PeerError as error:
+                self._race.replace(error)
+                await self._race.next()
+                self._relay.metrics.resumed_transfers.inc()
+        for peer_id in senders:
+            self._relay.health.delivered(peer_id)
+        self._transfer.finished()
+        if digest and hasher:
+            self._judge_hash(digest, hasher.hexdigest(), senders)
+        elif self._settling and promised.stop == promised.size:
+            self._relay.trust.whole(self._settling, self._now())
 
-    def _let_go(self) -> None:
-        if self._response is not None:
-            self._response.close()
-            self._response = None
-            assert self._peer is not None
-            self._relay.health.ended(self._peer.peer_id)
+    async def _send_from_peer(
+        self, sink: BodySink, hasher: hashlib._Hash | None, senders: dict[PeerId, PeerInfo]
+    ) -> None:
+        """Move what the serving peer sends. Raises PeerError where it breaks off."""
+        response, peer, pace = self._race.response, self.peer, Pace(STALL_SECONDS_MAX)
+        assert response is not None
+        assert peer is not None
+        senders[peer.peer_id] = peer
+        if self._settling and not hasher:
+            self._relay.trust.sent(self._settling, peer.peer_id, self._now())
+        while self._transfer.left:
+            if hasher:
+                data = await self._read(pace)
+                await sink.write(data)
+                hasher.update(data)
+                self._transfer.received(len(data))
+                continue
+            waited = response.peer_seconds
+            size = await response.move(sink, _patience(pace))
+            pace.came(size, response.peer_seconds - waited)
+            self._race.count(size)
+            self._transfer.received(size)
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+    async def _read(self, pace: Pace) -> bytes:
+        """The next bytes of the serving peer, into memory. Raises PeerError."""
+        response = self._race.response
+        assert response is not None
+        waited = response.peer_seconds
+        data = await response.read(_patience(pace))
+        pace.came(len(data), response.peer_seconds - waited)
+        self._race.count(len(data))
+        return data
+
+    # --- trust and memory -------------------------------------------------------------------------------
+
+    def _be_careful(self, range_header: str) -> Caution:
+        if self._settling is None:
+            return NO_CAUTION
+        caution = self._relay.trust.asked(self._settling, self._now(), from_start=not range_header)
+        if caution.suspects:
+            log.warning(
+                "content is asked for again after it was delivered whole: its senders are suspect",
+                key=self._content.key,
+                peers=[str(peer_id) for peer_id in caution.suspects],
+            )
+        return caution
+
+    def _judge_hash(self, digest: Digest, found: str, senders: dict[PeerId, PeerInfo]) -> None:
+        if found == digest.hex:
+            self._relay.trust.settled(digest)
+            for peer_id in senders:
+                self._relay.trust.proved(peer_id)
+        elif len(senders) == 1:
+            (sender,) = senders.values()
+            self._relay.lied(sender, self._content.key)
+        else:
+            self._relay.trust.doubt(senders, self._now())
+            log.warning(
+                "wrong bytes came from one of several peers", key=self._content.key, peers=[str(one) for one in senders]
+            )
+
+    async def _take_memory(self, size: int) -> None:
+        if not await self._relay.take_memory(size):
+            raise NoPeerError("no memory to verify it in", self.attempts)
+        self._memory_taken = size
+
+    def _give_memory(self) -> None:
+        size, self._memory_taken = self._memory_taken, 0
+        self._relay.give_memory(size)
 
 
-def _extent(response: PeerResponse) -> tuple[int, int, int]:
-    """(start, stop, size) of the bytes an answer holds. Raises PeerError."""
-    if response.status == 200:
-        size = int(response.headers["content-length"])
-        return 0, size, size
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-    if match is None:
-        raise PeerError("bad_answer", "a 206 without Content-Range")
-    first, last, size = (int(group) for group in match.groups())
-    if not first <= last < size:
-        raise PeerError("bad_answer", f"Content-Range {match[0]!r}")
-    return first, last + 1, size
-
-
-def _is_from(range_header: str, start: int) -> bool:
-    first = range_header.removeprefix("bytes=").partition("-")[0]
-    return not first or int(first) == start
-
-
-def _is_digest(text: str) -> bool:
-    try:
-        Digest.parse(text)
-    except DigestError:
-        return False
-    return True
+def _patience(pace: Pace) -> float:
+    """How long to wait now. Raises PeerError when the peer's time is up."""
+    if (seconds := pace.wait_seconds) <= 0:
+        raise PeerError("timeout", pace.complaint)
+    return seconds

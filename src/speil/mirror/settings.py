@@ -76,9 +76,13 @@ class MirrorSettings:
     )
     resolve_tags: bool = setting(boolean, True, help="Answer tags from what nodes hold; without it digests alone.")
     mirror_resolve_timeout: float = setting(
-        duration, 0.02, help="How long to look for a first peer before containerd is sent upstream."
+        duration, 0.02, help="How long to look for a first peer before containerd is sent upstream; at most 800ms."
     )
-    mirror_resolve_retries: int = setting(integer, 3, help="How many peers to try before giving up.")
+    mirror_resolve_retries: int = setting(
+        integer,
+        3,
+        help="How many peers may fail, or be waited for at once; one that has nothing or is busy does not count.",
+    )
     default_registry: str = setting(
         Kind("registry host", _namespace), "", help="The registry of requests without ns. Empty: tags need ns."
     )

@@ -112,6 +112,11 @@ class Metrics:
             "own_limit).",
             ("outcome",), registry=registry,
         )  # fmt: skip
+        self.peer_bytes = Counter(
+            "speil_peer_bytes", "Body bytes from peers, by where they are: same zone, other zone, unknown.",
+            ("relation",), registry=registry,
+        )  # fmt: skip
+        self.peer_bans = Counter("speil_peer_bans", "Peers that were caught with wrong bytes.", registry=registry)
         self.resumed_transfers = Counter(
             "speil_resumed_transfers",
             "Bodies that went on from another peer after a break.",
