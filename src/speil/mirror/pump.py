@@ -126,24 +126,37 @@ class Pump(ABC):
         """A deadline may have come: the piece's, the source's or the client's."""
         if self._ended is None or self._ended.done():
             return
-        self._run_turn()  # whatever is there counts, however late the loop got here
-        if self._ended.done():
-            return
         now = self._loop.time()
-        if self._waits_for is Wait.CLIENT and now >= self._waits_since + CLIENT_STALL_SECONDS_MAX:
-            self._end(ClientGoneError(f"it took nothing for {CLIENT_STALL_SECONDS_MAX:g} s"))
-        elif self._waits_for is Wait.SOURCE and now >= self._source_deadline():
-            self._end(self._source_stalled())
-        else:
-            self._timer = self._loop.call_at(self._next_deadline(), self._tick)
+        if self.moved and now >= self._piece_ends:
+            self._end()
+            return
+        if now >= self._stall_deadline():
+            self._run_turn()  # a last look: what is there counts, however late the loop got here
+            if self._ended.done():
+                return
+            if now >= self._stall_deadline():
+                self._end(self._stalled())
+                return
+        self._timer = self._loop.call_at(self._next_deadline(), self._tick)
+
+    def _stall_deadline(self) -> float:
+        """When whom we wait for has failed."""
+        match self._waits_for:
+            case Wait.SOURCE:
+                return self._source_deadline()
+            case Wait.CLIENT:
+                return self._waits_since + CLIENT_STALL_SECONDS_MAX
+        return math.inf
+
+    def _stalled(self) -> Exception:
+        if self._waits_for is Wait.SOURCE:
+            return self._source_stalled()
+        return ClientGoneError(f"it took nothing for {CLIENT_STALL_SECONDS_MAX:g} s")
 
     def _next_deadline(self) -> float:
-        """Never later than the piece's end, or a second from now: `_watch` may change whom we wait for meanwhile."""
+        """Never later than the piece's end, or a second from now: whom we wait for may change meanwhile."""
         now = self._loop.time()
-        times = [self._piece_ends if self._piece_ends > now else now + PIECE_SECONDS_MAX]
-        if self._waits_for is Wait.SOURCE:
-            times.append(self._source_deadline())
-        return min(times)
+        return min(self._piece_ends if self._piece_ends > now else now + PIECE_SECONDS_MAX, self._stall_deadline())
 
     def _end(self, error: Exception | None = None) -> None:
         assert self._ended is not None

@@ -29,8 +29,8 @@ KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers k
 CONNECTIONS_MAX = 2048  # one node's containerd needs ten, hundreds of peers one or two each
 HEADER_BYTES_MAX = 8190  # of one line; the whole head is bounded by aiohttp too
 BACKLOG = 512
-ACCEPTS_PER_ROUND = 16  # of the event loop; two milliseconds
-STARTS_PER_ROUND = 8  # requests below /v2; about five milliseconds
+ACCEPTS_PER_ROUND = 8  # of the event loop; a millisecond
+STARTS_PER_ROUND = 2  # requests below /v2; a relay costs two milliseconds before its body moves
 SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
 
 
@@ -63,7 +63,7 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
 
-class _Turnstile:
+class Turnstile:
     """Lets so many through in each round of the event loop."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class RegistryServer:
 
     def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
-        self._turnstile = _Turnstile()
+        self._turnstile = Turnstile()
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
