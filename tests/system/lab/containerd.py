@@ -114,6 +114,10 @@ class Containerd:
         folder = self.directory / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
         return {f"sha256:{file.name}" for file in folder.iterdir()} if folder.is_dir() else set()
 
+    def ingests(self) -> list[Path]:
+        """Content that is being taken in."""
+        return list((self.directory / "root" / "io.containerd.content.v1.content" / "ingest").glob("*"))
+
     def close(self) -> None:
         """End it and remove what it left."""
         self.process.stop()
