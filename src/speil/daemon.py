@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -77,6 +78,8 @@ async def run(settings: NodeSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     try:
         async with node(settings):
+            gc.collect()
+            gc.freeze()  # what stands now lives as long as the node: collections need not stop to look at it again
             await stop.wait()
             log.info("stopping")
     except ExceptionGroup as group:

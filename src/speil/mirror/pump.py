@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from enum import Enum, auto
 from typing import Protocol
 
-from speil.mirror.wire import Wire
+from speil.mirror.wire import TURN_BYTES_MAX, Wire
 
 PIECE_BYTES_MAX = 16 << 20  # so that what was moved is known to within this when something ends
 PIECE_SECONDS_MAX = 1.0  # the same for slow transfers
@@ -57,6 +57,7 @@ class Pump(ABC):
         self._loop = asyncio.get_running_loop()
         self._waits_for = Wait.NOTHING
         self._waits_since = 0.0
+        self._in_line = False
         self._piece_bytes_max = PIECE_BYTES_MAX
         self._piece_ends = 0.0
         self._ended: asyncio.Future[None] | None = None
@@ -81,19 +82,28 @@ class Pump(ABC):
         self.moved, self._piece_bytes_max = 0, size_max
         self._piece_ends = self._loop.time() + PIECE_SECONDS_MAX
         self._ended = self._loop.create_future()
-        with self._wire.moving():
-            try:
-                self._run_turn()
-                if not self._ended.done():
-                    self._timer = self._loop.call_at(self._next_deadline(), self._tick)
-                await self._ended
-            finally:
-                self._ended = None
-                self._watch(Wait.NOTHING)
-                if self._timer is not None:
-                    self._timer.cancel()
-                    self._timer = None
+        try:
+            self._is_ready()
+            if not self._ended.done():
+                self._timer = self._loop.call_at(self._next_deadline(), self._tick)
+            await self._ended
+        finally:
+            self._ended = None
+            self._watch(Wait.NOTHING)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         return self.moved
+
+    def _is_ready(self) -> None:
+        """The loop says that we need not wait: take a turn, now or in line."""
+        if not self._in_line:
+            self._in_line = True
+            self._wire.ready(self._next_in_line)
+
+    def _next_in_line(self) -> None:
+        self._in_line = False
+        self._run_turn()
 
     def _run_turn(self) -> None:
         if self._ended is None or self._ended.done():
@@ -102,7 +112,7 @@ class Pump(ABC):
             self._end(ClientGoneError())
             return
         try:
-            waits_for = self._turn(min(self._wire.turn_bytes, self._piece_bytes_max - self.moved))
+            waits_for = self._turn(min(TURN_BYTES_MAX, self._piece_bytes_max - self.moved))
         except Exception as error:
             self._end(error)
             return
@@ -116,24 +126,37 @@ class Pump(ABC):
         """A deadline may have come: the piece's, the source's or the client's."""
         if self._ended is None or self._ended.done():
             return
-        self._run_turn()  # whatever is there counts, however late the loop got here
-        if self._ended.done():
-            return
         now = self._loop.time()
-        if self._waits_for is Wait.CLIENT and now >= self._waits_since + CLIENT_STALL_SECONDS_MAX:
-            self._end(ClientGoneError(f"it took nothing for {CLIENT_STALL_SECONDS_MAX:g} s"))
-        elif self._waits_for is Wait.SOURCE and now >= self._source_deadline():
-            self._end(self._source_stalled())
-        else:
-            self._timer = self._loop.call_at(self._next_deadline(), self._tick)
+        if self.moved and now >= self._piece_ends:
+            self._end()
+            return
+        if now >= self._stall_deadline():
+            self._run_turn()  # a last look: what is there counts, however late the loop got here
+            if self._ended.done():
+                return
+            if now >= self._stall_deadline():
+                self._end(self._stalled())
+                return
+        self._timer = self._loop.call_at(self._next_deadline(), self._tick)
+
+    def _stall_deadline(self) -> float:
+        """When whom we wait for has failed."""
+        match self._waits_for:
+            case Wait.SOURCE:
+                return self._source_deadline()
+            case Wait.CLIENT:
+                return self._waits_since + CLIENT_STALL_SECONDS_MAX
+        return math.inf
+
+    def _stalled(self) -> Exception:
+        if self._waits_for is Wait.SOURCE:
+            return self._source_stalled()
+        return ClientGoneError(f"it took nothing for {CLIENT_STALL_SECONDS_MAX:g} s")
 
     def _next_deadline(self) -> float:
-        """Never later than the piece's end, or a second from now: `_watch` may change whom we wait for meanwhile."""
+        """Never later than the piece's end, or a second from now: whom we wait for may change meanwhile."""
         now = self._loop.time()
-        times = [self._piece_ends if self._piece_ends > now else now + PIECE_SECONDS_MAX]
-        if self._waits_for is Wait.SOURCE:
-            times.append(self._source_deadline())
-        return min(times)
+        return min(self._piece_ends if self._piece_ends > now else now + PIECE_SECONDS_MAX, self._stall_deadline())
 
     def _end(self, error: Exception | None = None) -> None:
         assert self._ended is not None
@@ -153,7 +176,7 @@ class Pump(ABC):
         elif self._waits_for is Wait.CLIENT:
             self._loop.remove_writer(self._client.fd)
         if waits_for is Wait.SOURCE:
-            self._loop.add_reader(self._source_fd, self._run_turn)
+            self._loop.add_reader(self._source_fd, self._is_ready)
         elif waits_for is Wait.CLIENT:
-            self._loop.add_writer(self._client.fd, self._run_turn)
+            self._loop.add_writer(self._client.fd, self._is_ready)
         self._waits_for, self._waits_since = waits_for, now

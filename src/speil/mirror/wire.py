@@ -1,20 +1,20 @@
-"""What all bodies on their way share: the pipes, the turns, and whether bytes may pass without being copied.
+"""What all bodies on their way share: the pipes, whether they may pass without being copied, and their turns.
 
-The event loop goes round; in each round every body that can move has one turn. A turn is bounded, and so is the round
-(the more bodies, the shorter their turns), because everything else on the node waits for it: a probe, a lookup, a
-manifest.
+Everything else on the node waits while a body has its turn: a probe, a lookup, a manifest. So turns are short, and
+after some milliseconds of them the event loop goes round once before the next: whoever is ready by then has to stand in
+line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections import deque
+from collections.abc import Callable
 
 from speil.mirror.pipes import PipePool
 
-ROUND_BYTES = 16 << 20  # about 5 ms at the speed of a relay
-TURN_BYTES_MAX = 1 << 20
-TURN_BYTES_MIN = 64 << 10  # below it a turn costs more than its bytes
+ROUND_SECONDS_MAX = 0.005  # of turns in a row; a probe takes four or five rounds from its connection to its answer
+TURN_BYTES_MAX = 1 << 20  # half a millisecond
 
 
 class Wire:
@@ -24,22 +24,32 @@ class Wire:
         """Without `zero_copy` every body is copied, whatever the sockets and the kernel allow."""
         self.zero_copy = zero_copy
         self.pipes = PipePool()
-        self._moving = 0
+        self._line: deque[Callable[[], None]] = deque()
+        self._round_began = 0.0
 
     @property
-    def turn_bytes(self) -> int:
-        """How much a body may move before the others have their turn."""
-        return max(min(ROUND_BYTES // max(self._moving, 1), TURN_BYTES_MAX), TURN_BYTES_MIN)
+    def waiting_count(self) -> int:
+        """How many bodies stand in line."""
+        return len(self._line)
 
-    @contextmanager
-    def moving(self) -> Iterator[None]:
-        """A body takes part in the rounds."""
-        self._moving += 1
-        try:
-            yield
-        finally:
-            self._moving -= 1
+    def ready(self, turn: Callable[[], None]) -> None:
+        """Call `turn` now or, where others have had enough turns in a row, when the loop has gone round."""
+        loop = asyncio.get_running_loop()
+        if not self._line and loop.time() - self._round_began < ROUND_SECONDS_MAX:
+            turn()
+            return
+        if not self._line:
+            loop.call_soon(self._round)
+        self._line.append(turn)
 
     def close(self) -> None:
         """Close what is idle."""
         self.pipes.close()
+
+    def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._round_began = loop.time()
+        while self._line and loop.time() - self._round_began < ROUND_SECONDS_MAX:
+            self._line.popleft()()
+        if self._line:
+            loop.call_soon(self._round)

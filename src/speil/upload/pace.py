@@ -1,13 +1,14 @@
 """When the next piece of an upload may go: a token bucket that all uploads share, peer by peer in turn.
 
-An upload asks for a piece at a time. The bucket fills at the limit and holds a tenth of a second of it; peers take
-turns, and so do the uploads of one peer, so that a peer with ten uploads gets no more than a peer with one. The more
-uploads, the smaller the pieces: each has its turn several times a second, and none looks stalled to its peer.
+An upload asks for a piece at a time. The bucket fills at the limit and holds a tenth of a second of it. The piece of
+the peer that has been served least goes first, so that a peer with ten uploads gets no more than a peer with one; who
+was away for a while catches up with the others by a burst at most. The more uploads, the smaller the pieces: each has
+its turn several times a second, and none looks stalled to its peer.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 
 ROUND_SECONDS = 0.1  # in which each of the uploads may have one piece
@@ -17,7 +18,7 @@ _ROUNDING_BYTES = 1e-3  # what floating point may lose between a deadline and th
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A piece that was asked for; granted in the order of peers."""
+    """A piece that was asked for."""
 
     number: int
     peer: str
@@ -31,7 +32,9 @@ class Pace:
         self._rate = bytes_per_second
         self.burst_bytes = max(int(bytes_per_second * ROUND_SECONDS), 1)
         self._tokens, self._filled_at = float(self.burst_bytes), now
-        self._waiting: OrderedDict[str, deque[Turn]] = OrderedDict()
+        self._waiting: dict[str, deque[Turn]] = {}
+        self._served: dict[str, float] = {}  # bytes; only the differences count
+        self._least_served = 0.0  # of the peers that wait
         self._asked = 0
 
     def ask(self, peer: str, size: int, open_count: int) -> Turn:
@@ -39,15 +42,16 @@ class Pace:
         share = self.burst_bytes // max(open_count, 1)
         self._asked += 1
         turn = Turn(self._asked, peer, max(min(size, share, PIECE_BYTES_MAX), 1))
-        self._waiting.setdefault(peer, deque()).append(turn)
+        if peer not in self._waiting:
+            self._waiting[peer] = deque()
+            self._served[peer] = max(self._served.get(peer, 0.0), self._least_served - self.burst_bytes)
+        self._waiting[peer].append(turn)
         return turn
 
     def withdraw(self, turn: Turn) -> None:
         """Leave the line."""
-        if turn in (line := self._waiting.get(turn.peer, deque())):
-            line.remove(turn)
-            if not line:
-                del self._waiting[turn.peer]
+        if turn in self._waiting.get(turn.peer, ()):
+            self._leave(turn)
 
     def give_back(self, size: int) -> None:
         """Of a granted piece `size` bytes were not sent."""
@@ -58,22 +62,33 @@ class Pace:
         self._tokens = min(self._tokens + (now - self._filled_at) * self._rate, self.burst_bytes)
         self._filled_at = now
         granted = []
-        while self._waiting:
-            peer, line = next(iter(self._waiting.items()))
-            if line[0].size > self._tokens + _ROUNDING_BYTES:
-                break
-            turn = line.popleft()
+        while (turn := self._first()) and turn.size <= self._tokens + _ROUNDING_BYTES:
+            self._leave(turn)
             self._tokens -= turn.size
+            self._least_served = max(self._least_served, self._served[turn.peer])
+            self._served[turn.peer] += turn.size
             granted.append(turn)
-            if line:
-                self._waiting.move_to_end(peer)
-            else:
-                del self._waiting[peer]
+        self._forget_idle()
         return granted
 
     def next_deadline(self) -> float | None:
         """When the first in line may go."""
-        if not self._waiting:
+        if (turn := self._first()) is None:
             return None
-        line = next(iter(self._waiting.values()))
-        return self._filled_at + max(line[0].size - self._tokens, 0) / self._rate
+        return self._filled_at + max(turn.size - self._tokens, 0) / self._rate
+
+    def _first(self) -> Turn | None:
+        peer = min(self._waiting, key=self._served.__getitem__, default=None)
+        return None if peer is None else self._waiting[peer][0]
+
+    def _leave(self, turn: Turn) -> None:
+        line = self._waiting[turn.peer]
+        line.remove(turn)
+        if not line:
+            del self._waiting[turn.peer]
+
+    def _forget_idle(self) -> None:
+        """Who would start from the same point as a newcomer need not be remembered."""
+        limit = self._least_served - self.burst_bytes
+        for peer in [peer for peer, served in self._served.items() if served <= limit and peer not in self._waiting]:
+            del self._served[peer]
