@@ -326,15 +326,16 @@ async def test_a_peer_that_crawls_is_replaced_at_the_same_offset(monkeypatch: py
         assert asker.sample("speil_resumed_transfers_total") == 1
 
 
-async def test_silent_peers_are_waited_for_once_and_then_left_alone_for_a_while() -> None:
+async def test_silent_peers_are_waited_for_twice_and_then_left_alone_for_a_while() -> None:
     mesh, loop = MemoryMesh(), asyncio.get_running_loop()
     async with mirror(mesh) as asker, scripted_peer(mesh, never_answers) as requests:
-        started = loop.time()
+        for count in (1, 2):  # once may be our own overload
+            started = loop.time()
+            assert (await ask(asker, PATH))[0] == 404
+            assert loop.time() - started >= FIRST_BYTE_SECONDS_MAX
+            assert len(requests) == count
         assert (await ask(asker, PATH))[0] == 404
-        assert loop.time() - started >= FIRST_BYTE_SECONDS_MAX
-        assert len(requests) == 1
-        assert (await ask(asker, PATH))[0] == 404
-        assert len(requests) == 1, "it was not asked again"
+        assert len(requests) == 2, "it was not asked again"
 
 
 # --- clients that hang up ---------------------------------------------------------------------------------------
