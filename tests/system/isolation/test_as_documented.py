@@ -58,7 +58,6 @@ async def test_a_packet_between_regions_takes_its_time_and_is_seen(lab: RegionLa
             assert b"a blob's byte" in seen
             assert seen[-1] == b"the last", "and nothing is on its way any more"
         else:
-            assert took < 2 * DELAY_SECONDS
             assert not lab.lans.crossings(mark)
 
 

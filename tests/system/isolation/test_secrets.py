@@ -53,6 +53,7 @@ async def test_a_wrong_region_where_regions_have_secrets_and_networks(lab: Regio
     wrong.speil.stop()
     wrong.start_with([*lab.documented("regiona"), f"--region-secret-file={lab.secrets['regiona']}", NETWORKS_FLAG])
     await eventually(lambda: not wrong.speil.running, timeout_seconds=30, what="it refuses to start")
+    assert wrong.speil.stop() == 2, "the exit code of a wrong configuration"
     assert f"none of this node's addresses ({wrong.address}) is in the networks of region regiona" in wrong.last_words
     assert "its region is set wrong, or a network is missing" in wrong.last_words
     pushed = Pushed(lab, "regionb")

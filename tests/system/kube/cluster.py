@@ -241,8 +241,8 @@ class KubeCluster:
             return _lease_requests(await response.text())
 
     def lease_audit(self) -> list[LeaseRequest]:
-        """Every request for a Lease that the server has answered, in its audit log."""
-        events = map(json.loads, (self.folder / "audit.log").read_text().splitlines())
+        """Every request for a Lease that the server has answered, in its audit log but for the line being written."""
+        events = map(json.loads, (self.folder / "audit.log").read_text().rpartition("\n")[0].splitlines())
         return [
             LeaseRequest(
                 event["user"]["username"],

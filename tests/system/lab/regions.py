@@ -78,8 +78,9 @@ class RegionNode(Node):
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What speil has said since it was started."""
-        return [json.loads(line) for line in self.speil.log_text()[self._said_before :].splitlines() if line[:1] == "{"]
+        """What speil has said since it was started; a line that is being written is left out."""
+        whole = self.speil.log_text()[self._said_before :].rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line[:1] == "{"]
 
     async def says(self, text: str, **fields: str) -> None:
         """Wait until it has said so."""
