@@ -40,6 +40,7 @@ from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settle import settle
+from speil.mirror.turn_away import TurnAway
 from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.mirror.wire import Wire
 from speil.multiformats.peer_info import PeerInfo
@@ -82,6 +83,7 @@ async def run(settings: NodeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(TurnAway().handle)
     try:
         async with node(settings):
             gc.collect()

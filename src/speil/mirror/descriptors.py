@@ -1,7 +1,7 @@
 """File descriptors: how many the bounds of the data plane can need at once, and asking the system for them.
 
 When they run out nothing breaks for good: a body is copied instead of spliced, a peer is not asked, containerd is sent
-upstream, a new connection waits a second. But each of these is worse than having them.
+upstream, a new connection is turned away (`turn_away`). But each of these is worse than having them.
 """
 
 from __future__ import annotations

@@ -113,10 +113,11 @@ async def lie(trial: Trial, answers: str, announce: Sequence[str]) -> None:
     blobs = {str(digest): (len(trial.image.blobs[digest]), trial.image.media_types[digest]) for digest in digests}
     plan: dict[str, Any] = {
         "nodes": [{"address": lab.puller.address, "peer_id": lab.puller.peer_id}],
-        "keys": [*blobs, f"{REGISTRY}/{trial.name}"],
+        "keys": list(blobs),
         "announce": list(announce),
         "answers": answers,
         "blobs": blobs,
+        "content": str(lab.registry.pushed),
     }
     file, log = lab.folder / "plan.json", lab.folder / f"liar-{trial.image.index.digest.hex[:8]}.log"
     file.write_text(json.dumps(plan))
@@ -146,6 +147,11 @@ async def sends_garbage(trial: Trial) -> None:
     await lie(trial, "garbage", [trial.lab.stranger.address])
 
 
+async def sends_garbage_where_it_can(trial: Trial) -> None:
+    """What is verified before it is passed on is right; layers that are too large for that are not."""
+    await lie(trial, "large garbage", [trial.lab.stranger.address])
+
+
 async def is_stale(trial: Trial) -> None:
     """50 nodes that are gone: half of them with their address, half with a host that refuses."""
     nowhere = [f"10.82.2.{number}" for number in range(100, 100 + STALE_RECORDS // 2)]
@@ -157,13 +163,11 @@ async def is_stale(trial: Trial) -> None:
 
 async def restart_own_speil(trial: Trial) -> None:
     """As a DaemonSet's roll-out does."""
-    trial.lose_counters()
     await trial.puller.restart_speil()
 
 
 async def kill_own_speil(trial: Trial) -> None:
     """As the OOM killer does; the kubelet starts it again."""
-    trial.lose_counters()
     trial.puller.speil.kill()
     await trial.puller.start_speil()
 
@@ -214,6 +218,8 @@ def full_directory(path: Path) -> Iterator[None]:
 
 
 BROKE = "a peer broke off"
+BANNED = "a peer sent wrong bytes: banned"
+SUSPECT = "its senders are suspect"
 CASES = (
     Case("serving speil killed", BROKE, during=kill_speil, multipart_differs=True),
     Case("serving speil killed, another holder", BROKE, during=kill_speil, holders=2),
@@ -228,21 +234,33 @@ CASES = (
     Case("link delayed by 200 ms", "asked by the node .*source=peer", before=delay_packets),
     Case("content garbage-collected", "asked by the node .*(failed|no peer)", during=remove_content),
     Case(
-        "disk read error", "read error|Input/output error", before=fail_disk, told_by="holder", multipart_differs=True
+        "disk read error",
+        "the disk failed|the store failed",
+        before=fail_disk,
+        told_by="holder",
+        multipart_differs=True,
     ),
     Case("its containerd restarted", "containerd is away", during=restart_its_containerd, told_by="holder"),
-    Case("its file descriptors exhausted", BROKE, before=take_its_descriptors),
+    Case("its file descriptors exhausted", "no file descriptor is left", told_by="holder", before=take_its_descriptors),
     Case("peer lies: 404", "asked by the node .*all requests to peers failed", before=has_nothing, holders=0),
     Case("peer lies: silence", "asked by the node .*no answer", before=says_nothing, holders=0),
-    Case("peer sends wrong bytes", "wrong bytes", before=sends_garbage, holders=0, pulls_max=2, multipart_differs=True),
-    Case("peer sends wrong bytes, another holder", "wrong bytes", before=sends_garbage, pulls_max=2),
-    Case("50 stale records, one holder", "asked by the node", before=is_stale),
-    Case("50 stale records, no holder", "asked by the node .*failed", before=is_stale, holders=0),
+    Case("peer sends wrong bytes", BANNED, before=sends_garbage, holders=0),
+    Case("peer sends wrong bytes, another holder", BANNED, before=sends_garbage),
+    Case(
+        "wrong bytes in large layers alone",
+        SUSPECT,
+        before=sends_garbage_where_it_can,
+        holders=0,
+        pulls_max=2,
+        multipart_differs=True,
+    ),
+    Case("50 stale records, one holder", "asked by the node .*no answer", before=is_stale),
+    Case("50 stale records, no holder", "asked by the node .*no answer", before=is_stale, holders=0),
     Case("DHT partitioned", "asked by the node .*no peer found", before=partition, holders=0),
-    Case("own speil restarted", "stopping", during=restart_own_speil, multipart_differs=True),
-    Case("own speil killed", "started", during=kill_own_speil),
+    Case("own speil restarted", "stopping", during=restart_own_speil, counters_survive=False, multipart_differs=True),
+    Case("own speil killed", "started", during=kill_own_speil, counters_survive=False),
     Case("own containerd restarted", "containerd is away", during=restart_own_containerd, pulls_max=2),
-    Case("own file descriptors exhausted", "descriptor", before=take_own_descriptors),
+    Case("own file descriptors exhausted", "no file descriptor is left", before=take_own_descriptors),
     Case("disk full on the data dir", "No space left", before=fill_data_dir),
 )
 CLEAN = Case("no fault", "asked by the node .*source=peer")

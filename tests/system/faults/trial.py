@@ -38,6 +38,7 @@ class Case:
     holders: int = 1
     told_by: str = "puller"  # whose log
     pulls_max: int = 1  # more than one only where the fault is containerd's own, or containerd finds it at the end
+    counters_survive: bool = True  # of the puller; those of the holders are taken otherwise
     multipart_differs: bool = False  # worth its time in CI with a multipart client too
 
     @property
@@ -77,7 +78,6 @@ class Trial:
         self.processes: list[LabProcess] = []  # ended with the trial
         self._said = {node.address: len(node.speil.log_text()) for node in lab.nodes}
         self._happened = asyncio.Event()
-        self._peer_bytes = 0.0
 
     @property
     def size_bytes(self) -> int:
@@ -96,15 +96,15 @@ class Trial:
             if case.before:
                 await case.before(self)
             lab.registry.forget()
-            self._peer_bytes -= self._peer_bytes_counted()
+            had = self._from_peers()
             started = time.monotonic()
             async with asyncio.timeout(PULL_SECONDS_MAX):
                 await self._pull_with_fault()
             seconds = time.monotonic() - started
             assert self.digests <= self.puller.containerd.blobs()
-            self._peer_bytes += self._peer_bytes_counted()
+            from_peers = int(self._from_peers() - had)
             upstream = lab.registry.bytes_sent(self.puller.address)
-            twice = upstream + int(self._peer_bytes) - self.size_bytes
+            twice = upstream + from_peers - self.size_bytes
             line = await eventually(self._line, timeout_seconds=LINE_SECONDS_MAX, what=f"the log says {case.tells!r}")
             return Outcome(case, seconds, clean or seconds, self.pulls, upstream, twice, line)
         except BaseException as error:
@@ -114,10 +114,6 @@ class Trial:
         finally:
             for process in self.processes:
                 process.stop()
-
-    def lose_counters(self) -> None:
-        """The puller's speil is about to forget what it has counted."""
-        self._peer_bytes += self._peer_bytes_counted()
 
     def said(self, node: FaultNode) -> str:
         """What a node's speil has logged since the trial began."""
@@ -154,8 +150,10 @@ class Trial:
             else:
                 return
 
-    def _peer_bytes_counted(self) -> float:
-        return self.puller.metric("speil_peer_bytes_total")
+    def _from_peers(self) -> float:
+        if self.case.counters_survive:
+            return self.puller.metric("speil_peer_bytes_total")
+        return sum(holder.metric("speil_served_bytes_total", client="peer") for holder in self.holders)
 
     def _line(self) -> str:
         node = {"puller": self.puller, "holder": self.serving}[self.case.told_by]

@@ -33,6 +33,7 @@ class Registry:
         self._hub = hub
         self._process = LabProcess(hub, ["docker-registry", "serve", str(config)], directory / "registry.log")
         self._counted_from = 0
+        self.pushed = directory / "push"  # the content that was uploaded, by the hex of its digest
 
     async def start(self) -> None:
         """Start, and wait until it answers."""
@@ -43,7 +44,7 @@ class Registry:
         """Upload an image (from inside the hub: nothing of it crosses the nodes' links)."""
         script = self._process.log.parent / "push.py"
         script.write_text(Path(__file__).with_name("push.py").read_text())
-        folder = self._process.log.parent / "push"
+        folder = self.pushed
         folder.mkdir(exist_ok=True)
         order = sorted(
             image.blobs, key=lambda digest: (image.kind(digest) == "manifests", digest == image.index.digest)
