@@ -10,6 +10,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ async def test_connections_are_turned_away_in_moments_and_taken_again(caplog: py
             client.setblocking(False)
         with no_descriptor_left():
             for client in clients[:2]:
-                await eventually(lambda client=client: hung_up(client), what="it is turned away")
+                await eventually(partial(hung_up, client), what="it is turned away")
             clients[2].connect(address)
             clients[2].setblocking(False)
             await eventually(lambda: hung_up(clients[2]), what="and so is whoever comes while asyncio does not listen")
@@ -79,7 +80,8 @@ async def test_connections_are_turned_away_in_moments_and_taken_again(caplog: py
 
 
 async def test_what_is_none_of_its_business_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    guard, loop, told = TurnAway(), asyncio.get_running_loop(), []
+    guard, loop = TurnAway(), asyncio.get_running_loop()
+    told: list[dict[str, Any]] = []
     monkeypatch.setattr(loop, "default_exception_handler", told.append)
     context: dict[str, Any] = {"message": "a callback failed", "exception": OSError("something else")}
     guard.handle(loop, context)

@@ -42,7 +42,7 @@ async def kill_both(trial: Trial) -> None:
 async def drop_packets(trial: Trial) -> None:
     """A node without power, or behind a broken switch: nobody says that it is gone."""
     address = trial.serving.address
-    trial.lab.networks.rule(Rule(source=address, loss=1.0), Rule(target=address, loss=1.0))
+    trial.lab.rule(Rule(source=address, loss=1.0), Rule(target=address, loss=1.0))
 
 
 async def freeze(trial: Trial) -> None:
@@ -89,17 +89,17 @@ async def take_its_descriptors(trial: Trial) -> None:
 async def lose_packets(trial: Trial) -> None:
     """5 % each way."""
     address = trial.serving.address
-    trial.lab.networks.rule(Rule(source=address, loss=0.05), Rule(target=address, loss=0.05))
+    trial.lab.rule(Rule(source=address, loss=0.05), Rule(target=address, loss=0.05))
 
 
 async def delay_packets(trial: Trial) -> None:
     """What the holder sends takes 200 ms."""
-    trial.lab.networks.rule(Rule(source=trial.serving.address, delay_seconds=0.2))
+    trial.lab.rule(Rule(source=trial.serving.address, delay_seconds=0.2))
 
 
 async def partition(trial: Trial) -> None:
     """The mesh falls apart before the image is announced; the registry ports still reach each other."""
-    trial.lab.networks.rule(Rule(port=ROUTER_PORT, loss=1.0))
+    trial.lab.rule(Rule(port=ROUTER_PORT, loss=1.0))
     await trial.serving.pull(trial.name)
 
 
@@ -217,6 +217,7 @@ def full_directory(path: Path) -> Iterator[None]:
         subprocess.run(["umount", str(path)], check=True, capture_output=True, timeout=30)
 
 
+DISK = "the disk failed|the store failed"
 BROKE = "a peer broke off"
 BANNED = "a peer sent wrong bytes: banned"
 SUSPECT = "its senders are suspect"
@@ -235,7 +236,7 @@ CASES = (
     Case("content garbage-collected", "asked by the node .*(failed|no peer)", during=remove_content),
     Case(
         "disk read error",
-        "the disk failed|the store failed",
+        DISK,
         before=fail_disk,
         told_by="holder",
         multipart_differs=True,

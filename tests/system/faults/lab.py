@@ -25,7 +25,7 @@ from speil.testing.images import random_image
 from tests.requirements import tool_path
 from tests.system.faults.node import START_SECONDS_MAX, FaultNode
 from tests.system.lab.containerd import ContainerdVersion
-from tests.system.lab.networks import Networks, networks
+from tests.system.lab.networks import Networks, Rule, networks
 from tests.system.lab.registry import Registry
 
 SUBNETS = {"near": "10.82.1.0/24", "far": "10.82.2.0/24", "outside": "10.82.9.0/24"}
@@ -80,6 +80,7 @@ class FaultLab:
 
         self.puller, self.first, self.second = (node(f"n{number}", number) for number in range(3))
         self.registry = Registry(outside, folder / "registry")
+        self._was_cut = False
         self.clean_seconds: dict[bool, float] = {}  # of a pull without a fault, by whether the links were slow
 
     @property
@@ -105,10 +106,19 @@ class FaultLab:
                 what=f"{node.address} has met the others",
             )
 
+    def rule(self, *rules: Rule) -> None:
+        """What the router does from now on, until `repair`."""
+        self.networks.rule(*rules)
+        self._was_cut = self._was_cut or any(rule.loss == 1 for rule in rules)
+
     async def repair(self) -> None:
         """Undo what a case did, and let the puller forget whom it blames for it."""
         self.networks.rule()
         self.puller.is_dirty = True
+        if self._was_cut:
+            # whoever was cut off takes a while to find out that a connection is dead: they all begin anew
+            self.first.is_dirty = self.second.is_dirty = True
+            self._was_cut = False
         for node in self.nodes:
             node.calm()
         for node in self.nodes:
