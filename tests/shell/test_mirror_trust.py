@@ -14,6 +14,7 @@ from speil.fetch.pace import STALL_SECONDS_MAX
 from speil.fetch.settings import FetchSettings
 from speil.fetch.trust import PeerTrust
 from speil.mirror import relay as relay_module
+from speil.mirror import verified as verified_module
 from speil.oci.media_type import OCI_INDEX
 from speil.routing.memory import MemoryMesh
 from speil.testing.eventually import eventually
@@ -171,6 +172,21 @@ async def test_all_who_want_a_small_blob_at_once_share_one_verification() -> Non
         assert [task.result()[::2] for task in (first, *others)] == [(200, DATA)] * 21
         assert len(lab.asked) == 1
         await eventually(lambda: lab.asker.relay.verified.taken == 0, what="the memory is free again")
+
+
+async def test_those_who_have_asked_already_share_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verified_module, "ROOM_SECONDS_MAX", 0.05)
+
+    async def is_slow(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + DATA[:-1])
+        await eventually(lambda: len(lab.asked) == 5, what="all have asked")
+        await asyncio.sleep(0.2)
+        writer.write(DATA[-1:])
+
+    async with region(is_slow, holds=False, fetch=FetchSettings(verify_memory_max=len(DATA))) as lab:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ask(lab.asker, PATH, **CONTAINERD)) for _ in range(5)]
+        assert [task.result()[::2] for task in tasks] == [(200, DATA)] * 5
 
 
 async def test_when_the_first_verification_fails_those_who_waited_ask_for_themselves() -> None:
