@@ -25,7 +25,7 @@ ROUNDS = 3
 REQUESTS = 300
 MESH_NODES = 60
 RELAYS = 3  # what containerd downloads at a time
-CROWD, CROWD_BLOB_BYTES = 500, 4 << 20
+CROWD, CROWD_BLOB_BYTES = 500, 6 << 20
 
 
 def memory_and_start(directory: Path) -> list[Figure]:

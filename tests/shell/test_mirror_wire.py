@@ -11,6 +11,7 @@ import socket
 import ssl
 import stat
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from speil.mirror import relay as relay_module
 from speil.mirror.body import BodyResponse, FileBody
 from speil.mirror.connection_pool import IDLE_PER_PEER_MAX
 from speil.mirror.wire import ROUND_SECONDS_MAX, Wire
+from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh
 from speil.store.base import OpenContent
@@ -38,7 +40,7 @@ BIG = Random(1).randbytes(12 << 20)
 BIG_DIGEST = Digest.of(BIG)
 SMALL = Random(2).randbytes(100_000)
 SMALL_DIGEST = Digest.of(SMALL)
-AS_IT_COMES = FetchSettings(verify_bytes_max=0)  # the odd peer's digests are names, no hashes
+UNVERIFIED = FetchSettings(verify_bytes_max=0)  # here bodies are moved, however small
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ async def pair(each_way: str) -> AsyncIterator[tuple[Mirror, Mirror]]:
     mesh = MemoryMesh()
     async with AsyncExitStack() as stack:
         holder = await stack.enter_async_context(mirror(mesh))
-        asker = await stack.enter_async_context(mirror(mesh))
+        asker = await stack.enter_async_context(mirror(mesh, fetch=UNVERIFIED))
         holder.store.put(BIG)
         holder.store.put(SMALL)
         await holder.router.provide([str(BIG_DIGEST), str(SMALL_DIGEST)])
@@ -77,6 +79,17 @@ async def narrow_client(target: Mirror) -> AsyncIterator[tuple[asyncio.StreamRea
         yield reader, writer
     finally:
         writer.close()
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection ends, by FIN or RST."""
+    data = b""
+    try:
+        while piece := await reader.read(1 << 16):
+            data += piece
+    except ConnectionError:
+        pass
+    return data
 
 
 # --- one body ------------------------------------------------------------------------------------------------
@@ -126,11 +139,33 @@ async def test_a_client_that_takes_nothing_more_is_let_go(
     monkeypatch.setattr(pump_module, "CLIENT_STALL_SECONDS_MAX", 0.3)
     monkeypatch.setattr("speil.mirror.body.CLIENT_STALL_SECONDS_MAX", 0.3)
     for target in pair:
-        async with narrow_client(target) as (_, writer):
+        async with narrow_client(target) as (reader, writer):
             writer.write(get(BIG_DIGEST))
             await eventually(lambda target=target: target.recent.total == 1, what="it was let go")  # type: ignore[misc]
             assert target.recent.snapshot()[0]["outcome"] == "client gone"
+            body = (await read_to_end(reader)).partition(b"\r\n\r\n")[2]
+            assert BIG.startswith(body), "nothing but the body may have been sent"
     assert pair[1].sample("speil_resumed_transfers_total") == 0, "the peer is not to blame"
+
+
+async def test_a_disk_that_fails_in_mid_body(pair: tuple[Mirror, Mirror]) -> None:
+    holder, asker = pair
+    asker.store.put(BIG)
+    with await asker.store.open(BIG_DIGEST) as content:
+        async with narrow_client(asker) as (reader, writer):
+            writer.write(get(BIG_DIGEST))
+            await reader.readuntil(b"\r\n\r\n")
+            os.truncate(f"/proc/self/fd/{content.fd}", len(BIG) // 2)
+            start = await reader.read()  # raises ConnectionResetError on RST: it must be a FIN
+    assert BIG.startswith(start)
+    assert len(start) <= len(BIG) // 2
+    assert asker.recent.snapshot()[0]["outcome"].startswith("broke off")
+    # containerd's next request is for the rest, and must not be sent to the same disk
+    reader, writer = await asyncio.open_connection(asker.host, asker.port)
+    writer.write(get(BIG_DIGEST).replace(b"Host: x\r\n", f"Host: x\r\nRange: bytes={len(start)}-\r\n".encode()))
+    assert start + await answer(reader) == BIG
+    writer.close()
+    assert holder.sample("speil_served_bytes_total", client="peer") == len(BIG) - len(start)
 
 
 @pytest.mark.parametrize("direction", ["from the peer", "to the client"])
@@ -153,7 +188,7 @@ async def test_a_kernel_that_does_not_splice(direction: str, monkeypatch: pytest
             writer.write(get(BIG_DIGEST))
             assert await answer(reader) == BIG
         writer.close()
-        assert not asker.wire.zero_copy
+        assert not asker.wire.splices
 
 
 @pytest.mark.parametrize("bound", ["no pipe", "no descriptor"])
@@ -239,7 +274,9 @@ class OddPeer:
         self._mesh = mesh
         self._ways = {str(Digest.of(way.encode())): way for way in self.WAYS}
         self._writers: set[asyncio.StreamWriter] = set()
+        self.peers: dict[str, PeerInfo] = {}
         self.connections = 0
+        self.answers: Counter[str] = Counter()
 
     @staticmethod
     def digest(way: str) -> Digest:
@@ -248,9 +285,10 @@ class OddPeer:
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        peer = peer_at(*server.sockets[0].getsockname()[:2])
-        for digest in self._ways:
-            self._mesh.records[digest] = {peer: None}
+        for digest, way in self._ways.items():
+            # one peer for each way: what one does is not held against the others
+            self.peers[way] = peer_at(*server.sockets[0].getsockname()[:2])
+            self._mesh.records[digest] = {self.peers[way]: None}
         try:
             yield
         finally:
@@ -275,6 +313,7 @@ class OddPeer:
 
     async def _answer(self, way: str, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection stays."""
+        self.answers[way] += 1
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(SMALL)}\r\n\r\n".encode()
         match way:
             case "not found":
@@ -309,7 +348,7 @@ async def body_until_end(target: Mirror, way: str) -> bytes:
 async def test_bodies_of_every_length_and_what_becomes_of_the_connection_to_the_peer() -> None:
     mesh = MemoryMesh()
     peer = OddPeer(mesh)
-    async with mirror(mesh, fetch=AS_IT_COMES) as asker, peer.serve():
+    async with mirror(mesh, fetch=UNVERIFIED) as asker, peer.serve():
         for way in ("whole", "split head", "whole"):
             assert await body_until_end(asker, way) == SMALL
         assert peer.connections == 1, "a connection whose body was taken to its end is used again"
@@ -326,7 +365,7 @@ async def test_bodies_of_every_length_and_what_becomes_of_the_connection_to_the_
 async def test_a_busy_peer_is_not_blamed() -> None:
     mesh = MemoryMesh()
     peer = OddPeer(mesh)
-    async with mirror(mesh, fetch=AS_IT_COMES) as asker, peer.serve():
+    async with mirror(mesh, fetch=UNVERIFIED) as asker, peer.serve():
         assert b"could not find peer" in await body_until_end(asker, "busy")
         assert asker.sample("speil_peer_requests_total", outcome="busy") == 1
         assert await body_until_end(asker, "whole") == SMALL
@@ -347,8 +386,8 @@ class Clients:
 
     MANNERS = ("reads", "pipelines", "aborts", "hangs up", "half-closes")
 
-    def __init__(self, target: Mirror, rng: Random) -> None:
-        self._target, self._rng = target, rng
+    def __init__(self, target: Mirror, peer: OddPeer, rng: Random) -> None:
+        self._target, self._peer, self._rng = target, peer, rng
         self.requests = 0
 
     async def run(self, until: int) -> None:
@@ -390,8 +429,11 @@ class Clients:
 
     async def _ask(self, writer: asyncio.StreamWriter) -> None:
         self.requests += 1
-        own = self._rng.random() < 0.25
-        writer.write(get(SMALL_DIGEST if own else OddPeer.digest(self._rng.choice(OddPeer.WAYS))))
+        way = self._rng.choice(OddPeer.WAYS)
+        # forgiven each time: else a peer that breaks off would hardly be asked
+        self._target.relay.health.answered(self._peer.peers[way].peer_id, 0.01)
+        self._target.relay.health.delivered(self._peer.peers[way].peer_id)
+        writer.write(get(SMALL_DIGEST if self._rng.random() < 0.25 else OddPeer.digest(way)))
         await writer.drain()
 
 
@@ -401,9 +443,9 @@ async def test_ten_thousand_requests_of_every_kind_leave_nothing_behind(
     caplog.set_level(logging.ERROR, "speil")  # pytest keeps every line
     mesh = MemoryMesh()
     peer = OddPeer(mesh)
-    async with mirror(mesh, fetch=AS_IT_COMES) as asker, peer.serve():
+    async with mirror(mesh, fetch=UNVERIFIED) as asker, peer.serve():
         asker.store.put(SMALL)
-        clients = Clients(asker, Random(3))
+        clients = Clients(asker, peer, Random(3))
         tasks = len(asyncio.all_tasks())
         await clients.run(until=WARM_UP)
         await eventually(lambda: asker.sample("http_requests_inflight") == 0, what="no request is open")
@@ -418,6 +460,7 @@ async def test_ten_thousand_requests_of_every_kind_leave_nothing_behind(
         gc.collect()
         assert len(gc.get_objects()) <= objects + 1000, "not one object for eight requests"
         assert resident_bytes() <= resident + (16 << 20)
+        assert min(peer.answers[way] for way in peer.WAYS) > 100, "each way was met"
         assert asker.wire.waiting_count == 0, "no body is still moving"
         assert asker.wire.pipes.open_count <= pipes_module.IDLE_PIPES_MAX
         assert await body_until_end(asker, "whole") == SMALL

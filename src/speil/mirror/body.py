@@ -74,6 +74,13 @@ class BodySink:
                 self._transport.set_write_buffer_limits()
         return self.fd >= 0
 
+    def hang_up(self) -> None:
+        """End the connection: whatever was written to it now would be taken for the body."""
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()  # a client that takes nothing would keep the buffer for ever
+        else:
+            self._transport.close()
+
     def close(self) -> None:
         """Let go of the descriptor; the transport goes on as it was."""
         if self.fd >= 0:
@@ -114,6 +121,9 @@ class BodyResponse(web.StreamResponse):
         sink = BodySink(wire, transport, writer, count)
         try:
             yield sink
+        except ClientGoneError:
+            sink.hang_up()
+            raise
         except BaseException:
             self.break_off()
             raise

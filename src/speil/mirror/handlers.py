@@ -29,6 +29,7 @@ from speil.mirror.pump import PIECE_BYTES_MAX
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.unreadable import Unreadable
 from speil.mirror.uploads import Uploads, busy
 from speil.mirror.wire import Wire
 from speil.observe.logs import get_log
@@ -77,6 +78,7 @@ class Handlers:
         self._wire, self._settings, self._metrics, self._recent = wire, settings, metrics, recent
         self._open = 0
         self._uploads = Uploads(settings, metrics)
+        self._unreadable = Unreadable()
         self._registries: set[str] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -146,6 +148,8 @@ class Handlers:
             digest = asked.digest or await self._store.resolve(asked.key)
             if asked.is_manifest:
                 return await self._manifest_from_store(request, asked, digest, from_peer, outcome)
+            if self._unreadable.holds(digest, asyncio.get_running_loop().time()):
+                return None
             with await self._store.open(digest) as content:
                 if await self._is_manifest(content):
                     return None
@@ -184,18 +188,24 @@ class Handlers:
         start, length = (wanted.start, wanted.length) if wanted else (0, content.size)
         if wanted:
             headers["Content-Range"] = wanted.content_range
-        response = BodyResponse(206 if wanted else 200, headers, length)
-        if request.method == "HEAD":
-            await response.send_nothing(request)
-        elif not from_peer:
-            await self._send(request, asked, response, FileBody(content, start, length))
-        else:
-            with self._uploads.place(request.remote or "") as refusal:
-                if refusal is not None:
-                    outcome.result = f"busy: {refusal}"
-                    return busy(refusal)
-                await self._upload(request, asked, response, FileBody(content, start, length))
+        response, body = BodyResponse(206 if wanted else 200, headers, length), FileBody(content, start, length)
         outcome.source, outcome.result = "store", "served"
+        try:
+            if request.method == "HEAD":
+                await response.send_nothing(request)
+            elif not from_peer:
+                await self._send(request, asked, response, body)
+            else:
+                with self._uploads.place(request.remote or "") as refusal:
+                    if refusal is not None:
+                        outcome.source, outcome.result = "none", f"busy: {refusal}"
+                        return busy(refusal)
+                    await self._upload(request, asked, response, body)
+        except OSError as error:
+            # the head is out: this answer can only break off, and the next must come from elsewhere
+            outcome.result = f"broke off: {error}"
+            self._unreadable.add(content.digest, asyncio.get_running_loop().time())
+            log.error("the disk failed in mid-body", key=asked.key, missing_bytes=body.left, error=error)
         return response
 
     async def _send(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:

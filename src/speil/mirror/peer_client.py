@@ -93,13 +93,16 @@ class PeerResponse:
         Raises PeerError where the peer sends nothing for `stall_seconds` or breaks off, ClientGoneError.
         """
         if self._splice is None and not self._connection.unread:
-            self._splice = await self._open_splice(sink, stall_seconds)
+            self._splice = await self._open_splice(sink)
         if self._splice is not None:
+            self._splice.stall_seconds = stall_seconds
             try:
                 size = await self._splice.piece()
             except NotSpliceableError as error:
-                log.warning("the kernel does not splice here: bodies are copied from now on", error=error.__cause__)
-                self._wire.zero_copy = False
+                log.warning(
+                    "the kernel does not splice here: bodies of peers are copied from now on", error=error.__cause__
+                )
+                self._wire.splices = False
                 self._connection.unread = self._splice.rescue()
                 self._end_splice()
             except (SourceBrokeOffError, SourceStalledError) as error:
@@ -138,12 +141,12 @@ class PeerResponse:
             self._end_splice()
             self._give_back(self._connection, not self.left)
 
-    async def _open_splice(self, sink: BodySink, stall_seconds: float) -> Splice | None:
-        if self.left < SPLICE_BYTES_MIN or not await sink.claim():
+    async def _open_splice(self, sink: BodySink) -> Splice | None:
+        if self.left < SPLICE_BYTES_MIN or not self._wire.splices or not await sink.claim():
             return None
         if (pipe := self._wire.pipes.take()) is None:
             return None
-        return Splice(self._wire, sink, self._connection.socket, pipe, self.left, stall_seconds=stall_seconds)
+        return Splice(self._wire, sink, self._connection.socket, pipe, self.left)
 
     def _end_splice(self) -> None:
         if self._splice is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import socket
 
@@ -29,15 +30,16 @@ class SourceStalledError(Exception):
 
 
 class Splice(Pump):
-    """Moves exactly `size` bytes, however many more the source would send."""
+    """Moves exactly `size` bytes, however many more the source would send.
 
-    def __init__(
-        self, wire: Wire, client: ClientEnd, source: socket.socket, pipe: Pipe, size: int, *, stall_seconds: float
-    ) -> None:
+    A source that sends nothing for `stall_seconds` has failed; they may be changed between pieces.
+    """
+
+    def __init__(self, wire: Wire, client: ClientEnd, source: socket.socket, pipe: Pipe, size: int) -> None:
         super().__init__(wire, client, source_fd=source.fileno())
         self.pipe = pipe
         self.left = size  # still to reach the client
-        self.stall_seconds = stall_seconds
+        self.stall_seconds = math.inf
         self._source_left = size
         self._in_pipe = 0
         self._silent_since: float | None = None

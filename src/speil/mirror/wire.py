@@ -23,6 +23,7 @@ class Wire:
     def __init__(self, *, zero_copy: bool = True) -> None:
         """Without `zero_copy` every body is copied, whatever the sockets and the kernel allow."""
         self.zero_copy = zero_copy
+        self.splices = zero_copy  # until the kernel says that it does not
         self.pipes = PipePool()
         self._line: deque[Callable[[], None]] = deque()
         self._round_began = 0.0
