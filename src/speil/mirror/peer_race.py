@@ -2,7 +2,7 @@
 
 The search for peers and the requests to them run beside each other, as children of the race; when it ends, whichever
 way, they have ended too. `next` gives the response whose body goes on where the client is; what is done with the body
-is the relay's business (`mirror.relay`).
+is the session's business (`mirror.relay_session`).
 """
 
 from __future__ import annotations
