@@ -217,6 +217,7 @@ def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_ask
     assert not caution.allows(peer(3), proven=False)
     assert caution.allows(TWO, proven=True)
     assert known.is_suspect(ONE, 1.0)
+    assert standing(ONE, 1.0, known=known).shape is Shape.POOR
     assert standing(ONE, 1.0, known=known) > standing(TWO, 1.0, known=known)
     assert known.asked(LAYER, 2.0, from_start=False) == caution, "a Range retry has to mind the same"
     assert known.asked(OTHER_LAYER, 2.0, from_start=True) == NO_CAUTION
