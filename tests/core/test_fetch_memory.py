@@ -16,7 +16,7 @@ from speil.fetch.known_sizes import KnownSizes
 from speil.fetch.pace import PIECE_BYTES, PIECE_SECONDS_MAX, STALL_SECONDS_MAX, Pace
 from speil.fetch.peer_health import PENALTY_SECONDS_MAX, SILENCE_SECONDS_MAX, Failure, PeerHealth, Shape
 from speil.fetch.settings import FetchSettings
-from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, SUSPECT_SECONDS, Caution, PeerTrust
+from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, SUSPECT_SECONDS, WARY, Caution, PeerTrust
 from speil.multiformats.peer_id import PeerId
 from speil.oci.digest import Digest
 from speil.oci.manifest import Descriptor
@@ -212,7 +212,7 @@ def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_ask
     known.proved(TWO)
     delivered(known)
     caution = known.asked(LAYER, 1.0, from_start=True)
-    assert caution == Caution(frozenset([ONE]), proven_only=True, hashed=True)
+    assert caution == Caution(frozenset([ONE]), proven_only=True, hashed=True, avoids_suspects=True)
     assert not caution.allows(ONE, proven=True)
     assert not caution.allows(peer(3), proven=False)
     assert caution.allows(TWO, proven=True)
@@ -220,15 +220,55 @@ def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_ask
     assert standing(ONE, 1.0, known=known).shape is Shape.POOR
     assert standing(ONE, 1.0, known=known) > standing(TWO, 1.0, known=known)
     assert known.asked(LAYER, 2.0, from_start=False) == caution, "a Range retry has to mind the same"
-    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == NO_CAUTION
+    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == WARY
 
 
 def test_who_was_turned_away_and_comes_again_is_served_by_anyone_hashed() -> None:
     known = PeerTrust()
     delivered(known)
     known.asked(LAYER, 1.0, from_start=True)
-    known.turned_away(LAYER)
+    known.turned_away(LAYER, 1.0)
     assert known.asked(LAYER, 2.0, from_start=True) == Caution(hashed=True)
+
+
+def test_the_layers_that_were_cut_short_when_a_pull_failed_are_not_taken_from_whom_it_failed_on() -> None:
+    known = PeerTrust()
+    delivered(known)  # containerd finds it wrong, and hangs up on the other layer
+    known.asked(OTHER_LAYER, 0.0, from_start=True)
+    known.sent(OTHER_LAYER, ONE, 0.0)
+    again = known.asked(OTHER_LAYER, 1.0, from_start=True)  # the next pull may begin with either
+    assert again == Caution(frozenset([ONE]), proven_only=True, hashed=True, avoids_suspects=True)
+    assert known.is_suspect(ONE, 1.0)
+    known.turned_away(OTHER_LAYER, 1.0)
+    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == Caution(hashed=True), "the upstream did not help"
+
+
+def test_a_pull_that_was_cancelled_after_its_first_layer_raises_no_suspicion() -> None:
+    known = PeerTrust()
+    delivered(known)
+    known.settled(LAYER)
+    known.asked(OTHER_LAYER, 0.0, from_start=True)
+    known.sent(OTHER_LAYER, ONE, 0.0)
+    assert known.asked(OTHER_LAYER, 1.0, from_start=True) == WARY
+    assert not known.is_suspect(ONE, 1.0)
+
+
+def test_a_suspect_gives_nothing_that_is_passed_on_unverified_until_the_upstream_did_not_help() -> None:
+    known = PeerTrust()
+    known.doubt([ONE], 0.0)
+
+    def ask(now: float) -> Judge:
+        return Judge(PeerHealth(), known, known.asked(LAYER, now, from_start=True), "", lambda one: "")
+
+    assert ask(1.0).standing(ONE, 1.0) is None
+    assert ask(1.0).standing(TWO, 1.0) is not None
+    verified = Judge(PeerHealth(), known, WARY, "", lambda one: "", verified=True)
+    assert verified.standing(ONE, 1.0) is not None, "there it risks nothing"
+    known.turned_away(LAYER, 1.0)
+    assert ask(2.0).standing(ONE, 2.0) is not None
+    fresh = PeerTrust()
+    fresh.turned_away(LAYER, 1.0)
+    assert fresh.asked(LAYER, 2.0, from_start=True) == WARY, "without suspects nobody was turned away for their sake"
 
 
 def test_what_the_store_takes_in_proves_its_senders_unless_it_was_asked_for_again() -> None:
@@ -237,7 +277,7 @@ def test_what_the_store_takes_in_proves_its_senders_unless_it_was_asked_for_agai
     assert known.unsettled == [LAYER]
     known.settled(LAYER)
     assert known.is_proven(ONE)
-    assert known.asked(LAYER, 1.0, from_start=True) == NO_CAUTION, "it was deleted: no suspicion"
+    assert known.asked(LAYER, 1.0, from_start=True) == WARY, "it was deleted: no suspicion"
     delivered(known, OTHER_LAYER, TWO)
     known.asked(OTHER_LAYER, 1.0, from_start=True)
     known.settled(OTHER_LAYER)  # by the upstream's bytes
@@ -249,10 +289,10 @@ def test_what_broke_off_or_is_long_ago_raises_no_suspicion() -> None:
     known = PeerTrust()
     known.asked(LAYER, 0.0, from_start=True)
     known.sent(LAYER, ONE, 0.0)
-    assert known.asked(LAYER, 1.0, from_start=False) == NO_CAUTION
-    assert known.asked(LAYER, 1.0, from_start=True) == NO_CAUTION
+    assert known.asked(LAYER, 1.0, from_start=False) == WARY
+    assert known.asked(LAYER, 1.0, from_start=True) == WARY
     delivered(known)
-    assert known.asked(LAYER, SUSPECT_SECONDS + 1, from_start=True) == NO_CAUTION
+    assert known.asked(LAYER, SUSPECT_SECONDS + 1, from_start=True) == WARY
     assert not known.is_suspect(ONE, 1.0)
 
 

@@ -65,6 +65,8 @@ class Judge:
         if self.trust.is_banned(peer_id, now) or not self.caution.allows(peer_id, proven):
             return None
         if self.trust.is_suspect(peer_id, now):
+            if self.caution.avoids_suspects and not self.verified:
+                return None
             shape = Shape.POOR
         busy = record.in_flight
         seconds = round(record.first_byte_seconds, 3)

@@ -10,8 +10,13 @@ on whoever sent it:
               │             and their bytes are hashed on the way; where there are none the upstream is the other source
               └─asked for once more, having been turned away─► the upstream did not help: anyone, hashed
 
-A suspect comes last everywhere and everything from it is hashed, until it has proven right. Whoever is caught with
-wrong bytes is banned: not asked at all.
+A pull of several layers fails on one of them, and containerd hangs up on the others: content that was cut short and is
+asked for again from its start tells the same of a sender of which other content was delivered whole, and is not in the
+store.
+
+A suspect is not asked for what is passed on unverified, until it has proven right: each layer of an image would fail
+one more pull. Where that leaves nobody the client is sent upstream; if that does not help either, and it comes again,
+anyone is asked, hashed. Whoever is caught with wrong bytes is banned: not asked at all.
 """
 
 from __future__ import annotations
@@ -57,6 +62,7 @@ class Caution:
     suspects: frozenset[PeerId] = frozenset()
     proven_only: bool = False
     hashed: bool = False
+    avoids_suspects: bool = False  # those under suspicion for other content are not asked either
 
     def allows(self, peer_id: PeerId, proven: bool) -> bool:
         """Whether a peer may be asked."""
@@ -64,6 +70,7 @@ class Caution:
 
 
 NO_CAUTION = Caution()
+WARY = Caution(avoids_suspects=True)  # of content that containerd asks for and that raises no suspicion itself
 
 
 class PeerTrust:
@@ -108,20 +115,35 @@ class PeerTrust:
         """containerd asks for content, from its start or from where it broke off: what to mind."""
         delivery = self._deliveries.get(digest)
         if delivery is None:
-            return NO_CAUTION
+            return WARY
         if from_start and delivery.state is _State.WHOLE and now - delivery.since <= SUSPECT_SECONDS:
             delivery.state = _State.ASKED_AGAIN
             self.doubt(delivery.senders, now)
+        elif from_start and delivery.state is _State.SENDING and (missing := self._missing(delivery.senders, now)):
+            delivery.state, delivery.senders, delivery.since = _State.ASKED_AGAIN, missing, now
+            self.doubt(missing, now)
         elif now - delivery.since > SUSPECT_SECONDS or (from_start and delivery.state is _State.SENDING):
             del self._deliveries[digest]
-            return NO_CAUTION
+            return WARY
         if delivery.state is _State.ASKED_AGAIN:
-            return Caution(frozenset(delivery.senders), proven_only=True, hashed=True)
-        return Caution(hashed=delivery.state is _State.TURNED_AWAY)
+            return Caution(frozenset(delivery.senders), proven_only=True, hashed=True, avoids_suspects=True)
+        return Caution(hashed=True) if delivery.state is _State.TURNED_AWAY else WARY
 
-    def turned_away(self, digest: Digest) -> None:
+    def _missing(self, peer_ids: set[PeerId], now: float) -> set[PeerId]:
+        """Those of whom other content was delivered whole, and has not turned up in the store."""
+        return {
+            sender
+            for delivery in self._deliveries.values()
+            for sender in delivery.senders & peer_ids
+            if delivery.state is not _State.SENDING and now - delivery.since <= SUSPECT_SECONDS
+        }
+
+    def turned_away(self, digest: Digest, now: float) -> None:
         """The client was sent upstream. Where it was for want of anyone to trust, the next time anyone will do."""
         delivery = self._deliveries.get(digest)
+        if delivery is None and any(until > now for until in self._suspects.values()):
+            delivery = _Delivery(state=_State.ASKED_AGAIN, since=now)
+            _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
         if delivery and delivery.state is _State.ASKED_AGAIN:
             delivery.state = _State.TURNED_AWAY
 

@@ -146,7 +146,7 @@ class RelaySession:
             return await self._race.next()
         except NoPeerError:
             if self._settling:
-                self._relay.trust.turned_away(self._settling)
+                self._relay.trust.turned_away(self._settling, self._now())
             raise
 
     async def _shared_head(self, digest: Digest) -> Head | None:
@@ -272,7 +272,7 @@ class RelaySession:
         caution = self._relay.trust.asked(self._settling, self._now(), from_start=not range_header)
         if caution.suspects:
             log.warning(
-                "content is asked for again after it was delivered whole: its senders are suspect",
+                "content is asked for again after it was delivered: its senders are suspect",
                 key=self._content.key,
                 peers=[str(peer_id) for peer_id in caution.suspects],
             )

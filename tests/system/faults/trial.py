@@ -146,7 +146,14 @@ class Trial:
                 print(f"pull {self.pulls} failed: {error}")
                 if self.pulls >= self.case.pulls_max:
                     raise
-                await self._happened.wait()  # as the kubelet: once more
+                # the kubelet comes again after ten seconds; by then containerd is back, or has dropped what was wrong
+                await self._happened.wait()
+                if self.case.during is None:
+                    await eventually(
+                        lambda: not self.puller.containerd.ingests(),
+                        timeout_seconds=30,
+                        what="containerd has cleaned up",
+                    )
             else:
                 return
 
