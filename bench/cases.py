@@ -6,12 +6,15 @@ import asyncio
 import hashlib
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.crowd import crowd_of
 from bench.fleet import BenchNode, nodes
-from bench.layouts import NAME, REGISTRY, empty, gigabyte, many_images
+from bench.layouts import NAME, REGISTRY, LayoutWriter, empty, gigabyte, many_images
 from bench.measure import anonymous_mib, cpu_seconds, download, latencies_ms, percentile, rss_mib
 from bench.mesh import measure_mesh
 from bench.nginx import PROXY, PROXY_UNBUFFERED, STATIC, available, nginx
@@ -21,6 +24,8 @@ IDLE_SECONDS = 60.0
 ROUNDS = 3
 REQUESTS = 300
 MESH_NODES = 60
+RELAYS = 3  # what containerd downloads at a time
+CROWD, CROWD_BLOB_BYTES = 500, 6 << 20
 
 
 def memory_and_start(directory: Path) -> list[Figure]:
@@ -63,22 +68,46 @@ def local(directory: Path) -> list[Figure]:
 
 
 def remote(directory: Path) -> list[Figure]:
-    """The same from another node's store, next to nginx as a proxy in front of nginx."""
+    """The same from another node's store, by splice and by copying, next to nginx as a proxy in front of nginx."""
     layout, layer, manifest = gigabyte(directory / "big")
-    with nodes([layout, empty(directory / "empty")]) as (holder, asker):
+    layouts = [layout, empty(directory / "splices"), empty(directory / "copies")]
+    with nodes(layouts, [], [], ["--zero-copy=false"]) as (holder, asker, copier):
         holder.wait_metric("speil_provided_keys", 3)
         path, manifest_path = _paths(layer, manifest)
-        asker.wait_for(manifest_path)
-        asker.wait_for(path.replace(layer, _config_of(layout, manifest)))
+        for node in (asker, copier):
+            node.wait_for(manifest_path)
+            node.wait_for(path.replace(layer, _config_of(layout, manifest)))
         ours = _best(lambda: _transfer(asker.host, asker.port, path, [asker.pid]))
+        copied = _best(lambda: _transfer(copier.host, copier.port, path, [copier.pid]))
         times = latencies_ms(asker.host, asker.port, manifest_path, REQUESTS)
+        busy = _latencies_beside_relays(asker, path, manifest_path)
         unknown = _unknown_ms(asker)
         proxied = _proxied(directory, holder, layout, layer)
     return [
-        Figure("1 GiB blob, from a peer: GB/s · CPU-s/GiB of the relay", ours, proxied, "with splice, next"),
+        Figure("1 GiB blob, from a peer: GB/s · CPU-s/GiB of the relay", ours, proxied, "≥ 2.3× proxy_pass · ≤ 0.42"),
+        Figure("the same with --zero-copy=false", copied),
         Figure("manifest, from a peer: ms p50/p99", _milliseconds(times), goal="≤ 4/9"),
+        Figure(f"the same beside {RELAYS} relays of 1 GiB: ms p50/p99", _milliseconds(busy)),
         Figure("unknown digest → 404: ms p50/p99", _milliseconds(unknown), goal="≤ 4/10"),
     ]
+
+
+def crowd(directory: Path) -> list[Figure]:
+    """500 clients at the same instant: from the node's own store, and through it from a peer."""
+    writer = LayoutWriter(directory / "some")
+    layer = writer.random_blob(CROWD_BLOB_BYTES, 1)
+    path, manifest_path = _paths(layer["digest"], writer.image("crowd", [layer]))
+    unbounded = [f"--uploads-max={CROWD}", f"--uploads-per-peer-max={CROWD}"]
+    figures = []
+    with nodes([writer.root, empty(directory / "empty")], unbounded) as (holder, asker):
+        holder.wait_metric("speil_provided_keys", 3)
+        asker.wait_for(manifest_path)
+        for name, node in (("own store", holder), ("from a peer", asker)):
+            done, probes, peak = crowd_of(node, path, CROWD)
+            outcome = f"{done.served} · {peak:.0f} MiB · {percentile(probes, 50):.0f} / {probes[-1]:.0f} ms"
+            title = f"{CROWD} clients at once, {name}: served · RSS · /livez p50/max"
+            figures.append(Figure(title, outcome, goal=f"{CROWD} · < 128 MiB · < 100 ms"))
+    return figures
 
 
 def idle(directory: Path) -> list[Figure]:
@@ -135,6 +164,16 @@ def _proxied(directory: Path, holder: BenchNode, layout: Path, layer: str) -> st
     return ", ".join(found)
 
 
+def _latencies_beside_relays(node: BenchNode, path: str, manifest_path: str) -> list[float]:
+    """Manifests, one after the other, while other clients download through the same node."""
+    argv = [sys.executable, "-m", "speil.testing.crowd", node.host, str(node.port), path, str(RELAYS)]
+    found: list[float] = []
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as relays:
+        while relays.poll() is None:
+            found += latencies_ms(node.host, node.port, manifest_path, 20, warmup=0)
+    return sorted(found)
+
+
 def _unknown_ms(node: BenchNode) -> list[float]:
     """Milliseconds to the 404 of digests that nobody has, a new one each time."""
     found = []
@@ -165,6 +204,7 @@ CASES: dict[str, Callable[[Path], list[Figure]]] = {
     "memory": memory_and_start,
     "local": local,
     "remote": remote,
+    "crowd": crowd,
     "mesh": mesh,
     "idle": idle,
 }

@@ -97,13 +97,13 @@ class BenchNode:
 
 
 @contextmanager
-def nodes(layouts: list[Path], extra: list[str] | None = None) -> Iterator[list[BenchNode]]:
-    """One node for each layout, ready."""
+def nodes(layouts: list[Path], *extra: list[str]) -> Iterator[list[BenchNode]]:
+    """One node for each layout, ready; `extra` are further flags of the first, the second, …"""
     ports = Ports(*_free_ports(3))
     running: list[BenchNode] = []
     try:
         for number, layout in enumerate(layouts, 1):
-            running.append(BenchNode(number, layout, ports, extra or []))
+            running.append(BenchNode(number, layout, ports, extra[number - 1] if number <= len(extra) else []))
         for node in running:
             node.wait_ready()
         yield running

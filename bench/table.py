@@ -21,7 +21,7 @@ class Figure:
 
     def line(self) -> str:
         """For the terminal."""
-        return f"{self.name:<58}{self.speil:<26}{self.baseline:<34}{self.goal}"
+        return f"{self.name:<60}{self.speil:<30}{self.baseline:<72}{self.goal}"
 
 
 HEADER = Figure("figure", "speil", "baseline, same run", "goal")

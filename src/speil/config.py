@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from speil.election.settings import ElectionSettings
+from speil.fetch.settings import FetchSettings
 from speil.mirror.settings import MirrorSettings
 from speil.observe.settings import LogSettings
 from speil.region.settings import RegionSettings
@@ -45,6 +46,7 @@ class NodeSettings:
     store: StoreSettings
     router: RouterSettings
     mirror: MirrorSettings
+    fetch: FetchSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
         OldName("registries", "mirrored_registries"),
         OldName("http_bootstrap_url", "http_bootstrap_peer"),
         OldName("local_addr", None, "requests are told apart by X-Spegel-Mirrored"),
-        OldName("blob_speed", None, "transfers are not limited by bandwidth in this release; see --uploads-max"),
+        OldName("blob_speed", "upload_limit"),
         OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
         OldName("containerd_registry_config_path", None, "`speil configuration` and `speil doctor` look at it"),
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -32,12 +33,16 @@ from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.debug import DebugServer
+from speil.mirror.descriptors import raise_limit
 from speil.mirror.handlers import Handlers
 from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
+from speil.mirror.settle import settle
+from speil.mirror.turn_away import TurnAway
 from speil.mirror.upstream_bytes import UpstreamBytes
+from speil.mirror.wire import Wire
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
@@ -78,8 +83,11 @@ async def run(settings: NodeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(TurnAway().handle)
     try:
         async with node(settings):
+            gc.collect()
+            gc.freeze()  # what stands now lives as long as the node: collections need not stop to look at it again
             await stop.wait()
             log.info("stopping")
     except ExceptionGroup as group:
@@ -93,6 +101,7 @@ async def run(settings: NodeSettings) -> None:
 @asynccontextmanager
 async def node(settings: NodeSettings) -> AsyncIterator[None]:
     """A running node. Raises StartError and SettingError on the way in."""
+    settings.fetch.check()
     region = await _identify(settings)
     metrics = Metrics(__version__, region=region.region, zone=region.zone)
     recent, rng = RecentRequests(), SystemRandom()
@@ -102,6 +111,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
     store = _make_store(settings, metrics)
     bootstrapper = _bootstrapper(settings, region, metrics, rng)
     _tell_region(region, secret)
+    raise_limit()
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
         host = await _start_host(settings, region, RegionGate(policy, record), secret, metrics, stack)
         _check_own_networks(policy, host)
@@ -111,8 +121,10 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         if isinstance(bootstrapper, LeaseBootstrapper):
             bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
-        door = HttpDoor(policy, host.local.peer_id, secret, record)
-        client = PeerClient(f"speil/{__version__}", door)
+        door = HttpDoor(policy, host.local.peer_id, secret, record, region.zone)
+        wire = Wire(zero_copy=settings.mirror.zero_copy)
+        stack.callback(wire.close)
+        client = PeerClient(f"speil/{__version__}", door, wire)
         stack.callback(client.close)
         relay = Relay(
             router,
@@ -123,10 +135,12 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
                 settings.mirror.mirror_resolve_retries,
                 lambda: auth.header,
                 lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
+                settings.fetch,
+                region.zone,
             ),
         )
         upstream_bytes = UpstreamBytes(store, metrics)
-        handlers = Handlers(store, relay, auth, door, settings.mirror, metrics, recent, upstream_bytes)
+        handlers = Handlers(store, relay, auth, door, wire, settings.mirror, metrics, recent, upstream_bytes)
         debug = DebugServer(
             metrics,
             lambda: _state(region, bootstrapper, router, store, recent),
@@ -141,6 +155,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             parts.create_task(store.run()),
             parts.create_task(router.run()),
             parts.create_task(_announcer(settings, store, router, metrics, upstream_bytes).run()),
+            parts.create_task(settle(store, relay.trust)),
             parts.create_task(_warn_about_containerd(settings, store)),
         ]
         log.info(

@@ -28,12 +28,13 @@ class TestMemoryRouter(RouterConformance):
     """The in-memory twin."""
 
     @asynccontextmanager
-    async def mesh(self, size: int) -> AsyncIterator[list[Router]]:
+    async def mesh(self, size: int, *zones: str) -> AsyncIterator[list[Router]]:
         mesh = MemoryMesh()
         routers = [
             MemoryRouter(mesh, PeerInfo(Identity.generate().peer_id, (Multiaddr.of_tcp(f"10.0.0.{number}", 1),)))
             for number in range(size)
         ]
+        mesh.zones = {router.local.peer_id: zone for router, zone in zip(routers, zones, strict=False)}
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(router.run()) for router in routers]
             await eventually(lambda: all(router.ready for router in routers))
@@ -46,8 +47,8 @@ class TestDhtInMemory(RouterConformance):
     """The DHT on the in-memory network."""
 
     @asynccontextmanager
-    async def mesh(self, size: int) -> AsyncIterator[list[Router]]:
-        async with memory_dht(MemoryWire(seed=1), size) as routers:
+    async def mesh(self, size: int, *zones: str) -> AsyncIterator[list[Router]]:
+        async with memory_dht(MemoryWire(seed=1), size, *zones) as routers:
             yield list(routers)
 
 
@@ -55,23 +56,25 @@ class TestDhtOverLibp2p(RouterConformance):
     """The DHT as it runs."""
 
     @asynccontextmanager
-    async def mesh(self, size: int) -> AsyncIterator[list[Router]]:
+    async def mesh(self, size: int, *zones: str) -> AsyncIterator[list[Router]]:
+        told = [*zones, *[""] * (size - len(zones))]
         async with AsyncExitStack() as stack:
-            first = await stack.enter_async_context(dht_node())
-            others = [await stack.enter_async_context(dht_node(address(first.local))) for _ in range(size - 1)]
+            first = await stack.enter_async_context(dht_node(zone=told[0]))
+            seed = address(first.local)
+            others = [await stack.enter_async_context(dht_node(seed, zone=zone)) for zone in told[1:]]
             for router in (first, *others):
                 await eventually(partial(_knows, router, size - 1), what="the mesh is complete")
             yield [first, *others]
 
 
 @asynccontextmanager
-async def memory_dht(wire: MemoryWire, size: int) -> AsyncIterator[list[DhtRouter]]:
+async def memory_dht(wire: MemoryWire, size: int, *zones: str) -> AsyncIterator[list[DhtRouter]]:
     """DHT routers on an in-memory network, bootstrapped from the first."""
     routers: list[DhtRouter] = []
     async with asyncio.TaskGroup() as group:
         tasks = []
         for number in range(size):
-            network, metrics = wire.new_node(), Metrics()
+            network, metrics = wire.new_node(zones[number] if number < len(zones) else ""), Metrics()
             seeds = (routers[0].local.addresses[0],) if routers else ()
             bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(number))
             routers.append(DhtRouter(network, bootstrap, metrics, Random(number)))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from speil import config
 from speil.config import ConfigError, NodeSettings
-from speil.setting import ListenAddress, SettingError, boolean, duration
+from speil.mirror.settings import MirrorSettings
+from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration
 from speil.setting.kinds import parse_duration, show_duration
 
 
@@ -38,6 +39,37 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @given(st.integers(0, 10**7))
 def test_a_duration_survives_being_shown(milliseconds: int) -> None:
     assert parse_duration(show_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("5000", 5000),
+        ("100MiB", 100 << 20),
+        ("100Mi", 100 << 20),
+        ("1.5GB", 1_500_000_000),
+        ("64kB", 64_000),
+        ("64 KB", 64_000),
+        ("2TiB", 2 << 40),
+        ("10MBps", 10 << 20),  # Spegel's --blob-speed
+        ("10 GBps", 10 << 30),
+        ("512Bps", 512),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert byte_size.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "-5MiB", "5 parsecs", "1.5.5GB", "10mbps", "10MB/s", "٣MB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="100MiB"):
+        byte_size.parse(text)
+
+
+@given(st.integers(0, 1 << 50))
+def test_a_size_survives_being_shown(size: int) -> None:
+    assert byte_size.parse(byte_size.show(size)) == size
 
 
 def test_booleans_are_gos() -> None:
@@ -164,6 +196,16 @@ def test_a_retired_flag_warns_and_says_what_replaced_it() -> None:
     for words in (
         "--registries is now called --mirrored-registries",
         "--local-addr has no effect",
-        "--blob-speed has no effect",
+        "--blob-speed is now called --upload-limit",
     ):
         assert words in said
+
+
+def test_the_upload_limit_by_its_own_and_its_old_name() -> None:
+    for flag in ("--upload-limit=10MiB", "--blob-speed=10MBps"):
+        arguments = config.split_arguments("registry", [flag], config.all_settings(NodeSettings))
+        assert config.build(MirrorSettings, arguments, {}).upload_limit == 10 << 20
+    nothing = config.split_arguments("registry", [], config.all_settings(NodeSettings))
+    assert config.build(MirrorSettings, nothing, {"UPLOAD_LIMIT": "1GB"}).upload_limit == 10**9
+    with pytest.raises(ConfigError, match=r"UPLOAD_LIMIT: .*at least 64KiB"):
+        config.build(MirrorSettings, nothing, {"UPLOAD_LIMIT": "10KiB"})

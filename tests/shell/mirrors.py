@@ -11,6 +11,7 @@ from pathlib import Path
 from speil.border.http import HttpDoor
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
+from speil.fetch.settings import FetchSettings
 from speil.libp2p.identity import Identity
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.handlers import Handlers
@@ -19,7 +20,9 @@ from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.settle import settle
 from speil.mirror.upstream_bytes import UpstreamBytes
+from speil.mirror.wire import Wire
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
@@ -32,6 +35,7 @@ from speil.testing.samples import sample
 from tests.shell.nodes import free_ports
 
 OPEN = Policy()
+ZERO_COPY = True  # the fixture each_way changes it
 
 
 @dataclass(slots=True)
@@ -45,6 +49,8 @@ class Mirror:
     port: int
     recent: RecentRequests
     upstream_bytes: UpstreamBytes
+    relay: Relay
+    wire: Wire
 
     @property
     def url(self) -> str:
@@ -81,30 +87,36 @@ async def mirror(
     ready: bool = True,
     policy: Policy = OPEN,
     secret: SecretFile | None = None,
+    zone: str = "",
+    fetch: FetchSettings = FetchSettings(),  # noqa: B008
     **changes: object,
 ) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
     settings = replace(
-        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent")),
+        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY),
         **changes,  # type: ignore[arg-type]  # tests name real settings
     )
     (port,) = free_ports(host, 1)
     store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
     router = MemoryRouter(mesh, peer_at(host, port))
-    door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics))
-    client, auth = PeerClient("speil/test", door), BasicAuth(settings.basic_auth_dir)
+    mesh.zones[router.local.peer_id] = zone
+    door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics), zone)
+    wire = Wire(zero_copy=settings.zero_copy)
+    client, auth = PeerClient("speil/test", door, wire), BasicAuth(settings.basic_auth_dir)
     config = RelayConfig(
-        settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of
+        settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of, fetch, zone
     )
     relay = Relay(router, client, metrics, config)
     upstream_bytes = UpstreamBytes(store, metrics)
-    handlers = Handlers(store, relay, auth, door, settings, metrics, recent, upstream_bytes)
+    handlers = Handlers(store, relay, auth, door, wire, settings, metrics, recent, upstream_bytes)
     server = RegistryServer(handlers, door, lambda: ready, metrics)
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
-            task = group.create_task(router.run())
-            yield Mirror(store, router, metrics, host, port, recent, upstream_bytes)
-            task.cancel()
+            tasks = [group.create_task(router.run()), group.create_task(settle(store, relay.trust))]
+            yield Mirror(store, router, metrics, host, port, recent, upstream_bytes, relay, wire)
+            for task in tasks:
+                task.cancel()
     finally:
         client.close()
+        wire.close()
         store.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -266,3 +268,12 @@ async def test_a_host_on_all_addresses_tells_those_of_its_interfaces() -> None:
         told = [address.ip for address in host.local.addresses]
         assert told
         assert not any(ip is None or ip.is_unspecified for ip in told)
+
+
+def test_a_full_disk_keeps_no_node_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("speil.libp2p.identity._write", full)
+    assert load_or_create(tmp_path).peer_id != load_or_create(tmp_path).peer_id
+    assert not list(tmp_path.iterdir())

@@ -318,3 +318,21 @@ async def test_cancelling_a_dial_at_any_moment_leaves_nothing_open() -> None:
                 connection.abort()
             await eventually(lambda: not host.connections and host.inbound_count == 0, what="both sides are clean")
         await peer.connect(host.local)
+
+
+async def test_a_peer_that_comes_again_is_spoken_to_on_its_new_connection() -> None:
+    identity = Identity.generate()
+
+    def incarnation() -> Host:
+        return Host(identity, ListenAddress("127.0.0.1", 0), agent_version="speil/test", metrics=Metrics())
+
+    async def answer(stream: Stream) -> None:
+        await stream.write_message(b"the new one")
+
+    async with new_host() as host, incarnation() as before, incarnation() as after:
+        after.set_handler("/who/1.0.0", answer)
+        for one in (before, after):  # the first has lost its power: nobody has told us
+            await one.connect(host.local)
+        await eventually(lambda: len(host.connections) == 2, what="both are connected")
+        stream = await host.open_stream(after.local, "/who/1.0.0")
+        assert await stream.read_message(100) == b"the new one"

@@ -62,7 +62,7 @@ async def ask(mirror: Mirror, path: str, method: str = "GET", **headers: str) ->
 
 
 @pytest.fixture(params=["own store", "peer"])
-def serving(request: pytest.FixtureRequest, two: tuple[Mirror, Mirror]) -> Mirror:
+def serving(each_way: str, request: pytest.FixtureRequest, two: tuple[Mirror, Mirror]) -> Mirror:
     """Whoever is asked: the one that holds the image, or the one that gets it from there."""
     holder, asker = two
     return holder if request.param == "own store" else asker
@@ -274,6 +274,7 @@ async def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
     assert await raw(one, b"GET /v2/ HT") == b""
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_a_hundred_clients_that_hang_up_leave_nothing_open(two: tuple[Mirror, Mirror]) -> None:
     holder, asker = two
     big = random_image(9, (6_000_000,))

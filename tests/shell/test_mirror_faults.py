@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from unittest.mock import ANY
 
 import pytest
 
-from speil.mirror import relay as relay_module
+from speil.fetch import pace
+from speil.fetch.peer_health import PeerRecord
+from speil.fetch.settings import FetchSettings
+from speil.fetch.transfer import FIRST_BYTE_SECONDS_MAX
+from speil.libp2p.identity import Identity
+from speil.mirror import relay_session as session_module
+from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
-from speil.routing.memory import MemoryMesh
+from speil.routing.base import RoutingError
+from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
-from tests.shell.mirrors import mirror, peer_at
+from tests.shell.mirrors import Mirror, mirror, peer_at
 from tests.shell.test_mirror_answers import DATA, IMAGE, INDEX, LAYER, NAME, ask
 
 Script = Callable[[dict[str, str], asyncio.StreamWriter], Awaitable[None]]
+pytestmark = pytest.mark.usefixtures("each_way")
 PATH = f"/v2/lab/app/blobs/{LAYER}"
+AS_IT_COMES = FetchSettings(verify_bytes_max=0)  # small content is otherwise verified first
 
 
 @asynccontextmanager
@@ -119,7 +131,7 @@ async def endless_head(headers: dict[str, str], writer: asyncio.StreamWriter) ->
 @pytest.fixture
 def quick_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stall is seen after a moment."""
-    monkeypatch.setattr(relay_module, "STALL_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +166,7 @@ async def test_a_peer_on_ipv6() -> None:
 @pytest.mark.parametrize("size", [0, 1, 10_000, 10_001, len(DATA) - 1])
 async def test_a_peer_that_dies_in_the_body_is_replaced_at_the_same_offset(size: int) -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh) as asker:
+    async with mirror(mesh) as holder, mirror(mesh, fetch=AS_IT_COMES) as asker:
         await holder.hold(IMAGE, NAME)
         async with scripted_peer(mesh, lambda headers, writer: dies_after(size, headers, writer)):
             status, headers, body = await ask(asker, PATH)
@@ -166,7 +178,7 @@ async def test_a_peer_that_dies_in_the_body_is_replaced_at_the_same_offset(size:
 @pytest.mark.usefixtures("quick_stall")
 async def test_a_peer_that_stalls_is_replaced_at_the_same_offset() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh) as asker:
+    async with mirror(mesh) as holder, mirror(mesh, fetch=AS_IT_COMES) as asker:
         await holder.hold(IMAGE, NAME)
         async with scripted_peer(mesh, stalls):
             assert (await ask(asker, PATH))[2] == DATA
@@ -175,7 +187,11 @@ async def test_a_peer_that_stalls_is_replaced_at_the_same_offset() -> None:
 
 async def test_several_peers_die_one_after_the_other() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh, mirror_resolve_retries=5) as asker, AsyncExitStack() as stack:
+    async with (
+        mirror(mesh) as holder,
+        mirror(mesh, mirror_resolve_retries=5, fetch=AS_IT_COMES) as asker,
+        AsyncExitStack() as stack,
+    ):
         await holder.hold(IMAGE, NAME)
         for size in (50_000, 20_000, 7):
             script = _dying(size)
@@ -189,7 +205,7 @@ def _dying(size: int) -> Script:
 
 async def test_nobody_is_left_a_fin_then_404_on_the_range_retry() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as asker, scripted_peer(mesh, _dying(30_000)):
+    async with mirror(mesh, fetch=AS_IT_COMES) as asker, scripted_peer(mesh, _dying(30_000)) as requests:
         reader, writer = await asyncio.open_connection(asker.host, asker.port)
         writer.write(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nUser-Agent: containerd/1\r\n\r\n".encode())
         answer = await reader.read()  # raises ConnectionResetError on RST: it must be a FIN
@@ -197,15 +213,15 @@ async def test_nobody_is_left_a_fin_then_404_on_the_range_retry() -> None:
         _, _, body = answer.partition(b"\r\n\r\n")
         assert body == DATA[:30_000]
         assert asker.sample("spegel_mirror_requests_total", cache="miss") == 1, "a body that broke off is no hit"
-        mesh.records.clear()
         status, _, nothing = await ask(asker, PATH, Range="bytes=30000-")
         assert status == 404
         assert nothing
+        assert len(requests) == 1, "whoever broke off is not asked for the rest"
 
 
 async def test_a_range_request_is_resumed_within_its_range() -> None:
     mesh = MemoryMesh()
-    async with mirror(mesh) as holder, mirror(mesh) as asker:
+    async with mirror(mesh) as holder, mirror(mesh, fetch=AS_IT_COMES) as asker:
         await holder.hold(IMAGE, NAME)
         async with scripted_peer(mesh, _dying(500)):
             status, headers, body = await ask(asker, PATH, Range="bytes=1000-")
@@ -268,3 +284,100 @@ async def test_a_mirror_whose_store_fails_asks_peers() -> None:
         assert (await ask(asker, PATH))[2] == DATA
         holder.store.available = False
         assert (await ask(asker, PATH))[0] == 404
+
+
+async def test_fifty_stale_records_cost_fifty_round_trips() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker, scripted_peer(mesh, refuses) as requests:
+        await holder.hold(IMAGE, NAME)
+        (stale, *_) = mesh.records[str(LAYER)]
+        others = [PeerInfo(Identity.generate().peer_id, stale.addresses) for _ in range(49)]
+        mesh.records[str(LAYER)] = {stale: None, **dict.fromkeys(others), **mesh.records[str(LAYER)]}
+        assert (await ask(asker, PATH))[::2] == (200, DATA)
+        assert len(requests) >= 50
+
+
+async def test_holders_that_turn_up_during_a_transfer_are_found_after_a_break() -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as late, mirror(mesh, fetch=AS_IT_COMES) as asker:
+
+        async def turns_up(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+            await late.hold(IMAGE, NAME)
+            await dies_after(30_000, headers, writer)
+
+        async with scripted_peer(mesh, turns_up):
+            assert (await ask(asker, PATH))[::2] == (200, DATA)
+        assert late.sample("speil_served_bytes_total", client="peer") == len(DATA) - 30_000
+
+
+async def test_a_peer_that_crawls_is_replaced_at_the_same_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "PIECE_SECONDS_MAX", 0.3)
+
+    async def crawls(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + DATA[:1000])
+        for position in range(1000, len(DATA), 10):
+            await asyncio.sleep(0.02)
+            writer.write(DATA[position : position + 10])
+
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh, fetch=AS_IT_COMES) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, crawls):
+            assert (await ask(asker, PATH))[::2] == (200, DATA)
+        assert asker.sample("speil_resumed_transfers_total") == 1
+
+
+async def test_silent_peers_are_waited_for_twice_and_then_left_alone_for_a_while() -> None:
+    mesh, loop = MemoryMesh(), asyncio.get_running_loop()
+    async with mirror(mesh) as asker, scripted_peer(mesh, never_answers) as requests:
+        for count in (1, 2):  # once may be our own overload
+            started = loop.time()
+            assert (await ask(asker, PATH))[0] == 404
+            assert loop.time() - started >= FIRST_BYTE_SECONDS_MAX
+            assert len(requests) == count
+        assert (await ask(asker, PATH))[0] == 404
+        assert len(requests) == 2, "it was not asked again"
+
+
+async def test_a_search_that_fails_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: MemoryRouter, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        if key:
+            raise RoutingError("the table is on fire")
+        yield peer_at("127.0.0.1", 1)
+
+    async with mirror(MemoryMesh()) as asker:
+        monkeypatch.setattr(MemoryRouter, "find_providers", fails)
+        assert (await ask(asker, PATH))[0] == 404
+
+
+# --- clients that hang up ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+async def test_a_client_that_hangs_up_is_nobodys_failure(reset: bool, caplog: pytest.LogCaptureFixture) -> None:
+    big = random_image(9, (20_000_000,))
+    layer = max(big.blobs, key=lambda digest: len(big.blobs[digest]))
+    request = f"GET /v2/a/blobs/{layer} HTTP/1.1\r\nHost: x\r\nUser-Agent: containerd/2\r\nRange: bytes=0-\r\n\r\n"
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(big)
+        for turn in range(3):
+            reader, writer = await asyncio.open_connection(asker.host, asker.port)
+            writer.write(request.encode())
+            first = await reader.readuntil(b"\r\n\r\n")
+            assert first.startswith(b"HTTP/1.1 200 "), "one stream, which is repaired after a break"
+            await reader.readexactly(1 << 20)
+            writer.transport.abort() if reset else writer.close()
+            await eventually(
+                functools.partial(_ended, asker, "499", turn + 1), timeout_seconds=10, what="the request has ended"
+            )
+        (peer,) = mesh.records[str(layer)]
+        assert asker.relay.health.record(peer.peer_id) == PeerRecord(first_byte_seconds=ANY)
+        assert asker.sample("spegel_mirror_requests_total", cache="miss") == 0
+        await eventually(lambda: holder.sample("http_requests_inflight") == 0, timeout_seconds=10, what="all is let go")
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert not asker.relay.trust.unsettled, "it did not get it all: no suspicion"
+
+
+def _ended(asker: Mirror, code: str, count: int) -> bool:
+    return asker.sample("http_request_duration_seconds_count", code=code) == count

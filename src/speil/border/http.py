@@ -18,7 +18,8 @@ from speil.region.policy import Layer, Policy
 from speil.region.token import NONCE_CHARS, Request, RequestTokens, check_node, sign_request
 
 MIRRORED_HEADER = "X-Spegel-Mirrored"
-REGION_HEADER, TOKEN_HEADER, NODE_TOKEN_HEADER = "X-Speil-Region", "X-Speil-Token", "X-Speil-Node-Token"
+REGION_HEADER, ZONE_HEADER = "X-Speil-Region", "X-Speil-Zone"
+TOKEN_HEADER, NODE_TOKEN_HEADER = "X-Speil-Token", "X-Speil-Node-Token"
 
 
 def is_peer(headers: Mapping[str, str]) -> bool:
@@ -29,14 +30,18 @@ def is_peer(headers: Mapping[str, str]) -> bool:
 class HttpDoor:
     """Both sides of a request between nodes; `local` is this node, `secret` None where the region has none."""
 
-    def __init__(self, policy: Policy, local: PeerId, secret: SecretFile | None, record: BorderRecord) -> None:
+    def __init__(
+        self, policy: Policy, local: PeerId, secret: SecretFile | None, record: BorderRecord, zone: str = ""
+    ) -> None:
         self._policy, self._local, self._secret, self._record = policy, str(local), secret, record
+        told = ((REGION_HEADER, policy.region), (ZONE_HEADER, zone))
+        self._told = {name: value for name, value in told if value}
         self._tokens = RequestTokens()
 
     @property
     def response_headers(self) -> dict[str, str]:
         """What our answers carry."""
-        return {REGION_HEADER: self._policy.region} if self._policy.region else {}
+        return dict(self._told)
 
     def request_headers(self, method: str, target: str, peer: PeerId) -> dict[str, str]:
         """What a request to `peer` carries."""

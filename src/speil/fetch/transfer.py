@@ -6,36 +6,68 @@
         └── nobody left, or out of time ──► gave up
 
 While no head has come, a second peer is asked when the first is slow (hedging), a third when the second is, up to
-`attempts_max` for each stretch of waiting. A peer that failed is not asked again by this request; one that merely lost
-the race may be. The first stretch ends `search_seconds` after its start if nobody was found at all, and no stretch
-is longer than STRETCH_SECONDS_MAX: containerd's few download slots wait with us.
+`attempts_max` at once; a peer that has nothing or is busy costs a round trip and does not count. A peer that failed
+is not asked again by this request; one that merely lost the race may be.
+
+Waiting is bounded three times, for containerd's few download slots wait with us: FIRST_BYTE_SECONDS_MAX for one stretch
+of waiting, `search_seconds` for as long as nobody is known who might answer, HOLD_SECONDS_MAX until anything at all is
+passed on (content that is verified first may break more than one stretch).
+
+Peers of our own zone are asked at once, others when the search is over or NEAR_SECONDS after the first was found;
+and another zone's peer is asked beside one of ours only when that one is very slow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from speil.fetch.candidates import Nearness, Standing
+from speil.fetch.resume import Answer, Extent, Wanted, WrongAnswerError
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-STRETCH_SECONDS_MAX = 2.0  # one wait for a head; Spegel allows 3 s, a healthy region answers in milliseconds
-STALL_SECONDS_MAX = 3.0  # a body without a byte for as long is given up; containerd itself would wait for ever
+FIRST_BYTE_SECONDS_MAX = 0.8  # a healthy region answers in milliseconds, the upstream in a few hundred
+HOLD_SECONDS_MAX = 3.0
+NEAR_SECONDS = 0.005  # a lookup that is going to find a nearer peer mostly has by then
+CROSS_ZONE_HEDGE_SECONDS = 0.3  # so long a peer of our own zone may take before another zone's is asked too
+AGAIN_SEARCH_SECONDS = 0.2  # after a break; the alternative is the upstream, and somebody did have it
 BREAKS_MAX = 8  # per request; then something else is wrong, and the client's own retry is better
+PEERS_ASKED_MAX = 64  # per request: fifty stale records are fifty round trips
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Look for providers (again)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Request the content from `offset` on."""
+    """Request the content from a peer, with this Range header."""
 
     peer: PeerInfo
-    offset: int
+    range_header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """This peer's answer is good: its body goes on where we are."""
+
+    peer: PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """This peer's answer is wrong."""
+
+    peer: PeerInfo
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Stop waiting for this peer's head: another was quicker, or time is up."""
+    """Another was quicker, or time is up: wait for this peer no longer."""
 
     peer: PeerInfo
 
@@ -47,7 +79,8 @@ class GiveUp:
     reason: str
 
 
-Action = Ask | Abandon | GiveUp
+Action = Search | Ask | Stream | Refuse | Abandon | GiveUp
+Standings = Callable[[PeerId], Standing | None]
 
 
 class _State(Enum):
@@ -57,22 +90,29 @@ class _State(Enum):
 
 
 class Transfer:
-    """See the module. `rank` orders peers, best first (see PeerHealth.rank)."""
+    """See the module. Call `decide` after each fact and at `next_deadline`."""
 
-    def __init__(self, now: float, *, search_seconds: float, attempts_max: int, hedge_seconds: float) -> None:
+    def __init__(
+        self, wanted: Wanted, now: float, *, search_seconds: float, attempts_max: int, hedge_seconds: float
+    ) -> None:
+        self.wanted = wanted
+        self.promised: Extent | None = None
+        self.offset = 0  # of what was promised, passed on
+        self.attempts_total = 0
+        self._search_seconds, self._attempts_max, self._hedge_seconds = search_seconds, attempts_max, hedge_seconds
+        self._told = False
         self._state = _State.WAITING
-        self._search_deadline: float | None = now + search_seconds
-        self._stretch_deadline = now + STRETCH_SECONDS_MAX
-        self._attempts_max, self._hedge_seconds = attempts_max, hedge_seconds
         self._candidates: dict[PeerId, PeerInfo] = {}
         self._asked: dict[PeerId, PeerInfo] = {}
+        self._asked_near = False
         self._spent: set[PeerId] = set()
-        self._attempts = 0
-        self._breaks = 0
-        self._next_hedge = now
-        self._search_ended = False
-        self.offset = 0
-        self.attempts_total = 0
+        self._attempts = self._breaks = 0
+        self._searching, self._search_due = False, True
+        self._first_found_at: float | None = None
+        self._asked_at = self._wake = now
+        self._hold_deadline = now + HOLD_SECONDS_MAX
+        self._stretch_deadline = now + FIRST_BYTE_SECONDS_MAX
+        self._patience_deadline = now + search_seconds
 
     @property
     def ended(self) -> bool:
@@ -80,98 +120,151 @@ class Transfer:
         return self._state is _State.ENDED
 
     @property
-    def candidate_ids(self) -> list[PeerId]:
-        """Whom the search has named."""
-        return list(self._candidates)
+    def left(self) -> int:
+        """Bytes of what was promised that are still to be passed on."""
+        return self.promised.length - self.offset if self.promised else 0
 
-    def found(self, peers: Iterable[PeerInfo]) -> None:
+    # --- facts ------------------------------------------------------------------------------------------
+
+    def found(self, peers: Iterable[PeerInfo], now: float) -> None:
         """The search named peers."""
         for peer in peers:
             if peer.peer_id not in self._spent:
                 self._candidates.setdefault(peer.peer_id, peer)
+                self._first_found_at = now if self._first_found_at is None else self._first_found_at
 
     def search_ended(self) -> None:
         """The search will name nobody else."""
-        self._search_ended = True
+        self._searching = False
 
-    def decide(self, now: float, rank: dict[PeerId, tuple[bool, int, float]]) -> list[Action]:
-        """What to do now; call after each fact and at `next_deadline`."""
-        if self._state is not _State.WAITING:
+    def answered(self, peer_id: PeerId, answer: Answer) -> list[Action]:
+        """A head came. A good one starts the stream, and the others are let go (they may be asked again later)."""
+        if self._state is not _State.WAITING or (peer := self._asked.get(peer_id)) is None:
             return []
-        if now >= self._stretch_deadline:
-            return self._give_up(f"no answer from {len(self._asked)} peers in time")
-        if self._search_deadline is not None and now >= self._search_deadline:
-            self._search_ended = True
-        actions: list[Action] = []
-        if (not self._asked or now >= self._next_hedge) and (peer := self._best(rank)):
-            actions.append(self._ask(peer, now))
-        if not self._asked and not actions and (self._search_ended or self._attempts >= self._attempts_max):
-            reason = "all requests to peers failed" if self.attempts_total else "no peer found"
-            return self._give_up(reason)
-        return actions
-
-    def next_deadline(self) -> float | None:
-        """When to call `decide` if nothing happens before."""
-        if self._state is not _State.WAITING:
-            return None
-        times = [self._stretch_deadline]
-        if self._search_deadline is not None and not self._search_ended:
-            times.append(self._search_deadline)
-        if self._asked and self._attempts < self._attempts_max and self._idle():
-            times.append(self._next_hedge)
-        return min(times)
-
-    def answered(self, peer_id: PeerId) -> list[Action]:
-        """A good head: this peer streams, the others are let go (they may be asked again later)."""
-        if self._state is not _State.WAITING or peer_id not in self._asked:
-            return []
+        try:
+            found = self.wanted.check(answer, self.promised, self.offset)
+        except WrongAnswerError as error:
+            return [Refuse(peer, str(error))]
+        self.promised = self.promised or found
         self._state = _State.STREAMING
-        losers = [peer for other, peer in self._asked.items() if other != peer_id]
-        self._asked = {peer_id: self._asked[peer_id]}
-        return [Abandon(peer) for peer in losers]
+        losers = [Abandon(other) for key, other in self._asked.items() if key != peer_id]
+        self._asked = {peer_id: peer}
+        return [Stream(peer), *losers]
 
-    def failed(self, peer_id: PeerId) -> None:
-        """A peer gave no good head: it is not asked again."""
-        if self._asked.pop(peer_id, None):
-            self._spent.add(peer_id)
+    def failed(self, peer_id: PeerId, now: float, *, cheap: bool = False) -> None:
+        """A peer gave no good head: it is not asked again. `cheap`: it cost no more than a round trip."""
+        if self._asked.pop(peer_id, None) is None:
+            return
+        self._spent.add(peer_id)
+        self._attempts -= cheap
+        self._patience_deadline = max(self._patience_deadline, now + self._search_seconds)
 
     def received(self, size: int) -> None:
         """Bytes of the body were passed on."""
         self.offset += size
 
-    def broke(self, now: float) -> list[Action]:
-        """The streaming peer broke off or stalled: another one goes on at this offset."""
+    def broke(self, now: float) -> None:
+        """The streaming peer broke off or stalled, or its bytes are wrong: another one goes on at this offset."""
         assert self._state is _State.STREAMING
         self._breaks += 1
         self._spent.update(self._asked)
-        self._asked.clear()
-        self._state = _State.WAITING
-        if self._breaks >= BREAKS_MAX:
-            return self._give_up(f"{self._breaks} peers broke off")
-        self._attempts = 0
-        self._search_deadline = None
-        self._stretch_deadline = now + STRETCH_SECONDS_MAX
-        return []
+        self._begin_stretch(now)
+        self._search_due = not self._searching  # those that the first search named may all be spent
+        if not self._told:
+            self.promised = None
+
+    def start_over(self, now: float) -> None:
+        """Nothing has been passed on: ask anew, and for all of it, as content that is to be verified has to be."""
+        assert not self._told
+        self.wanted = Wanted(self.wanted.digest, self.wanted.is_manifest, "", self.wanted.size)
+        self.promised = None
+        self._begin_stretch(now)
+
+    def told(self) -> None:
+        """The client gets the head: what was promised holds."""
+        self._told = True
 
     def finished(self) -> None:
         """The body is whole."""
         self._state = _State.ENDED
 
-    def _idle(self) -> list[PeerInfo]:
-        """Candidates that are neither asked nor spent."""
-        return [peer for key, peer in self._candidates.items() if key not in self._asked and key not in self._spent]
+    # --- decisions --------------------------------------------------------------------------------------
 
-    def _best(self, rank: dict[PeerId, tuple[bool, int, float]]) -> PeerInfo | None:
-        if self._attempts >= self._attempts_max:
+    def decide(self, now: float, standing: Standings) -> list[Action]:
+        """What to do now."""
+        if self._state is not _State.WAITING:
+            return []
+        deadline = self._stretch_deadline if self._told else min(self._stretch_deadline, self._hold_deadline)
+        if now >= deadline:
+            return self._give_up(f"no answer from {len(self._asked)} peers in time")
+        if self._breaks >= BREAKS_MAX:
+            return self._give_up(f"{self._breaks} peers broke off")
+        actions: list[Action] = []
+        self._wake = deadline
+        if self._search_due:
+            self._search_due, self._searching = False, True
+            actions.append(Search())
+        if best := self._best(standing):
+            rank, peer = best
+            at = self._ask_at(rank)
+            if now >= at:
+                actions.append(self._ask(peer, rank, now))
+                best = self._best(standing)
+                at = self._ask_at(best[0]) if best else deadline
+            self._wake = min(self._wake, at)
+        if not self._asked and not best:
+            if not self._searching or now >= self._patience_deadline or not self._may_ask_more():
+                return [*actions, *self._give_up(self._why_nobody())]
+            self._wake = min(self._wake, self._patience_deadline)
+        return actions
+
+    def next_deadline(self) -> float | None:
+        """When to call `decide` if nothing happens before."""
+        return self._wake if self._state is _State.WAITING else None
+
+    def _best(self, standing: Standings) -> tuple[Standing, PeerInfo] | None:
+        """The best candidate that may be asked and is not; None too when enough have been."""
+        if not self._may_ask_more():
             return None
-        return min(self._idle(), key=lambda peer: rank.get(peer.peer_id, (False, 0, 0.0)), default=None)
+        idle = [peer for key, peer in self._candidates.items() if key not in self._asked and key not in self._spent]
+        ranked = [(rank, peer) for peer in idle if (rank := standing(peer.peer_id)) is not None]
+        return min(ranked, key=lambda item: item[0], default=None)
 
-    def _ask(self, peer: PeerInfo, now: float) -> Ask:
+    def _may_ask_more(self) -> bool:
+        return self._attempts < self._attempts_max and self.attempts_total < PEERS_ASKED_MAX
+
+    def _ask_at(self, rank: Standing) -> float:
+        """From when on a peer of that standing may be asked."""
+        near = rank.nearness is Nearness.SAME_ZONE
+        if self._asked:
+            wait = self._hedge_seconds
+            if self._asked_near and not near:
+                wait = max(wait, CROSS_ZONE_HEDGE_SECONDS)
+            return self._asked_at + wait
+        if near or not self._searching or self._first_found_at is None:
+            return 0.0
+        return self._first_found_at + NEAR_SECONDS
+
+    def _ask(self, peer: PeerInfo, rank: Standing, now: float) -> Ask:
+        near = rank.nearness is Nearness.SAME_ZONE
+        self._asked_near = near or (self._asked_near and bool(self._asked))
         self._asked[peer.peer_id] = peer
         self._attempts += 1
         self.attempts_total += 1
-        self._next_hedge = now + self._hedge_seconds
-        return Ask(peer, self.offset)
+        self._asked_at = now
+        return Ask(peer, self.wanted.range_at(self.promised, self.offset))
+
+    def _begin_stretch(self, now: float) -> None:
+        self._asked.clear()
+        self._state = _State.WAITING
+        self._attempts = 0
+        self._stretch_deadline = now + FIRST_BYTE_SECONDS_MAX
+        self._patience_deadline = now + max(self._search_seconds, AGAIN_SEARCH_SECONDS)
+
+    def _why_nobody(self) -> str:
+        if self.attempts_total:
+            return "all requests to peers failed"
+        return "no peer may be asked" if self._candidates else "no peer found"
 
     def _give_up(self, reason: str) -> list[Action]:
         self._state = _State.ENDED

@@ -300,8 +300,9 @@ class Host:
             self._metrics.peers.set(len(self._connections))
 
     def _connected(self, peer_id: PeerId) -> Connection | None:
+        # the newest: a peer that comes again has lost the older one, and we may not have noticed yet
         group = [connection for connection in self._connections.get(peer_id, ()) if not connection.closed]
-        return group[0] if group else None
+        return group[-1] if group else None
 
     def _trim(self) -> None:
         everyone = self.connections

@@ -2,11 +2,13 @@
 
 The file is libp2p's protobuf `PrivateKey` (go-libp2p's `MarshalPrivateKey`), as Spegel's `private.key` is, so a data
 directory can move from one to the other. It is made atomically and readable by its owner alone. A file that can't be
-read is never replaced: a new identity would look like a new peer, and the old one may be wanted back.
+read is never replaced: a new identity would look like a new peer, and the old one may be wanted back. A disk that is
+full keeps no node from its work: it goes without a key of its own until the disk has room at a start.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,13 @@ from google.protobuf.message import DecodeError
 
 from speil.libp2p._pb import keys_pb2
 from speil.multiformats.peer_id import PeerId
+from speil.observe.logs import get_log
 
 FILE_NAME = "private.key"
 _FILE_BYTES_MAX = 4096  # an Ed25519 key file has 68
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+log = get_log("libp2p")
 
 
 class IdentityError(Exception):
@@ -77,16 +83,19 @@ def load_or_create(data_dir: Path | None) -> Identity:
     if data_dir is None:
         return Identity.generate()
     path = data_dir / FILE_NAME
+    identity = Identity.generate()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         if path.exists():
             with path.open("rb") as file:
                 return Identity.decode(file.read(_FILE_BYTES_MAX))
-        identity = Identity.generate()
         _write(path, identity.encode())
     except ValueError as error:
         raise IdentityError(f"{path} can't be used: {error}. Restore it, or remove it for a new peer id.") from error
     except OSError as error:
+        if error.errno in _FULL:
+            log.warning("the node's key can't be kept: it will have another after a restart", path=path, error=error)
+            return identity
         raise IdentityError(f"{path}: {error.strerror}. Is --data-dir a directory this user may write?") from error
     return identity
 

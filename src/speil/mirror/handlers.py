@@ -8,8 +8,8 @@
    not mirrored are 404.
 5. This node has it: sent from the store.
 6. A peer asks (`X-Spegel-Mirrored`): what we don't have is 404 at once, so that peers never ask on our behalf.
-7. Otherwise the peers are asked. A manifest is read whole and its digest checked before a byte is passed on; a blob is
-   passed on as it comes, containerd checks it.
+7. Otherwise the peers are asked. A manifest or small blob is verified before a byte is passed on; a larger blob is
+   passed on as it comes, containerd checks it (`mirror.relay_session`).
 8. Nobody has it: 404, empty for containerd, which then keeps its connection and goes upstream at once.
 """
 
@@ -17,17 +17,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
 from speil.border.http import HttpDoor, is_peer
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.body import BodyResponse, ClientGoneError
+from speil.mirror.body import BodyResponse, ClientGoneError, FileBody
 from speil.mirror.peer_client import RangeRefusedError
+from speil.mirror.pump import PIECE_BYTES_MAX
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.unreadable import Unreadable
+from speil.mirror.uploads import Uploads, busy
 from speil.mirror.upstream_bytes import UpstreamBytes
+from speil.mirror.wire import Wire
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci import byte_range, endpoint, media_type
@@ -38,7 +43,9 @@ from speil.oci.manifest import MANIFEST_BYTES_MAX, parse
 from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
 from speil.store.walk import read, read_manifest
 
-REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream and peers elsewhere
+REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
+PEER_REQUESTS_MAX = 768  # of them for peers, who are then sent elsewhere: the rest is this node's own
+CLIENT_GONE = 499  # nginx's status for it
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
 log = get_log("mirror")
@@ -63,16 +70,18 @@ class Handlers:
         relay: Relay,
         auth: BasicAuth,
         door: HttpDoor,
+        wire: Wire,
         settings: MirrorSettings,
         metrics: Metrics,
         recent: RecentRequests,
         upstream_bytes: UpstreamBytes,
     ) -> None:
         self._store, self._relay, self._auth, self._door = store, relay, auth, door
-        self._settings, self._metrics, self._recent = settings, metrics, recent
+        self._wire, self._settings, self._metrics, self._recent = wire, settings, metrics, recent
         self._upstream_bytes = upstream_bytes
         self._open = 0
-        self._uploads = 0
+        self._uploads = Uploads(settings, metrics)
+        self._unreadable = Unreadable()
         self._registries: set[str] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -92,13 +101,19 @@ class Handlers:
             return web.Response()
         if not self._allowed(asked):
             return web.Response(status=404)
-        if self._open >= REQUESTS_MAX:
-            return web.Response(status=503 if from_peer else 404)
+        if self._open >= (PEER_REQUESTS_MAX if from_peer else REQUESTS_MAX):
+            return self._overloaded(request, from_peer)
         self._open += 1
         try:
             return await self._answer(request, asked, from_peer)
         finally:
             self._open -= 1
+
+    def _overloaded(self, request: web.BaseRequest, from_peer: bool) -> web.Response:
+        if from_peer:
+            self._uploads.refused("requests", request.remote or "")
+            return busy("requests")
+        return web.Response(status=404)
 
     def _allowed(self, asked: Content) -> bool:
         if asked.registry is not None and not self._settings.mirrors(asked.registry):
@@ -119,6 +134,7 @@ class Handlers:
                 response = self._not_found(request, asked, from_peer, outcome)
         except ClientGoneError:
             outcome.result = "client gone"
+            response = web.Response(status=CLIENT_GONE)  # for the metrics: nobody is there to get it
         except asyncio.CancelledError:
             outcome.result = "cancelled"
             raise
@@ -135,6 +151,8 @@ class Handlers:
             digest = asked.digest or await self._store.resolve(asked.key)
             if asked.is_manifest:
                 return await self._manifest_from_store(request, asked, digest, from_peer, outcome)
+            if self._unreadable.holds(digest, asyncio.get_running_loop().time()):
+                return None
             with await self._store.open(digest) as content:
                 if await self._is_manifest(content):
                     return None
@@ -153,7 +171,7 @@ class Handlers:
         data, manifest = loaded
         outcome.source, outcome.result = "store", "served"
         headers = self._headers(asked, digest, manifest.media_type)
-        return await self._send_bytes(request, asked, headers, data, from_peer, "store")
+        return await self._send_bytes(request, asked, headers, data, from_peer)
 
     async def _is_manifest(self, content: OpenContent) -> bool:
         """Whether this is a manifest, which is not served as a blob."""
@@ -173,34 +191,38 @@ class Handlers:
         start, length = (wanted.start, wanted.length) if wanted else (0, content.size)
         if wanted:
             headers["Content-Range"] = wanted.content_range
-        response = BodyResponse(206 if wanted else 200, headers, length)
-        if request.method == "HEAD":
-            await response.send_nothing(request)
-        elif from_peer and self._uploads >= self._settings.uploads_max:
-            outcome.result = "busy"
-            return web.Response(status=503)
-        else:
-            await self._upload(request, asked, response, content, start, from_peer)
+        response, body = BodyResponse(206 if wanted else 200, headers, length), FileBody(content, start, length)
         outcome.source, outcome.result = "store", "served"
+        try:
+            if request.method == "HEAD":
+                await response.send_nothing(request)
+            elif not from_peer:
+                await self._send(request, asked, response, body)
+            else:
+                with self._uploads.place(request.remote or "") as refusal:
+                    if refusal is not None:
+                        outcome.source, outcome.result = "none", f"busy: {refusal}"
+                        return busy(refusal)
+                    await self._upload(request, asked, response, body)
+        except OSError as error:
+            # the head is out: this answer can only break off, and the next must come from elsewhere
+            outcome.result = f"broke off: {error}"
+            self._unreadable.add(content.digest, asyncio.get_running_loop().time())
+            log.error("the disk failed in mid-body", key=asked.key, missing_bytes=body.left, error=error)
         return response
 
-    async def _upload(
-        self,
-        request: web.BaseRequest,
-        asked: Content,
-        response: BodyResponse,
-        content: OpenContent,
-        start: int,
-        from_peer: bool,
-    ) -> None:
-        self._uploads += from_peer
-        self._metrics.open_uploads.set(self._uploads)
-        try:
-            await response.send_file(request, content, start)
-        finally:
-            self._uploads -= from_peer
-            self._metrics.open_uploads.set(self._uploads)
-            self._count(asked, "store", from_peer, response.sent)
+    async def _send(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:
+        async with response.open_sink(request, self._wire, partial(self._count, asked, "store", False)) as sink:
+            while body.left:
+                await body.move(sink)
+
+    async def _upload(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:
+        """The same to a peer, at the pace that the upload limit allows."""
+        peer = request.remote or ""
+        async with response.open_sink(request, self._wire, partial(self._count, asked, "store", True)) as sink:
+            while body.left:
+                granted = await self._uploads.turn(peer, min(body.left, PIECE_BYTES_MAX))
+                self._uploads.give_back(granted - await body.move(sink, granted))
 
     # --- from peers -------------------------------------------------------------------------------------
 
@@ -209,9 +231,12 @@ class Handlers:
     ) -> web.StreamResponse | None:
         hit = False
         response: web.StreamResponse | None = None
-        async with self._relay.session(asked, request.method, request.headers.get("Range", "")) as session:
+        # containerd verifies what it gets and keeps it: if it asks again, that tells something
+        verifies = _is_containerd(request)
+        wanted = request.headers.get("Range", "")
+        async with self._relay.session(asked, request.method, wanted, verifies=verifies) as session:
             try:
-                if asked.is_manifest and request.method == "GET":
+                if asked.is_manifest:
                     response = await self._manifest_from_peer(request, asked, session)
                 else:
                     response = await self._blob_from_peer(request, asked, session)
@@ -226,6 +251,10 @@ class Handlers:
                 response = session.broken_response
                 if response is not None:
                     outcome.source, outcome.result = "peer", f"broke off: {error}"
+            except ClientGoneError:
+                # it has what it wanted (a multipart fetch hangs up after each part), or the pull was cancelled
+                hit, outcome.source = True, "peer"
+                raise
             finally:
                 outcome.attempts = session.attempts
                 outcome.peer = str(session.peer.peer_id) if session.peer else None
@@ -236,34 +265,35 @@ class Handlers:
     async def _manifest_from_peer(
         self, request: web.BaseRequest, asked: Content, session: RelaySession
     ) -> web.StreamResponse:
-        def is_right(data: bytes) -> bool:
-            return (asked.digest is None or asked.digest.matches(data)) and parse(data) is not None
-
-        head, data = await session.whole(MANIFEST_BYTES_MAX, is_right)
+        head, data = await session.whole(MANIFEST_BYTES_MAX, lambda data: parse(data) is not None)
         manifest = parse(data)
         assert manifest is not None
+        self._relay.sizes.learn(manifest.children)
         digest = asked.digest or Digest.of(data)
         headers = self._headers(asked, digest, manifest.media_type)
         log.debug("manifest from a peer", key=asked.key, peer=head.peer.peer_id)
-        return await self._send_bytes(request, asked, headers, data, False, "peer")
+        return await self._send_from_peer(request, asked, session, BodyResponse(200, headers, len(data)))
 
     async def _blob_from_peer(
         self, request: web.BaseRequest, asked: Content, session: RelaySession
     ) -> web.StreamResponse:
         head = await session.head()
-        kind = head.headers.get("content-type", "") if asked.is_manifest else media_type.OCTET_STREAM
         digest = asked.digest or Digest.parse(head.headers.get("docker-content-digest", ""))
-        headers = self._headers(asked, digest, kind)
-        if not asked.is_manifest:
-            headers["Accept-Ranges"] = "bytes"
+        headers = self._headers(asked, digest, media_type.OCTET_STREAM) | {"Accept-Ranges": "bytes"}
         if head.status == 206:
             headers["Content-Range"] = f"bytes {head.start}-{head.stop - 1}/{head.size}"
         response = BodyResponse(head.status, headers, head.stop - head.start)
+        return await self._send_from_peer(request, asked, session, response)
+
+    async def _send_from_peer(
+        self, request: web.BaseRequest, asked: Content, session: RelaySession, response: BodyResponse
+    ) -> web.StreamResponse:
         if request.method == "HEAD":
             await response.send_nothing(request)
             return response
         session.broken_response = response
-        await response.send_pieces(request, session.body(), lambda size: self._count(asked, "peer", False, size))
+        async with response.open_sink(request, self._wire, partial(self._count, asked, "peer", False)) as sink:
+            await session.send(sink)
         return response
 
     def _note_bytes(
@@ -289,13 +319,12 @@ class Handlers:
         headers: dict[str, str],
         data: bytes,
         from_peer: bool,
-        source: str,
     ) -> web.StreamResponse:
         if request.method == "HEAD":
             response = BodyResponse(200, headers, len(data))
             await response.send_nothing(request)
             return response
-        self._count(asked, source, from_peer, len(data))
+        self._count(asked, "store", from_peer, len(data))
         return web.Response(body=data, headers=headers)
 
     def _headers(self, asked: Content, digest: Digest, kind: str) -> dict[str, str]:
@@ -307,7 +336,7 @@ class Handlers:
     def _not_found(
         self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome
     ) -> web.StreamResponse:
-        if from_peer or request.headers.get("User-Agent", "").startswith("containerd/"):
+        if from_peer or _is_containerd(request):
             return web.Response(status=404)
         code = ErrorCode.MANIFEST_UNKNOWN if asked.is_manifest else ErrorCode.BLOB_UNKNOWN
         body = envelope(code, f"could not find peer for {asked.key}: {outcome.result}", {"attempts": outcome.attempts})
@@ -340,6 +369,10 @@ class Handlers:
             self._registries.add(registry)
             return registry
         return "other"
+
+
+def _is_containerd(request: web.BaseRequest) -> bool:
+    return request.headers.get("User-Agent", "").startswith("containerd/")
 
 
 def _unsatisfiable(content_range: str) -> web.Response:

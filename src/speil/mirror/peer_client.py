@@ -9,20 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 
 from speil.border.http import HttpDoor
+from speil.mirror.body import COPY_BYTES, BodySink
+from speil.mirror.connection_pool import (
+    CONNECT_SECONDS_MAX,
+    OWN_LIMITS,
+    ConnectionPool,
+    Endpoint,
+    PeerConnection,
+)
+from speil.mirror.splice import NotSpliceableError, SourceBrokeOffError, SourceStalledError, Splice, receive
+from speil.mirror.uploads import BUSY_HEADER
+from speil.mirror.wire import Wire
 from speil.multiformats.peer_id import PeerId
+from speil.observe.logs import get_log
 from speil.oci import media_type
 
-CONNECT_SECONDS_MAX = 1.0  # inside a region a connection takes a millisecond; a dead host must not cost more
 HEAD_BYTES_MAX = 16 * 1024
-IDLE_PER_PEER_MAX = 4  # containerd asks for three layers at a time
-IDLE_TOTAL_MAX = 64
-IDLE_SECONDS_MAX = 30.0  # below the server's keep-alive, so that a kept connection is a living one
-CHUNK_BYTES = 256 * 1024
+RETRY_AFTER_SECONDS_MAX = 60.0  # a peer that says more is asked again all the same
+__all__ = ["Endpoint", "PeerBusyError", "PeerClient", "PeerError", "PeerResponse", "RangeRefusedError"]
+
+SPLICE_BYTES_MIN = 64 << 10  # below it, setting up costs more than a copy
 ACCEPT = ", ".join((*sorted(media_type.MANIFESTS), "*/*"))
+
+log = get_log("peer")
+
+_GiveBack = Callable[[PeerConnection, bool], None]  # the connection, and whether its answer was taken to the end
 
 
 class PeerError(Exception):
@@ -33,6 +48,14 @@ class PeerError(Exception):
         self.outcome, self.blame = outcome, blame
 
 
+class PeerBusyError(PeerError):
+    """The peer has as many uploads as it wants (503): nothing is wrong with it, others are to be asked."""
+
+    def __init__(self, reason: str, retry_after_seconds: float) -> None:
+        super().__init__("busy", f"it is busy ({reason})", blame=False)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class RangeRefusedError(PeerError):
     """The peer has the content, and the range lies behind its end: the answer is 416, whoever is asked."""
 
@@ -41,65 +64,103 @@ class RangeRefusedError(PeerError):
         self.content_range = content_range
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a peer's registry listens."""
-
-    host: str
-    port: int
-
-
-@dataclass(slots=True)
-class _Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    idle_since: float = 0.0
-
-    def close(self) -> None:
-        self.writer.transport.abort()
-
-
-@dataclass(slots=True)
 class PeerResponse:
     """A good head, and the body behind it; `left` counts the body bytes still to come. Close it."""
 
-    status: int
-    headers: dict[str, str]
-    left: int
-    _connection: _Connection
-    _client: PeerClient
-    _endpoint: Endpoint
-    _closed: bool = field(default=False)
+    def __init__(
+        self,
+        status: int,
+        headers: dict[str, str],
+        size: int,
+        connection: PeerConnection,
+        give_back: _GiveBack,
+        wire: Wire,
+    ) -> None:
+        self.status, self.headers, self.left = status, headers, size
+        self._connection, self._give_back, self._wire = connection, give_back, wire
+        self._splice: Splice | None = None
+        self._read_seconds = 0.0
+        self._closed = False
 
-    async def read(self, stall_seconds: float) -> bytes:
+    @property
+    def peer_seconds(self) -> float:
+        """Time spent waiting for the peer's bytes; what a slow client took is not in it."""
+        return self._read_seconds + (self._splice.source_seconds if self._splice else 0.0)
+
+    async def move(self, sink: BodySink, stall_seconds: float) -> int:
+        """Move the next piece of the body to the client; its size. What was moved is told before a break is raised.
+
+        Raises PeerError where the peer sends nothing for `stall_seconds` or breaks off, ClientGoneError.
+        """
+        if self._splice is None and not self._connection.unread:
+            self._splice = await self._open_splice(sink)
+        if self._splice is not None:
+            self._splice.stall_seconds = stall_seconds
+            try:
+                size = await self._splice.piece()
+            except NotSpliceableError as error:
+                log.warning(
+                    "the kernel does not splice here: bodies of peers are copied from now on", error=error.__cause__
+                )
+                self._wire.splices = False
+                self._connection.unread = self._splice.rescue()
+                self._end_splice()
+            except (SourceBrokeOffError, SourceStalledError) as error:
+                raise _peer_error(error) from error
+            else:
+                self.left -= size
+                sink.moved(size)
+                return size
+        data = await self.read(stall_seconds)
+        await sink.write(data)
+        return len(data)
+
+    async def read(self, stall_seconds: float, size_max: int = COPY_BYTES) -> bytes:
         """The next piece of the body, empty behind its end. Raises PeerError where it stalls or breaks off."""
-        if not self.left:
+        wanted = min(self.left, size_max)
+        if not wanted:
             return b""
-        try:
-            async with asyncio.timeout(stall_seconds):
-                data = await self._connection.reader.read(min(self.left, CHUNK_BYTES))
-        except TimeoutError:
-            raise PeerError("timeout", f"no byte in {stall_seconds:g} s") from None
-        except OSError as error:
-            raise PeerError("broken", f"broke off: {error.strerror or error}") from error
-        if not data:
-            raise PeerError("broken", f"broke off with {self.left} bytes missing")
+        if unread := self._connection.unread:
+            data, self._connection.unread = unread[:wanted], unread[wanted:]
+        else:
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            try:
+                data = await receive(self._connection.socket, wanted, stall_seconds=stall_seconds)
+            except (SourceBrokeOffError, SourceStalledError) as error:
+                raise _peer_error(error) from error
+            finally:
+                self._read_seconds += loop.time() - started
         self.left -= len(data)
         return data
 
     def close(self) -> None:
-        """Keep the connection if the body was read to its end, close it otherwise."""
+        """Keep the connection if the body was taken to its end, close it otherwise."""
         if not self._closed:
             self._closed = True
-            self._client.release(self._endpoint, self._connection, reusable=not self.left)
+            self._end_splice()
+            self._give_back(self._connection, not self.left)
+
+    async def _open_splice(self, sink: BodySink) -> Splice | None:
+        if self.left < SPLICE_BYTES_MIN or not self._wire.splices or not await sink.claim():
+            return None
+        if (pipe := self._wire.pipes.take()) is None:
+            return None
+        return Splice(self._wire, sink, self._connection.socket, pipe, self.left)
+
+    def _end_splice(self) -> None:
+        if self._splice is not None:
+            self._read_seconds += self._splice.source_seconds
+            self._wire.pipes.give_back(self._splice.pipe, is_empty=self._splice.is_empty)
+            self._splice = None
 
 
 class PeerClient:
     """Requests to peers, with a bounded pool of idle connections."""
 
-    def __init__(self, user_agent: str, door: HttpDoor) -> None:
-        self._user_agent, self._door = user_agent, door
-        self._idle: defaultdict[Endpoint, list[_Connection]] = defaultdict(list)
+    def __init__(self, user_agent: str, door: HttpDoor, wire: Wire) -> None:
+        self._user_agent, self._door, self._wire = user_agent, door, wire
+        self._pool = ConnectionPool()
 
     async def request(
         self,
@@ -128,81 +189,86 @@ class PeerClient:
         if range_header:
             lines.append(f"Range: {range_header}")
         request = "\r\n".join((*lines, "", "")).encode()
-        while connection := self._take_idle(endpoint):
+        while connection := self._pool.take(endpoint):
             try:
                 return await self._exchange(connection, endpoint, method, request)
             except PeerError as error:
                 if error.outcome != "broken":
                     raise
                 # the peer closed it while it was idle: that says nothing about the peer
+            except asyncio.CancelledError:
+                # whoever waited gave up: if the peer is gone without a word, its other connections are dead too
+                self._pool.forget(endpoint)
+                raise
         return await self._exchange(await self._connect(endpoint), endpoint, method, request)
-
-    def release(self, endpoint: Endpoint, connection: _Connection, *, reusable: bool) -> None:
-        """Take a connection back."""
-        total = sum(map(len, self._idle.values()))
-        if reusable and len(self._idle[endpoint]) < IDLE_PER_PEER_MAX and total < IDLE_TOTAL_MAX:
-            connection.idle_since = asyncio.get_running_loop().time()
-            self._idle[endpoint].append(connection)
-        else:
-            connection.close()
-        if not self._idle[endpoint]:
-            del self._idle[endpoint]
 
     def close(self) -> None:
         """Close what is idle."""
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
+        self._pool.close()
 
-    def _take_idle(self, endpoint: Endpoint) -> _Connection | None:
-        now = asyncio.get_running_loop().time()
-        connections = self._idle.get(endpoint, [])
-        while connections:
-            connection = connections.pop()
-            if now - connection.idle_since < IDLE_SECONDS_MAX and not connection.reader.at_eof():
-                return connection
+    def _give_back(self, endpoint: Endpoint, connection: PeerConnection, is_whole: bool) -> None:
+        if is_whole:
+            self._pool.keep(endpoint, connection)
+        else:
             connection.close()
-        return None
 
-    async def _connect(self, endpoint: Endpoint) -> _Connection:
+    async def _connect(self, endpoint: Endpoint) -> PeerConnection:
         try:
-            async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                return _Connection(*await asyncio.open_connection(endpoint.host, endpoint.port, limit=CHUNK_BYTES))
+            return await self._pool.connect(endpoint)
         except TimeoutError:
             raise PeerError("timeout", f"{endpoint.host} can't be connected to in {CONNECT_SECONDS_MAX:g} s") from None
         except OSError as error:
+            if error.errno in OWN_LIMITS:
+                raise PeerError("own_limit", f"no connection can be opened: {error.strerror}", blame=False) from error
             raise PeerError("refused", f"{endpoint.host}: {error.strerror or error}") from error
 
-    async def _exchange(self, connection: _Connection, endpoint: Endpoint, method: str, request: bytes) -> PeerResponse:
+    async def _exchange(
+        self, connection: PeerConnection, endpoint: Endpoint, method: str, request: bytes
+    ) -> PeerResponse:
         try:
-            connection.writer.write(request)
-            status, headers = _parse_head(await connection.reader.readuntil(b"\r\n\r\n"))
+            await asyncio.get_running_loop().sock_sendall(connection.socket, request)
+            status, headers = _parse_head(await _receive_head(connection))
             length = _content_length(headers)
-            left = 0 if method == "HEAD" else length
             if status not in (200, 206):
                 refusal = _refusal(status, headers)
-                # an error's body is short; a connection is not worth reading it
-                self.release(endpoint, connection, reusable=left == 0 and refusal.outcome != "bad_answer")
+                if refusal.outcome != "bad_answer":
+                    # an error's body is short; a connection is not worth reading it
+                    self._give_back(endpoint, connection, method == "HEAD" or length == 0)
                 raise refusal
             if self._door.refuses_answer(endpoint.host, headers):
                 raise PeerError("bad_answer", "it is of another region")
             if headers.get("content-encoding", "identity") != "identity":
                 raise PeerError("bad_answer", "an encoded body")
-            return PeerResponse(status, headers, left, connection, self, endpoint)
-        except (asyncio.IncompleteReadError, OSError) as error:
+        except OSError as error:
             connection.close()
             raise PeerError("broken", f"closed without an answer: {error!r}") from error
-        except asyncio.LimitOverrunError as error:
-            connection.close()
-            raise PeerError("bad_answer", "a head without an end") from error
         except PeerError as error:
-            if error.outcome == "bad_answer":
+            if error.outcome in ("bad_answer", "broken"):
                 connection.close()
             raise
         except BaseException:
             connection.close()
             raise
+        size = 0 if method == "HEAD" else length
+        return PeerResponse(status, headers, size, connection, partial(self._give_back, endpoint), self._wire)
+
+
+async def _receive_head(connection: PeerConnection) -> bytes:
+    """A whole head; what came behind it stays with the connection. Raises PeerError, OSError."""
+    loop, head = asyncio.get_running_loop(), b""
+    while (end := head.find(b"\r\n\r\n")) < 0:
+        if len(head) >= HEAD_BYTES_MAX:
+            raise PeerError("bad_answer", "a head without an end")
+        data = await loop.sock_recv(connection.socket, HEAD_BYTES_MAX)
+        if not data:
+            raise PeerError("broken", "closed without an answer")
+        head += data
+    connection.unread = head[end + 4 :]
+    return head[: end + 4]
+
+
+def _peer_error(error: SourceBrokeOffError | SourceStalledError) -> PeerError:
+    return PeerError("timeout" if isinstance(error, SourceStalledError) else "broken", str(error))
 
 
 def _refusal(status: int, headers: dict[str, str]) -> PeerError:
@@ -211,7 +277,9 @@ def _refusal(status: int, headers: dict[str, str]) -> PeerError:
     if status == 404:
         return PeerError("not_found", "it does not have it (any more)", blame=False)
     if status == 503:
-        return PeerError("refused", "it is busy", blame=False)
+        told = headers.get("retry-after", "")
+        seconds = min(float(told), RETRY_AFTER_SECONDS_MAX) if re.fullmatch(r"[0-9]{1,9}", told) else 0.0
+        return PeerBusyError(headers.get(BUSY_HEADER.lower(), "it does not say why")[:40], seconds)
     return PeerError("bad_answer", f"status {status}")
 
 

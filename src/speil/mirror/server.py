@@ -2,11 +2,17 @@
 
 A connection that sends no whole head within some seconds is closed, and so is the one above the bound: a stranger that
 opens a thousand connections costs a bounded amount of memory, and containerd's next request still gets through.
+
+When hundreds of requests come at the same instant, a few are begun in each round of the event loop, and few connections
+are accepted: a probe that comes in between is answered in between.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +29,8 @@ KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers k
 CONNECTIONS_MAX = 2048  # one node's containerd needs ten, hundreds of peers one or two each
 HEADER_BYTES_MAX = 8190  # of one line; the whole head is bounded by aiohttp too
 BACKLOG = 512
+ACCEPTS_PER_ROUND = 8  # of the event loop; a millisecond
+STARTS_PER_ROUND = 2  # requests below /v2; a relay costs two milliseconds before its body moves
 SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
 
 
@@ -55,6 +63,35 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
 
+class Turnstile:
+    """Lets so many through in each round of the event loop."""
+
+    def __init__(self) -> None:
+        self._passed = 0
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait in line, where there is one."""
+        loop = asyncio.get_running_loop()
+        if not self._passed and not self._line:
+            loop.call_soon(self._round)
+        self._passed += 1
+        if self._passed > STARTS_PER_ROUND or self._line:
+            waiter = loop.create_future()
+            self._line.append(waiter)
+            await waiter
+
+    def _round(self) -> None:
+        self._passed = 0
+        while self._line and self._passed < STARTS_PER_ROUND:
+            waiter = self._line.popleft()
+            if not waiter.done():  # its request may have been cancelled
+                waiter.set_result(None)
+                self._passed += 1
+        if self._passed:
+            asyncio.get_running_loop().call_soon(self._round)
+
+
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
@@ -65,6 +102,7 @@ class RegistryServer:
 
     def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
+        self._turnstile = Turnstile()
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
@@ -76,7 +114,9 @@ class RegistryServer:
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         try:
-            await web.TCPSite(runner, address.host or None, address.port, backlog=BACKLOG).start()
+            site = web.TCPSite(runner, address.host or None, address.port, backlog=ACCEPTS_PER_ROUND)
+            await site.start()
+            _lengthen_backlog(site)
             yield
         finally:
             await runner.cleanup()
@@ -101,6 +141,7 @@ class RegistryServer:
 
     async def _route(self, request: web.BaseRequest, handler: str) -> web.StreamResponse:
         if handler == "/v2/*":
+            await self._turnstile.enter()
             # the door is here and not in the handlers: nothing below /v2 can be reached around it
             if self._door.refuses(request.method, request.raw_path, request.headers, request.remote or ""):
                 return web.Response(status=404)
@@ -110,6 +151,15 @@ class RegistryServer:
         if handler == "/livez" or self._ready():
             return web.Response()
         return web.Response(status=500, text="not ready: no decision about bootstrap yet, see the log\n")
+
+
+def _lengthen_backlog(site: web.TCPSite) -> None:
+    """asyncio accepts as many connections in a row as the backlog is long; the kernel shall queue more than that."""
+    server = site._server
+    assert isinstance(server, asyncio.Server)
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as duplicate:
+            duplicate.listen(BACKLOG)
 
 
 def _handler_label(path: str) -> str:

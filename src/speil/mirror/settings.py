@@ -8,7 +8,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from speil.oci.reference import is_registry
-from speil.setting import Kind, ListenAddress, SettingError, boolean, duration, each, integer, listen_address, setting
+from speil.setting import (
+    Kind,
+    ListenAddress,
+    SettingError,
+    boolean,
+    byte_size,
+    duration,
+    each,
+    integer,
+    listen_address,
+    setting,
+)
+from speil.upload.admission import UPLOAD_BYTES_PER_SECOND_MIN
 
 
 def parse_registry_url(value: str) -> str:
@@ -34,6 +46,14 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _upload_limit(value: str) -> int:
+    limit: int = byte_size.parse(value)
+    if 0 < limit < UPLOAD_BYTES_PER_SECOND_MIN:
+        least = byte_size.show(UPLOAD_BYTES_PER_SECOND_MIN)
+        raise SettingError(f"{value!r} is too little: say at least {least} (a second), or 0 for no limit")
+    return limit
+
+
 registry_urls = each("registry URLs", parse_registry_url)
 patterns = each("regular expressions", _pattern, lambda pattern: pattern.pattern)
 
@@ -56,9 +76,13 @@ class MirrorSettings:
     )
     resolve_tags: bool = setting(boolean, True, help="Answer tags from what nodes hold; without it digests alone.")
     mirror_resolve_timeout: float = setting(
-        duration, 0.02, help="How long to look for a first peer before containerd is sent upstream."
+        duration, 0.02, help="How long to look for a first peer before containerd is sent upstream; at most 800ms."
     )
-    mirror_resolve_retries: int = setting(integer, 3, help="How many peers to try before giving up.")
+    mirror_resolve_retries: int = setting(
+        integer,
+        3,
+        help="How many peers may fail or be waited for at once; one that has nothing or is busy does not count.",
+    )
     default_registry: str = setting(
         Kind("registry host", _namespace), "", help="The registry of requests without ns. Empty: tags need ns."
     )
@@ -68,7 +92,16 @@ class MirrorSettings:
         Path("/etc/secrets/basic-auth"),
         help="Files username and password here switch basic auth on; the same on all nodes.",
     )
+    zero_copy: bool = setting(
+        boolean, True, help="Pass bodies on by splice and sendfile where sockets and kernel allow; false: copy them."
+    )
     uploads_max: int = setting(integer, 64, help="Bodies sent to peers at once; beyond it they are sent elsewhere.")
+    uploads_per_peer_max: int = setting(integer, 16, help="Bodies sent to one peer at once, where others need none.")
+    upload_limit: int = setting(
+        Kind("size", _upload_limit, byte_size.shower),
+        0,
+        help="Bytes a second for all blobs sent to peers together, such as 100MiB. 0: no limit.",
+    )
 
     def mirrors(self, registry: str) -> bool:
         """Whether requests for a registry host are served."""

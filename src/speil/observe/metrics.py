@@ -103,11 +103,25 @@ class Metrics:
             ("registry",), registry=registry,
         )  # fmt: skip
         self.open_uploads = Gauge("speil_open_uploads", "Bodies being sent to peers.", registry=registry)
+        self.refused_uploads = Counter(
+            "speil_refused_uploads",
+            "Peers sent elsewhere, by reason (node, bandwidth, peer, share, requests).",
+            ("reason",), registry=registry,
+        )  # fmt: skip
+        self.throttled_seconds = Counter(
+            "speil_upload_throttled_seconds", "Time that uploads waited for --upload-limit.", registry=registry
+        )
         self.peer_requests = Counter(
             "speil_peer_requests",
-            "Requests sent to peers, by outcome (ok, not_found, refused, timeout, broken, bad_answer).",
+            "Requests sent to peers, by outcome (ok, not_found, busy, refused, timeout, broken, bad_answer, range, "
+            "own_limit).",
             ("outcome",), registry=registry,
         )  # fmt: skip
+        self.peer_bytes = Counter(
+            "speil_peer_bytes", "Body bytes from peers, by where they are: same zone, other zone, unknown.",
+            ("relation",), registry=registry,
+        )  # fmt: skip
+        self.peer_bans = Counter("speil_peer_bans", "Peers that were caught with wrong bytes.", registry=registry)
         self.resumed_transfers = Counter(
             "speil_resumed_transfers",
             "Bodies that went on from another peer after a break.",

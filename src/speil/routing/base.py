@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
+from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 
@@ -38,6 +39,9 @@ class Router(Protocol):
 
     def withdraw(self, keys: Iterable[str]) -> None:
         """Announce `keys` no more. Records that peers hold run out by themselves."""
+
+    def zone_of(self, peer_id: PeerId) -> str:
+        """The zone that a peer has told, "" where it has told none or was never met."""
 
     def peers(self) -> list[PeerInfo]:
         """The peers this node knows to be there."""

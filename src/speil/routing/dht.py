@@ -61,6 +61,10 @@ class DhtRouter:
         """Whether the first decision about bootstrap is made, or a peer has come by itself."""
         return self._bootstrap.decided or len(self._table) > 0
 
+    def zone_of(self, peer_id: PeerId) -> str:
+        """See Router."""
+        return self._network.zone_of(peer_id)
+
     def peers(self) -> list[PeerInfo]:
         """The routing table."""
         return list(self._table)

@@ -7,6 +7,7 @@ on a kept stream (go-libp2p resets idle ones after a minute) is tried once more 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from speil.border.record import BorderRecord
@@ -18,13 +19,14 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
-from speil.region.policy import Layer
+from speil.region.policy import Layer, zone_said
 from speil.routing.network import NetworkError, RequestHandler
 
 REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
 IDLE_STREAMS_PER_PEER_MAX = 4  # a lookup asks a peer once; several lookups may ask the same one
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
+ZONES_MAX = 5000  # remembered after a peer has left, too: a provider is seldom connected in a large region
 _KAD = "/kad/1.0.0"
 
 
@@ -35,6 +37,7 @@ class Libp2pNetwork:
         self._host, self._metrics, self._record = host, metrics, record
         self.protocol = protocol_prefix + _KAD
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
+        self._zones: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -54,6 +57,10 @@ class Libp2pNetwork:
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
         self._host.set_handler(self.protocol, self._serve)
         self._host.subscribe(self._heard)
+
+    def zone_of(self, peer_id: PeerId) -> str:
+        """See PeerNetwork."""
+        return self._zones.get(peer_id, "")
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -131,6 +138,7 @@ class Libp2pNetwork:
     def _heard(self, event: PeerEvent) -> None:
         match event:
             case Identified(peer, protocols) if self.protocol in protocols:
+                self._learn_zone(peer.peer_id, zone_said(protocols))
                 self._on_joined(peer)
             case Identified(peer, protocols):
                 if other := next((name for name in sorted(protocols) if name.endswith(_KAD)), None):
@@ -138,6 +146,12 @@ class Libp2pNetwork:
             case Disconnected(peer_id, polite):
                 self._idle.pop(peer_id, None)
                 self._on_left(peer_id, polite)
+
+    def _learn_zone(self, peer_id: PeerId, zone: str) -> None:
+        self._zones[peer_id] = zone
+        self._zones.move_to_end(peer_id)
+        if len(self._zones) > ZONES_MAX:
+            self._zones.popitem(last=False)
 
     async def _serve(self, stream: Stream) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
+from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 
@@ -14,6 +15,7 @@ class MemoryMesh:
     def __init__(self) -> None:
         self.records: dict[str, dict[PeerInfo, None]] = {}
         self.peers: dict[PeerInfo, None] = {}
+        self.zones: dict[PeerId, str] = {}
 
 
 class MemoryRouter:
@@ -52,6 +54,10 @@ class MemoryRouter:
         """See Router; here the record goes at once."""
         for key in keys:
             self._mesh.records.get(key, {}).pop(self._local, None)
+
+    def zone_of(self, peer_id: PeerId) -> str:
+        """See Router."""
+        return self._mesh.zones.get(peer_id, "")
 
     def peers(self) -> list[PeerInfo]:
         """See Router."""

@@ -36,6 +36,9 @@ class PeerNetwork(Protocol):
     ) -> None:
         """Answer peers with `handler` (None: no answer) and hear of peers that connect and leave (politely or not)."""
 
+    def zone_of(self, peer_id: PeerId) -> str:
+        """The zone that a peer told when it was met, "" where it told none or was not met."""
+
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """Connect; the peer there, None where it does not speak our DHT. Raises NetworkError."""
 

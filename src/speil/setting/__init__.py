@@ -7,6 +7,7 @@ from speil.setting.declare import Kind, Setting, SettingError, declared, setting
 from speil.setting.kinds import (
     ListenAddress,
     boolean,
+    byte_size,
     duration,
     each,
     integer,
@@ -22,6 +23,7 @@ __all__ = [
     "Setting",
     "SettingError",
     "boolean",
+    "byte_size",
     "declared",
     "duration",
     "each",

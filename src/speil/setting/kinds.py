@@ -1,4 +1,4 @@
-"""The kinds of values: text, lists, booleans as Go's flag package reads them, Go durations, listen addresses."""
+"""The kinds of values: text, lists, booleans as Go's flag package reads them, Go durations, sizes, listen addresses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from speil.setting.declare import Kind, SettingError
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?(?:([KMGT]i?|k)?B?)?", re.ASCII)
+_SPEGEL_SPEED = re.compile(r"(\d+)\s?([KMGT]?)Bps", re.ASCII)
+_BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TRUE, _FALSE = {"1", "t", "T", "true", "TRUE", "True"}, {"0", "f", "F", "false", "FALSE", "False"}
 
 
@@ -38,6 +41,29 @@ def show_duration(seconds: float) -> str:
         if count >= 1 and abs(count - round(count)) < 1e-9:
             return f"{round(count)}{unit}"
     return "0" if seconds == 0 else f"{seconds:g}s"
+
+
+def parse_size(value: str) -> int:
+    """Bytes of `100MiB`, `1.5GB`, `64Mi`, `5000`; B, K, M, G, T are powers of 1000, with an i of 1024.
+
+    What Spegel's --blob-speed took (`10MBps`, powers of 1024) is understood as Spegel did. Raises SettingError.
+    """
+    if match := _SPEGEL_SPEED.fullmatch(value):
+        return int(match[1]) * _BINARY[match[2]]
+    if match := _SIZE.fullmatch(value):
+        unit = (match[2] or "").upper()
+        if unit.endswith("I"):
+            return int(float(match[1]) * _BINARY[unit[0]])
+        return int(float(match[1]) * 1000 ** " KMGT".index(unit or " "))
+    raise SettingError(f"{value!r} is not a size: say a number with a unit, such as 100MiB or 1GB")
+
+
+def show_size(size: int) -> str:
+    """A size in the largest binary unit that keeps it whole: 104857600 → `100MiB`."""
+    for unit in "TGMK":
+        if size and size % _BINARY[unit] == 0:
+            return f"{size // _BINARY[unit]}{unit}iB"
+    return str(size)
 
 
 def _integer(value: str) -> int:
@@ -73,6 +99,7 @@ class ListenAddress:
 
 boolean = Kind("boolean", _boolean, lambda value: str(value).lower(), is_flag=True)
 duration = Kind("duration", parse_duration, show_duration)
+byte_size = Kind("size", parse_size, show_size)
 integer = Kind("number", _integer)
 listen_address = Kind("address", ListenAddress.parse)
 text = Kind("text", str)

@@ -34,11 +34,11 @@ class MemoryWire:
     def __post_init__(self) -> None:
         self.rng.seed(self.seed)
 
-    def new_node(self) -> MemoryNetwork:
+    def new_node(self, zone: str = "") -> MemoryNetwork:
         """A node with an address of its own."""
         number = len(self.nodes) + 1
         address = Multiaddr.of_tcp(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 5001)
-        node = MemoryNetwork(self, PeerInfo(Identity.generate().peer_id, (address,)))
+        node = MemoryNetwork(self, PeerInfo(Identity.generate().peer_id, (address,)), zone)
         self.nodes[node.local.peer_id] = node
         return node
 
@@ -66,9 +66,10 @@ class MemoryWire:
 class MemoryNetwork:
     """One node's PeerNetwork."""
 
-    def __init__(self, wire: MemoryWire, local: PeerInfo) -> None:
-        self._wire, self.local = wire, local
+    def __init__(self, wire: MemoryWire, local: PeerInfo, zone: str = "") -> None:
+        self._wire, self.local, self.zone = wire, local, zone
         self._connected: set[PeerId] = set()
+        self._zones: dict[PeerId, str] = {}
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -78,6 +79,10 @@ class MemoryNetwork:
     ) -> None:
         """See PeerNetwork."""
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
+
+    def zone_of(self, peer_id: PeerId) -> str:
+        """See PeerNetwork."""
+        return self._zones.get(peer_id, "")
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -113,6 +118,7 @@ class MemoryNetwork:
         if peer.peer_id not in self._connected:
             self._connected.add(peer.peer_id)
             node._connected.add(self.local.peer_id)
+            self._zones[peer.peer_id], node._zones[self.local.peer_id] = node.zone, self.zone
             self._on_joined(node.local)
             node._on_joined(self.local)
         return node

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
+from speil.libp2p.identity import Identity
 from speil.routing.base import Router
 from speil.testing.eventually import eventually
 
@@ -14,8 +15,8 @@ DIGEST, IMAGE = "sha256:" + "cd" * 32, "reg.test/app:1"
 class RouterConformance:
     """Derive, and implement `mesh`."""
 
-    def mesh(self, size: int) -> AbstractAsyncContextManager[list[Router]]:
-        """Running routers that reach each other."""
+    def mesh(self, size: int, *zones: str) -> AbstractAsyncContextManager[list[Router]]:
+        """Running routers that reach each other; the first ones in `zones`, the others in none."""
         raise NotImplementedError
 
     async def _found(self, router: Router, key: str) -> set[str]:
@@ -54,6 +55,14 @@ class RouterConformance:
                 await eventually(partial(_is_ready, router), what="ready")
                 await eventually(partial(_knows, router, 2), what="it knows both others")
 
+    async def test_the_zone_that_a_peer_tells_is_known_and_none_where_it_tells_none(self) -> None:
+        async with self.mesh(3, "a", "b") as routers:
+            for router in routers:
+                for other, zone in zip(routers, ("a", "b", ""), strict=True):
+                    if other is not router:
+                        await eventually(partial(_places, router, other, zone), what="the zone is known")
+            assert routers[0].zone_of(Identity.generate().peer_id) == ""
+
     async def test_alone_is_ready(self) -> None:
         async with self.mesh(1) as (router,):
             await eventually(lambda: router.ready, what="ready")
@@ -67,6 +76,10 @@ class RouterConformance:
 
 def _is_ready(router: Router) -> bool:
     return router.ready
+
+
+def _places(router: Router, other: Router, zone: str) -> bool:
+    return router.zone_of(other.local.peer_id) == zone
 
 
 def _knows(router: Router, count: int) -> bool:

@@ -19,6 +19,7 @@ storage: {{filesystem: {{rootdirectory: {directory}/data}}}}
 http: {{addr: 0.0.0.0:{port}}}
 """
 _GET = re.compile(r'"GET /v2/\S+?/(?:blobs|manifests)/(sha256:[0-9a-f]{64}|[^/\s?]+)\S* HTTP/1\.[01]" (20[06])')
+_SENT = re.compile(r'(?m)^(\S+) - - \[[^]]*\] "GET \S+ HTTP/1\.[01]" 20[06] (\d+)')
 
 
 class Registry:
@@ -32,6 +33,7 @@ class Registry:
         self._hub = hub
         self._process = LabProcess(hub, ["docker-registry", "serve", str(config)], directory / "registry.log")
         self._counted_from = 0
+        self.pushed = directory / "push"  # the content that was uploaded, by the hex of its digest
 
     async def start(self) -> None:
         """Start, and wait until it answers."""
@@ -42,7 +44,7 @@ class Registry:
         """Upload an image (from inside the hub: nothing of it crosses the nodes' links)."""
         script = self._process.log.parent / "push.py"
         script.write_text(Path(__file__).with_name("push.py").read_text())
-        folder = self._process.log.parent / "push"
+        folder = self.pushed
         folder.mkdir(exist_ok=True)
         order = sorted(
             image.blobs, key=lambda digest: (image.kind(digest) == "manifests", digest == image.index.digest)
@@ -58,6 +60,11 @@ class Registry:
     def forget(self) -> None:
         """Count from now on."""
         self._counted_from = len(self._process.log_text())
+
+    def bytes_sent(self, client: str) -> int:
+        """Body bytes of the GETs of a host (its address) since `forget`."""
+        log = self._process.log_text()[self._counted_from :].replace('\\"', '"')
+        return sum(int(match[2]) for match in _SENT.finditer(log) if match[1] == client)
 
     def gets(self) -> Counter[str]:
         """GETs that were served since `forget`, by digest (or tag)."""

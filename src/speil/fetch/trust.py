@@ -1,0 +1,186 @@
+"""Who sent right bytes, who sent wrong ones, and who is under suspicion.
+
+Large content is passed on as it comes, and only containerd finds out at its end that the bytes were wrong. It keeps
+what was right and never asks for it again; so content that containerd asks for once more, after it had it all, tells
+on whoever sent it:
+
+    delivered whole ──the store has it──────────────► its senders have proven right
+        │
+        └─asked for again─► its senders are suspect: others are asked, but only such as have proven right before,
+              │             and their bytes are hashed on the way; where there are none the upstream is the other source
+              └─asked for once more, having been turned away─► the upstream did not help: anyone, hashed
+
+A pull of several layers fails on one of them, and containerd hangs up on the others: content that was cut short and is
+asked for again from its start tells the same of a sender of which other content was delivered whole, and is not in the
+store.
+
+A suspect is not asked for what is passed on unverified, until it has proven right: each layer of an image would fail
+one more pull. Where that leaves nobody the client is sent upstream; if that does not help either, and it comes again,
+anyone is asked, hashed. Whoever is caught with wrong bytes is banned: not asked at all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TypeVar
+
+from speil.multiformats.peer_id import PeerId
+from speil.oci.digest import Digest
+
+BAN_SECONDS = 10 * 60.0
+SUSPECT_SECONDS = 10 * 60.0  # the kubelet's longest back-off is five minutes
+DELIVERIES_MAX = 1000  # remembered; a pull makes tens
+PEERS_MAX = 1000  # in each list
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _State(Enum):
+    SENDING = auto()
+    WHOLE = auto()
+    ASKED_AGAIN = auto()
+    TURNED_AWAY = auto()
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """What became of one content; `since` is when it was whole."""
+
+    senders: set[PeerId] = field(default_factory=set)
+    state: _State = _State.SENDING
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """What one request has to mind."""
+
+    suspects: frozenset[PeerId] = frozenset()
+    proven_only: bool = False
+    hashed: bool = False
+    avoids_suspects: bool = False  # those under suspicion for other content are not asked either
+
+    def allows(self, peer_id: PeerId, proven: bool) -> bool:
+        """Whether a peer may be asked."""
+        return peer_id not in self.suspects and (proven or not self.proven_only)
+
+
+NO_CAUTION = Caution()
+WARY = Caution(avoids_suspects=True)  # of content that containerd asks for and that raises no suspicion itself
+
+
+class PeerTrust:
+    """The memory; times are the caller's monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._deliveries: OrderedDict[Digest, _Delivery] = OrderedDict()
+        self._proven: OrderedDict[PeerId, None] = OrderedDict()
+        self._suspects: OrderedDict[PeerId, float] = OrderedDict()
+        self._banned: OrderedDict[PeerId, float] = OrderedDict()
+
+    def is_proven(self, peer_id: PeerId) -> bool:
+        """Whether it has sent bytes that were seen to be right."""
+        return peer_id in self._proven
+
+    def is_suspect(self, peer_id: PeerId, now: float) -> bool:
+        """Whether its bytes are to be hashed."""
+        return self._suspects.get(peer_id, 0.0) > now
+
+    def is_banned(self, peer_id: PeerId, now: float) -> bool:
+        """Whether it was caught a while ago."""
+        return self._banned.get(peer_id, 0.0) > now
+
+    def proved(self, peer_id: PeerId) -> None:
+        """Bytes of this peer were seen to be right."""
+        self._suspects.pop(peer_id, None)
+        _put(self._proven, peer_id, None, PEERS_MAX)
+
+    def lied(self, peer_id: PeerId, now: float) -> None:
+        """Bytes of this peer alone were seen to be wrong."""
+        self._proven.pop(peer_id, None)
+        _put(self._banned, peer_id, now + BAN_SECONDS, PEERS_MAX)
+
+    def doubt(self, peer_ids: Iterable[PeerId], now: float) -> None:
+        """One of these sent wrong bytes; which one is not known."""
+        for peer_id in peer_ids:
+            _put(self._suspects, peer_id, now + SUSPECT_SECONDS, PEERS_MAX)
+
+    # --- content that is passed on unverified ------------------------------------------------------------
+
+    def asked(self, digest: Digest, now: float, *, from_start: bool) -> Caution:
+        """containerd asks for content, from its start or from where it broke off: what to mind."""
+        delivery = self._deliveries.get(digest)
+        if delivery is None:
+            return WARY
+        if from_start and delivery.state is _State.WHOLE and now - delivery.since <= SUSPECT_SECONDS:
+            delivery.state = _State.ASKED_AGAIN
+            self.doubt(delivery.senders, now)
+        elif from_start and delivery.state is _State.SENDING and (missing := self._missing(delivery.senders, now)):
+            delivery.state, delivery.senders, delivery.since = _State.ASKED_AGAIN, missing, now
+            self.doubt(missing, now)
+        elif now - delivery.since > SUSPECT_SECONDS or (from_start and delivery.state is _State.SENDING):
+            del self._deliveries[digest]
+            return WARY
+        if delivery.state is _State.ASKED_AGAIN:
+            return Caution(frozenset(delivery.senders), proven_only=True, hashed=True, avoids_suspects=True)
+        return Caution(hashed=True) if delivery.state is _State.TURNED_AWAY else WARY
+
+    def _missing(self, peer_ids: set[PeerId], now: float) -> set[PeerId]:
+        """Those of whom other content was delivered whole, and has not turned up in the store."""
+        return {
+            sender
+            for delivery in self._deliveries.values()
+            for sender in delivery.senders & peer_ids
+            if delivery.state is not _State.SENDING and now - delivery.since <= SUSPECT_SECONDS
+        }
+
+    def turned_away(self, digest: Digest, now: float) -> None:
+        """The client was sent upstream. Where it was for want of anyone to trust, the next time anyone will do."""
+        delivery = self._deliveries.get(digest)
+        if delivery is None and any(until > now for until in self._suspects.values()):
+            delivery = _Delivery(state=_State.ASKED_AGAIN, since=now)
+            _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
+        if delivery and delivery.state is _State.ASKED_AGAIN:
+            delivery.state = _State.TURNED_AWAY
+
+    def sent(self, digest: Digest, peer_id: PeerId, now: float) -> None:
+        """Bytes of this peer were passed on unverified."""
+        delivery = self._deliveries.get(digest)
+        if delivery is None or delivery.state is _State.WHOLE:
+            delivery = _Delivery()
+        if delivery.state is _State.SENDING:
+            delivery.since = now
+        delivery.senders.add(peer_id)
+        _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
+
+    def whole(self, digest: Digest, now: float) -> None:
+        """The client has all of it."""
+        delivery = self._deliveries.get(digest)
+        if delivery and delivery.state is _State.SENDING:
+            delivery.state, delivery.since = _State.WHOLE, now
+
+    def settled(self, digest: Digest) -> None:
+        """The content is known to be right: hashed on its way, or taken in by the store, which verifies it.
+
+        That speaks for its senders only as long as it was not asked for again: then the right bytes are another's.
+        """
+        delivery = self._deliveries.pop(digest, None)
+        if delivery and delivery.state is _State.WHOLE:
+            for sender in delivery.senders:
+                self.proved(sender)
+
+    @property
+    def unsettled(self) -> list[Digest]:
+        """What was delivered whole, and may turn up in the store."""
+        return [digest for digest, delivery in self._deliveries.items() if delivery.state is not _State.SENDING]
+
+
+def _put(table: OrderedDict[K, V], key: K, value: V, entries_max: int) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > entries_max:
+        table.popitem(last=False)

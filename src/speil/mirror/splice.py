@@ -1,0 +1,137 @@
+"""From a peer's socket through a pipe to the client's: the kernel passes pages on, Python passes none."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import os
+import socket
+
+from speil.mirror.pipes import Pipe
+from speil.mirror.pump import ClientEnd, ClientGoneError, Pump, Wait
+from speil.mirror.wire import Wire
+
+# what a kernel or a sandbox says that does not splice these descriptors; nothing is lost, the body is copied instead
+_NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP})
+_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class NotSpliceableError(Exception):
+    """The kernel does not splice here; what lies in the pipe is to be taken out with `rescue`."""
+
+
+class SourceBrokeOffError(Exception):
+    """The source closed the connection with bytes missing; the message says how."""
+
+
+class SourceStalledError(Exception):
+    """The source sent nothing for too long."""
+
+
+class Splice(Pump):
+    """Moves exactly `size` bytes, however many more the source would send.
+
+    A source that sends nothing for `stall_seconds` has failed; they may be changed between pieces.
+    """
+
+    def __init__(self, wire: Wire, client: ClientEnd, source: socket.socket, pipe: Pipe, size: int) -> None:
+        super().__init__(wire, client, source_fd=source.fileno())
+        self.pipe = pipe
+        self.left = size  # still to reach the client
+        self.stall_seconds = math.inf
+        self._source_left = size
+        self._in_pipe = 0
+        self._silent_since: float | None = None
+        self._broke_off: SourceBrokeOffError | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing lies in the pipe."""
+        return not self._in_pipe
+
+    def rescue(self) -> bytes:
+        """What lies in the pipe, taken out of it."""
+        data = b""
+        while self._in_pipe:
+            piece = os.read(self.pipe.read_fd, self._in_pipe)
+            self._in_pipe -= len(piece)
+            data += piece
+        return data
+
+    def _turn(self, size_max: int) -> Wait:
+        before = self.moved
+        while True:
+            source_blocks = not self._fill() and not self._in_pipe
+            if self._in_pipe and not self._drain():
+                return Wait.CLIENT
+            if not self.left:
+                return Wait.NOTHING
+            if not self._in_pipe:
+                if self._broke_off:
+                    raise self._broke_off
+                if source_blocks:
+                    if self._silent_since is None:
+                        self._silent_since = self._loop.time()
+                    return Wait.SOURCE
+            if self.moved - before >= size_max:
+                return Wait.CLIENT if self._in_pipe else Wait.SOURCE
+
+    def _fill(self) -> bool:
+        """From the source into the pipe; False where nothing came."""
+        room = min(self.pipe.size - self._in_pipe, self._source_left)
+        if not room or self._broke_off:
+            return False
+        try:
+            count = os.splice(self._source_fd, self.pipe.write_fd, room, flags=_FLAGS)
+        except BlockingIOError:  # the socket is empty, or the pipe has no slot left
+            return False
+        except OSError as error:
+            if error.errno in _NOT_HERE:
+                raise NotSpliceableError from error
+            self._broke_off = SourceBrokeOffError(error.strerror or str(error))
+            return False
+        if not count:
+            self._broke_off = SourceBrokeOffError(f"broke off with {self._source_left} bytes missing")
+            return False
+        self._in_pipe += count
+        self._source_left -= count
+        self._silent_since = None
+        return True
+
+    def _drain(self) -> bool:
+        """From the pipe to the client; False where it takes nothing."""
+        more = os.SPLICE_F_MORE if self._source_left else 0
+        try:
+            count = os.splice(self.pipe.read_fd, self._client.fd, self._in_pipe, flags=_FLAGS | more)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _NOT_HERE:
+                raise NotSpliceableError from error
+            raise ClientGoneError from error
+        self._in_pipe -= count
+        self.left -= count
+        self.moved += count
+        return True
+
+    def _source_deadline(self) -> float:
+        since = self._silent_since if self._silent_since is not None else self._loop.time()
+        return since + self.stall_seconds
+
+    def _source_stalled(self) -> Exception:
+        return SourceStalledError(f"no byte in {self.stall_seconds:g} s")
+
+
+async def receive(source: socket.socket, size_max: int, *, stall_seconds: float) -> bytes:
+    """The copy path: the next bytes. Raises SourceBrokeOffError, SourceStalledError."""
+    try:
+        async with asyncio.timeout(stall_seconds):
+            data = await asyncio.get_running_loop().sock_recv(source, size_max)
+    except TimeoutError:
+        raise SourceStalledError(f"no byte in {stall_seconds:g} s") from None
+    except OSError as error:
+        raise SourceBrokeOffError(error.strerror or str(error)) from error
+    if not data:
+        raise SourceBrokeOffError("closed")
+    return data

@@ -1,0 +1,92 @@
+"""When no file descriptor is left, connections that can't be taken are turned away instead of kept waiting.
+
+asyncio leaves them in the kernel's queue and looks again after a second, for as long as it takes; containerd 1.6 would
+wait in that queue for ever, and with it one of the few downloads of its node. So two descriptors are kept in reserve:
+with them a connection is taken and closed at once, and the client goes elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+from asyncio.trsock import TransportSocket
+from typing import Any
+
+from speil.observe.logs import get_log
+
+SPARE = 2  # one to look at the queue with, one for the connection that is closed
+AGAIN_SECONDS = 0.05  # how long a connection waits at most while there is none
+ASYNCIO_RETRY_SECONDS = 1.0  # asyncio listens again after that
+TURNED_AWAY_MAX = 512  # in a row: the length of the kernel's queue
+SAY_SECONDS = 60.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+
+log = get_log("daemon")
+
+
+class TurnAway:
+    """An exception handler for the event loop (`handle`); everything else goes on to the default one."""
+
+    def __init__(self) -> None:
+        self._spare: list[int] = []
+        self._watched: set[int] = set()  # listening descriptors
+        self._said_at: float | None = None
+        self._refill()
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """See `loop.set_exception_handler`."""
+        error, listening = context.get("exception"), context.get("socket")
+        if not (isinstance(error, OSError) and error.errno in _EXHAUSTED and isinstance(listening, TransportSocket)):
+            loop.default_exception_handler(context)
+            return
+        self._say(loop.time())
+        if listening.fileno() not in self._watched:  # asyncio tells it once for each connection it tried to take
+            self._watched.add(listening.fileno())
+            self._watch(loop, listening, listening.fileno(), loop.time() + ASYNCIO_RETRY_SECONDS)
+
+    def close(self) -> None:
+        """Give up the reserve."""
+        while self._spare:
+            os.close(self._spare.pop())
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, listening: TransportSocket, number: int, until: float) -> None:
+        if listening.fileno() == number and loop.time() + AGAIN_SECONDS < until and self._is_exhausted():
+            self._turn_away(listening)
+            loop.call_later(AGAIN_SECONDS, self._watch, loop, listening, number, until)
+        else:
+            self._watched.discard(number)
+
+    def _turn_away(self, listening: TransportSocket) -> None:
+        self.close()
+        try:
+            with listening.dup() as queue:
+                queue.setblocking(False)
+                for _ in range(TURNED_AWAY_MAX):
+                    connection, _ = queue.accept()
+                    connection.close()
+        except OSError:
+            pass  # the queue is empty, or somebody was quicker to take what we had set free
+        finally:
+            self._refill()
+
+    def _is_exhausted(self) -> bool:
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            return True
+        return False
+
+    def _refill(self) -> None:
+        try:
+            while len(self._spare) < SPARE:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            pass  # next time
+
+    def _say(self, now: float) -> None:
+        if self._said_at is None or now - self._said_at >= SAY_SECONDS:
+            self._said_at = now
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            log.error("no file descriptor is left: connections are turned away; raise LimitNOFILE", limit=limit)

@@ -1,0 +1,56 @@
+"""What all bodies on their way share: the pipes, whether they may pass without being copied, and their turns.
+
+Everything else on the node waits while a body has its turn: a probe, a lookup, a manifest. So turns are short, and
+after some milliseconds of them the event loop goes round once before the next: whoever is ready by then has to stand in
+line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from speil.mirror.pipes import PipePool
+
+ROUND_SECONDS_MAX = 0.005  # of turns in a row; a probe takes four or five rounds from its connection to its answer
+TURN_BYTES_MAX = 1 << 20  # half a millisecond
+
+
+class Wire:
+    """One for each node."""
+
+    def __init__(self, *, zero_copy: bool = True) -> None:
+        """Without `zero_copy` every body is copied, whatever the sockets and the kernel allow."""
+        self.zero_copy = zero_copy
+        self.splices = zero_copy  # until the kernel says that it does not
+        self.pipes = PipePool()
+        self._line: deque[Callable[[], None]] = deque()
+        self._round_began = 0.0
+
+    @property
+    def waiting_count(self) -> int:
+        """How many bodies stand in line."""
+        return len(self._line)
+
+    def ready(self, turn: Callable[[], None]) -> None:
+        """Call `turn` now or, where others have had enough turns in a row, when the loop has gone round."""
+        loop = asyncio.get_running_loop()
+        if not self._line and loop.time() - self._round_began < ROUND_SECONDS_MAX:
+            turn()
+            return
+        if not self._line:
+            loop.call_soon(self._round)
+        self._line.append(turn)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        self.pipes.close()
+
+    def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._round_began = loop.time()
+        while self._line and loop.time() - self._round_began < ROUND_SECONDS_MAX:
+            self._line.popleft()()
+        if self._line:
+            loop.call_soon(self._round)

@@ -1,0 +1,66 @@
+"""Whether one more body may be sent to a peer.
+
+A node holds a bounded number of uploads, and a peer a bounded number of those. While places are plenty a peer may have
+more than its share. The last quarter is kept for those who have less than that, so that a few eager peers can't keep
+all others out. Whoever is refused goes elsewhere at once; nothing waits here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+CONTESTED_FRACTION = 0.25  # of the places: for peers that have less than their share
+UPLOAD_BYTES_PER_SECOND_MIN = 64 << 10  # an upload that gets less of the bandwidth would look stalled to the peer
+
+
+class Refusal(StrEnum):
+    """Why not; the text is a metric's label and goes to the peer."""
+
+    NODE = "node"  # all places are taken
+    BANDWIDTH = "bandwidth"  # the upload limit carries no more
+    PEER = "peer"  # this peer has as many as one may have
+    SHARE = "share"  # the last places are for peers that have fewer
+
+
+class Admission:
+    """Counts uploads, by peer; `bytes_per_second` is the limit they share, 0 for none."""
+
+    def __init__(self, uploads_max: int, per_peer_max: int, bytes_per_second: int = 0) -> None:
+        carried = max(bytes_per_second // UPLOAD_BYTES_PER_SECOND_MIN, 1) if bytes_per_second else uploads_max
+        self.places = min(uploads_max, carried)
+        self._full = Refusal.NODE if self.places == uploads_max else Refusal.BANDWIDTH
+        self._uncontested = self.places - int(self.places * CONTESTED_FRACTION)
+        self._per_peer_max = per_peer_max
+        self._held: Counter[str] = Counter()
+        self.open_count = 0
+
+    def admit(self, peer: str) -> Refusal | None:
+        """Take a place for `peer`, to be released; or why there is none."""
+        held = self._held[peer]
+        if self.open_count >= self.places:
+            refusal = self._full
+        elif held >= self._per_peer_max:
+            refusal = Refusal.PEER
+        elif self.open_count >= self._uncontested and held >= self._share(peer):
+            refusal = Refusal.SHARE
+        else:
+            self._held[peer] += 1
+            self.open_count += 1
+            return None
+        self._forget_idle(peer)
+        return refusal
+
+    def release(self, peer: str) -> None:
+        """The upload has ended."""
+        self._held[peer] -= 1
+        self.open_count -= 1
+        self._forget_idle(peer)
+
+    def _share(self, peer: str) -> int:
+        others = len(self._held) - (peer in self._held)
+        return max(self.places // (others + 1), 1)
+
+    def _forget_idle(self, peer: str) -> None:
+        if not self._held[peer]:
+            del self._held[peer]

@@ -1,0 +1,90 @@
+"""`make faults`: all cases with every containerd; writes docs/faults.md.
+
+    python -m tests.system.faults [MODE …] [--case TEXT] [--dry]
+
+With MODEs or --case only those are run; with --dry the table is printed and not written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from tests.system.faults.cases import CASES, CLEAN, CLEAN_SLOW
+from tests.system.faults.lab import MODES, FaultLab, Mode, fault_lab
+from tests.system.faults.table import PAGE, page
+from tests.system.faults.trial import Case, Outcome, Trial
+
+
+async def run_case(lab: FaultLab, case: Case) -> Outcome:
+    """One row; the lab is as new afterwards."""
+    try:
+        return await Trial(lab, case).run()
+    finally:
+        await lab.repair()
+
+
+async def measure_clean(lab: FaultLab) -> list[Outcome]:
+    """What all others are held against; the first pull of a lab is not measured."""
+    await run_case(lab, CLEAN)
+    outcomes = [await run_case(lab, case) for case in (CLEAN, CLEAN_SLOW)]
+    lab.clean_seconds = {outcome.case.is_slow: outcome.seconds for outcome in outcomes}
+    return outcomes
+
+
+def run_mode(mode: Mode, wanted: str) -> tuple[list[Outcome], list[str]]:
+    """All rows with one containerd; the names of those that failed."""
+    outcomes, failed = [], []
+    with tempfile.TemporaryDirectory(prefix="speil-faults-") as folder, fault_lab(mode, Path(folder)) as lab:
+        outcomes += asyncio.run(measure_clean(lab))
+        for case in CASES:
+            if not re.search(wanted, case.name):
+                continue
+            started = time.monotonic()
+            try:
+                outcome = asyncio.run(run_case(lab, case))
+            except Exception as error:
+                failed.append(f"{mode.key}: {case.name}")
+                traceback.print_exception(error)
+                print(f"{mode.key}: {case.name}: FAILED")
+                continue
+            outcomes.append(outcome)
+            print(
+                f"{mode.key}: {case.name}: {outcome.seconds:.1f} s, {outcome.added_seconds:+.1f} s, "
+                f"{outcome.upstream_bytes} from upstream, {outcome.twice_bytes} twice, {outcome.pulls} pulls "
+                f"({time.monotonic() - started:.1f} s in all)\n    {outcome.line}",
+                flush=True,
+            )
+    return outcomes, failed
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="make faults")
+    parser.add_argument("modes", nargs="*", choices=[[], *(mode.key for mode in MODES)])
+    parser.add_argument("--case", default="", help="only cases whose name matches this pattern")
+    parser.add_argument("--dry", action="store_true", help="print the table, do not write it")
+    chosen = parser.parse_args()
+    outcomes, failed = {}, []
+    for mode in MODES:
+        if not chosen.modes or mode.key in chosen.modes:
+            rows, broken = run_mode(mode, chosen.case)
+            outcomes[mode.title] = rows
+            failed += broken
+    text = page(outcomes)
+    if chosen.dry or failed:
+        print(text)
+    else:
+        PAGE.write_text(text)
+    for name in failed:
+        print(f"failed: {name}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""docs/faults.md from outcomes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from speil.version import __version__
+from tests.system.faults.lab import LAYERS
+from tests.system.faults.trial import SLOW_LINK, Outcome
+
+PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "faults.md"
+
+
+def page(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
+    """The whole page; `outcomes` by the title of the containerd."""
+    parts = [_intro()]
+    for title, rows in outcomes.items():
+        parts += [f"## {title}\n", _table(rows)]
+    first = next(iter(outcomes.values()))
+    return "\n".join([*parts, "## What the log says\n", _lines(first)]).rstrip() + "\n"
+
+
+def _intro() -> str:
+    megabytes = ", ".join(f"{size / 1e6:g}" for size in LAYERS)
+    return f"""# Faults
+Written by `make faults` on {time.strftime("%Y-%m-%d")}: speil {__version__}, {os.cpu_count()} cores, Linux \
+{platform.release()}.
+
+A node pulls an image through CRI while something goes wrong: the whole pull as the kubelet makes it, with real
+containerds in network namespaces, one or two peers that hold the image, and an upstream registry. The image is new in
+each row: layers of {megabytes} MB. Where the fault comes in mid-pull the holders' links are limited to {SLOW_LINK}
+and it comes when the first layers are on their way; what is added is counted against a clean pull over the same links.
+
+- **added**: seconds more than the clean pull took (below zero: the upstream was quicker than the slow link).
+- **upstream**: bytes that came from the upstream registry. Where nobody else holds the image, what was missing.
+- **twice**: bytes that came more often than once, from peers or the upstream.
+- **pulls**: 1 unless the fault is containerd's own restart, or wrong bytes in content that is too large to be verified
+  before it is passed on: that pull fails in containerd's own check, and the kubelet's next one succeeds.
+"""
+
+
+def _table(rows: Sequence[Outcome]) -> str:
+    lines = ["| fault | pull, s | added, s | upstream, MB | twice, MB | pulls |", "|---|---|---|---|---|---|"]
+    for one in rows:
+        added = "" if one.case.name.startswith("no fault") else f"{one.added_seconds:+.1f}"
+        upstream, twice = one.upstream_bytes / 1e6, max(one.twice_bytes, 0) / 1e6
+        lines.append(f"| {one.case.name} | {one.seconds:.1f} | {added} | {upstream:.1f} | {twice:.1f} | {one.pulls} |")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(rows: Sequence[Outcome]) -> str:
+    lines = ["| fault | log of | line |", "|---|---|---|"]
+    for one in rows:
+        text = one.line.replace("|", "\\|")
+        lines.append(f"| {one.case.name} | {one.case.told_by} | `{text}` |")
+    return "\n".join(lines) + "\n"
