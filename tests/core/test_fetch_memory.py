@@ -54,9 +54,9 @@ def judge(health: PeerHealth | None = None, known: PeerTrust | None = None) -> J
         (Failure.GONE, Shape.GOOD),  # a stale record says nothing about the peer
         (Failure.BUSY, Shape.BUSY),
         (Failure.REFUSED, Shape.POOR),
-        (Failure.SILENT, Shape.SHUNNED),
-        (Failure.BROKEN, Shape.SHUNNED),
-        (Failure.WRONG, Shape.SHUNNED),
+        (Failure.SILENT, Shape.POOR),
+        (Failure.BROKEN, Shape.POOR),
+        (Failure.WRONG, Shape.POOR),
     ],
 )
 def test_what_a_failure_does_to_a_peer_and_that_a_good_answer_forgives(failure: Failure, shape: Shape) -> None:
@@ -66,6 +66,31 @@ def test_what_a_failure_does_to_a_peer_and_that_a_good_answer_forgives(failure: 
     assert health.record(ONE).shape(PENALTY_SECONDS_MAX + 1) is Shape.GOOD
     health.answered(ONE, 0.01)
     assert health.record(ONE).shape(0.0) is Shape.GOOD
+
+
+@pytest.mark.parametrize("failure", list(Failure))
+def test_a_second_failure_that_cost_something_puts_a_peer_out_of_sight(failure: Failure) -> None:
+    health = PeerHealth()
+    for now in (0.0, 1.0):
+        health.failed(ONE, failure, now)
+    assert (health.record(ONE).shape(1.0) is Shape.SHUNNED) is not failure.is_cheap
+    health.delivered(ONE)
+    health.answered(ONE, 0.01)
+    health.failed(ONE, failure, 2.0)
+    assert health.record(ONE).shape(2.0) is not Shape.SHUNNED, "what went well between them makes it the first again"
+
+
+def test_who_broke_off_is_not_asked_for_that_content_for_a_while() -> None:
+    health = PeerHealth()
+    health.broke(ONE, "layer", 0.0)
+    one_layer = Judge(health, PeerTrust(), NO_CAUTION, "", lambda one: "", key="layer")
+    assert one_layer.standing(ONE, 0.0) is None
+    assert one_layer.standing(TWO, 0.0) is not None
+    assert one_layer.standing(ONE, peer_health.BROKEN_SECONDS) is not None
+    assert judge(health).standing(ONE, 0.0) is not None, "for other content it is"
+    for number in range(peer_health.BROKEN_MAX):
+        health.broke(peer(number), "other", 0.0)
+    assert one_layer.standing(ONE, 0.0) is not None, "the oldest are forgotten"
 
 
 def test_penalties_double_and_end() -> None:
@@ -91,9 +116,12 @@ def test_who_is_overtaken_again_and_again_comes_last_and_who_is_waited_for_in_va
     assert health.record(ONE).shape(0.0) is Shape.GOOD
     health.abandoned(ONE, 0.0, 0.05)
     assert health.record(ONE).shape(0.0) is Shape.POOR
-    health.abandoned(TWO, 0.0, 0.8)
-    assert health.record(TWO).shape(0.0) is Shape.SHUNNED
-    assert judge(health).standing(TWO, 0.0) is None
+    for _ in range(3):  # requests at once are one failure
+        health.abandoned(TWO, 1.0, 0.8)
+    assert health.record(TWO).shape(1.0) is Shape.POOR
+    health.abandoned(TWO, 2.0, 0.8)
+    assert health.record(TWO).shape(2.0) is Shape.SHUNNED
+    assert judge(health).standing(TWO, 2.0) is None
 
 
 def test_the_busier_peer_comes_later() -> None:
@@ -189,6 +217,7 @@ def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_ask
     assert not caution.allows(peer(3), proven=False)
     assert caution.allows(TWO, proven=True)
     assert known.is_suspect(ONE, 1.0)
+    assert standing(ONE, 1.0, known=known).shape is Shape.POOR
     assert standing(ONE, 1.0, known=known) > standing(TWO, 1.0, known=known)
     assert known.asked(LAYER, 2.0, from_start=False) == caution, "a Range retry has to mind the same"
     assert known.asked(OTHER_LAYER, 2.0, from_start=True) == NO_CAUTION

@@ -361,7 +361,7 @@ def test_small_content_is_asked_for_whole_where_a_part_was_wanted() -> None:
     transfer.found([peer(1)], 0.0)
     assert transfer.decide(0.0, fine) == [Search(), Ask(peer(1), "bytes=5-")]
     assert transfer.answered(peer(1).peer_id, Answer(206, 5, "bytes 5-9/10")) == [Stream(peer(1))]
-    transfer.wants_all(0.1)
+    transfer.start_over(0.1)
     assert transfer.decide(0.1, fine) == [Ask(peer(1), "")]
 
 

@@ -13,6 +13,8 @@ import pytest
 from speil.fetch.pace import STALL_SECONDS_MAX
 from speil.fetch.settings import FetchSettings
 from speil.fetch.trust import PeerTrust
+from speil.mirror import relay as relay_module
+from speil.mirror import verified as verified_module
 from speil.oci.media_type import OCI_INDEX
 from speil.routing.memory import MemoryMesh
 from speil.testing.eventually import eventually
@@ -133,7 +135,10 @@ async def test_a_small_blob_that_stalls_half_way_comes_from_another_soon() -> No
         assert asyncio.get_running_loop().time() - started < STALL_SECONDS_MAX
 
 
-async def test_memory_for_verification_is_bounded_and_given_back() -> None:
+async def test_memory_for_verification_is_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "VERIFY_STALL_SECONDS_MAX", 10.0)
+    monkeypatch.setattr(relay_module, "VERIFY_SECONDS_MAX", 10.0)
+
     async def hangs(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.write(head() + DATA[:1000])
         await eventually(lambda: go_on.is_set(), timeout_seconds=10, what="told to go on")
@@ -149,7 +154,45 @@ async def test_memory_for_verification_is_bounded_and_given_back() -> None:
             assert (status, body) == (404, b""), "no memory: the upstream has it"
             go_on.set()
         assert first.result()[2] == DATA
+        assert lab.asker.relay.verified.taken == 0
         assert (await ask(lab.asker, f"/v2/lab/app/blobs/{other}"))[2] == IMAGE.blobs[other]
+
+
+async def test_all_who_want_a_small_blob_at_once_share_one_verification() -> None:
+    async def is_slow(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + DATA[:-1])
+        await asyncio.sleep(0.1)
+        writer.write(DATA[-1:])
+
+    async with region(is_slow, holds=False, fetch=FetchSettings(verify_memory_max=len(DATA))) as lab:
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(ask(lab.asker, PATH))
+            await eventually(lambda: lab.asked, what="the first is being read")
+            others = [group.create_task(ask(lab.asker, PATH, **CONTAINERD)) for _ in range(20)]
+        assert [task.result()[::2] for task in (first, *others)] == [(200, DATA)] * 21
+        assert len(lab.asked) == 1
+        await eventually(lambda: lab.asker.relay.verified.taken == 0, what="the memory is free again")
+
+
+async def test_those_who_have_asked_already_share_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verified_module, "ROOM_SECONDS_MAX", 0.05)
+
+    async def is_slow(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + DATA[:-1])
+        await eventually(lambda: len(lab.asked) == 5, what="all have asked")
+        await asyncio.sleep(0.2)
+        writer.write(DATA[-1:])
+
+    async with region(is_slow, holds=False, fetch=FetchSettings(verify_memory_max=len(DATA))) as lab:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ask(lab.asker, PATH, **CONTAINERD)) for _ in range(5)]
+        assert [task.result()[::2] for task in tasks] == [(200, DATA)] * 5
+
+
+async def test_when_the_first_verification_fails_those_who_waited_ask_for_themselves() -> None:
+    async with region(sends(GARBAGE)) as lab, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(lab.asker, PATH, **CONTAINERD)) for _ in range(10)]
+        assert [(await task)[2] for task in tasks] == [DATA] * 10
 
 
 # --- large content --------------------------------------------------------------------------------------------
@@ -194,7 +237,7 @@ async def test_a_liar_that_is_alone_is_caught_by_its_hash(caplog: pytest.LogCapt
 
 
 async def test_what_the_store_took_in_raises_no_suspicion_when_it_is_asked_for_again() -> None:
-    async with region(sends(DATA), fetch=AS_IT_COMES) as lab:
+    async with region(sends(DATA), holds=False, fetch=AS_IT_COMES) as lab:
         assert (await ask(lab.asker, PATH, **CONTAINERD))[2] == DATA
         lab.asker.store.put(DATA)
         await eventually(lambda: not lab.asker.relay.trust.unsettled, what="the store's news arrived")
@@ -204,7 +247,7 @@ async def test_what_the_store_took_in_raises_no_suspicion_when_it_is_asked_for_a
 
 
 async def test_a_client_that_keeps_nothing_may_ask_as_often_as_it_likes() -> None:
-    async with region(sends(DATA), fetch=AS_IT_COMES) as lab:
+    async with region(sends(DATA), holds=False, fetch=AS_IT_COMES) as lab:
         for _ in range(3):
             assert (await ask(lab.asker, PATH))[2] == DATA
         assert len(lab.asked) == 3

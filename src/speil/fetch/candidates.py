@@ -44,7 +44,7 @@ class Standing(NamedTuple):
 class Judge:
     """Tells a peer's standing in the eyes of one request.
 
-    `verified`: its content is verified before it is passed on.
+    `verified`: its content, named `key`, is verified before it is passed on.
     """
 
     health: PeerHealth
@@ -53,13 +53,16 @@ class Judge:
     zone: str
     zone_of: Callable[[PeerId], str]
     verified: bool = False
+    key: str = ""
 
     def standing(self, peer_id: PeerId, now: float) -> Standing | None:
         """None: it is not asked at all."""
         record = self.health.record(peer_id)
         shape = record.shape(now)
         proven = self.trust.is_proven(peer_id)
-        if shape is Shape.SHUNNED or self.trust.is_banned(peer_id, now) or not self.caution.allows(peer_id, proven):
+        if shape is Shape.SHUNNED or self.health.has_broken(peer_id, self.key, now):
+            return None
+        if self.trust.is_banned(peer_id, now) or not self.caution.allows(peer_id, proven):
             return None
         if self.trust.is_suspect(peer_id, now):
             shape = Shape.POOR

@@ -1,8 +1,10 @@
 """What past requests taught about peers: who is quick, who is busy, who is better left alone for a while.
 
-A failure puts a peer behind the others, or out of sight, for a time that doubles with each further one; a success
-wipes it out. What costs nothing (a refused connection, a "busy") only puts it behind: asked last, it is a round trip.
-What costs a wait puts it out of sight: three slots of containerd would wait with us, each time anew.
+A failure puts a peer behind the others for a while; a second one in a row puts it out of sight, for a time that
+doubles: three slots of containerd would otherwise wait with us, each time anew. The first may be chance, or our own
+overload, and then it would be all peers at once. What costs nothing (a refused connection, a "busy") only ever puts a
+peer behind: asked last, it is a round trip. A body that went to its end wipes everything out. Whoever broke off in the
+middle of some content is not asked for that content for a while, so that nobody else's failing means the upstream.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ PENALTY_SECONDS_MIN, PENALTY_SECONDS_MAX = 2.0, 60.0  # a dead node's records li
 SILENCE_SECONDS_MAX = 15.0  # a silent peer may be our own overload: then it is tried again soon
 SILENT_SECONDS_MIN = 0.5  # waited in vain for less is not silence
 BUSY_SECONDS = 1.0  # an upload takes seconds; a second later there may be room
+BROKEN_SECONDS = 30.0  # containerd's Range retry comes within milliseconds, and is to go upstream
+BROKEN_MAX = 1000
 OVERTAKEN_MAX = 2  # in a row; then others are asked first
 _SMOOTHING = 0.3
 
@@ -54,6 +58,7 @@ class PeerRecord:
 
     in_flight: int = 0
     failures: int = 0
+    failed_at: float = 0.0
     overtaken: int = 0
     busy_until: float = 0.0
     poor_until: float = 0.0
@@ -77,6 +82,7 @@ class PeerHealth:
 
     def __init__(self) -> None:
         self._peers: OrderedDict[PeerId, PeerRecord] = OrderedDict()
+        self._broken: OrderedDict[tuple[PeerId, str], float] = OrderedDict()
         self._hedge = HedgeDelay()
 
     def record(self, peer_id: PeerId) -> PeerRecord:
@@ -105,27 +111,47 @@ class PeerHealth:
         """A body came to its end: past failures are forgiven."""
         self._get(peer_id).failures = 0
 
-    def failed(self, peer_id: PeerId, failure: Failure, now: float, *, busy_seconds: float = 0.0) -> None:
-        """It did not serve. `busy_seconds`: for how long it said it would be busy, 0 where it did not say."""
+    def failed(
+        self, peer_id: PeerId, failure: Failure, now: float, *, seconds: float = 0.0, busy_seconds: float = 0.0
+    ) -> None:
+        """It did not serve, `seconds` after it was asked to.
+
+        What was asked before the last failure is part of that one: three requests that wait for one dead peer are no
+        three failures. `busy_seconds`: for how long it said it would be busy, 0 where it did not say.
+        """
         peer = self._get(peer_id)
         if failure is Failure.GONE:
             return
         if failure is Failure.BUSY:
             peer.busy_until = now + (busy_seconds or BUSY_SECONDS)
             return
+        if peer.failures and now - seconds < peer.failed_at:
+            return
         peer.failures += 1
+        peer.failed_at = now
         longest = SILENCE_SECONDS_MAX if failure is Failure.SILENT else PENALTY_SECONDS_MAX
         until = now + min(PENALTY_SECONDS_MIN * 2 ** (peer.failures - 1), longest)
-        if failure is Failure.REFUSED:
+        if failure is Failure.REFUSED or peer.failures == 1:
             peer.poor_until = until
         else:
             peer.shunned_until = until
+
+    def broke(self, peer_id: PeerId, key: str, now: float) -> None:
+        """It broke off in the middle of some content."""
+        self._broken[peer_id, key] = now + BROKEN_SECONDS
+        self._broken.move_to_end((peer_id, key))
+        if len(self._broken) > BROKEN_MAX:
+            self._broken.popitem(last=False)
+
+    def has_broken(self, peer_id: PeerId, key: str, now: float) -> bool:
+        """Whether it broke off in the middle of that content a while ago."""
+        return self._broken.get((peer_id, key), 0.0) > now
 
     def abandoned(self, peer_id: PeerId, now: float, seconds: float) -> None:
         """We stopped waiting for its head after `seconds`: it would have taken at least as long."""
         self._hedge.add(seconds)
         if seconds >= SILENT_SECONDS_MIN:
-            self.failed(peer_id, Failure.SILENT, now)
+            self.failed(peer_id, Failure.SILENT, now, seconds=seconds)
             return
         peer = self._get(peer_id)
         peer.overtaken += 1

@@ -173,9 +173,8 @@ class Transfer:
         if not self._told:
             self.promised = None
 
-    def wants_all(self, now: float) -> None:
-        """The peer has it, and it is small: the whole of it is asked for instead of a range, to be verified."""
-        assert self._state is _State.STREAMING
+    def start_over(self, now: float) -> None:
+        """Nothing has been passed on: ask anew, and for all of it, as content that is to be verified has to be."""
         assert not self._told
         self.wanted = Wanted(self.wanted.digest, self.wanted.is_manifest, "", self.wanted.size)
         self.promised = None

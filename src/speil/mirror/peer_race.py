@@ -130,6 +130,7 @@ class PeerRace:
         )
         self._access.metrics.peer_requests.labels(error.outcome).inc()
         failure = _FAILURES.get(error.outcome, Failure.BROKEN)
+        self._health.broke(self.peer.peer_id, self._content.key, self._now())
         # one that stalls in its body has cost the client a wait, however it was called
         self._health.failed(self.peer.peer_id, Failure.BROKEN if failure.is_cheap else failure, self._now())
         self.let_go()

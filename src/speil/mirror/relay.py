@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from speil.fetch.budget import Budget
 from speil.fetch.candidates import Judge
 from speil.fetch.known_sizes import KnownSizes
 from speil.fetch.pace import STALL_SECONDS_MAX, Pace
@@ -28,8 +27,9 @@ from speil.fetch.settings import FetchSettings
 from speil.fetch.transfer import Transfer
 from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, Caution, PeerTrust
 from speil.mirror.body import BodyResponse, BodySink
-from speil.mirror.peer_client import Endpoint, PeerClient, PeerError
+from speil.mirror.peer_client import Endpoint, PeerClient, PeerError, PeerResponse
 from speil.mirror.peer_race import NoPeerError, PeerAccess, PeerRace
+from speil.mirror.verified import Verified, VerifiedContent
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -43,7 +43,6 @@ __all__ = ["Head", "NoPeerError", "Relay", "RelayConfig", "RelaySession"]
 
 VERIFY_STALL_SECONDS_MAX = 0.5  # nothing has been passed on yet: another peer, or the upstream, is soon asked
 VERIFY_SECONDS_MAX = 2.0  # 4 MiB at 17 Mbit/s
-MEMORY_SECONDS_MAX = 0.25  # how long a request waits for memory before containerd is sent upstream
 WRITE_BYTES = 256 * 1024  # at a time: a slow client shows progress
 ZONES_TOLD_MAX = 1000
 
@@ -83,8 +82,7 @@ class Relay:
         self.router, self.metrics, self.config = router, metrics, config
         self.health, self.trust, self.sizes = PeerHealth(), PeerTrust(), KnownSizes()
         self.access = PeerAccess(router, client, metrics, config.authorization, config.endpoints, self._told_zone)
-        self._memory = Budget(config.fetch.verify_memory_max)
-        self._memory_given = asyncio.Event()
+        self.verified = VerifiedContent(config.fetch.verify_memory_max)
         self._zones_told: OrderedDict[PeerId, str] = OrderedDict()
 
     def session(self, content: Content, method: str, range_header: str = "", *, verifies: bool = False) -> RelaySession:
@@ -105,22 +103,6 @@ class Relay:
             self._zones_told.move_to_end(peer_id)
             if len(self._zones_told) > ZONES_TOLD_MAX:
                 self._zones_told.popitem(last=False)
-
-    async def take_memory(self, size: int) -> bool:
-        """Whether there was room for `size` bytes in time; `give_memory` gives it back."""
-        try:
-            async with asyncio.timeout(MEMORY_SECONDS_MAX):
-                while not self._memory.take(size):
-                    await self._memory_given.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    def give_memory(self, size: int) -> None:
-        """It is free again."""
-        self._memory.give(size)
-        given, self._memory_given = self._memory_given, asyncio.Event()
-        given.set()
 
     def lied(self, peer: PeerInfo, key: str) -> None:
         """A peer was caught with wrong bytes."""
@@ -149,10 +131,10 @@ class RelaySession:
             hedge_seconds=relay.health.hedge_seconds,
         )
         verified = content.is_manifest or (size is not None and size <= relay.config.fetch.verify_bytes_max)
-        judge = Judge(relay.health, relay.trust, self._caution, relay.config.zone, relay.zone_of, verified)
+        judge = Judge(relay.health, relay.trust, self._caution, relay.config.zone, relay.zone_of, verified, content.key)
         self._race = PeerRace(relay.access, content, self._method, self._transfer, judge)
-        self._verified: bytes | None = None
-        self._memory_taken = 0
+        self._verified: Verified | None = None
+        self._part: Extent | None = None  # of what is verified, where that is not all
         self.broken_response: BodyResponse | None = None  # set once its head is out: it can then only break off
 
     async def __aenter__(self) -> RelaySession:
@@ -165,7 +147,8 @@ class RelaySession:
         try:
             await self._race.__aexit__(kind, error, trace)
         finally:
-            self._give_memory()
+            if self._verified:
+                self._relay.verified.release(self._verified)
 
     @property
     def attempts(self) -> int:
@@ -181,76 +164,95 @@ class RelaySession:
 
     async def head(self) -> Head:
         """What the client may be told. Raises NoPeerError, RangeRefusedError."""
-        asked_part: Extent | None = None
+        digest, shared = self._content.digest, self._relay.verified
         while True:
-            try:
-                response = await self._race.next()
-            except NoPeerError:
-                if self._settling:
-                    self._relay.trust.turned_away(self._settling)
-                raise
-            promised, digest = self._transfer.promised, self._content.digest
+            if digest and self._method == "GET" and (head := await self._shared_head(digest)):
+                return head
+            response = await self._next_response()
+            promised = self._transfer.promised
             assert promised is not None
             assert self.peer is not None
             if self._method == "HEAD" or digest is None or promised.size > self._relay.config.fetch.verify_bytes_max:
-                break
-            if not promised.is_whole:
-                asked_part = promised  # a part can't be verified: the whole is small
+                self._transfer.told()
+                return Head(response.status, response.headers, promised.start, promised.stop, promised.size, self.peer)
+            if not promised.is_whole or shared.is_pending(digest):
+                self._part = self._part if promised.is_whole else promised  # a part can't be verified
                 self._race.let_go()
-                self._transfer.wants_all(self._now())
+                self._transfer.start_over(self._now())
                 continue
-            if (data := await self._read_verified(digest)) is None:
-                continue
-            part = asked_part or promised
-            self._verified = data[part.start : part.stop]
-            return Head(206 if asked_part else 200, response.headers, part.start, part.stop, part.size, self.peer)
-        self._transfer.told()
-        return Head(response.status, response.headers, promised.start, promised.stop, promised.size, self.peer)
+            shared.begin(digest)
+            try:
+                await self._verify(digest)
+            finally:
+                shared.end(digest, self._verified)
 
     async def whole(self, size_bytes_max: int, is_right: Callable[[bytes], bool]) -> tuple[Head, bytes]:
         """Small content at once, from the first peer whose bytes are what its digest says. Raises NoPeerError."""
         while True:
             response = await self._race.next()
-            promised, peer = self._transfer.promised, self.peer
+            promised = self._transfer.promised
             assert promised is not None
-            assert peer is not None
             if promised.size > size_bytes_max:
                 self._race.replace(PeerError("bad_answer", f"{promised.size} bytes"))
                 continue
             digest = self._content.digest or Digest.parse(response.headers["docker-content-digest"])
-            if (data := await self._read_verified(digest, is_right)) is not None:
-                self._verified = data
-                return Head(200, response.headers, 0, promised.size, promised.size, peer), data
+            if found := await self._verify(digest, is_right):
+                return self._verified_head(found), found.data
 
-    async def _read_verified(
-        self, digest: Digest, is_right: Callable[[bytes], bool] = lambda data: True
-    ) -> bytes | None:
-        """All of the response; None where it breaks off or is wrong, and another peer's is to be taken."""
+    async def _next_response(self) -> PeerResponse:
+        try:
+            return await self._race.next()
+        except NoPeerError:
+            if self._settling:
+                self._relay.trust.turned_away(self._settling)
+            raise
+
+    async def _shared_head(self, digest: Digest) -> Head | None:
+        """From what is verified already: by us, or by another request just now."""
+        shared = self._relay.verified
+        if self._verified is None and not self._transfer.wanted.range_header:
+            if shared.is_pending(digest):
+                self._verified = await shared.wait(digest)
+                self._transfer.start_over(self._now())
+            else:
+                self._verified = shared.use(digest)
+        return self._verified_head(self._verified) if self._verified else None
+
+    def _verified_head(self, found: Verified) -> Head:
+        size = len(found.data)
+        part = self._part or Extent(0, size, size)
+        return Head(200 if part.is_whole else 206, {}, part.start, part.stop, size, found.peer)
+
+    async def _verify(self, digest: Digest, is_right: Callable[[bytes], bool] = lambda data: True) -> Verified | None:
+        """Read all of the response; None where it breaks off or is wrong, and another peer's is to be taken."""
         response, promised, peer = self._race.response, self._transfer.promised, self.peer
         assert response is not None
         assert promised is not None
         assert peer is not None
-        await self._take_memory(promised.size)
+        shared, size = self._relay.verified, promised.size
+        if not await shared.room(size):
+            raise NoPeerError("no memory to verify it in", self.attempts)
         pace, parts, hasher = Pace(VERIFY_STALL_SECONDS_MAX, VERIFY_SECONDS_MAX), [], hashlib.new(digest.algorithm)
         try:
             while response.left:
-                data = await self._read(pace)
-                hasher.update(data)
-                parts.append(data)
+                parts.append(await self._read(pace))
+                hasher.update(parts[-1])
+            data = b"".join(parts)
+            if hasher.hexdigest() != digest.hex or not is_right(data):
+                self._relay.lied(peer, self._content.key)
+                raise PeerError("bad_answer", "the bytes are not what the digest says")
+            self._verified = shared.hold(digest, data, peer)
         except PeerError as error:
             self._race.replace(error)
-        else:
-            data = b"".join(parts)
-            if hasher.hexdigest() == digest.hex and is_right(data):
-                self._relay.trust.proved(peer.peer_id)
-                self._relay.health.delivered(peer.peer_id)
-                self._race.let_go()
-                self._transfer.finished()
-                return data
-            self._relay.lied(peer, self._content.key)
-            self._race.replace(PeerError("bad_answer", "the bytes are not what the digest says"))
-        self._give_memory()
-        return None
+            return None
+        finally:
+            if self._verified is None:
+                shared.free(size)
+        self._relay.trust.proved(peer.peer_id)
+        self._relay.health.delivered(peer.peer_id)
+        self._race.let_go()
+        self._transfer.finished()
+        return self._verified
 
     # --- the body ---------------------------------------------------------------------------------------
 
@@ -260,8 +262,10 @@ class RelaySession:
         Raises NoPeerError when nobody can go on, ClientGoneError.
         """
         if self._verified is not None:
-            for start in range(0, len(self._verified), WRITE_BYTES):
-                await sink.write(self._verified[start : start + WRITE_BYTES])
+            data = self._verified.data
+            part = self._part or Extent(0, len(data), len(data))
+            for start in range(part.start, part.stop, WRITE_BYTES):
+                await sink.write(data[start : min(start + WRITE_BYTES, part.stop)])
             return
         peer, promised = self.peer, self._transfer.promised
         assert peer is not None
@@ -345,15 +349,6 @@ class RelaySession:
             log.warning(
                 "wrong bytes came from one of several peers", key=self._content.key, peers=[str(one) for one in senders]
             )
-
-    async def _take_memory(self, size: int) -> None:
-        if not await self._relay.take_memory(size):
-            raise NoPeerError("no memory to verify it in", self.attempts)
-        self._memory_taken = size
-
-    def _give_memory(self) -> None:
-        size, self._memory_taken = self._memory_taken, 0
-        self._relay.give_memory(size)
 
 
 def _patience(pace: Pace) -> float:

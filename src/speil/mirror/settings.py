@@ -82,7 +82,7 @@ class MirrorSettings:
     mirror_resolve_retries: int = setting(
         integer,
         3,
-        help="How many peers may fail, or be waited for at once; one that has nothing or is busy does not count.",
+        help="How many peers may fail or be waited for at once; one that has nothing or is busy does not count.",
     )
     default_registry: str = setting(
         Kind("registry host", _namespace), "", help="The registry of requests without ns. Empty: tags need ns."

@@ -51,6 +51,10 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"]
   snapshotter = "native"
 """
 
+_MULTIPART = """[plugins.'io.containerd.transfer.v1.local']
+  concurrent_layer_fetch_buffer = 8388608
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerdVersion:
@@ -59,6 +63,7 @@ class ContainerdVersion:
     name: str
     program: str
     major: int
+    multipart: bool = False  # layers in parts (concurrent_layer_fetch_buffer), as some distributions have it
 
 
 class Containerd:
@@ -70,7 +75,7 @@ class Containerd:
         self.config_file = directory / "config.toml"
         for part in ("certs.d", "state", "cni"):
             (directory / part).mkdir(parents=True)
-        template = _CONFIG_1 if version.major == 1 else _CONFIG_2
+        template = _CONFIG_1 if version.major == 1 else _CONFIG_2 + _MULTIPART * version.multipart
         self.config_file.write_text(
             template.format(
                 root=directory / "root",
@@ -113,6 +118,10 @@ class Containerd:
         """Digests in its content store."""
         folder = self.directory / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
         return {f"sha256:{file.name}" for file in folder.iterdir()} if folder.is_dir() else set()
+
+    def ingests(self) -> list[Path]:
+        """Content that is being taken in."""
+        return list((self.directory / "root" / "io.containerd.content.v1.content" / "ingest").glob("*"))
 
     def close(self) -> None:
         """End it and remove what it left."""
