@@ -16,10 +16,11 @@ from speil.fetch.peer_health import PeerRecord
 from speil.fetch.settings import FetchSettings
 from speil.fetch.transfer import FIRST_BYTE_SECONDS_MAX
 from speil.libp2p.identity import Identity
-from speil.mirror import relay as relay_module
+from speil.mirror import relay_session as session_module
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
-from speil.routing.memory import MemoryMesh
+from speil.routing.base import RoutingError
+from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.shell.mirrors import Mirror, mirror, peer_at
@@ -130,7 +131,7 @@ async def endless_head(headers: dict[str, str], writer: asyncio.StreamWriter) ->
 @pytest.fixture
 def quick_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stall is seen after a moment."""
-    monkeypatch.setattr(relay_module, "STALL_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +337,17 @@ async def test_silent_peers_are_waited_for_twice_and_then_left_alone_for_a_while
             assert len(requests) == count
         assert (await ask(asker, PATH))[0] == 404
         assert len(requests) == 2, "it was not asked again"
+
+
+async def test_a_search_that_fails_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: MemoryRouter, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        if key:
+            raise RoutingError("the table is on fire")
+        yield peer_at("127.0.0.1", 1)
+
+    async with mirror(MemoryMesh()) as asker:
+        monkeypatch.setattr(MemoryRouter, "find_providers", fails)
+        assert (await ask(asker, PATH))[0] == 404
 
 
 # --- clients that hang up ---------------------------------------------------------------------------------------

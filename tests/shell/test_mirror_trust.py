@@ -13,7 +13,7 @@ import pytest
 from speil.fetch.pace import STALL_SECONDS_MAX
 from speil.fetch.settings import FetchSettings
 from speil.fetch.trust import PeerTrust
-from speil.mirror import relay as relay_module
+from speil.mirror import relay_session as session_module
 from speil.mirror import verified as verified_module
 from speil.oci.media_type import OCI_INDEX
 from speil.routing.memory import MemoryMesh
@@ -136,8 +136,8 @@ async def test_a_small_blob_that_stalls_half_way_comes_from_another_soon() -> No
 
 
 async def test_memory_for_verification_is_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "VERIFY_STALL_SECONDS_MAX", 10.0)
-    monkeypatch.setattr(relay_module, "VERIFY_SECONDS_MAX", 10.0)
+    monkeypatch.setattr(session_module, "VERIFY_STALL_SECONDS_MAX", 10.0)
+    monkeypatch.setattr(session_module, "VERIFY_SECONDS_MAX", 10.0)
 
     async def hangs(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.write(head() + DATA[:1000])
@@ -207,6 +207,18 @@ async def test_a_size_that_the_manifest_contradicts_is_refused_before_the_first_
         assert (await ask(lab.asker, PATH, **CONTAINERD))[::2] == (404, b"")
         assert lab.asked
         assert lab.asker.sample("speil_peer_requests_total", outcome="bad_answer") == 1
+
+
+async def test_a_range_that_the_manifest_says_is_there_is_not_refused_because_a_liar_says_so() -> None:
+    async def refuses_the_range(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 416 X\r\nContent-Range: bytes */5\r\nContent-Length: 0\r\n\r\n")
+
+    async with region(refuses_the_range) as lab:
+        for digest in IMAGE.blobs:
+            if "manifest" in IMAGE.media_types[digest]:
+                assert (await ask(lab.asker, f"/v2/lab/app/manifests/{digest}"))[0] == 200
+        assert (await ask(lab.asker, PATH, Range="bytes=1000-"))[::2] == (206, DATA[1000:])
+        assert lab.asked
 
 
 async def test_what_was_delivered_wrong_comes_from_a_proven_peer_the_next_time(

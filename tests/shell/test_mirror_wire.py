@@ -21,10 +21,11 @@ from random import Random
 import pytest
 from aiohttp import web
 
+from speil.fetch import peer_health
 from speil.fetch.settings import FetchSettings
 from speil.mirror import pipes as pipes_module
 from speil.mirror import pump as pump_module
-from speil.mirror import relay as relay_module
+from speil.mirror import relay_session as session_module
 from speil.mirror.body import BodyResponse, FileBody
 from speil.mirror.connection_pool import IDLE_PER_PEER_MAX
 from speil.mirror.wire import ROUND_SECONDS_MAX, Wire
@@ -121,7 +122,7 @@ async def test_requests_in_a_row_without_waiting_for_answers(pair: tuple[Mirror,
 async def test_a_slow_client_is_not_held_against_the_peer(
     pair: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "STALL_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.1)
     _, asker = pair
     async with narrow_client(asker) as (reader, writer):
         writer.write(get(BIG_DIGEST))
@@ -392,7 +393,7 @@ async def test_bodies_of_every_length_and_what_becomes_of_the_connection_to_the_
 
 @pytest.mark.usefixtures("each_way")
 async def test_a_peer_that_pauses_again_and_again_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "STALL_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.3)
     mesh = MemoryMesh()
     peer = OddPeer(mesh)
     async with mirror(mesh, fetch=UNVERIFIED) as asker, peer.serve():
@@ -480,9 +481,10 @@ class Clients:
 
 
 async def test_ten_thousand_requests_of_every_kind_leave_nothing_behind(
-    each_way: str, caplog: pytest.LogCaptureFixture
+    each_way: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR, "speil")  # pytest keeps every line
+    monkeypatch.setattr(peer_health, "BROKEN_SECONDS", 0.0)  # who breaks off is asked for the same again
     mesh = MemoryMesh()
     peer = OddPeer(mesh)
     async with mirror(mesh, fetch=UNVERIFIED) as asker, peer.serve():

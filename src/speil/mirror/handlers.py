@@ -9,7 +9,7 @@
 5. This node has it: sent from the store.
 6. A peer asks (`X-Spegel-Mirrored`): what we don't have is 404 at once, so that peers never ask on our behalf.
 7. Otherwise the peers are asked. A manifest or small blob is verified before a byte is passed on; a larger blob is
-   passed on as it comes, containerd checks it (`mirror.relay`).
+   passed on as it comes, containerd checks it (`mirror.relay_session`).
 8. Nobody has it: 404, empty for containerd, which then keeps its connection and goes upstream at once.
 """
 

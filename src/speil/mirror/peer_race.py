@@ -2,7 +2,7 @@
 
 The search for peers and the requests to them run beside each other, as children of the race; when it ends, whichever
 way, they have ended too. `next` gives the response whose body goes on where the client is; what is done with the body
-is the relay's business (`mirror.relay`).
+is the session's business (`mirror.relay_session`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci.endpoint import Content
-from speil.routing.base import Router
+from speil.routing.base import Router, RoutingError
 
 _FAILURES = {
     "not_found": Failure.GONE,
@@ -84,6 +84,7 @@ class PeerRace:
         self.transfer, self._judge, self._health = transfer, judge, judge.health
         self.peer: PeerInfo | None = None  # who serves, or served last
         self.response: PeerResponse | None = None
+        self._served_since = 0.0
         self._range_refused: RangeRefusedError | None = None
         self._asking: dict[PeerId, _Asking] = {}
         self._changed = asyncio.Event()
@@ -125,14 +126,13 @@ class PeerRace:
     def replace(self, error: PeerError) -> None:
         """The serving peer broke off, stalled, or sent wrong bytes: `next` gives another."""
         assert self.peer is not None
-        log.warning(
-            "a peer broke off", key=self._content.key, peer=self.peer.peer_id, at=self.transfer.offset, error=error
-        )
+        now, key = self._now(), self._content.key
+        # wrong bytes have a line of their own
+        write = log.debug if error.outcome == "bad_answer" else log.warning
+        write("a peer broke off", key=key, peer=self.peer.peer_id, at=self.transfer.offset, error=error)
         self._access.metrics.peer_requests.labels(error.outcome).inc()
-        failure = _FAILURES.get(error.outcome, Failure.BROKEN)
-        self._health.broke(self.peer.peer_id, self._content.key, self._now())
-        # one that stalls in its body has cost the client a wait, however it was called
-        self._health.failed(self.peer.peer_id, Failure.BROKEN if failure.is_cheap else failure, self._now())
+        self._health.broke(self.peer.peer_id, key, now)
+        self._health.failed(self.peer.peer_id, Failure.BROKEN, now, seconds=now - self._served_since)
         self.let_go()
         self.transfer.broke(self._now())
 
@@ -175,9 +175,12 @@ class PeerRace:
     async def _run_search(self) -> None:
         # longer than anyone waits for a first peer: once one is known, others may still be of use
         providers = self._access.router.find_providers(self._content.key, timeout_seconds=FIRST_BYTE_SECONDS_MAX)
-        async for peer in providers:
-            self.transfer.found([peer], self._now())
-            self._changed.set()
+        try:
+            async for peer in providers:
+                self.transfer.found([peer], self._now())
+                self._changed.set()
+        except RoutingError as error:
+            log.warning("the search for peers failed", key=self._content.key, error=error)
         self.transfer.search_ended()
         self._changed.set()
 
@@ -188,7 +191,7 @@ class PeerRace:
             response = await self._request(peer, range_header)
         except PeerError as error:
             self._health.ended(peer.peer_id)
-            self._failed(peer, error)
+            self._failed(peer, error, self._now() - started)
         except BaseException:
             self._health.ended(peer.peer_id)
             raise
@@ -211,22 +214,25 @@ class PeerRace:
                 case Stream():
                     self._access.metrics.peer_requests.labels("ok").inc()
                     self._health.answered(peer.peer_id, seconds)
-                    self.peer, self.response = peer, response
+                    self.peer, self.response, self._served_since = peer, response, self._now()
                 case Refuse(_, reason):
                     response.close()
                     self._health.ended(peer.peer_id)
-                    self._failed(peer, PeerError("bad_answer", reason))
+                    self._failed(peer, PeerError("bad_answer", reason), seconds)
                 case _:
                     self._carry_out([action])
 
-    def _failed(self, peer: PeerInfo, error: PeerError) -> None:
+    def _failed(self, peer: PeerInfo, error: PeerError, seconds: float) -> None:
+        size = self.transfer.wanted.size
+        if isinstance(error, RangeRefusedError) and size is not None and error.content_range != f"bytes */{size}":
+            error = PeerError("bad_answer", f"416, {error.content_range}; the manifest says {size}")
         self._access.metrics.peer_requests.labels(error.outcome).inc()
         log.debug("a peer can't serve", key=self._content.key, peer=peer.peer_id, outcome=error.outcome, error=error)
         if isinstance(error, RangeRefusedError) and self.transfer.promised is None:
             self._range_refused = error
         failure = _FAILURES.get(error.outcome, Failure.BROKEN)
         busy_seconds = error.retry_after_seconds if isinstance(error, PeerBusyError) else 0.0
-        self._health.failed(peer.peer_id, failure, self._now(), busy_seconds=busy_seconds)
+        self._health.failed(peer.peer_id, failure, self._now(), seconds=seconds, busy_seconds=busy_seconds)
         self.transfer.failed(peer.peer_id, self._now(), cheap=failure.is_cheap)
 
     async def _request(self, peer: PeerInfo, range_header: str) -> PeerResponse:
