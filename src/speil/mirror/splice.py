@@ -92,7 +92,7 @@ class Splice(Pump):
             self._broke_off = SourceBrokeOffError(error.strerror or str(error))
             return False
         if not count:
-            self._broke_off = SourceBrokeOffError(f"broke off with {self._source_left} bytes missing")
+            self._broke_off = SourceBrokeOffError("broke off")
             return False
         self._in_pipe += count
         self._source_left -= count
@@ -133,5 +133,5 @@ async def receive(source: socket.socket, size_max: int, *, stall_seconds: float)
     except OSError as error:
         raise SourceBrokeOffError(error.strerror or str(error)) from error
     if not data:
-        raise SourceBrokeOffError("closed")
+        raise SourceBrokeOffError("broke off")
     return data

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from speil.mirror.pipes import PipePool
 
 ROUND_SECONDS_MAX = 0.005  # of turns in a row; a probe takes four or five rounds from its connection to its answer
-TURN_BYTES_MAX = 1 << 20  # half a millisecond
+TURN_BYTES_MAX = 256 << 10  # a fraction of a millisecond; larger turns save little CPU and make manifests wait
 
 
 class Wire:
