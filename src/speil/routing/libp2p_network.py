@@ -2,15 +2,20 @@
 
 Streams are kept and used again: a request takes an idle one or opens another, within a bound per peer. What breaks
 on a kept stream (go-libp2p resets idle ones after a minute) is tried once more on a fresh one.
+
+Nodes of ours speak `<prefix>/kad-places/1.0.0` as well: the same messages, in which an ADD_PROVIDER may name many keys
+by their places. Others get one ADD_PROVIDER for each key.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from speil.border.record import BorderRecord
-from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError
+from speil.kad.key import Key
+from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError, MessageType, announcements
 from speil.libp2p.error import Libp2pError, PeerMisbehavedError
 from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
 from speil.libp2p.stream import Stream
@@ -18,14 +23,15 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
-from speil.region.policy import Layer
+from speil.region.policy import Layer, zone_said
 from speil.routing.network import NetworkError, RequestHandler
 
 REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
 IDLE_STREAMS_PER_PEER_MAX = 4  # a lookup asks a peer once; several lookups may ask the same one
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
-_KAD = "/kad/1.0.0"
+ZONES_MAX = 5000  # remembered after a peer has left, too: a provider is seldom connected in a large region
+_KAD, _PLACES = "/kad/1.0.0", "/kad-places/1.0.0"
 
 
 class Libp2pNetwork:
@@ -33,8 +39,9 @@ class Libp2pNetwork:
 
     def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord) -> None:
         self._host, self._metrics, self._record = host, metrics, record
-        self.protocol = protocol_prefix + _KAD
+        self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
+        self._zones: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -53,7 +60,12 @@ class Libp2pNetwork:
         """See PeerNetwork."""
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
         self._host.set_handler(self.protocol, self._serve)
+        self._host.set_handler(self.places_protocol, self._serve)
         self._host.subscribe(self._heard)
+
+    def zone_of(self, peer_id: PeerId) -> str:
+        """See PeerNetwork."""
+        return self._zones.get(peer_id, "")
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -76,16 +88,18 @@ class Libp2pNetwork:
                 continue
         return await self._exchange(await self._open(peer), message)
 
-    async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
+    async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
         """See PeerNetwork."""
-        stream = await self._open(peer)
         try:
-            async with asyncio.timeout(REQUEST_SECONDS_MAX), stream:
-                for message in messages:
-                    self._metrics.dht_messages.labels("out", message.type.name).inc()
-                    await stream.write_message(message.encode())
-                stream.close_write()
-                await stream.read()  # the peer's end: it has read all
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):
+                packed = self.places_protocol in (await self._host.connect(peer)).protocols
+                stream = await self._host.open_stream(peer, self.places_protocol if packed else self.protocol)
+                async with stream:
+                    for message in announcements(self.local, keys, packed=packed):
+                        self._metrics.dht_messages.labels("out", MessageType.ADD_PROVIDER.name).inc()
+                        await stream.write_message(message.encode())
+                    stream.close_write()
+                    await stream.read()  # the peer's end: it has read all
         except (Libp2pError, TimeoutError) as error:
             raise NetworkError(f"{peer.peer_id.short}: {error!r}") from error
 
@@ -131,6 +145,7 @@ class Libp2pNetwork:
     def _heard(self, event: PeerEvent) -> None:
         match event:
             case Identified(peer, protocols) if self.protocol in protocols:
+                self._learn_zone(peer.peer_id, zone_said(protocols))
                 self._on_joined(peer)
             case Identified(peer, protocols):
                 if other := next((name for name in sorted(protocols) if name.endswith(_KAD)), None):
@@ -138,6 +153,12 @@ class Libp2pNetwork:
             case Disconnected(peer_id, polite):
                 self._idle.pop(peer_id, None)
                 self._on_left(peer_id, polite)
+
+    def _learn_zone(self, peer_id: PeerId, zone: str) -> None:
+        self._zones[peer_id] = zone
+        self._zones.move_to_end(peer_id)
+        if len(self._zones) > ZONES_MAX:
+            self._zones.popitem(last=False)
 
     async def _serve(self, stream: Stream) -> None:
         while True:

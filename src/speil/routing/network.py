@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from speil.kad.key import Key
 from speil.kad.message import Message
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -36,11 +37,14 @@ class PeerNetwork(Protocol):
     ) -> None:
         """Answer peers with `handler` (None: no answer) and hear of peers that connect and leave (politely or not)."""
 
+    def zone_of(self, peer_id: PeerId) -> str:
+        """The zone that a peer told when it was met, "" where it told none or was not met."""
+
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """Connect; the peer there, None where it does not speak our DHT. Raises NetworkError."""
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """Ask and wait. Raises NetworkError."""
 
-    async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
-        """Tell, on one stream, without an answer. Raises NetworkError."""
+    async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
+        """Tell a peer on one stream that this node holds `keys`. Raises NetworkError."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from speil.kad.message import Message
+from speil.kad.key import Key
+from speil.kad.message import Message, announcements
 from speil.libp2p.identity import Identity
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -30,15 +31,16 @@ class MemoryWire:
     side: dict[PeerId, int] = field(default_factory=dict)
     rng: Random = field(default_factory=Random)
     messages: int = 0
+    packed: bool = True
 
     def __post_init__(self) -> None:
         self.rng.seed(self.seed)
 
-    def new_node(self) -> MemoryNetwork:
+    def new_node(self, zone: str = "") -> MemoryNetwork:
         """A node with an address of its own."""
         number = len(self.nodes) + 1
         address = Multiaddr.of_tcp(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 5001)
-        node = MemoryNetwork(self, PeerInfo(Identity.generate().peer_id, (address,)))
+        node = MemoryNetwork(self, PeerInfo(Identity.generate().peer_id, (address,)), zone)
         self.nodes[node.local.peer_id] = node
         return node
 
@@ -53,6 +55,10 @@ class MemoryWire:
         plain = address.without_peer_id
         return next((node for node in self.nodes.values() if plain in node.local.addresses), None)
 
+    def over(self, message: Message) -> Message:
+        """A message as it arrives."""
+        return Message.decode(message.encode())
+
     async def carry(self, source: PeerId, target: PeerId) -> MemoryNetwork:
         """Bring a message over, or lose it. Raises NetworkError."""
         self.messages += 1
@@ -66,9 +72,10 @@ class MemoryWire:
 class MemoryNetwork:
     """One node's PeerNetwork."""
 
-    def __init__(self, wire: MemoryWire, local: PeerInfo) -> None:
-        self._wire, self.local = wire, local
+    def __init__(self, wire: MemoryWire, local: PeerInfo, zone: str = "") -> None:
+        self._wire, self.local, self.zone = wire, local, zone
         self._connected: set[PeerId] = set()
+        self._zones: dict[PeerId, str] = {}
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -78,6 +85,10 @@ class MemoryNetwork:
     ) -> None:
         """See PeerNetwork."""
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
+
+    def zone_of(self, peer_id: PeerId) -> str:
+        """See PeerNetwork."""
+        return self._zones.get(peer_id, "")
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -90,17 +101,21 @@ class MemoryNetwork:
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """See PeerNetwork."""
         node = await self._reach(peer)
-        answer = node._handler(self.local, Message.decode(message.encode()))
+        answer = node._handler(self.local, self._wire.over(message))
         await self._wire.carry(peer.peer_id, self.local.peer_id)
         if answer is None:
             raise NetworkError("no answer")
-        return Message.decode(answer.encode())
+        return self._wire.over(answer)
+
+    async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
+        """See PeerNetwork; the wire's `packed` says whether peers take places, as ours do."""
+        await self.send(peer, announcements(self.local, keys, packed=self._wire.packed))
 
     async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
-        """See PeerNetwork."""
+        """Tell without an answer, also what no honest node tells."""
         node = await self._reach(peer)
         for message in messages:
-            node._handler(self.local, Message.decode(message.encode()))
+            node._handler(self.local, self._wire.over(message))
 
     def lose(self, peer_id: PeerId) -> None:
         """A peer's connection ended."""
@@ -113,6 +128,7 @@ class MemoryNetwork:
         if peer.peer_id not in self._connected:
             self._connected.add(peer.peer_id)
             node._connected.add(self.local.peer_id)
+            self._zones[peer.peer_id], node._zones[self.local.peer_id] = node.zone, self.zone
             self._on_joined(node.local)
             node._on_joined(self.local)
         return node
