@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REPROVIDE_SECONDS = 15 * 60.0  # Spegel's; records are valid for 19 minutes
 SWEEP_SECONDS = REPROVIDE_SECONDS / 2
-EARLY_SECONDS = SWEEP_SECONDS / 8  # how much before its time a key may come up with its neighbours
+EARLY_SECONDS = SWEEP_SECONDS / 4  # how much before its time a key may come up with its neighbours
 LOOK_SECONDS_MAX = SWEEP_SECONDS + EARLY_SECONDS
 ANNOUNCE_SECONDS_MAX = REPROVIDE_SECONDS + EARLY_SECONDS
 RETRY_SECONDS = 10.0  # for keys that reached nobody

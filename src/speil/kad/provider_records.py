@@ -5,8 +5,8 @@ which holders announce anew. All is bounded, so that nobody can fill our memory 
 hit the oldest record of that key goes, or the newcomer is turned away.
 
 There are many records and few peers. So a key is kept as its place (eight bytes of its position), a peer as a number,
-and a record as one machine word: the peer's number above the second at which it runs out. The records of a key are
-one `bytes` of such words, 8 bytes a record and about 130 a key.
+and a record as one machine word: the second at which it runs out above the peer's number, so that words compare by
+age. The records of a key are one `bytes` of such words, 8 bytes a record and about 130 a key.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PROVIDERS_MAX = 6_000  # the nodes of a large region; their addresses are kept a
 ADDRESSES_KEPT_MAX = 4  # of one provider; nobody dials more
 PROVIDERS_ANSWERED_MAX = 20  # in one answer: load spreads, messages stay small
 EXPIRE_KEYS_MAX = 5_000  # at a time: a few milliseconds, in which nobody is answered
-_SECOND_BITS = 32
-_SECOND_MASK = (1 << _SECOND_BITS) - 1
+_NUMBER_BITS = 32
+_NUMBER_MASK = (1 << _NUMBER_BITS) - 1
 
 
 @dataclass(slots=True)
@@ -78,32 +78,32 @@ class ProviderRecords:
             if len(self._providers) >= PROVIDERS_MAX:
                 return 0
             while self._next_number in self._providers:
-                self._next_number = (self._next_number + 1) & _SECOND_MASK
+                self._next_number = (self._next_number + 1) & _NUMBER_MASK
             number = self._numbers[provider.peer_id] = self._next_number
             self._providers[number] = _Provider(provider)
         one = self._providers[number]
         one.peer = PeerInfo(provider.peer_id, provider.addresses[:ADDRESSES_KEPT_MAX], provider.zone)
         one.away = False
-        word = number << _SECOND_BITS | int(now + VALIDITY_SECONDS)
+        word = _word(now + VALIDITY_SECONDS) | number
         kept = sum(self._put(one, place, word) for place in places)
         self._forget_unused(number)
         return kept
 
     def _put(self, provider: _Provider, place: int, word: int) -> bool:
         words = array("Q", self._words.get(place, b""))
-        number = word >> _SECOND_BITS
+        number = word & _NUMBER_MASK
         for index, old in enumerate(words):
-            if old >> _SECOND_BITS == number:
+            if old & _NUMBER_MASK == number:
                 words[index] = word
                 self._words[place] = words.tobytes()
                 return True
         if provider.records >= KEYS_PER_PEER_MAX or (not words and len(self._words) >= KEYS_MAX):
             return False
         if words and (len(words) >= PROVIDERS_PER_KEY_MAX or self._count >= RECORDS_MAX):
-            index = min(range(len(words)), key=lambda index: words[index] & _SECOND_MASK)
-            self._uncount(words[index] >> _SECOND_BITS)
-            self._forget_unused(words[index] >> _SECOND_BITS)
-            words[index] = word
+            oldest = min(words)
+            words[words.index(oldest)] = word
+            self._uncount(oldest & _NUMBER_MASK)
+            self._forget_unused(oldest & _NUMBER_MASK)
         elif self._count >= RECORDS_MAX:
             return False
         else:
@@ -135,15 +135,19 @@ class ProviderRecords:
 
     def live(self, key: bytes, now: float) -> list[PeerInfo]:
         """All providers of a key that are there; if all were found away, those."""
-        known = [self._providers[word >> _SECOND_BITS] for word in self._of(place(key)) if word & _SECOND_MASK > now]
+        valid = _word(now + 1)
+        known = [self._providers[word & _NUMBER_MASK] for word in self._of(place(key)) if word >= valid]
         return [one.peer for one in known if not one.away] or [one.peer for one in known]
 
     def count(self, place: int, until: float, zone: str, without: PeerId) -> tuple[int, int]:
         """How many live providers a key has whose records are valid beyond `until`: in all, and in `zone`."""
         total = near = 0
+        valid = _word(until + 1)
         for word in self._of(place):
-            one = self._providers[word >> _SECOND_BITS]
-            if word & _SECOND_MASK > until and not one.away and one.peer.peer_id != without:
+            if word < valid:
+                continue
+            one = self._providers[word & _NUMBER_MASK]
+            if not one.away and one.peer.peer_id != without:
                 total += 1
                 near += one.peer.zone == zone
         return total, near
@@ -162,7 +166,7 @@ class ProviderRecords:
         """Drop one record."""
         number = self._numbers.get(peer_id)
         words = self._of(place(key))
-        kept = array("Q", (word for word in words if word >> _SECOND_BITS != number))
+        kept = array("Q", (word for word in words if word & _NUMBER_MASK != number))
         if len(kept) < len(words):
             self._keep(place(key), kept, words)
 
@@ -176,11 +180,11 @@ class ProviderRecords:
         if not self._to_expire:
             self._to_expire = list(self._words)
         batch, self._to_expire = self._to_expire[-EXPIRE_KEYS_MAX:], self._to_expire[:-EXPIRE_KEYS_MAX]
+        valid = _word(now + 1)
         for one in batch:
             words = self._of(one)
-            kept = array("Q", (word for word in words if word & _SECOND_MASK > now))
-            if len(kept) < len(words):
-                self._keep(one, kept, words)
+            if words and min(words) < valid:
+                self._keep(one, array("Q", (word for word in words if word >= valid)), words)
         return bool(self._to_expire)
 
     def _of(self, place: int) -> array[int]:
@@ -194,8 +198,8 @@ class ProviderRecords:
         still = set(kept)
         for word in words:
             if word not in still:
-                self._uncount(word >> _SECOND_BITS)
-                self._forget_unused(word >> _SECOND_BITS)
+                self._uncount(word & _NUMBER_MASK)
+                self._forget_unused(word & _NUMBER_MASK)
 
     def _uncount(self, number: int) -> None:
         self._count -= 1
@@ -204,3 +208,8 @@ class ProviderRecords:
     def _forget_unused(self, number: int) -> None:
         if (provider := self._providers.get(number)) and not provider.records:
             del self._providers[number], self._numbers[provider.peer.peer_id]
+
+
+def _word(second: float) -> int:
+    """The least word of a record that runs out in that second."""
+    return int(second) << _NUMBER_BITS

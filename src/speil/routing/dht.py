@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from random import Random
 
-from speil.kad.key import position
+from speil.kad.key import place, position
 from speil.kad.message import Message, MessageType
 from speil.kad.provider_records import VALIDITY_SECONDS, ProviderRecords
 from speil.kad.routing_table import RoutingTable
@@ -170,7 +170,7 @@ class DhtRouter:
     def _count(self, asker: PeerInfo, zone: str, question: Message) -> Message:
         """How many providers keys have; nothing else, the asker wants no peers."""
         until = now() + min(question.horizon_seconds, VALIDITY_SECONDS)
-        counts = [self._records.count(place, until, zone, asker.peer_id) for place in question.places]
+        counts = [self._records.count(one, until, zone, asker.peer_id) for one in question.places]
         return Message(question.type, question.key, counts=tuple(counts))
 
     def _take_record(self, sender: PeerInfo, message: Message) -> None:
@@ -180,8 +180,7 @@ class DhtRouter:
             zone = self._network.zone_of(sender.peer_id)
             announced = PeerInfo(provider.peer_id, provider.addresses or sender.addresses, zone)
             if announced.addresses:
-                self._records.add(message.key, announced, now())
-                self._records.add_places(message.places, announced, now())
+                self._records.add_places((place(message.key), *message.places), announced, now())
         self._metrics.provider_records.set(len(self._records))
 
     # --- keeping in shape -------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Announces this node's keys to the nodes that are closest to them.
 
 Keys that are near each other in the key space have the same closest nodes, so one lookup finds whom to tell about
-many, and each node is told on one stream. Before that some of these nodes are asked which of the keys have enough
-providers already (`kad.coverage`): what is everywhere is announced by a few.
+many. Some neighbourhoods next to each other go together, and each node is told on one stream. Before that some of
+these nodes are asked which of the keys have enough providers already (`kad.coverage`): what is everywhere is announced
+by a few.
 
 Two lanes work side by side, so that a new layer never waits: one takes what is new, the other follows the sweep
 (`kad.provide_schedule`). Telling goes on beside them, so that a peer that hangs holds up no lane.
@@ -22,7 +23,7 @@ from speil.kad.coverage import ENOUGH, HORIZON_SECONDS, Counts, is_covered, whom
 from speil.kad.key import Key, common_prefix_length, position
 from speil.kad.lookup import BETA
 from speil.kad.message import PLACES_MAX, Message, MessageType
-from speil.kad.provide_schedule import ProvideSchedule
+from speil.kad.provide_schedule import BATCH_MAX, EARLY_SECONDS, ProvideSchedule
 from speil.kad.provider_records import ProviderRecords
 from speil.kad.routing_table import K, RoutingTable
 from speil.multiformats.peer_id import PeerId
@@ -32,9 +33,11 @@ from speil.observe.metrics import Metrics
 from speil.routing.lookups import Lookups, now
 from speil.routing.network import NetworkError, PeerNetwork
 
+NEIGHBOURHOODS_MAX = 4  # next to each other, told together: many nodes are among the closest to keys of several
+NEWS_MAX = 64  # keys that came in one moment and are no image, but a whole store
 SENDS_AT_ONCE_MAX = 16  # nodes told at the same time
 ASK_SECONDS_MAX = 1.0  # a question that stays open costs an announcement, not more
-BATCHES_AT_ONCE_MAX = 8  # neighbourhoods being told; each waits for its slowest node
+BATCHES_AT_ONCE_MAX = 8  # batches being told; each waits for its slowest node
 
 log = get_log("dht")
 Placed = dict[PeerId, tuple[PeerInfo, list[Key]]]  # which keys each peer is among the closest to
@@ -96,17 +99,29 @@ class Publisher:
             await self._tell_newcomers()
             keys = self._schedule.take_new()
             while keys:
-                peers, bits = await self._around(keys[0])
-                count = next((index for index, key in enumerate(keys) if not _near(key, keys[0], bits)), len(keys))
-                await self._announce(keys[: min(count, PLACES_MAX)], peers)
-                keys = keys[min(count, PLACES_MAX) :]
+                batch, peers = list[Key](), dict[PeerId, PeerInfo]()
+                # a layer that has just come is told at once; of a store full of them some more wait for each other
+                for _ in range(NEIGHBOURHOODS_MAX if len(keys) > NEWS_MAX else 1):
+                    bits = await self._around(keys[0], peers)
+                    count = next((at for at, key in enumerate(keys) if not _near(key, keys[0], bits)), len(keys))
+                    count = min(count, PLACES_MAX)
+                    batch, keys = [*batch, *keys[:count]], keys[count:]
+                    if not keys:
+                        break
+                await self._announce(batch, list(peers.values()))
 
     async def _sweep(self) -> None:
         while True:
             self._planned.clear()
-            if key := self._schedule.first_due(now()):
-                peers, bits = await self._around(key)
-                await self._announce(self._schedule.take_neighbours(key, bits, now()), peers)
+            batch, peers = list[Key](), dict[PeerId, PeerInfo]()
+            key, neighbourhoods = self._schedule.first_due(now()), 0
+            while key and len(batch) < BATCH_MAX:
+                bits = await self._around(key, peers)
+                batch += self._schedule.take_neighbours(key, bits, now())
+                neighbourhoods += 1
+                key = self._schedule.first_due(now() + EARLY_SECONDS) if neighbourhoods < NEIGHBOURHOODS_MAX else None
+            if batch:
+                await self._announce(batch, list(peers.values()))
                 continue
             deadline = self._schedule.next_deadline()
             try:
@@ -123,17 +138,17 @@ class Publisher:
             await self._batches.acquire()
             self._tasks.create_task(self._tell({one.peer_id: (one, keys) for one in newcomers.values()}))
 
-    async def _around(self, key: Key) -> tuple[list[PeerInfo], int]:
-        """The nodes around a key; and how many bits other keys must share with it to find their closest among them."""
+    async def _around(self, key: Key, peers: dict[PeerId, PeerInfo]) -> int:
+        """Add the nodes around a key to `peers`; how many bits keys must share with it to find their closest there."""
         lookup = await self._lookups.run(key.multihash, MessageType.FIND_NODE, converge=BETA)
-        peers = lookup.closest()
-        if len(peers) < K:
-            return peers, 0  # that is the whole mesh
+        found = lookup.closest()
+        peers.update((peer.peer_id, peer) for peer in found)
+        if len(found) < K:
+            return 0  # that is the whole mesh
+        peers.update((peer.peer_id, peer) for peer in self._table.closest(key.position, 2 * K))
         # the farthest peer found shares this many bits with the key: every peer that shares more has been found too,
         # and for keys that share more it is about half of their closest; the rest are found peers nearby
-        shared = min(common_prefix_length(key.position, position(peer.peer_id.multihash)) for peer in peers)
-        near = {peer.peer_id: peer for peer in (*peers, *self._table.closest(key.position, 2 * K))}
-        return list(near.values()), shared + 1
+        return 1 + min(common_prefix_length(key.position, position(peer.peer_id.multihash)) for peer in found)
 
     async def _announce(self, keys: list[Key], peers: list[PeerInfo]) -> None:
         """Tell the closest of `peers` of those keys that need it."""

@@ -30,6 +30,7 @@ from speil.routing.peerstore import Peerstore
 from speil.testing.network import MemoryNetwork, MemoryWire
 
 LATENCY_SECONDS = 0.0005
+HANG_SECONDS = 10.0  # until a request to a frozen node is given up, as the real network does
 JOIN_SECONDS = 0.05  # between two nodes that join
 
 RouterFactory = Callable[[PeerNetwork, Bootstrap, Metrics, Random, str], DhtRouter]
@@ -53,15 +54,18 @@ class CountingWire(MemoryWire):
     """A wire without codec, loss or jitter that counts."""
 
     traffic: Traffic
+    frozen: set[PeerId]
     _peer_sizes: dict[PeerInfo, int]
 
     def __post_init__(self) -> None:
         MemoryWire.__post_init__(self)
-        self.traffic, self._peer_sizes = Traffic(), {}
+        self.traffic, self.frozen, self._peer_sizes = Traffic(), set(), {}
 
     async def carry(self, source: PeerId, target: PeerId) -> MemoryNetwork:
-        """A message takes LATENCY_SECONDS; the dead don't answer."""
-        await asyncio.sleep(LATENCY_SECONDS)
+        """A message takes LATENCY_SECONDS; the dead don't answer, the frozen let wait."""
+        await asyncio.sleep(HANG_SECONDS if target in self.frozen else LATENCY_SECONDS)
+        if target in self.frozen:
+            raise NetworkError("it hangs")
         if target in self.dead or source in self.dead:
             raise NetworkError("it is dead")
         return self.nodes[target]
@@ -164,12 +168,16 @@ class World:
 
     def providers(self, key: str) -> list[int]:
         """How many living holders each of the living nodes closest to a key knows of, in order."""
-        multihash, alive = content_key(key), {router.local.peer_id for router in self.alive}
+        alive = {router.local.peer_id for router in self.alive}
         living = {router.local.peer_id for router in self.holders[key]} & alive
-        target, now = position(multihash), asyncio.get_running_loop().time()
-        closest = sorted(self.alive, key=lambda one: position(one.local.peer_id.multihash) ^ target)[:K]
-        known = [{peer.peer_id for peer in router._records.live(multihash, now)} for router in closest]
+        multihash, now = content_key(key), asyncio.get_running_loop().time()
+        known = [{peer.peer_id for peer in one._records.live(multihash, now)} for one in self.closest(key)]
         return sorted(len(living & peers) for peers in known)
+
+    def closest(self, key: str) -> list[DhtRouter]:
+        """The living nodes that should keep a key's records."""
+        target = position(content_key(key))
+        return sorted(self.alive, key=lambda one: position(one.local.peer_id.multihash) ^ target)[:K]
 
     async def look(self, keys: Iterable[str]) -> Found:
         """Look each key up from a node that does not hold it, if there is one."""

@@ -12,7 +12,6 @@ from random import Random
 
 from speil.kad.key import Key
 from speil.kad.message import Message, announcements
-from speil.libp2p.identity import Identity
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -40,7 +39,7 @@ class MemoryWire:
         """A node with an address of its own."""
         number = len(self.nodes) + 1
         address = Multiaddr.of_tcp(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 5001)
-        node = MemoryNetwork(self, PeerInfo(Identity.generate().peer_id, (address,)), zone)
+        node = MemoryNetwork(self, PeerInfo(PeerId.of_public_key(self.rng.randbytes(36)), (address,)), zone)
         self.nodes[node.local.peer_id] = node
         return node
 
