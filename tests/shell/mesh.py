@@ -13,6 +13,7 @@ from speil.libp2p.identity import Identity
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
+from speil.region.policy import protocols_of
 from speil.routing.base import Router
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.static import StaticBootstrapper
@@ -22,22 +23,27 @@ from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress
 
 
-def new_host(host: str = "127.0.0.1", metrics: Metrics | None = None) -> Host:
+def new_host(host: str = "127.0.0.1", metrics: Metrics | None = None, zone: str = "") -> Host:
     """A host with a new identity on a free port."""
-    return Host(Identity.generate(), ListenAddress(host, 0), agent_version="speil/test", metrics=metrics or Metrics())
+    return Host(
+        Identity.generate(),
+        ListenAddress(host, 0),
+        agent_version="speil/test",
+        metrics=metrics or Metrics(),
+        told=protocols_of("", zone),
+    )
 
 
 @asynccontextmanager
 async def dht_node(
-    *seeds: Multiaddr, prefix: str = "/spegel", metrics: Metrics | None = None
+    *seeds: Multiaddr, prefix: str = "/spegel", metrics: Metrics | None = None, zone: str = ""
 ) -> AsyncIterator[DhtRouter]:
     """A running DHT node."""
     metrics = metrics or Metrics()
-    async with new_host(metrics=metrics) as host:
+    async with new_host(metrics=metrics, zone=zone) as host:
         bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
-        router = DhtRouter(
-            Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics)), bootstrap, metrics, Random(2)
-        )
+        network = Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics))
+        router = DhtRouter(network, bootstrap, metrics, Random(2), zone=zone)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(router.run())
             yield router
