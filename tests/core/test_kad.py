@@ -54,6 +54,7 @@ from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.testing.announce_world import deep_size
 
 
 def peer(number: int, host: str | None = None) -> PeerInfo:
@@ -278,6 +279,15 @@ def test_records_go_when_they_run_out_a_part_at_a_time() -> None:
     assert not records.expire_some(VALIDITY_SECONDS)
     assert len(records) == 1
     assert (records.provider(peer(1).peer_id), records.provider(peer(2).peer_id)) == (None, peer(2))
+
+
+def test_records_are_small() -> None:
+    records, rng = ProviderRecords(), Random(1)
+    for number in range(300):
+        records.add_places(range(0, 10_000 * 2**40, 2**40), peer(number), now=0) if number < 2 else None
+        records.add_places((rng.randrange(10_000) * 2**40 for _ in range(200)), peer(number), now=0)
+    assert records.key_count == 10_000
+    assert deep_size(records) < 10_000 * 150 + len(records) * 8 + 300 * 3_000
 
 
 def test_all_bounds_of_records_hold_and_known_keys_still_change_hands(monkeypatch: pytest.MonkeyPatch) -> None:

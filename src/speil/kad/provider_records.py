@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VALIDITY_SECONDS = 19 * 60.0  # Spegel's: 15 min between announcements and twice 2 min of delay
 PROVIDERS_PER_KEY_MAX = 64  # a popular layer is on every node; a lookup needs a few of them
-KEYS_MAX = 100_000  # a node keeps about 20 times its own rare keys; all bounds reached are 30 MiB
+KEYS_MAX = 100_000  # a node keeps about 20 times its own rare keys; all bounds reached are 32 MiB
 RECORDS_MAX = 500_000
 KEYS_PER_PEER_MAX = 40_000  # one peer alone must not take it all
 PROVIDERS_MAX = 6_000  # the nodes of a large region; their addresses are kept as well
