@@ -12,6 +12,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ from speil.border.http import HttpDoor
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
 from speil.config import NodeSettings
+from speil.kube.api import KubeApi
+from speil.kube.error import KubeError
+from speil.kube.kubeconfig import access_of_node
+from speil.kube.node_labels import node_labels
 from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
@@ -88,7 +93,7 @@ async def run(settings: NodeSettings) -> None:
 @asynccontextmanager
 async def node(settings: NodeSettings) -> AsyncIterator[None]:
     """A running node. Raises StartError and SettingError on the way in."""
-    region = settings.region.identity()
+    region = await _identify(settings)
     metrics = Metrics(__version__, region=region.region, zone=region.zone)
     recent, rng = RecentRequests(), SystemRandom()
     secret = _read_secret(settings, region)
@@ -170,6 +175,27 @@ def _make_store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
     if chosen.containerd_content_path and not Path(chosen.containerd_content_path).is_dir():
         raise StartError(f"--containerd-content-path: {chosen.containerd_content_path} is not a directory")
     return ContainerdStore(chosen.containerd_sock, chosen.containerd_namespace, chosen.containerd_content_path, metrics)
+
+
+async def _identify(settings: NodeSettings) -> RegionIdentity:
+    """Where this node is. Raises StartError where only its labels would tell, and they can't be read."""
+    if not settings.region.topology_from_node:
+        return settings.region.identity()
+    name = settings.region.node_name or socket.gethostname()
+    api = KubeApi(
+        access_of_node(settings.election.kubeconfig_path, settings.election.kubeconfig_context), f"speil/{__version__}"
+    )
+    try:
+        return settings.region.identity(await node_labels(api, name))
+    except KubeError as error:
+        region = settings.region.identity()
+        if not region.region:
+            # in which region it is nobody knows now: to join one without would cross a border
+            raise StartError(f"--topology-from-node: the labels of node {name} can't be read: {error}") from error
+        log.warning("the node's labels can't be read: going without its zone", node=name, error=error)
+        return region
+    finally:
+        await api.close()
 
 
 def _tell_region(region: RegionIdentity, secret: SecretFile | None) -> None:

@@ -58,6 +58,9 @@ def test_an_explicit_region_wins_and_the_names_other_reading_is_noted() -> None:
     identity = identify(**REGION_A, region="b")
     assert (identity.region, identity.lease.namespace) == ("b", "spegel-regiona")
     assert "regiona" in identity.notes[0]
+    (note,) = identify(region="b", region_label="eu-west-1").notes
+    assert "label topology.kubernetes.io/region is eu-west-1; --region decides: b" in note
+    assert identify(region="b", region_label="b").notes == ()
 
 
 def test_a_name_that_only_one_side_has_is_noted() -> None:

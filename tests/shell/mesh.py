@@ -23,14 +23,10 @@ from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress
 
 
-def new_host(host: str = "127.0.0.1", metrics: Metrics | None = None, zone: str = "") -> Host:
+def new_host(host: str = "127.0.0.1", metrics: Metrics | None = None, told: tuple[str, ...] = ()) -> Host:
     """A host with a new identity on a free port."""
     return Host(
-        Identity.generate(),
-        ListenAddress(host, 0),
-        agent_version="speil/test",
-        metrics=metrics or Metrics(),
-        told=protocols_of("", zone),
+        Identity.generate(), ListenAddress(host, 0), agent_version="speil/test", metrics=metrics or Metrics(), told=told
     )
 
 
@@ -40,7 +36,7 @@ async def dht_node(
 ) -> AsyncIterator[DhtRouter]:
     """A running DHT node."""
     metrics = metrics or Metrics()
-    async with new_host(metrics=metrics, zone=zone) as host:
+    async with new_host(metrics=metrics, told=protocols_of("", zone)) as host:
         bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
         network = Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics))
         router = DhtRouter(network, bootstrap, metrics, Random(2), zone=zone)

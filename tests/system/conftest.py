@@ -45,12 +45,13 @@ async def lab(version: ContainerdVersion) -> AsyncIterator[Lab]:
     need("registry")
     with tempfile.TemporaryDirectory(prefix="speil-lab-") as folder, namespaces(NODES) as (hub, spaces):
         registry = Registry(hub, Path(folder) / "registry")
-        seeds = [f"/ip4/{space.address}/tcp/5001" for space in spaces[:2]]
+        seeds = ",".join(f"/ip4/{space.address}/tcp/5001" for space in spaces[:2])
+        flags = ["--log-format=text", "--bootstrap-kind=static", f"--static-bootstrap-peers={seeds}"]
         nodes: list[Node] = []
         try:
             await registry.start()
             for number, space in enumerate(spaces, 1):
-                nodes.append(Node(space, version, Path(folder) / f"n{number}", seeds))
+                nodes.append(Node(space, version, Path(folder) / f"n{number}", *flags))
                 await nodes[-1].start(registry.url)
             yield Lab(registry, nodes)
         finally:

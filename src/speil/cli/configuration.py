@@ -66,6 +66,8 @@ def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
         headers.append(("Authorization", authorization))
     if path := settings.region.region_secret_file:
         region = settings.region.identity().region
+        if not region and settings.region.topology_from_node:
+            raise ConfigError("--region: the token is bound to the region, which only the node's object tells: say it")
         try:
             keys = SecretFile(Path(path), region).secret.node_keys
         except SecretError as error:

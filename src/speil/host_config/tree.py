@@ -42,8 +42,7 @@ def configure(
                 if prepend_existing and (before / name).is_dir():
                     copy(before / name, staging / name)
                 (staging / name).mkdir(exist_ok=True)
-                (staging / name / HOSTS_FILE).write_text(text)
-                (staging / name / HOSTS_FILE).chmod(0o644)
+                _write(staging / name / HOSTS_FILE, text, for_root_alone=bool(mirrors.headers))
 
         replace(directory, build, in_place=in_place)
     except HostsTomlError as error:
@@ -77,6 +76,15 @@ def _text(before: Path, url: str, mirrors: Mirrors, prepend_existing: bool) -> s
         return render(url, mirrors, existing)
     except HostsTomlError as error:
         raise HostsTomlError(f"{file} is {error}; mend or remove it") from error
+
+
+def _write(file: Path, text: str, *, for_root_alone: bool) -> None:
+    """With credentials in it (a token, basic auth) a file is for containerd alone, which runs as root."""
+    file.unlink(missing_ok=True)  # a copy of what was there has that one's mode
+    file.touch(0o600)
+    file.write_text(text)
+    if not for_root_alone:
+        file.chmod(0o644)
 
 
 def _kept(directory: Path) -> list[Path]:

@@ -18,15 +18,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from speil.kube.access import Access, read_file, tls_context
+from speil.kube.access import Access, AccessSource, read_file, tls_context
 from speil.kube.error import KubeAccessError
 from speil.kube.exec_credential import ExecCredential, run_plugin
+from speil.kube.in_cluster import InClusterAccess
 
 
 def default_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Where kubectl looks: $KUBECONFIG, else ~/.kube/config."""
     named = [Path(item) for item in environ.get("KUBECONFIG", "").split(os.pathsep) if item]
     return named or [Path(environ.get("HOME", "/")) / ".kube" / "config"]
+
+
+def access_of_node(path: str, context: str = "") -> AccessSource:
+    """A node's access: the kubeconfig at `path`; as a pod has it where that is empty."""
+    return KubeconfigAccess([Path(path)], context) if path else InClusterAccess()
 
 
 @dataclass(frozen=True, slots=True)

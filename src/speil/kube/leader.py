@@ -177,9 +177,10 @@ class LeaderElection:
                 log.warning("lost", **fields)
             case EventKind.FOREIGN:
                 log.error(
-                    "this Lease belongs to another region: give each region its own --leader-election-name and "
-                    "--leader-election-namespace; if the Lease is right and its annotation is not, delete the Lease",
+                    "this Lease belongs to another region",
                     **fields,
+                    what_to_do="give each region its own --leader-election-name and --leader-election-namespace; "
+                    "if the Lease is right and its annotation is not, delete the Lease",
                 )
             case kind:
                 log.info(kind.value, **fields)

@@ -50,6 +50,8 @@ def identify(
         chosen, source = check_label(region, "--region"), FROM_SETTING
         if readings.agreed and readings.agreed != region:
             notes.append(f"--region is {region}, and the names of the Lease {written} read as {readings.agreed}")
+        if region_label and region_label != region:
+            notes.append(f"the node's label {REGION_LABEL} is {region_label}; --region decides: {region}")
     elif readings.contradict:
         raise RegionError(
             f"--leader-election-name {written.name} reads as region {readings.by_name}, "

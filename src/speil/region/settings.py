@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from speil.region.identity import RegionIdentity, identify
+from speil.region.identity import REGION_LABEL, ZONE_LABEL, RegionIdentity, identify
 from speil.region.label import RegionError
 from speil.region.policy import Network
-from speil.setting import Kind, SettingError, each, setting, text
+from speil.setting import Kind, SettingError, boolean, each, setting, text
 
 
 def _network(value: str) -> Network:
@@ -28,6 +29,9 @@ class RegionSettings:
         text, "", help="The node's label topology.kubernetes.io/region; decides where nothing else tells the region."
     )
     topology_zone: str = setting(text, "", help="The node's label topology.kubernetes.io/zone.")
+    topology_from_node: bool = setting(
+        boolean, False, help="Read the two labels from the node's object in the API (clusters before 1.35)."
+    )
     leader_election_name: str = setting(
         text, "", help="The region's Lease. Empty: spegel-leader-election, with -<region> where there is one."
     )
@@ -40,18 +44,19 @@ class RegionSettings:
     region_networks: tuple[Network, ...] = setting(
         each("networks", _network), (), help="Networks of the region's nodes; peers elsewhere are kept out. Empty: any."
     )
-    node_name: str = setting(text, "", help="Names this node in its token. Empty: the host's name.")
+    node_name: str = setting(text, "", help="This node's name, in the API and in its token. Empty: the host's name.")
 
-    def identity(self) -> RegionIdentity:
-        """Region, zone and Lease. Raises SettingError."""
+    def identity(self, labels: Mapping[str, str] | None = None) -> RegionIdentity:
+        """Region, zone and Lease; `labels` are the node's, where they were read. Raises SettingError."""
+        labels = labels or {}
         try:
             return identify(
                 region=self.region,
                 zone=self.zone,
                 lease_name=self.leader_election_name,
                 lease_namespace=self.leader_election_namespace,
-                region_label=self.topology_region,
-                zone_label=self.topology_zone,
+                region_label=self.topology_region or labels.get(REGION_LABEL, ""),
+                zone_label=self.topology_zone or labels.get(ZONE_LABEL, ""),
             )
         except RegionError as error:
             raise SettingError(str(error)) from error

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from math import isnan
 from typing import Any
 
 import aiohttp
@@ -90,7 +91,8 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
     leads, started_at = False, 0.0
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
-            labels, value = sample.labels, int(sample.value)
+            labels = sample.labels
+            value = 0 if isnan(sample.value) else int(sample.value)  # a gauge that knows nothing yet says NaN
             registry = labels.get("registry", "")
             match sample.name, labels:
                 case "spegel_mirror_requests_total", {"cache": "hit"}:

@@ -110,7 +110,13 @@ class World:
 
     def freeze(self, name: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after `seconds`."""
-        self.nodes[name].frozen_until = self.now + seconds
+        node = self.nodes[name]
+        node.frozen_until = max(node.frozen_until, self.now + seconds)  # a second one does not thaw it
+
+    def is_running(self, name: str) -> bool:
+        """Whether it is alive and not frozen: only then does it stop when it is told to."""
+        node = self.nodes[name]
+        return node.alive and node.frozen_until <= self.now
 
     # --- running ----------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""etcd and kube-apiserver as processes of the test, on loopback ports, with certificates of their own.
+"""etcd and kube-apiserver as processes of the test, on loopback or a host of the lab, with their own certificates.
 
 What a test needs of a cluster is here: regions with a namespace, a ServiceAccount and the narrow Role that the chart
-gives; the files of a pod; and the faults: pause, kill, restart with another CA or at another port.
+gives; the files of a pod; the audit log of the Leases; and the faults: pause, kill, restart with another CA or at
+another port.
 """
 
 from __future__ import annotations
@@ -25,10 +26,20 @@ from speil.kube.kubeconfig import KubeconfigAccess
 from speil.testing.certificates import CertificateAuthority, new_key
 from speil.testing.eventually import eventually
 from tests.requirements import kube_tool_path
+from tests.system.lab.namespaces import Namespace
 
 READY_SECONDS_MAX = 90
 HOST = "127.0.0.1"
 USER_AGENT = "speil-test"
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+        {"level": "None"},
+    ],
+}
 
 
 def free_port() -> int:
@@ -55,11 +66,24 @@ class Pod:
         (self.folder / "token").write_text(token)
 
 
-class KubeCluster:
-    """Use `start`, `stop`; everything lies in `folder`."""
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """A request for a Lease as the API server's audit log has it. `name` is "" where none was named (a list)."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    user: str
+    source: str
+    verb: str
+    namespace: str
+    name: str
+    code: int
+
+
+class KubeCluster:
+    """Use `start`, `stop`; everything lies in `folder`. On loopback, or in a namespace at its address."""
+
+    def __init__(self, folder: Path, namespace: Namespace | None = None) -> None:
+        self.folder, self._namespace = folder, namespace
+        self.host = namespace.address if namespace else HOST
         self.port, self._etcd_port, self._etcd_peer_port = free_port(), free_port(), free_port()
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -78,6 +102,7 @@ class KubeCluster:
         private, public = new_key()
         (self.folder / "sa.key").write_bytes(private)
         (self.folder / "sa.pub").write_bytes(public)
+        (self.folder / "audit.json").write_text(json.dumps(_AUDIT_POLICY))
         (self.folder / "tokens.csv").write_text('admin-token,admin,1,"system:masters"\nnobody-token,nobody,2\n')
         client, peer = f"http://{HOST}:{self._etcd_port}", f"http://{HOST}:{self._etcd_peer_port}"
         self._etcd = self._popen(
@@ -90,7 +115,7 @@ class KubeCluster:
 
     def write_certificates(self) -> None:
         """The server's certificate, of the CA as it is now; used when the server starts."""
-        pair = self.authority.issue_server(HOST, "localhost", "10.96.0.1")
+        pair = self.authority.issue_server(self.host, "localhost", "10.96.0.1")
         (self.folder / "tls.crt").write_bytes(pair.certificate)
         (self.folder / "tls.key").write_bytes(pair.key)
         (self.folder / "ca.crt").write_bytes(self.authority.pem)
@@ -100,14 +125,15 @@ class KubeCluster:
         path = self.folder
         self.write_kubeconfig(self.kubeconfig, "admin-token")
         self._server = self._popen(
-            "kube-apiserver", f"--etcd-servers=http://{HOST}:{self._etcd_port}", f"--bind-address={HOST}",
-            f"--advertise-address={HOST}", f"--secure-port={self.port}", f"--tls-cert-file={path / 'tls.crt'}",
+            "kube-apiserver", f"--etcd-servers=http://{HOST}:{self._etcd_port}", f"--bind-address={self.host}",
+            f"--advertise-address={self.host}", f"--secure-port={self.port}", f"--tls-cert-file={path / 'tls.crt'}",
             f"--tls-private-key-file={path / 'tls.key'}", f"--client-ca-file={path / 'ca.crt'}",
             f"--token-auth-file={path / 'tokens.csv'}", f"--service-account-key-file={path / 'sa.pub'}",
             f"--service-account-signing-key-file={path / 'sa.key'}",
             "--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC",
             "--service-cluster-ip-range=10.96.0.0/24", "--disable-admission-plugins=ServiceAccount",
             "--allow-privileged=true", "--profiling=false", f"--cert-dir={path / 'run'}",
+            f"--audit-policy-file={path / 'audit.json'}", f"--audit-log-path={path / 'audit.log'}",
         )  # fmt: skip
         await eventually(self._ready, timeout_seconds=READY_SECONDS_MAX, what="the API server is ready")
 
@@ -161,30 +187,40 @@ class KubeCluster:
         await self._make(f"{rbac}/roles", {"metadata": meta, "rules": [rule]})
         await self._make(f"{rbac}/rolebindings", {"metadata": meta, "roleRef": role, "subjects": [subject]})
 
-    async def token(self, namespace: str) -> str:
+    async def token(self, namespace: str, account: str = "speil") -> str:
         """A bound token of the region's ServiceAccount."""
-        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/speil/token"
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         answer = await self.admin("POST", path, {"spec": {"expirationSeconds": 3600}})
         token: str = answer["status"]["token"]
         return token
 
-    async def pod(self, namespace: str) -> Pod:
+    async def pod(self, namespace: str, account: str = "speil") -> Pod:
         """A pod with the region's ServiceAccount."""
         self._pods += 1
         pod = Pod(self.folder / f"pod{self._pods}")
         pod.folder.mkdir()
-        pod.write_token(await self.token(namespace))
+        pod.write_token(await self.token(namespace, account))
         self.point(pod)
         return pod
+
+    async def running_pod(self, namespace: str, name: str, node: str, address: str) -> None:
+        """A pod of speil as the API knows it: no kubelet starts it, but something listens at its address."""
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        labels = {"app.kubernetes.io/name": "speil"}
+        spec = {"nodeName": node, "containers": [{"name": "registry", "image": "speil"}]}
+        await self.admin("POST", path, {"metadata": {"name": name, "labels": labels}, "spec": spec})
+        status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+        merge = "application/merge-patch+json"
+        await self.admin("PATCH", f"{path}/{name}/status", status, content_type=merge)
 
     def point(self, pod: Pod) -> None:
         """Give a pod the CA and address as they are now."""
         (pod.folder / "ca.crt").write_bytes(self.authority.pem)
-        pod.environ |= {"KUBERNETES_SERVICE_HOST": HOST, "KUBERNETES_SERVICE_PORT": str(self.port)}
+        pod.environ |= {"KUBERNETES_SERVICE_HOST": self.host, "KUBERNETES_SERVICE_PORT": str(self.port)}
 
     def write_kubeconfig(self, path: Path, token: str) -> Path:
         """A kubeconfig for a token; kubectl, helm and client-go read it too."""
-        cluster = {"server": f"https://{HOST}:{self.port}", "certificate-authority": str(self.folder / "ca.crt")}
+        cluster = {"server": f"https://{self.host}:{self.port}", "certificate-authority": str(self.folder / "ca.crt")}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -204,13 +240,28 @@ class KubeCluster:
         async with aiohttp.ClientSession() as session, session.get(url, ssl=access.tls, headers=headers) as response:
             return _lease_requests(await response.text())
 
+    def lease_audit(self) -> list[LeaseRequest]:
+        """Every request for a Lease that the server has answered, in its audit log but for the line being written."""
+        events = map(json.loads, (self.folder / "audit.log").read_text().rpartition("\n")[0].splitlines())
+        return [
+            LeaseRequest(
+                event["user"]["username"],
+                event["sourceIPs"][0],
+                event["verb"],
+                event["objectRef"].get("namespace", ""),
+                event["objectRef"].get("name", ""),
+                event["responseStatus"]["code"],
+            )
+            for event in events
+        ]
+
     # --- inside -----------------------------------------------------------------------------------------
 
     def _popen(self, tool: str, *arguments: str) -> subprocess.Popen[bytes]:
+        argv = [str(kube_tool_path(tool)), *arguments]
+        start = self._namespace.popen if self._namespace else subprocess.Popen
         with (self.folder / f"{tool}.log").open("ab") as log:
-            return subprocess.Popen(
-                [kube_tool_path(tool), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            return start(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     async def _ready(self) -> bool:
         assert self._server is not None

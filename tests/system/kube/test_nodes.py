@@ -41,12 +41,12 @@ class Region:
         """Use a ServiceAccount's token."""
         self._cluster.write_kubeconfig(self._kubeconfig, await self._cluster.token(namespace))
 
-    def node(self, layout: str, data: str, *, ready: bool = True) -> AbstractAsyncContextManager[RunningNode]:
+    def node(self, layout: str, data: str, *flags: str, ready: bool = True) -> AbstractAsyncContextManager[RunningNode]:
         """A node that keeps its key and peers in `data`."""
         return running_node(
             self._folder, self._folder / layout, "--bootstrap-kind=kubernetes",
             f"--kubeconfig-path={self._kubeconfig}", f"--leader-election-name={self.lease.name}",
-            f"--leader-election-namespace={self.lease.namespace}", f"--data-dir={self._folder / data}",
+            f"--leader-election-namespace={self.lease.namespace}", f"--data-dir={self._folder / data}", *flags,
             ports=(5000, 5001, 9090), ready=ready,
         )  # fmt: skip
 
@@ -144,3 +144,31 @@ async def test_a_plan_from_the_nodes_labels_and_a_status_from_the_leases(
         code, out, _ = await speil("region", "verify", "--observe=100ms", f"--regions={name},nowhere", kubeconfig)
         assert code == 1
         assert "fail  leases: region nowhere has no Lease" in out
+
+
+async def test_zone_and_region_come_from_the_nodes_object_where_it_may_be_read(
+    cluster: KubeCluster, namespace: str, tmp_path: Path
+) -> None:
+    name = namespace.removeprefix("spegel-")
+    labels = {"topology.kubernetes.io/region": name, "topology.kubernetes.io/zone": "z1"}
+    await cluster.admin("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
+    region = Region(cluster, name, tmp_path)
+    await region.create()
+    (tmp_path / "empty").mkdir()
+    flags = ("--topology-from-node", f"--node-name={name}")
+    try:
+        async with region.node("empty", "d1", *flags) as node:
+            assert "the node's labels can't be read: going without its zone" in node.log.read_text()
+            assert "cannot get resource" in node.log.read_text()
+        rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        subject = {"kind": "ServiceAccount", "name": "speil", "namespace": region.lease.namespace}
+        rbac = "/apis/rbac.authorization.k8s.io/v1"
+        await cluster.admin("POST", f"{rbac}/clusterroles", {"metadata": {"name": name}, "rules": [rule]})
+        binding = {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]}
+        await cluster.admin("POST", f"{rbac}/clusterrolebindings", binding)
+        async with region.node("empty", "d2", *flags) as node, client() as session:
+            told = await state(session, node)
+            assert (told["region"], told["zone"]) == (name, "z1")
+    finally:
+        await cluster.admin("DELETE", f"/api/v1/nodes/{name}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 _numbers = count()
+_CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,34 +36,58 @@ class Namespace:
 
     def set_link(self, up: bool) -> None:
         """Plug or pull the network cable."""
-        _ip("-n", self.name, "link", "set", "eth0", "up" if up else "down")
+        ip("-n", self.name, "link", "set", "eth0", "up" if up else "down")
 
 
 @contextmanager
 def namespaces(node_count: int) -> Iterator[tuple[Namespace, list[Namespace]]]:
     """A hub and nodes, which reach each other; removed at the end."""
-    prefix, subnet = f"speil-{os.getpid()}-{next(_numbers)}", os.getpid() % 200 + 20
+    prefix, subnet = unique_prefix(), os.getpid() % 200 + 20
     hub = Namespace(f"{prefix}-hub", f"10.77.{subnet}.1")
     nodes = [Namespace(f"{prefix}-n{number}", f"10.77.{subnet}.{10 + number}") for number in range(1, node_count + 1)]
     made: list[str] = []
     try:
         for one in (hub, *nodes):
-            _ip("netns", "add", one.name)
+            ip("netns", "add", one.name)
             made.append(one.name)
-            _ip("-n", one.name, "link", "set", "lo", "up")
-        _ip("-n", hub.name, "link", "add", "br0", "type", "bridge")
-        _ip("-n", hub.name, "addr", "add", f"{hub.address}/24", "dev", "br0")
-        _ip("-n", hub.name, "link", "set", "br0", "up")
+            ip("-n", one.name, "link", "set", "lo", "up")
+        ip("-n", hub.name, "link", "add", "br0", "type", "bridge")
+        ip("-n", hub.name, "addr", "add", f"{hub.address}/24", "dev", "br0")
+        ip("-n", hub.name, "link", "set", "br0", "up")
         for number, node in enumerate(nodes, 1):
-            _ip("-n", hub.name, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", node.name)
-            _ip("-n", hub.name, "link", "set", f"v{number}", "master", "br0", "up")
-            _ip("-n", node.name, "addr", "add", f"{node.address}/24", "dev", "eth0")
-            _ip("-n", node.name, "link", "set", "eth0", "up")
+            ip("-n", hub.name, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", node.name)
+            ip("-n", hub.name, "link", "set", f"v{number}", "master", "br0", "up")
+            ip("-n", node.name, "addr", "add", f"{node.address}/24", "dev", "eth0")
+            ip("-n", node.name, "link", "set", "eth0", "up")
         yield hub, nodes
     finally:
         for name in reversed(made):
-            _ip("netns", "del", name)
+            ip("netns", "del", name)
 
 
-def _ip(*arguments: str) -> None:
+@contextmanager
+def inside(namespace: Namespace) -> Iterator[None]:
+    """For as long as this lasts, sockets that this thread makes and processes that it starts are in the namespace."""
+    with Path("/proc/thread-self/ns/net").open() as home, Path("/run/netns", namespace.name).open() as there:
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(home.fileno())
+
+
+def _enter(namespace: int) -> None:
+    # os.setns comes with Python 3.12
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def unique_prefix() -> str:
+    """What the names of a lab's namespaces begin with."""
+    return f"speil-{os.getpid()}-{next(_numbers)}"
+
+
+def ip(*arguments: str) -> None:
+    """Run `ip`."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=30)

@@ -20,17 +20,19 @@ ENVIRONMENT_SECONDS = 30
 class Node:
     """Use `start`, `pull`, `close`."""
 
-    def __init__(self, namespace: Namespace, version: ContainerdVersion, directory: Path, seeds: list[str]) -> None:
+    def __init__(self, namespace: Namespace, version: ContainerdVersion, directory: Path, *flags: str) -> None:
+        """`flags` are speil's, beside those that every node of the lab has."""
         self.namespace, self.directory = namespace, directory
         self.containerd = Containerd(version, namespace, directory / "containerd")
-        argv = [
-            sys.executable, "-m", "speil", "registry", "--log-format=text", "--log-level=DEBUG",
+        self.speil = LabProcess(namespace, self.argv(*flags), directory / "speil.log")
+
+    def argv(self, *flags: str) -> list[str]:
+        """How speil is started here."""
+        return [
+            sys.executable, "-m", "speil", "registry", "--log-level=DEBUG",
             f"--containerd-sock={self.containerd.socket}", f"--containerd-config={self.containerd.config_file}",
-            f"--data-dir={directory / 'data'}",
-            "--bootstrap-kind=static", f"--static-bootstrap-peers={','.join(seeds)}",
-            "--mirror-resolve-timeout=500ms",
+            f"--data-dir={self.directory / 'data'}", "--mirror-resolve-timeout=500ms", *flags,
         ]  # fmt: skip
-        self.speil = LabProcess(namespace, argv, directory / "speil.log")
 
     async def start(self, upstream: str) -> None:
         """containerd first, then speil, then hosts.toml."""
@@ -43,13 +45,13 @@ class Node:
         self.speil.start()
         await eventually(self.ready, timeout_seconds=30, what=f"speil on {self.namespace.address} is ready")
 
-    def configure(self, upstream: str) -> None:
+    def configure(self, upstream: str, *flags: str) -> None:
         """`speil configuration`, and the upstream that stands for the registry's name."""
         subprocess.run(
             [
                 sys.executable, "-m", "speil", "configuration", "--mirror-targets=http://127.0.0.1:5000",
                 f"--mirrored-registries=http://{REGISTRY}",
-                f"--containerd-registry-config-path={self.containerd.certs}",
+                f"--containerd-registry-config-path={self.containerd.certs}", *flags,
             ],
             check=True, capture_output=True, timeout=ENVIRONMENT_SECONDS,
         )  # fmt: skip

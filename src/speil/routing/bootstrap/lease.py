@@ -16,10 +16,8 @@ from speil.election.config import ElectionConfig
 from speil.election.record import PEERS_MAX
 from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
-from speil.kube.access import AccessSource
 from speil.kube.api import KubeApi
-from speil.kube.in_cluster import InClusterAccess
-from speil.kube.kubeconfig import KubeconfigAccess
+from speil.kube.kubeconfig import access_of_node
 from speil.kube.leader import LeaderElection, MeshView
 from speil.kube.lease.base import LeaseLock
 from speil.kube.lease.file import FileLease
@@ -108,8 +106,6 @@ def lease_bootstrapper(
             raise SettingError("--bootstrap-kind file needs --lease-file")
         lock = FileLease(Path(settings.lease_file))
     else:
-        access: AccessSource = InClusterAccess()
-        if settings.kubeconfig_path:
-            access = KubeconfigAccess([Path(settings.kubeconfig_path)], settings.kubeconfig_context)
+        access = access_of_node(settings.kubeconfig_path, settings.kubeconfig_context)
         lock = KubernetesLease(KubeApi(access, f"speil/{__version__}"), identity.lease.name, identity.lease.namespace)
     return LeaseBootstrapper(kind, lock, settings.timings(), identity.region, metrics, rng)

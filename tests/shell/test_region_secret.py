@@ -1,0 +1,89 @@
+"""The region's secret as an operator uses it: a file, `speil configuration`, nodes, and a rotation without a gap."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from secrets import token_hex
+
+import aiohttp
+
+from speil.testing.eventually import eventually
+from speil.testing.images import random_image
+from tests.shell.nodes import RunningNode, running_node, write_layout
+from tests.shell.test_cli import speil
+
+IMAGE = random_image(21)
+LAYER = max(IMAGE.blobs, key=lambda digest: len(IMAGE.blobs[digest]))
+TARGET = "http://127.0.0.1:30020"
+
+
+async def configured(folder: Path, secret: Path) -> dict[str, str]:
+    """The headers that `speil configuration` gives containerd for the mirror."""
+    certs = folder / "certs.d"
+    code, _, err = await speil(
+        "configuration", f"--mirror-targets={TARGET}", "--region=a", "--node-name=n1",
+        f"--region-secret-file={secret}", f"--containerd-registry-config-path={certs}",
+    )  # fmt: skip
+    assert code == 0, err
+    file = certs / "_default" / "hosts.toml"
+    assert file.stat().st_mode & 0o077 == 0, "the token is in it: for root's eyes only"
+    headers: dict[str, str] = tomllib.loads(file.read_text())["host"][TARGET]["header"]
+    return headers
+
+
+async def get(node: RunningNode, headers: dict[str, str]) -> tuple[int, bytes, bool]:
+    """Status, body, and whether there was a challenge."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{node.url}/v2/app/blobs/{LAYER}?ns=reg.test", headers=headers) as response,
+    ):
+        return response.status, await response.read(), "WWW-Authenticate" in response.headers
+
+
+async def test_rotated_without_a_gap_and_nobody_without_it_reads(tmp_path: Path) -> None:
+    old, new = token_hex(32), token_hex(32)
+    secret, full, empty = tmp_path / "secret", tmp_path / "full", tmp_path / "empty"
+    secret.write_text(f"{old}\n")
+    await write_layout(full, IMAGE, "reg.test/app:1")
+    flags = (f"--region-secret-file={secret}", "--region=a")
+    async with running_node(tmp_path, full, *flags, ports=(5000, 5001, 9090)) as holder:
+        seed = f"--static-bootstrap-peers=/ip4/{holder.host}/tcp/{holder.router_port}"
+        async with running_node(tmp_path, empty, *flags, seed, ports=(5000, 5001, 9090)) as asker:
+
+            async def through_a_peer(headers: dict[str, str]) -> bool:
+                return await get(asker, headers) == (200, IMAGE.blobs[LAYER], False)
+
+            first = await configured(tmp_path, secret)
+            await eventually(lambda: through_a_peer(first), timeout_seconds=30, what="pulls go through a peer")
+            assert await get(holder, {}) == (404, b"", False), "a neighbour pod"
+            assert await get(holder, {name: f"{value}0" for name, value in first.items()}) == (404, b"", False)
+
+            secret.write_text(f"{new}\n{old}\n")
+            assert await through_a_peer(first), "the old token is still good"
+            second = await configured(tmp_path, secret)
+            assert second != first
+            assert await through_a_peer(second), "and the new one is"
+
+            secret.write_text(f"{new}\n")
+            assert await through_a_peer(second)
+            assert await get(asker, first) == (404, b"", False), "the old one is not any more"
+
+            secret.write_text("")
+            assert await through_a_peer(second), "a file that turned bad leaves the last good secret in force"
+            await eventually(lambda: "the last one stays in force" in asker.log.read_text(), what="and it is told")
+            logs = holder.log.read_text() + asker.log.read_text()
+    for word in (old, new, *first.values(), *second.values()):
+        assert word not in logs, "no secret and no token is ever logged"
+
+
+async def test_a_secret_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    for text, said in (("", "it is empty"), ("short\n", "line 1 has 5 characters"), (None, "No such file")):
+        secret.unlink(missing_ok=True)
+        if text is not None:
+            secret.write_text(text)
+        for command in (("registry", "--store-kind=oci-layout", f"--oci-layout-path={tmp_path}"), ("configuration",)):
+            targets = () if command[0] == "registry" else (f"--mirror-targets={TARGET}",)
+            code, _, err = await speil(*command, *targets, "--region=a", f"--region-secret-file={secret}")
+            assert (code, said in err, err.count("\n")) == (2, True, 1), err
