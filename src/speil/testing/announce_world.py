@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
-from speil.kad.key import position
+from speil.kad.key import BITS, position
 from speil.kad.message import Message, MessageType
 from speil.kad.routing_table import K
 from speil.multiformats.content_key import content_key
@@ -55,14 +55,18 @@ class CountingWire(MemoryWire):
 
     traffic: Traffic
     frozen: set[PeerId]
+    watched: PeerId | None  # whose messages, sent or got, are counted in `watched_messages`
+    watched_messages: int
     _peer_sizes: dict[PeerInfo, int]
 
     def __post_init__(self) -> None:
         MemoryWire.__post_init__(self)
         self.traffic, self.frozen, self._peer_sizes = Traffic(), set(), {}
+        self.watched, self.watched_messages = None, 0
 
     async def carry(self, source: PeerId, target: PeerId) -> MemoryNetwork:
         """A message takes LATENCY_SECONDS; the dead don't answer, the frozen let wait."""
+        self.watched_messages += self.watched in (source, target)
         await asyncio.sleep(HANG_SECONDS if target in self.frozen else LATENCY_SECONDS)
         if target in self.frozen:
             raise NetworkError("it hangs")
@@ -102,13 +106,24 @@ class Found:
 class World:
     """A region; `run` in virtual time."""
 
-    def __init__(self, seed: int = 0, *, make: RouterFactory = today, packed: bool = True, zones: int = 3) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        make: RouterFactory = today,
+        packed: bool = True,
+        zones: int = 3,
+        refreshing: bool = True,
+    ) -> None:
+        """`refreshing`: whether the nodes keep their tables fresh, or announce and nothing else."""
         self.rng = Random(seed)
         self.wire = CountingWire(seed=seed, packed=packed)
         self.routers: list[DhtRouter] = []
         self.metrics: list[Metrics] = []
         self.holders: dict[str, list[DhtRouter]] = {}
-        self._make, self._zones = make, zones
+        self.popular: list[str] = []
+        self.rare: list[str] = []
+        self._make, self._zones, self._refreshing = make, zones, refreshing
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup
 
@@ -133,6 +148,8 @@ class World:
         seeds = (self.rng.choice(self.alive).local.addresses[0],) if self.routers else ()
         bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, rng)
         router = self._make(self.wire.new_node(zone), bootstrap, metrics, rng, zone)
+        if not self._refreshing:
+            router._keep_fresh = asyncio.Event().wait  # type: ignore[method-assign, assignment]
         self.routers.append(router)
         self.metrics.append(metrics)
         self._tasks.append(self._group.create_task(router.run()))
@@ -148,12 +165,18 @@ class World:
         self._tasks[self.routers.index(router)].cancel()
         self.wire.kill(router.local.peer_id)
 
-    def deal(self, popular: int, rare: int, rare_holders: int) -> dict[DhtRouter, list[str]]:
-        """Keys for everybody: `popular` ones on every node, and `rare` ones a node, each on a few; who holds what."""
-        for number in range(popular):
-            self.holders[f"popular {number}"] = list(self.routers)
-        for number in range(rare * len(self.routers) // rare_holders):
-            self.holders[f"rare {number}"] = self.rng.sample(self.routers, min(rare_holders, len(self.routers)))
+    def deal(self, popular: int, rare: int, rare_holders: int, parts: int = 1) -> dict[DhtRouter, list[str]]:
+        """Keys for everybody: `popular` ones on every node, and `rare` ones a node, each on a few; who holds what.
+
+        With `parts` only those that fall into the first of as many parts of the key space.
+        """
+        self.popular = [name for number in range(popular) if _is_in_part(name := f"popular {number}", parts)]
+        rare *= len(self.routers) // rare_holders
+        self.rare = [name for number in range(rare) if _is_in_part(name := f"rare {number}", parts)]
+        for name in self.popular:
+            self.holders[name] = list(self.routers)
+        for name in self.rare:
+            self.holders[name] = self.rng.sample(self.routers, min(rare_holders, len(self.routers)))
         held: dict[DhtRouter, list[str]] = {router: [] for router in self.routers}
         for key, holders in self.holders.items():
             for router in holders:
@@ -182,10 +205,10 @@ class World:
     async def look(self, keys: Iterable[str]) -> Found:
         """Look each key up from a node that does not hold it, if there is one."""
         trips, in_zone, found, asked = 0.0, 0, 0, 0
-        self.wire.traffic = Traffic()
+        self.wire.watched_messages = 0
         for key in keys:
             asker = self.rng.choice([one for one in self.alive if one not in self.holders[key]] or self.alive)
-            asked += 1
+            asked, self.wire.watched = asked + 1, asker.local.peer_id
             started, first = asyncio.get_running_loop().time(), None
             zones = []
             async for peer in asker.find_providers(key, timeout_seconds=5):
@@ -194,8 +217,13 @@ class World:
             found += first is not None
             trips += (first or 0) / (2 * LATENCY_SECONDS)
             in_zone += self.wire.nodes[asker.local.peer_id].zone in zones
-        messages = sum(self.wire.traffic.messages.values())
-        return Found(found / asked, trips / max(found, 1), messages / asked, in_zone / asked)
+        self.wire.watched = None
+        messages = self.wire.watched_messages / asked
+        return Found(found / asked, trips / max(found, 1), messages, in_zone / asked)
+
+
+def _is_in_part(name: str, parts: int) -> bool:
+    return position(content_key(name)) * parts >> BITS == 0
 
 
 def deep_size(root: object) -> int:
