@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.announce import figures as announce_figures
 from bench.crowd import crowd_of
 from bench.fleet import BenchNode, nodes
 from bench.layouts import NAME, REGISTRY, LayoutWriter, empty, gigabyte, many_images
@@ -123,11 +124,21 @@ def idle(directory: Path) -> list[Figure]:
 def mesh(directory: Path) -> list[Figure]:
     """DHT requests and lookups over real connections, all nodes in one process."""
     del directory
-    rpc, lookup = asyncio.run(measure_mesh(MESH_NODES, REQUESTS))
+    times = asyncio.run(measure_mesh(MESH_NODES, REQUESTS))
     return [
-        Figure("DHT request and answer, both ends in one process: µs p50/p99", _microseconds(rpc)),
-        Figure(f"lookup that asks others, {MESH_NODES} nodes in one process: ms p50/p99", _milliseconds(lookup)),
+        Figure("DHT request and answer, both ends in one process: µs p50/p99", _microseconds(times.requests)),
+        Figure(f"lookup that asks others, {MESH_NODES} nodes in one process: ms p50/p99", _milliseconds(times.lookups)),
+        Figure(
+            "new key → its record on another of 3 nodes: ms p50/p99", _milliseconds(times.news_of_three), goal="≤ 50"
+        ),
+        Figure(f"the same, {MESH_NODES} nodes in one process: ms p50/p99", _milliseconds(times.news_of_all)),
     ]
+
+
+def announce(directory: Path) -> list[Figure]:
+    """What announcing costs a region, in virtual time."""
+    del directory
+    return announce_figures()
 
 
 def _paths(layer: str, manifest: str) -> tuple[str, str]:
@@ -206,5 +217,6 @@ CASES: dict[str, Callable[[Path], list[Figure]]] = {
     "remote": remote,
     "crowd": crowd,
     "mesh": mesh,
+    "announce": announce,
     "idle": idle,
 }

@@ -1,10 +1,11 @@
-"""A mesh of real hosts in one process: what a DHT request and a lookup cost."""
+"""A mesh of real hosts in one process: what a DHT request and a lookup cost, and how soon a new key is known."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from random import Random
 
 from speil.border.record import BorderRecord
@@ -24,14 +25,25 @@ from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress
 
 _JOIN_SECONDS_MAX = 60.0
+_REST_SECONDS = 0.1  # between two new keys: the first ones' records still go out, from and to this process
 _SETTLE_SECONDS = 3.0  # all nodes share this process: let the announcing end
 
 
-async def measure_mesh(node_count: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Sorted milliseconds of single requests, and of lookups of keys that nobody has asked for before."""
+@dataclass(slots=True)
+class MeshTimes:
+    """Sorted milliseconds."""
+
+    requests: list[float] = field(default_factory=list)
+    lookups: list[float] = field(default_factory=list)  # of keys that nobody has asked for before
+    news_of_three: list[float] = field(default_factory=list)  # from a new key on a node to its record on another
+    news_of_all: list[float] = field(default_factory=list)
+
+
+async def measure_mesh(node_count: int, rounds: int) -> MeshTimes:
+    """Nodes come one by one; what two or three of them need is measured before the others share the process."""
     networks: list[Libp2pNetwork] = []
     routers: list[DhtRouter] = []
-    requests: list[float] = []
+    times = MeshTimes()
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         tasks = []
         for _ in range(node_count):
@@ -45,12 +57,15 @@ async def measure_mesh(node_count: int, rounds: int) -> tuple[list[float], list[
             routers.append(DhtRouter(networks[-1], bootstrap, metrics, Random(1)))
             tasks.append(group.create_task(routers[-1].run()))
             await _until_ready(routers[-1])
-            if len(routers) == 2:  # before the others share the process
-                requests = await _requests(networks[1], networks[0], rounds)
-        lookups = await _lookups(routers, rounds)
+            if len(routers) == 2:
+                times.requests = await _requests(networks[1], networks[0], rounds)
+            if len(routers) == 3:
+                times.news_of_three = await _news(routers, rounds)
+        times.lookups = await _lookups(routers, rounds)
+        times.news_of_all = await _news(routers, rounds)
         for task in tasks:
             task.cancel()
-    return requests, lookups
+    return times
 
 
 async def _until_ready(router: DhtRouter) -> None:
@@ -83,6 +98,22 @@ async def _lookups(routers: list[DhtRouter], rounds: int) -> list[float]:
         async for _ in asker.find_providers(key, timeout_seconds=5):
             found.append((time.perf_counter() - start) * 1e3)
             break
+    return sorted(found)
+
+
+async def _news(routers: list[DhtRouter], rounds: int) -> list[float]:
+    """From a key that is new on a node to the first of the records on other nodes."""
+    found = []
+    for number in range(rounds):
+        holder, key = routers[number % len(routers)], f"new {number} among {len(routers)}"
+        multihash = content_key(key)
+        start = time.perf_counter()
+        await holder.provide([key])
+        async with asyncio.timeout(_JOIN_SECONDS_MAX):
+            while not any(one._records.live(multihash, start) for one in routers if one is not holder):
+                await asyncio.sleep(0)
+        found.append((time.perf_counter() - start) * 1e3)
+        await asyncio.sleep(_REST_SECONDS)
     return sorted(found)
 
 

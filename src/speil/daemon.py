@@ -117,7 +117,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         _check_own_networks(policy, host)
         network = Libp2pNetwork(host, settings.router.protocol_prefix(region.region), metrics, record)
         bootstrap = Bootstrap(bootstrapper, Peerstore(settings.router.data_dir), metrics, rng)
-        router = DhtRouter(network, bootstrap, metrics, rng)
+        router = DhtRouter(network, bootstrap, metrics, rng, zone=region.zone)
         if isinstance(bootstrapper, LeaseBootstrapper):
             bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
+from speil.kad.message import Message, MessageType
 from speil.libp2p.host import PING_PROTOCOL, Identified, PeerEvent
 from speil.libp2p.stream import Stream
+from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
+from speil.observe.metrics import Metrics
+from speil.routing.dht import DhtRouter
 from speil.testing.eventually import eventually
 from tests.interop.peers import PeerProgram, PeerProgramError, peer_program
 from tests.requirements import tool_path
@@ -172,3 +178,47 @@ async def test_another_prefix_keeps_go_out_of_our_mesh(go_peer: PeerProgram) -> 
         assert (await go_peer.ask("table"))["peers"] == []
         with pytest.raises(PeerProgramError):
             await go_peer.ask("dht_ping", peer=str(router.local.peer_id))
+
+
+async def test_go_is_told_key_by_key_what_our_own_are_told_at_once(go_peer: PeerProgram) -> None:
+    metrics, keys = Metrics(), [f"sha256:{number:064x}" for number in range(60)]
+    async with (
+        dht_node(multiaddr(go_peer), metrics=metrics, zone="a") as holder,
+        dht_node(address(holder.local), zone="b") as other,
+    ):
+        await eventually(lambda: len(holder.peers()) == 2, what="the holder knows both")
+        await holder.provide(keys)
+        await eventually(lambda: _has_all(other, holder, keys), what="our node has all records")
+        await eventually(
+            lambda: _count(metrics, "announcement_keys_count") == 2, timeout_seconds=20, what="both have been told"
+        )
+        assert _count(metrics, "dht_messages_total", direction="out", type="ADD_PROVIDER") == 1 + len(keys)
+        for key in (keys[0], keys[31], keys[-1]):
+            assert str(holder.local.peer_id) in (await go_peer.ask("find_providers", key=key))["providers"]
+
+
+async def test_go_passes_over_what_is_ours_alone(go_peer: PeerProgram) -> None:
+    async with dht_node(multiaddr(go_peer), zone="a") as router, new_host() as elsewhere:
+        await eventually(lambda: len(router.peers()) == 1, what="we know go")
+        (go,) = router.peers()
+        question = Message(MessageType.GET_PROVIDERS, content_key(DIGEST), places=(1, 2), horizon_seconds=60)
+        answer = await router._network.request(go, question)
+        assert (answer.type, answer.key, answer.counts) == (MessageType.GET_PROVIDERS, question.key, ())
+        # an answer of ours that tells zones
+        provider = replace(elsewhere.local, zone="b")
+        now = asyncio.get_running_loop().time()
+        router._records.add(content_key(DIGEST), provider, now)
+
+        async def found() -> bool:
+            return str(provider.peer_id) in (await go_peer.ask("find_providers", key=DIGEST))["providers"]
+
+        await eventually(found, timeout_seconds=20, what="go reads an answer that tells zones")
+
+
+def _has_all(router: DhtRouter, holder: DhtRouter, keys: list[str]) -> bool:
+    now = asyncio.get_running_loop().time()
+    return all(holder.local in router._records.live(content_key(key), now) for key in keys)
+
+
+def _count(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(f"speil_{name}", {"region": "", "zone": "", **labels}) or 0

@@ -38,9 +38,8 @@ async def dht_node(
     metrics = metrics or Metrics()
     async with new_host(metrics=metrics, told=protocols_of("", zone)) as host:
         bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
-        router = DhtRouter(
-            Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics)), bootstrap, metrics, Random(2)
-        )
+        network = Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics))
+        router = DhtRouter(network, bootstrap, metrics, Random(2), zone=zone)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(router.run())
             yield router

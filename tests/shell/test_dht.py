@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
-from speil.kad.key import position
+from speil.kad.key import place, position
 from speil.kad.message import Message, MessageType
 from speil.kad.routing_table import K
 from speil.multiformats.content_key import content_key
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.observe.metrics import Metrics
 from speil.routing.dht import DhtRouter
 from speil.testing.eventually import eventually
 from speil.testing.network import MemoryWire
 from tests.conformance.test_routers import memory_dht
-from tests.shell.mesh import providers
+from tests.shell.mesh import address, dht_node, providers
 
 NODES = 50
 KEYS = [f"sha256:{number:064x}" for number in range(20)]
@@ -130,3 +132,31 @@ async def test_strangers_records_for_others_and_floods_are_bounded() -> None:
         await stranger.send(routers[0].local, [own])
         answer = await stranger.request(routers[0].local, Message(MessageType.GET_PROVIDERS, key))
         assert answer.provider_peers == (stranger.local,)
+
+
+async def test_over_libp2p_many_keys_are_one_message_and_answers_tell_zones() -> None:
+    metrics, keys = Metrics(), [f"sha256:{number:064x}" for number in range(500)]
+    async with (
+        dht_node(metrics=metrics, zone="a") as holder,
+        dht_node(address(holder.local), zone="b") as keeper,
+        dht_node(address(holder.local), zone="a") as asker,
+    ):
+        for router in (holder, keeper, asker):
+            await eventually(lambda router=router: len(router.peers()) == 2, what="the mesh is complete")  # type: ignore[misc]
+        await holder.provide(keys)
+        now = asyncio.get_running_loop().time
+        for router in (keeper, asker):
+            await eventually(
+                lambda router=router: all(  # type: ignore[misc]
+                    holder.local in router._records.live(content_key(key), now()) for key in keys
+                ),
+                what="the records are there",
+            )
+        sent = {"direction": "out", "type": "ADD_PROVIDER", "region": "", "zone": ""}
+        assert metrics.registry.get_sample_value("speil_dht_messages_total", sent) == 2
+        question = Message(MessageType.GET_PROVIDERS, content_key(keys[7]))
+        answer = await asker._network.request(keeper.local, question)
+        assert [peer.zone for peer in answer.provider_peers] == ["a"]
+        places = (place(content_key(keys[7])), place(content_key("nobody has it")))
+        counts = await asker._network.request(keeper.local, replace(question, places=places, horizon_seconds=600))
+        assert counts.counts == ((1, 1), (0, 0))

@@ -1,7 +1,8 @@
 """One iterative lookup (libp2p kad-dht spec, "Peer routing" and "Content provider discovery"). A machine.
 
 It starts from the peers we know, asks the closest that have not been asked, α at a time, and takes in whom they
-name. It has converged when the k closest peers it has heard of have all answered; peers that fail don't count.
+name. It has converged when the k closest peers it has heard of have all answered (or fewer: BETA are enough to know
+who the k closest are, if not that they live); peers that fail don't count.
 Every answer brings it nearer or leaves the set as it is, and each peer is asked once, so it ends.
 """
 
@@ -18,6 +19,7 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 ALPHA = 10  # requests at a time: go-libp2p's value; a region's lookups take milliseconds, not bandwidth
+BETA = 3  # go-libp2p-kad-dht's resiliency: what the closest say of their own neighbourhood is complete
 QUERY_SECONDS_MAX = 3.0  # a peer that takes longer is as good as gone
 PEERS_HEARD_MAX = 500  # liars can name new peers for ever; an honest lookup hears of under two hundred
 
@@ -40,15 +42,16 @@ class _Candidate:
 class Lookup:
     """A lookup for the position of a key; `ask(now)` says whom to ask, until `done`."""
 
-    def __init__(self, key: bytes, local: PeerId, seeds: Iterable[PeerInfo]) -> None:
-        self.key, self._target, self._local = key, position(key), local
+    def __init__(self, key: bytes, local: PeerId, seeds: Iterable[PeerInfo], converge: int = K) -> None:
+        """`converge`: how many of the closest must have answered."""
+        self.key, self._target, self._local, self._converge = key, position(key), local, converge
         self._candidates: dict[PeerId, _Candidate] = {}
         self._hear(seeds)
 
     @property
     def done(self) -> bool:
-        """Whether the k closest have all answered, or there is nobody left to ask."""
-        return not any(item.state in (_State.HEARD, _State.ASKED) for item in self._closest())
+        """Whether the closest have all answered, or there is nobody left to ask."""
+        return not any(item.state in (_State.HEARD, _State.ASKED) for item in self._closest(self._converge))
 
     @property
     def answered_count(self) -> int:
@@ -59,7 +62,7 @@ class Lookup:
         """Whom to ask now; each is then waited for until its deadline."""
         running = sum(item.state is _State.ASKED for item in self._candidates.values())
         chosen: list[PeerInfo] = []
-        for item in self._closest():
+        for item in self._closest(self._converge):
             if running + len(chosen) >= ALPHA:
                 break
             if item.state is _State.HEARD:
@@ -95,10 +98,14 @@ class Lookup:
         answered = (item for item in self._candidates.values() if item.state is _State.ANSWERED)
         return [item.peer for item in heapq.nsmallest(count, answered, key=lambda item: item.distance)]
 
-    def _closest(self) -> list[_Candidate]:
-        """The k closest that have not failed."""
+    def closest(self) -> list[PeerInfo]:
+        """The k closest peers heard of that have not failed, closest first."""
+        return [item.peer for item in self._closest(K)]
+
+    def _closest(self, count: int) -> list[_Candidate]:
+        """The closest that have not failed."""
         alive = (item for item in self._candidates.values() if item.state is not _State.FAILED)
-        return heapq.nsmallest(K, alive, key=lambda item: item.distance)
+        return heapq.nsmallest(count, alive, key=lambda item: item.distance)
 
     def _hear(self, peers: Iterable[PeerInfo]) -> None:
         for peer in peers:

@@ -1,77 +1,150 @@
-"""What to announce when: new keys at once, each key anew before its records run out, never all in one moment.
+"""What to announce when: new keys at once, all others in a sweep over the key space that never ends.
 
-A key that has been announced comes up again after REPROVIDE_SECONDS, up to a tenth earlier, by chance: so a node's
-keys spread over the interval, and nodes that started together drift apart.
+Keys that are near each other have the same closest nodes, so they should come up together; and a node's keys should
+be spread over the interval. Both follow from one rule: a key's time is its position. The sweep goes over the whole
+space in SWEEP_SECONDS, from a start that each node takes by chance, and a key is looked at when the sweep comes by.
+A key whose record we sent is left out of the next sweep: its record is valid for longer than two.
+
+Times are kept, whatever happens, within LOOK_SECONDS_MAX after a key was found to need no record of ours, and within
+ANNOUNCE_SECONDS_MAX after our record went out.
 """
 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
+
+from speil.kad.key import BITS, Key
 
 if TYPE_CHECKING:
     from random import Random
 
 REPROVIDE_SECONDS = 15 * 60.0  # Spegel's; records are valid for 19 minutes
-EARLY_SHARE_MAX = 0.1
+SWEEP_SECONDS = REPROVIDE_SECONDS / 2
+EARLY_SECONDS = SWEEP_SECONDS / 4  # how much before its time a key may come up with its neighbours
+LOOK_SECONDS_MAX = SWEEP_SECONDS + EARLY_SECONDS
+ANNOUNCE_SECONDS_MAX = REPROVIDE_SECONDS + EARLY_SECONDS
 RETRY_SECONDS = 10.0  # for keys that reached nobody
 KEYS_MAX = 200_000  # a node with more content than this announces a part of it
+BATCH_MAX = 2_000  # neighbours that come up together
+_POSITION = attrgetter("position")
+
+
+@dataclass(slots=True)
+class _Entry:
+    key: Key
+    is_new: bool = True
+    due: float | None = None  # None: being dealt with
 
 
 class ProvideSchedule:
     """Keys and when they are due; times are the caller's monotonic seconds."""
 
     def __init__(self, rng: Random) -> None:
-        self._rng = rng
-        self._due: dict[str, float] = {}
-        self._queue: list[tuple[float, str]] = []
+        self._start = rng.random() * SWEEP_SECONDS
+        self._entries: dict[str, _Entry] = {}
+        self._order: list[Key] = []
+        self._new: list[Key] = []
+        self._queue: list[tuple[float, int, str]] = []
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._entries)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._due))
+    def __iter__(self) -> Iterator[Key]:
+        return iter(list(self._order))
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._due
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
 
-    def add(self, keys: Iterable[str], now: float) -> None:
-        """Announce `keys` from now on; those that are announced already stay as they are."""
-        for key in keys:
-            if key not in self._due and len(self._due) < KEYS_MAX:
-                self._plan(key, now)
+    def add(self, names: Iterable[str], now: float) -> list[Key]:
+        """Announce keys from `now` on; those that are announced already stay as they are. Which were new."""
+        added = []
+        for name in names:
+            if name not in self._entries and len(self._entries) < KEYS_MAX:
+                key = Key.of(name)
+                self._entries[name] = _Entry(key, due=now)
+                added.append(key)
+        if len(added) == 1:
+            insort(self._order, added[0], key=_POSITION)
+        else:
+            self._order = sorted([*self._order, *added], key=_POSITION)
+        self._new.extend(added)
+        return added
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Announce `keys` no more."""
-        for key in keys:
-            self._due.pop(key, None)
+    def remove(self, names: Iterable[str]) -> None:
+        """Announce keys no more."""
+        gone = {name for name in names if self._entries.pop(name, None)}
+        if gone:
+            self._order = [key for key in self._order if key.name not in gone]
 
-    def due(self, now: float, count_max: int) -> list[str]:
-        """Up to `count_max` keys to announce now; `announced` or `failed` must follow for each."""
-        found: list[str] = []
-        while self._queue and self._queue[0][0] <= now and len(found) < count_max:
-            time, key = heapq.heappop(self._queue)
-            if self._due.get(key) == time:  # an entry that was withdrawn or planned anew is stale
-                found.append(key)
+    def take_new(self) -> list[Key]:
+        """The keys that have come since, in order of position; an outcome must follow for each."""
+        new, self._new = self._new, []
+        return sorted((self._take(key) for key in new if self._is_waiting(key)), key=_POSITION)
+
+    def first_due(self, now: float) -> Key | None:
+        """The key whose turn it is, if its time has come; `take_neighbours` must follow."""
+        while self._queue and self._queue[0][0] <= now:
+            due, _, name = self._queue[0]
+            if (entry := self._entries.get(name)) and entry.due == due:
+                return entry.key
+            heapq.heappop(self._queue)  # it was withdrawn, taken or planned anew
+        return None
+
+    def take_neighbours(self, key: Key, shared_bits: int, now: float) -> list[Key]:
+        """The keys that share so many bits with `key` and are due soon, itself too; outcomes must follow."""
+        width = BITS - shared_bits
+        low = key.position >> width << width
+        found: list[Key] = []
+        for index in range(bisect_left(self._order, low, key=_POSITION), len(self._order)):
+            one = self._order[index]
+            if one.position >> width << width != low or len(found) == BATCH_MAX:
+                break
+            due = self._entries[one.name].due
+            if due is not None and (due <= now + EARLY_SECONDS or one == key):
+                found.append(self._take(one))
         return found
 
-    def announced(self, keys: Iterable[str], now: float) -> None:
-        """Records are out: plan the next time."""
-        for key in keys:
-            if key in self._due:
-                self._plan(key, now + REPROVIDE_SECONDS * (1 - self._rng.random() * EARLY_SHARE_MAX))
+    def is_new(self, key: Key) -> bool:
+        """Whether a key had no outcome yet."""
+        return (entry := self._entries.get(key.name)) is not None and entry.is_new
 
-    def failed(self, keys: Iterable[str], now: float) -> None:
-        """Nobody took them: try again soon."""
+    def announced(self, keys: Iterable[Key], now: float) -> None:
+        """Our records are out."""
         for key in keys:
-            if key in self._due:
-                self._plan(key, now + RETRY_SECONDS)
+            self._plan(key, self._passes(key, now + EARLY_SECONDS + REPROVIDE_SECONDS - SWEEP_SECONDS))
+
+    def skipped(self, keys: Iterable[Key], now: float) -> None:
+        """Others provide them."""
+        for key in keys:
+            self._plan(key, self._passes(key, now + EARLY_SECONDS))
+
+    def failed(self, keys: Iterable[Key], now: float) -> None:
+        """Nobody took our records: try again soon."""
+        for key in keys:
+            self._plan(key, now + RETRY_SECONDS)
 
     def next_deadline(self) -> float | None:
-        """When the next key is due."""
+        """When the next key is due; not later."""
         return self._queue[0][0] if self._queue else None
 
-    def _plan(self, key: str, time: float) -> None:
-        self._due[key] = time
-        heapq.heappush(self._queue, (time, key))
+    def _passes(self, key: Key, after: float) -> float:
+        """When the sweep passes a key for the first time after a moment."""
+        offset: float = self._start + key.position / 2**BITS * SWEEP_SECONDS
+        return after + (offset - after) % SWEEP_SECONDS
+
+    def _is_waiting(self, key: Key) -> bool:
+        return (entry := self._entries.get(key.name)) is not None and entry.due is not None
+
+    def _take(self, key: Key) -> Key:
+        self._entries[key.name].due = None
+        return key
+
+    def _plan(self, key: Key, time: float) -> None:
+        if entry := self._entries.get(key.name):
+            entry.is_new, entry.due = False, time
+            heapq.heappush(self._queue, (time, key.position, key.name))

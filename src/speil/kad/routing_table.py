@@ -49,6 +49,10 @@ class RoutingTable:
     def __iter__(self) -> Iterator[PeerInfo]:
         return iter([entry.peer for entry in self._entries.values()])
 
+    def get(self, peer_id: PeerId) -> PeerInfo | None:
+        """A peer with its addresses, if it is in the table."""
+        return entry.peer if (entry := self._entries.get(peer_id)) else None
+
     def add(self, peer: PeerInfo, now: float) -> bool:
         """Take in or refresh a peer that answered; whether it is in the table now."""
         if peer.peer_id == self._local:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -10,10 +10,11 @@ from speil.multiformats.peer_id import PeerId
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """A peer id with its addresses, best first; the addresses carry no `/p2p` part."""
+    """A peer id with its addresses, best first; the addresses carry no `/p2p` part. `zone`: hearsay, "" if unknown."""
 
     peer_id: PeerId
     addresses: tuple[Multiaddr, ...] = ()
+    zone: str = field(default="", compare=False)
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -141,6 +141,15 @@ class Metrics:
             "speil_provider_records", "Provider records held for the mesh.", registry=registry
         )
         self.provided_keys = Gauge("speil_provided_keys", "Keys this node announces.", registry=registry)
+        self.announced_keys = Counter(
+            "speil_announced_keys",
+            "Keys whose turn to be announced came, by outcome (announced, skipped, failed, alone).",
+            ("outcome",), registry=registry,
+        )  # fmt: skip
+        self.announcement_keys = Histogram(
+            "speil_announcement_keys", "Keys told to a peer at once.", buckets=(1, 4, 16, 64, 256, 1024),
+            registry=registry,
+        )  # fmt: skip
         self.dht_messages = Counter(
             "speil_dht_messages", "DHT messages, by direction (in, out) and type.", ("direction", "type"),
             registry=registry,

@@ -8,13 +8,12 @@ a short memory first, then a lookup (`lookups`) whose answers are passed on as t
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable
 from random import Random
 
-from speil.kad.key import position
+from speil.kad.key import place, position
 from speil.kad.message import Message, MessageType
-from speil.kad.provider_records import ProviderRecords
+from speil.kad.provider_records import VALIDITY_SECONDS, ProviderRecords
 from speil.kad.routing_table import RoutingTable
 from speil.multiformats.content_key import content_key
 from speil.multiformats.peer_id import PeerId
@@ -22,7 +21,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
-from speil.routing.lookups import Lookups
+from speil.routing.lookups import Lookups, now
 from speil.routing.network import NetworkError, PeerNetwork
 from speil.routing.publisher import Publisher
 from speil.routing.search import Search
@@ -41,12 +40,16 @@ log = get_log("dht")
 class DhtRouter:
     """See the module and `routing.base.Router`."""
 
-    def __init__(self, network: PeerNetwork, bootstrap: Bootstrap, metrics: Metrics, rng: Random) -> None:
+    def __init__(
+        self, network: PeerNetwork, bootstrap: Bootstrap, metrics: Metrics, rng: Random, *, zone: str = ""
+    ) -> None:
+        """`zone` is this node's own, "" where it has none."""
         self._network, self._bootstrap, self._metrics, self._rng = network, bootstrap, metrics, rng
+        self._zone = zone
         self._table = RoutingTable(network.local.peer_id)
         self._records = ProviderRecords()
         self._lookups = Lookups(network, self._table, metrics, self._ran_dry)
-        self._publisher = Publisher(network, self._table, self._records, self._lookups, metrics, rng)
+        self._publisher = Publisher(network, self._table, self._records, self._lookups, metrics, rng, zone=zone)
         self._searches: dict[str, Search] = {}
         self._tasks: asyncio.TaskGroup | None = None
         network.attach(self._answer, self._joined, self._left)
@@ -89,36 +92,36 @@ class DhtRouter:
             yield peer
 
     def _search(self, key: str) -> Search:
-        now = time.monotonic()
-        if (search := self._searches.get(key)) and not _forgotten(search, now):
+        time = now()
+        if (search := self._searches.get(key)) and not _forgotten(search, time):
             return search
         search = Search()
         multihash = content_key(key)
-        for peer in self._records.providers(multihash, now, self._rng):
+        for peer in self._records.providers(multihash, time, self._rng, self._zone):
             if peer.peer_id != self.local.peer_id:
                 search.add(peer)
-        if self._tasks is None or not self._make_room(now):
-            search.end(now)
+        if self._tasks is None or not self._make_room(time):
+            search.end(time)
             return search
         self._searches[key] = search
         self._tasks.create_task(self._run_search(multihash, search))
         return search
 
-    def _make_room(self, now: float) -> bool:
+    def _make_room(self, time: float) -> bool:
         if len(self._searches) >= SEARCHES_MAX:
-            for key in [key for key, search in self._searches.items() if _forgotten(search, now)]:
+            for key in [key for key, search in self._searches.items() if _forgotten(search, time)]:
                 del self._searches[key]
         return len(self._searches) < SEARCHES_MAX
 
     async def _run_search(self, multihash: bytes, search: Search) -> None:
-        started = time.monotonic()
+        started = now()
         first = started if search.found else None
 
         def found(answer: Message) -> None:
             nonlocal first
             for provider in answer.provider_peers:
                 if provider.peer_id != self.local.peer_id and provider.addresses:
-                    first = first or time.monotonic()
+                    first = first or now()
                     search.add(provider)
 
         outcome = "error"
@@ -129,7 +132,7 @@ class DhtRouter:
         except TimeoutError:
             outcome = "found" if search.found else "timeout"
         finally:
-            search.end(time.monotonic())
+            search.end(now())
             self._metrics.lookups.labels(outcome).inc()
             if first is not None:
                 self._metrics.resolve_duration.labels("libp2p").observe(first - started)
@@ -153,7 +156,10 @@ class DhtRouter:
             case MessageType.FIND_NODE:
                 return Message(message.type, message.key, self._closer(peer, message.key))
             case MessageType.GET_PROVIDERS:
-                providers = self._records.providers(message.key, time.monotonic(), self._rng)
+                zone = self._network.zone_of(peer.peer_id)
+                if message.places:
+                    return self._count(peer, zone, message)
+                providers = self._records.providers(message.key, now(), self._rng, zone)
                 closer = self._closer(peer, message.key)
                 return Message(message.type, message.key, closer, tuple(providers))
             case MessageType.ADD_PROVIDER:
@@ -165,20 +171,28 @@ class DhtRouter:
     def _closer(self, asker: PeerInfo, key: bytes) -> tuple[PeerInfo, ...]:
         return tuple(self._table.closest(position(key), without=asker.peer_id))
 
+    def _count(self, asker: PeerInfo, zone: str, question: Message) -> Message:
+        """How many providers keys have; nothing else, the asker wants no peers."""
+        until = now() + min(question.horizon_seconds, VALIDITY_SECONDS)
+        counts = [self._records.count(one, until, zone, asker.peer_id) for one in question.places]
+        return Message(question.type, question.key, counts=tuple(counts))
+
     def _take_record(self, sender: PeerInfo, message: Message) -> None:
         for provider in message.provider_peers:
             if provider.peer_id != sender.peer_id:
                 continue  # the spec: a peer announces itself alone
-            announced = PeerInfo(provider.peer_id, provider.addresses or sender.addresses)
+            zone = self._network.zone_of(sender.peer_id)
+            announced = PeerInfo(provider.peer_id, provider.addresses or sender.addresses, zone)
             if announced.addresses:
-                self._records.add(message.key, announced, time.monotonic())
+                self._records.add_places((place(message.key), *message.places), announced, now())
         self._metrics.provider_records.set(len(self._records))
 
     # --- keeping in shape -------------------------------------------------------------------------------
 
     def _joined(self, peer: PeerInfo) -> None:
+        self._records.mark_back(peer.peer_id)
         known = peer.peer_id in self._table
-        if peer.addresses and self._table.add(peer, time.monotonic()) and not known:
+        if peer.addresses and self._table.add(peer, now()) and not known:
             self._metrics.routing_table_size.set(len(self._table))
             self._bootstrap.met(peer)
             if len(self._table) == 1:
@@ -186,26 +200,28 @@ class DhtRouter:
             self._publisher.met(peer)
 
     def _left(self, peer_id: PeerId, polite: bool) -> None:
-        if peer_id not in self._table or self._tasks is None:
+        if self._tasks is None:
             return
         if polite and not self._lookups.mesh_is_small:
             # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
             self._lookups.failed(peer_id)
-        else:
-            peer = next(peer for peer in self._table if peer.peer_id == peer_id)
+        elif peer := self._table.get(peer_id) or self._records.provider(peer_id):
             self._tasks.create_task(self._check(peer))
 
     async def _check(self, peer: PeerInfo) -> None:
-        """Ask a peer for a sign of life; drop it if there is none."""
+        """Ask a peer for a sign of life; if there is none drop it, and count its records no more."""
         try:
             await self._network.request(peer, Message(MessageType.PING))
         except NetworkError:
+            self._records.mark_away(peer.peer_id)
+            known = len(self._table)
             self._table.remove(peer.peer_id)
             self._metrics.routing_table_size.set(len(self._table))
-            if not len(self._table):
+            if known and not len(self._table):
                 self._ran_dry()
         else:
-            self._table.add(peer, time.monotonic())
+            self._records.mark_back(peer.peer_id)
+            self._table.add(peer, now())
 
     def _ran_dry(self) -> None:
         self._metrics.routing_table_size.set(0)
@@ -215,7 +231,7 @@ class DhtRouter:
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS * (1 - 0.2 * self._rng.random()))
-            for peer in self._table.unseen_since(time.monotonic() - LIVENESS_SECONDS):
+            for peer in self._table.unseen_since(now() - LIVENESS_SECONDS):
                 await self._check(peer)
             await self._lookups.refresh()
             # and a random place, so that far buckets stay alive too
@@ -224,14 +240,14 @@ class DhtRouter:
     async def _keep_records(self) -> None:
         while True:
             await asyncio.sleep(EXPIRE_SECONDS)
-            now = time.monotonic()
-            self._records.expire(now)
+            while self._records.expire_some(now()):
+                await asyncio.sleep(0)
             self._metrics.provider_records.set(len(self._records))
-            for key in [key for key, search in self._searches.items() if _forgotten(search, now)]:
+            for key in [key for key, search in self._searches.items() if _forgotten(search, now())]:
                 del self._searches[key]
 
 
-def _forgotten(search: Search, now: float) -> bool:
+def _forgotten(search: Search, time: float) -> bool:
     """Whether a search that has ended is too old to answer from."""
     memory = FOUND_MEMORY_SECONDS if search.found else EMPTY_MEMORY_SECONDS
-    return search.ended_at is not None and now - search.ended_at > memory
+    return search.ended_at is not None and time - search.ended_at > memory

@@ -2,6 +2,9 @@
 
 Streams are kept and used again: a request takes an idle one or opens another, within a bound per peer. What breaks
 on a kept stream (go-libp2p resets idle ones after a minute) is tried once more on a fresh one.
+
+Nodes of ours speak `<prefix>/kad-places/1.0.0` as well: the same messages, in which an ADD_PROVIDER may name many keys
+by their places. Others get one ADD_PROVIDER for each key.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from speil.border.record import BorderRecord
-from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError
+from speil.kad.key import Key
+from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError, MessageType, announcements
 from speil.libp2p.error import Libp2pError, PeerMisbehavedError
 from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
 from speil.libp2p.stream import Stream
@@ -27,7 +31,7 @@ IDLE_STREAMS_PER_PEER_MAX = 4  # a lookup asks a peer once; several lookups may 
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
 ZONES_MAX = 5000  # remembered after a peer has left, too: a provider is seldom connected in a large region
-_KAD = "/kad/1.0.0"
+_KAD, _PLACES = "/kad/1.0.0", "/kad-places/1.0.0"
 
 
 class Libp2pNetwork:
@@ -35,7 +39,7 @@ class Libp2pNetwork:
 
     def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord) -> None:
         self._host, self._metrics, self._record = host, metrics, record
-        self.protocol = protocol_prefix + _KAD
+        self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
@@ -56,6 +60,7 @@ class Libp2pNetwork:
         """See PeerNetwork."""
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
         self._host.set_handler(self.protocol, self._serve)
+        self._host.set_handler(self.places_protocol, self._serve)
         self._host.subscribe(self._heard)
 
     def zone_of(self, peer_id: PeerId) -> str:
@@ -83,16 +88,18 @@ class Libp2pNetwork:
                 continue
         return await self._exchange(await self._open(peer), message)
 
-    async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
+    async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
         """See PeerNetwork."""
-        stream = await self._open(peer)
         try:
-            async with asyncio.timeout(REQUEST_SECONDS_MAX), stream:
-                for message in messages:
-                    self._metrics.dht_messages.labels("out", message.type.name).inc()
-                    await stream.write_message(message.encode())
-                stream.close_write()
-                await stream.read()  # the peer's end: it has read all
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):
+                packed = self.places_protocol in (await self._host.connect(peer)).protocols
+                stream = await self._host.open_stream(peer, self.places_protocol if packed else self.protocol)
+                async with stream:
+                    for message in announcements(self.local, keys, packed=packed):
+                        self._metrics.dht_messages.labels("out", MessageType.ADD_PROVIDER.name).inc()
+                        await stream.write_message(message.encode())
+                    stream.close_write()
+                    await stream.read()  # the peer's end: it has read all
         except (Libp2pError, TimeoutError) as error:
             raise NetworkError(f"{peer.peer_id.short}: {error!r}") from error
 

@@ -7,7 +7,6 @@ lookups that go through it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from speil.kad.key import position
@@ -23,6 +22,11 @@ from speil.routing.network import NetworkError, PeerNetwork
 log = get_log("dht")
 
 
+def now() -> float:
+    """The mesh's clock: monotonic seconds of the running loop, which a simulation may turn."""
+    return asyncio.get_running_loop().time()
+
+
 class Lookups:
     """Lookups of one node, over its routing table; `ran_dry` is called when the last peer in it has failed."""
 
@@ -32,9 +36,16 @@ class Lookups:
         self._network, self._table, self._metrics, self._ran_dry = network, table, metrics, ran_dry
         self.mesh_is_small = True  # fewer nodes than a key has places: each keeps every record
 
-    async def run(self, key: bytes, kind: MessageType, on_answer: Callable[[Message], None] | None = None) -> Lookup:
-        """Run a lookup to its end; `on_answer` hears each answer as it comes."""
-        lookup = Lookup(key, self._network.local.peer_id, self._table.closest(position(key)))
+    async def run(
+        self,
+        key: bytes,
+        kind: MessageType,
+        on_answer: Callable[[Message], None] | None = None,
+        *,
+        converge: int = K,
+    ) -> Lookup:
+        """Run a lookup until the `converge` closest have answered; `on_answer` hears each answer as it comes."""
+        lookup = Lookup(key, self._network.local.peer_id, self._table.closest(position(key)), converge)
         question = Message(kind, key)
         changed = asyncio.Event()
 
@@ -46,24 +57,24 @@ class Lookups:
                 lookup.failed(peer.peer_id)
                 self.failed(peer.peer_id)
             else:
-                self._table.add(peer, time.monotonic())
+                self._table.add(peer, now())
                 if on_answer:
                     on_answer(answer)
                 lookup.answered(peer.peer_id, answer.closer_peers)
             changed.set()
 
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(ask(peer)) for peer in lookup.ask(time.monotonic())]
+            running = [group.create_task(ask(peer)) for peer in lookup.ask(now())]
             while not lookup.done:
                 changed.clear()
                 deadline = lookup.next_deadline()
                 try:
-                    async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                    async with asyncio.timeout(None if deadline is None else deadline - now()):
                         await changed.wait()
                 except TimeoutError:
-                    for late in lookup.expire(time.monotonic()):
+                    for late in lookup.expire(now()):
                         self.failed(late)
-                running += [group.create_task(ask(peer)) for peer in lookup.ask(time.monotonic())]
+                running += [group.create_task(ask(peer)) for peer in lookup.ask(now())]
             for task in running:
                 task.cancel()  # those that were given up
         self._metrics.routing_table_size.set(len(self._table))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from speil.kad.key import Key
 from speil.kad.message import Message
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -45,5 +46,5 @@ class PeerNetwork(Protocol):
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """Ask and wait. Raises NetworkError."""
 
-    async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
-        """Tell, on one stream, without an answer. Raises NetworkError."""
+    async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
+        """Tell a peer on one stream that this node holds `keys`. Raises NetworkError."""

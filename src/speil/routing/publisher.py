@@ -1,35 +1,46 @@
 """Announces this node's keys to the nodes that are closest to them.
 
 Keys that are near each other in the key space have the same closest nodes, so one lookup finds whom to tell about
-many, and each node is told on one stream. In a mesh with fewer nodes than a key has places, whoever joins is told
-everything at once; in a larger one it comes with the next round.
+many. Some neighbourhoods next to each other go together, and each node is told on one stream. Before that some of
+these nodes are asked which of the keys have enough providers already (`kad.coverage`): what is everywhere is announced
+by a few.
+
+Two lanes work side by side, so that a new layer never waits: one takes what is new, the other follows the sweep
+(`kad.provide_schedule`). Telling goes on beside them, so that a peer that hangs holds up no lane.
+
+In a mesh with fewer nodes than a key has places, whoever joins is told everything at once; in a larger one it comes
+with the next sweep.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
 
-from speil.kad.key import common_prefix_length, position
-from speil.kad.message import Message, MessageType
-from speil.kad.provide_schedule import ProvideSchedule
+from speil.kad.coverage import ENOUGH, HORIZON_SECONDS, Counts, is_covered, whom_to_ask
+from speil.kad.key import Key, common_prefix_length, position
+from speil.kad.lookup import BETA
+from speil.kad.message import PLACES_MAX, Message, MessageType
+from speil.kad.provide_schedule import BATCH_MAX, EARLY_SECONDS, ProvideSchedule
 from speil.kad.provider_records import ProviderRecords
 from speil.kad.routing_table import K, RoutingTable
-from speil.multiformats.content_key import content_key
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.routing.lookups import Lookups
+from speil.routing.lookups import Lookups, now
 from speil.routing.network import NetworkError, PeerNetwork
 
-BATCH_MAX = 2000  # keys per round; a round of a large store takes a second
+NEIGHBOURHOODS_MAX = 4  # next to each other, told together: many nodes are among the closest to keys of several
+NEWS_MAX = 64  # keys that came in one moment and are no image, but a whole store
 SENDS_AT_ONCE_MAX = 16  # nodes told at the same time
+ASK_SECONDS_MAX = 1.0  # a question that stays open costs an announcement, not more
+BATCHES_AT_ONCE_MAX = 8  # batches being told; each waits for its slowest node
 
 log = get_log("dht")
-Place = tuple[int, str]  # where a key stands, and the key
+Placed = dict[PeerId, tuple[PeerInfo, list[Key]]]  # which keys each peer is among the closest to
 
 
 class Publisher:
@@ -43,114 +54,201 @@ class Publisher:
         lookups: Lookups,
         metrics: Metrics,
         rng: Random,
+        *,
+        zone: str = "",
     ) -> None:
         self._network, self._table, self._records = network, table, records
-        self._lookups, self._metrics = lookups, metrics
+        self._lookups, self._metrics, self._rng, self._zone = lookups, metrics, rng, zone
         self._schedule = ProvideSchedule(rng)
         self._newcomers: dict[PeerId, PeerInfo] = {}
-        self._due = asyncio.Event()
+        self._came, self._planned = asyncio.Event(), asyncio.Event()
+        self._sends = asyncio.Semaphore(SENDS_AT_ONCE_MAX)
+        self._batches = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
+        self._tasks: asyncio.TaskGroup
 
-    def provide(self, keys: Iterable[str]) -> None:
-        """Announce `keys` from now on."""
-        keys, now = list(keys), time.monotonic()
-        self._schedule.add(keys, now)
-        for key in keys:
-            self._records.add(content_key(key), self._network.local, now)
+    def provide(self, names: Iterable[str]) -> None:
+        """Announce keys from now on."""
+        self._renew_own(self._schedule.add(names, now()))
         self._metrics.provided_keys.set(len(self._schedule))
-        self._due.set()
+        self._came.set()
 
-    def withdraw(self, keys: Iterable[str]) -> None:
-        """Announce `keys` no more."""
-        keys = list(keys)
-        self._schedule.remove(keys)
-        for key in keys:
-            self._records.remove(content_key(key), self._network.local.peer_id)
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Announce keys no more."""
+        names = list(names)
+        self._schedule.remove(names)
+        for name in names:
+            self._records.remove(Key.of(name).multihash, self._network.local.peer_id)
         self._metrics.provided_keys.set(len(self._schedule))
 
     def met(self, peer: PeerInfo) -> None:
         """A node joined."""
         if self._lookups.mesh_is_small:
             self._newcomers[peer.peer_id] = peer
-            self._due.set()
+            self._came.set()
 
     async def run(self) -> None:
         """Announce what is due, until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._follow_news())
+            self._tasks.create_task(self._sweep())
+
+    async def _follow_news(self) -> None:
         while True:
-            self._due.clear()
+            await self._came.wait()
+            self._came.clear()
             await self._tell_newcomers()
-            now = time.monotonic()
-            if keys := self._schedule.due(now, BATCH_MAX):
-                await self._announce(keys)
+            keys = self._schedule.take_new()
+            while keys:
+                batch, peers = list[Key](), dict[PeerId, PeerInfo]()
+                # a layer that has just come is told at once; of a store full of them some more wait for each other
+                for _ in range(NEIGHBOURHOODS_MAX if len(keys) > NEWS_MAX else 1):
+                    bits = await self._around(keys[0], peers)
+                    count = next((at for at, key in enumerate(keys) if not _near(key, keys[0], bits)), len(keys))
+                    count = min(count, PLACES_MAX)
+                    batch, keys = [*batch, *keys[:count]], keys[count:]
+                    if not keys:
+                        break
+                await self._announce(batch, list(peers.values()))
+
+    async def _sweep(self) -> None:
+        while True:
+            self._planned.clear()
+            batch, peers = list[Key](), dict[PeerId, PeerInfo]()
+            key, neighbourhoods = self._schedule.first_due(now()), 0
+            while key and len(batch) < BATCH_MAX:
+                bits = await self._around(key, peers)
+                batch += self._schedule.take_neighbours(key, bits, now())
+                neighbourhoods += 1
+                key = self._schedule.first_due(now() + EARLY_SECONDS) if neighbourhoods < NEIGHBOURHOODS_MAX else None
+            if batch:
+                await self._announce(batch, list(peers.values()))
                 continue
             deadline = self._schedule.next_deadline()
             try:
-                async with asyncio.timeout(None if deadline is None else max(deadline - now, 0)):
-                    await self._due.wait()
+                async with asyncio.timeout_at(deadline):
+                    await self._planned.wait()
             except TimeoutError:
                 continue
 
     async def _tell_newcomers(self) -> None:
         newcomers, self._newcomers = self._newcomers, {}
         if newcomers and self._lookups.mesh_is_small and len(self._schedule):
-            # every node is among the closest to every key: newcomers need not wait for the next round
-            places = [(position(content_key(key)), key) for key in self._schedule]
-            await self._tell(places, list(newcomers.values()))
+            # every node is among the closest to every key: newcomers need not wait for the next sweep
+            keys = list(self._schedule)
+            await self._batches.acquire()
+            self._tasks.create_task(self._tell({one.peer_id: (one, keys) for one in newcomers.values()}))
 
-    async def _announce(self, keys: list[str]) -> None:
-        """Tell the closest nodes of each key, neighbours in the key space together."""
-        places = sorted((position(content_key(key)), key) for key in keys)
-        while places:
-            batch, peers = await self._neighbourhood(places)
-            places = places[len(batch) :]
-            names = [key for _, key in batch]
-            # alone there is nobody to tell; whoever joins is told then
-            told = await self._tell(batch, peers) if peers or len(self._table) else set(names)
-            now = time.monotonic()
-            for key in names:
-                self._records.add(content_key(key), self._network.local, now)
-            self._schedule.announced([key for key in names if key in told], now)
-            self._schedule.failed([key for key in names if key not in told], now)
-
-    async def _neighbourhood(self, places: list[Place]) -> tuple[list[Place], list[PeerInfo]]:
-        """The first keys that share their closest nodes, and the nodes around them."""
-        first = places[0][0]
-        lookup = await self._lookups.run(content_key(places[0][1]), MessageType.FIND_NODE)
-        peers = lookup.result()
-        if len(peers) < K:
-            return places, peers  # that is the whole mesh
+    async def _around(self, key: Key, peers: dict[PeerId, PeerInfo]) -> int:
+        """Add the nodes around a key to `peers`; how many bits keys must share with it to find their closest there."""
+        lookup = await self._lookups.run(key.multihash, MessageType.FIND_NODE, converge=BETA)
+        found = lookup.closest()
+        peers.update((peer.peer_id, peer) for peer in found)
+        if len(found) < K:
+            return 0  # that is the whole mesh
+        peers.update((peer.peer_id, peer) for peer in self._table.closest(key.position, 2 * K))
         # the farthest peer found shares this many bits with the key: every peer that shares more has been found too,
         # and for keys that share more it is about half of their closest; the rest are found peers nearby
-        shared = min(common_prefix_length(first, position(peer.peer_id.multihash)) for peer in peers)
-        count = 1
-        while count < len(places) and common_prefix_length(first, places[count][0]) > shared:
-            count += 1
-        near = {peer.peer_id: peer for peer in (*peers, *self._table.closest(first, 2 * K))}
-        return places[:count], list(near.values())
+        return 1 + min(common_prefix_length(key.position, position(peer.peer_id.multihash)) for peer in found)
 
-    async def _tell(self, batch: Sequence[Place], peers: list[PeerInfo]) -> set[str]:
-        """Send the records; the keys that at least one node took."""
-        keys_of: dict[PeerId, list[str]] = {}
-        standing = [(position(peer.peer_id.multihash), peer) for peer in peers]
-        for place, key in batch:
-            for _, peer in sorted(standing, key=lambda item, place=place: item[0] ^ place)[:K]:  # type: ignore[misc]
-                keys_of.setdefault(peer.peer_id, []).append(key)
-        told: set[str] = set()
-        slots = asyncio.Semaphore(SENDS_AT_ONCE_MAX)
+    async def _announce(self, keys: list[Key], peers: list[PeerInfo]) -> None:
+        """Tell the closest of `peers` of those keys that need it."""
+        placed = _placed(keys, peers)
+        if covered := await self._covered(keys, placed):
+            self._metrics.announced_keys.labels("skipped").inc(len(covered))
+            self._schedule.skipped(covered, now())
+            self._renew_own(covered)
+            self._planned.set()
+            placed = {
+                peer_id: (peer, [key for key in theirs if key not in covered])
+                for peer_id, (peer, theirs) in placed.items()
+            }
+        if needed := [key for key in keys if key not in covered]:
+            await self._batches.acquire()
+            self._tasks.create_task(self._tell_and_plan(needed, placed))
 
-        async def tell(peer: PeerInfo, keys: list[str]) -> None:
-            local = (self._network.local,)
-            messages = [Message(MessageType.ADD_PROVIDER, content_key(key), provider_peers=local) for key in keys]
-            async with slots:
+    async def _covered(self, keys: list[Key], placed: Placed) -> set[Key]:
+        """Those keys that have enough providers without us."""
+        if len(placed) < ENOUGH:
+            return set()  # there are not enough nodes for it
+        counts: dict[Key, list[Counts]] = {key: [] for key in keys}
+
+        async def ask(peer: PeerInfo, asked: list[Key]) -> None:
+            question = Message(
+                MessageType.GET_PROVIDERS,
+                asked[0].multihash,
+                places=tuple(key.place for key in asked),
+                horizon_seconds=round(HORIZON_SECONDS),
+            )
+            try:
+                async with asyncio.timeout(ASK_SECONDS_MAX):
+                    answer = await self._network.request(peer, question)
+            except (NetworkError, TimeoutError) as error:
+                log.debug("a peer did not answer", peer=peer.peer_id, error=error)
+                self._lookups.failed(peer.peer_id)
+                return
+            if len(answer.counts) == len(asked):
+                for key, pair in zip(asked, answer.counts, strict=True):
+                    counts[key].append(pair)
+
+        async with asyncio.TaskGroup() as group:
+            questions = whom_to_ask({peer_id: asked for peer_id, (_, asked) in placed.items()}, self._rng)
+            for peer_id, asked in questions.items():
+                group.create_task(ask(placed[peer_id][0], asked[:PLACES_MAX]))
+        is_new, has_zone = self._schedule.is_new, bool(self._zone)
+        return {key for key in keys if is_covered(counts[key], has_zone=has_zone, is_new=is_new(key))}
+
+    async def _tell_and_plan(self, keys: list[Key], placed: Placed) -> None:
+        # alone there is nobody to tell; whoever joins is told then
+        alone = not placed and not len(self._table)
+        told = await self._tell(placed)
+        reached = [key for key in keys if alone or key in told]
+        missed = [key for key in keys if not alone and key not in told]
+        self._metrics.announced_keys.labels("alone" if alone else "announced").inc(len(reached))
+        self._metrics.announced_keys.labels("failed").inc(len(missed))
+        self._schedule.announced(reached, now())
+        self._schedule.failed(missed, now())
+        self._renew_own(keys)
+        self._planned.set()
+
+    def _renew_own(self, keys: Iterable[Key]) -> None:
+        """Whoever asks us shall hear of us, whether we announce or not."""
+        held = (key.place for key in keys if key.name in self._schedule)
+        self._records.add_places(held, replace(self._network.local, zone=self._zone), now())
+
+    async def _tell(self, placed: Placed) -> set[Key]:
+        """Send the records; the keys that at least one node took. Gives back the batch's slot."""
+        told: set[Key] = set()
+
+        async def tell(peer: PeerInfo, keys: list[Key]) -> None:
+            async with self._sends:
                 try:
-                    await self._network.send(peer, messages)
+                    await self._network.announce(peer, keys)
                 except NetworkError as error:
                     log.debug("a peer took no records", peer=peer.peer_id, keys=len(keys), error=error)
                     self._lookups.failed(peer.peer_id)
                     return
+            self._metrics.announcement_keys.observe(len(keys))
             told.update(keys)
 
-        async with asyncio.TaskGroup() as group:
-            for _, peer in standing:
-                if peer.peer_id in keys_of:
-                    group.create_task(tell(peer, keys_of[peer.peer_id]))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for peer, keys in placed.values():
+                    if keys:
+                        group.create_task(tell(peer, keys))
+        finally:
+            self._batches.release()
         return told
+
+
+def _near(key: Key, other: Key, bits: int) -> bool:
+    return common_prefix_length(key.position, other.position) >= bits
+
+
+def _placed(keys: Iterable[Key], peers: Iterable[PeerInfo]) -> Placed:
+    """Each of `keys` to the K of `peers` that are closest to it."""
+    standing = [(position(peer.peer_id.multihash), peer) for peer in peers]
+    placed: Placed = {}
+    for key in keys:
+        for _, peer in sorted(standing, key=lambda item, place=key.position: item[0] ^ place)[:K]:  # type: ignore[misc]
+            placed.setdefault(peer.peer_id, (peer, []))[1].append(key)
+    return placed

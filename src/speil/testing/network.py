@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from speil.kad.message import Message
-from speil.libp2p.identity import Identity
+from speil.kad.key import Key
+from speil.kad.message import Message, announcements
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -30,6 +30,7 @@ class MemoryWire:
     side: dict[PeerId, int] = field(default_factory=dict)
     rng: Random = field(default_factory=Random)
     messages: int = 0
+    packed: bool = True
 
     def __post_init__(self) -> None:
         self.rng.seed(self.seed)
@@ -38,7 +39,7 @@ class MemoryWire:
         """A node with an address of its own."""
         number = len(self.nodes) + 1
         address = Multiaddr.of_tcp(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 5001)
-        node = MemoryNetwork(self, PeerInfo(Identity.generate().peer_id, (address,)), zone)
+        node = MemoryNetwork(self, PeerInfo(PeerId.of_public_key(self.rng.randbytes(36)), (address,)), zone)
         self.nodes[node.local.peer_id] = node
         return node
 
@@ -52,6 +53,10 @@ class MemoryWire:
         """The node that listens at an address."""
         plain = address.without_peer_id
         return next((node for node in self.nodes.values() if plain in node.local.addresses), None)
+
+    def over(self, message: Message) -> Message:
+        """A message as it arrives."""
+        return Message.decode(message.encode())
 
     async def carry(self, source: PeerId, target: PeerId) -> MemoryNetwork:
         """Bring a message over, or lose it. Raises NetworkError."""
@@ -95,17 +100,21 @@ class MemoryNetwork:
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """See PeerNetwork."""
         node = await self._reach(peer)
-        answer = node._handler(self.local, Message.decode(message.encode()))
+        answer = node._handler(self.local, self._wire.over(message))
         await self._wire.carry(peer.peer_id, self.local.peer_id)
         if answer is None:
             raise NetworkError("no answer")
-        return Message.decode(answer.encode())
+        return self._wire.over(answer)
+
+    async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
+        """See PeerNetwork; the wire's `packed` says whether peers take places, as ours do."""
+        await self.send(peer, announcements(self.local, keys, packed=self._wire.packed))
 
     async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
-        """See PeerNetwork."""
+        """Tell without an answer, also what no honest node tells."""
         node = await self._reach(peer)
         for message in messages:
-            node._handler(self.local, Message.decode(message.encode()))
+            node._handler(self.local, self._wire.over(message))
 
     def lose(self, peer_id: PeerId) -> None:
         """A peer's connection ended."""

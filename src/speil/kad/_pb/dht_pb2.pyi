@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Message(_message.Message):
-    __slots__ = ("type", "key", "closer_peers", "provider_peers", "cluster_level_raw")
+    __slots__ = ("type", "key", "closer_peers", "provider_peers", "cluster_level_raw", "places", "horizon_seconds", "counts")
     class MessageType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PUT_VALUE: _ClassVar[Message.MessageType]
@@ -34,22 +34,30 @@ class Message(_message.Message):
     CAN_CONNECT: Message.ConnectionType
     CANNOT_CONNECT: Message.ConnectionType
     class Peer(_message.Message):
-        __slots__ = ("id", "addrs", "connection")
+        __slots__ = ("id", "addrs", "connection", "zone")
         ID_FIELD_NUMBER: _ClassVar[int]
         ADDRS_FIELD_NUMBER: _ClassVar[int]
         CONNECTION_FIELD_NUMBER: _ClassVar[int]
+        ZONE_FIELD_NUMBER: _ClassVar[int]
         id: bytes
         addrs: _containers.RepeatedScalarFieldContainer[bytes]
         connection: Message.ConnectionType
-        def __init__(self, id: _Optional[bytes] = ..., addrs: _Optional[_Iterable[bytes]] = ..., connection: _Optional[_Union[Message.ConnectionType, str]] = ...) -> None: ...
+        zone: str
+        def __init__(self, id: _Optional[bytes] = ..., addrs: _Optional[_Iterable[bytes]] = ..., connection: _Optional[_Union[Message.ConnectionType, str]] = ..., zone: _Optional[str] = ...) -> None: ...
     TYPE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     CLOSER_PEERS_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_PEERS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_LEVEL_RAW_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
     type: Message.MessageType
     key: bytes
     closer_peers: _containers.RepeatedCompositeFieldContainer[Message.Peer]
     provider_peers: _containers.RepeatedCompositeFieldContainer[Message.Peer]
     cluster_level_raw: int
-    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., cluster_level_raw: _Optional[int] = ...) -> None: ...
+    places: _containers.RepeatedScalarFieldContainer[int]
+    horizon_seconds: int
+    counts: bytes
+    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., cluster_level_raw: _Optional[int] = ..., places: _Optional[_Iterable[int]] = ..., horizon_seconds: _Optional[int] = ..., counts: _Optional[bytes] = ...) -> None: ...
