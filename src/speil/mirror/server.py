@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from aiohttp import web
 
 from speil.border.http import HttpDoor
 from speil.mirror.handlers import Handlers
+from speil.mirror.turnstile import Turnstile
 from speil.observe.metrics import Metrics
 from speil.setting import ListenAddress
 
@@ -63,35 +63,6 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
 
-class Turnstile:
-    """Lets so many through in each round of the event loop."""
-
-    def __init__(self) -> None:
-        self._passed = 0
-        self._line: deque[asyncio.Future[None]] = deque()
-
-    async def enter(self) -> None:
-        """Wait in line, where there is one."""
-        loop = asyncio.get_running_loop()
-        if not self._passed and not self._line:
-            loop.call_soon(self._round)
-        self._passed += 1
-        if self._passed > STARTS_PER_ROUND or self._line:
-            waiter = loop.create_future()
-            self._line.append(waiter)
-            await waiter
-
-    def _round(self) -> None:
-        self._passed = 0
-        while self._line and self._passed < STARTS_PER_ROUND:
-            waiter = self._line.popleft()
-            if not waiter.done():  # its request may have been cancelled
-                waiter.set_result(None)
-                self._passed += 1
-        if self._passed:
-            asyncio.get_running_loop().call_soon(self._round)
-
-
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
@@ -102,7 +73,7 @@ class RegistryServer:
 
     def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
-        self._turnstile = Turnstile()
+        self._turnstile = Turnstile(STARTS_PER_ROUND)
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:

@@ -2,7 +2,7 @@
 
 Everything else on the node waits while a body has its turn: a probe, a lookup, a manifest. So turns are short, and
 after some milliseconds of them the event loop goes round once before the next: whoever is ready by then has to stand in
-line.
+line. The same holds for bodies that are copied, which can't be measured like that and are counted instead.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from collections import deque
 from collections.abc import Callable
 
 from speil.mirror.pipes import PipePool
+from speil.mirror.turnstile import Turnstile
 
 ROUND_SECONDS_MAX = 0.005  # of turns in a row; a probe takes four or five rounds from its connection to its answer
 TURN_BYTES_MAX = 256 << 10  # a fraction of a millisecond; larger turns save little CPU and make manifests wait
+
+COPIES_PER_ROUND = 16  # of at most COPY_BYTES each: some milliseconds
 
 
 class Wire:
@@ -25,6 +28,7 @@ class Wire:
         self.zero_copy = zero_copy
         self.splices = zero_copy  # until the kernel says that it does not
         self.pipes = PipePool()
+        self.copies = Turnstile(COPIES_PER_ROUND)
         self._line: deque[Callable[[], None]] = deque()
         self._round_began = 0.0
 
