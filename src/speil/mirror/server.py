@@ -3,8 +3,8 @@
 A connection that sends no whole head within some seconds is closed, and so is the one above the bound: a stranger that
 opens a thousand connections costs a bounded amount of memory, and containerd's next request still gets through.
 
-When hundreds of requests come at the same instant, a few are begun in each round of the event loop, and few connections
-are accepted: a probe that comes in between is answered in between.
+When hundreds of clients come at the same instant, a few connections are accepted in each round of the event loop, and a
+few requests begun (`mirror.wire`): a probe that comes in between is answered in between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from aiohttp import web
 
 from speil.border.http import HttpDoor
 from speil.mirror.handlers import Handlers
-from speil.mirror.turnstile import Turnstile
 from speil.observe.metrics import Metrics
 from speil.setting import ListenAddress
 
@@ -30,7 +29,6 @@ CONNECTIONS_MAX = 2048  # one node's containerd needs ten, hundreds of peers one
 HEADER_BYTES_MAX = 8190  # of one line; the whole head is bounded by aiohttp too
 BACKLOG = 512
 ACCEPTS_PER_ROUND = 8  # of the event loop; a millisecond
-STARTS_PER_ROUND = 5  # requests below /v2; each costs half a millisecond, a relay two before its body moves
 SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
 
 
@@ -73,7 +71,6 @@ class RegistryServer:
 
     def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
-        self._turnstile = Turnstile(STARTS_PER_ROUND)
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
@@ -112,7 +109,6 @@ class RegistryServer:
 
     async def _route(self, request: web.BaseRequest, handler: str) -> web.StreamResponse:
         if handler == "/v2/*":
-            await self._turnstile.enter()
             # the door is here and not in the handlers: nothing below /v2 can be reached around it
             if self._door.refuses(request.method, request.raw_path, request.headers, request.remote or ""):
                 return web.Response(status=404)

@@ -14,6 +14,11 @@ class Turnstile:
         self._passed = 0
         self._line: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def has_line(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._line)
+
     async def enter(self) -> None:
         """Wait in line, where there is one."""
         loop = asyncio.get_running_loop()
