@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo test check bench docs proto image clean
+.PHONY: help setup demo test check bench faults docs proto image clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ test: check ## everything this machine allows; what is skipped is named with the
 
 bench: setup ## the figures, side by side with a baseline, in one table
 	@$(BIN)/python -m bench
+
+faults: setup ## every fault with every containerd (root; fifteen minutes): docs/faults.md
+	@$(BIN)/python -m tests.system.faults
 
 docs: setup ## write the generated pages
 	@$(BIN)/python scripts/generate_settings_page.py

@@ -67,6 +67,11 @@ REQUIREMENTS = {
         ),
         Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
         Requirement(
+            "loop-device",
+            lambda: Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None,
+            "modprobe loop; apt-get install e2fsprogs",
+        ),
+        Requirement(
             "conformance",
             lambda: tool_path("conformance").exists(),
             "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py conformance",

@@ -15,26 +15,11 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.system.faults.cases import CASES, CLEAN, CLEAN_SLOW
-from tests.system.faults.lab import MODES, FaultLab, Mode, fault_lab
+from tests.system.faults.cases import CASES
+from tests.system.faults.lab import MODES, Mode, fault_lab
+from tests.system.faults.run import measure_clean, run_case
 from tests.system.faults.table import PAGE, page
-from tests.system.faults.trial import Case, Outcome, Trial
-
-
-async def run_case(lab: FaultLab, case: Case) -> Outcome:
-    """One row; the lab is as new afterwards."""
-    try:
-        return await Trial(lab, case).run()
-    finally:
-        await lab.repair()
-
-
-async def measure_clean(lab: FaultLab) -> list[Outcome]:
-    """What all others are held against; the first pull of a lab is not measured."""
-    await run_case(lab, CLEAN)
-    outcomes = [await run_case(lab, case) for case in (CLEAN, CLEAN_SLOW)]
-    lab.clean_seconds = {outcome.case.is_slow: outcome.seconds for outcome in outcomes}
-    return outcomes
+from tests.system.faults.trial import Outcome
 
 
 def run_mode(mode: Mode, wanted: str) -> tuple[list[Outcome], list[str]]:

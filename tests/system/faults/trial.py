@@ -39,7 +39,8 @@ class Case:
     told_by: str = "puller"  # whose log
     pulls_max: int = 1  # more than one only where the fault is containerd's own, or containerd finds it at the end
     counters_survive: bool = True  # of the puller; those of the holders are taken otherwise
-    multipart_differs: bool = False  # worth its time in CI with a multipart client too
+    needs: tuple[str, ...] = ()  # see tests/requirements.py, beside what all need
+    in_ci: tuple[str, ...] = ("containerd-2",)  # modes; `make faults` runs all with all
 
     @property
     def is_slow(self) -> bool:
