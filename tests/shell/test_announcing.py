@@ -20,7 +20,7 @@ from speil.routing.publisher import ASK_SECONDS_MAX
 from speil.testing.announce_world import LATENCY_SECONDS, World
 from speil.testing.virtual_time import run_virtual
 
-NODES, POPULAR, RARE, RARE_HOLDERS = 48, 120, 30, 3
+NODES, POPULAR, RARE, RARE_HOLDERS = 45, 100, 25, 3
 
 
 async def settled(world: World, popular: int, rare: int = 0) -> None:
@@ -52,7 +52,7 @@ def time() -> float:
 
 def test_what_is_everywhere_is_announced_by_a_few_what_is_rare_by_all_and_what_is_new_at_once() -> None:
     async def scenario() -> None:
-        world = World(1)
+        world = World(1, refreshing=False)
         async with world.running(NODES):
             await settled(world, POPULAR, RARE)
             before = outcomes(world)
@@ -98,7 +98,7 @@ def test_when_those_who_announced_are_gone_others_step_in(monkeypatch: pytest.Mo
     keys = [f"popular {number}" for number in range(5)]
 
     async def scenario() -> None:
-        world = World(2, zones=0)
+        world = World(2, zones=0, refreshing=False)
 
         def who_announced() -> list[DhtRouter]:
             closest = world.closest(keys[0])

@@ -27,7 +27,7 @@ MESSAGE_BYTES_MAX = 4 << 20  # go-libp2p-kad-dht resets the stream at this size
 KEY_BYTES_MAX = 80  # go-libp2p-kad-dht's bound for provider keys
 PEERS_MAX = 100  # in one list; honest answers hold k = 20 closer peers, and more providers
 ADDRESSES_MAX = 16  # of one peer in a list
-PLACES_MAX = 4096  # in one message: 32 KiB; a node's keys near one peer are a few hundred
+PLACES_MAX = 4096  # in one message: 32 KiB; questions are a few hundred, a newcomer is told all that a node has
 ZONE_CHARACTERS_MAX = 63  # a zone is a label
 _COUNT_MAX = 255  # it goes into a byte; who asks wants to know about a few dozen
 

@@ -30,7 +30,7 @@ LOOK_SECONDS_MAX = SWEEP_SECONDS + EARLY_SECONDS
 ANNOUNCE_SECONDS_MAX = REPROVIDE_SECONDS + EARLY_SECONDS
 RETRY_SECONDS = 10.0  # for keys that reached nobody
 KEYS_MAX = 200_000  # a node with more content than this announces a part of it
-BATCH_MAX = 2_000  # neighbours that come up together
+BATCH_MAX = 500  # neighbours that come up together; whom to tell about so many takes ten milliseconds
 _POSITION = attrgetter("position")
 
 

@@ -22,7 +22,7 @@ from random import Random
 from speil.kad.coverage import ENOUGH, HORIZON_SECONDS, Counts, is_covered, whom_to_ask
 from speil.kad.key import Key, common_prefix_length, position
 from speil.kad.lookup import BETA
-from speil.kad.message import PLACES_MAX, Message, MessageType
+from speil.kad.message import Message, MessageType
 from speil.kad.provide_schedule import BATCH_MAX, EARLY_SECONDS, ProvideSchedule
 from speil.kad.provider_records import ProviderRecords
 from speil.kad.routing_table import K, RoutingTable
@@ -104,9 +104,9 @@ class Publisher:
                 for _ in range(NEIGHBOURHOODS_MAX if len(keys) > NEWS_MAX else 1):
                     bits = await self._around(keys[0], peers)
                     count = next((at for at, key in enumerate(keys) if not _near(key, keys[0], bits)), len(keys))
-                    count = min(count, PLACES_MAX)
+                    count = min(count, BATCH_MAX)
                     batch, keys = [*batch, *keys[:count]], keys[count:]
-                    if not keys:
+                    if not keys or len(batch) >= BATCH_MAX:
                         break
                 await self._announce(batch, list(peers.values()))
 
@@ -182,7 +182,9 @@ class Publisher:
             try:
                 async with asyncio.timeout(ASK_SECONDS_MAX):
                     answer = await self._network.request(peer, question)
-            except (NetworkError, TimeoutError) as error:
+            except TimeoutError:
+                return
+            except NetworkError as error:
                 log.debug("a peer did not answer", peer=peer.peer_id, error=error)
                 self._lookups.failed(peer.peer_id)
                 return
@@ -193,7 +195,7 @@ class Publisher:
         async with asyncio.TaskGroup() as group:
             questions = whom_to_ask({peer_id: asked for peer_id, (_, asked) in placed.items()}, self._rng)
             for peer_id, asked in questions.items():
-                group.create_task(ask(placed[peer_id][0], asked[:PLACES_MAX]))
+                group.create_task(ask(placed[peer_id][0], asked))
         is_new, has_zone = self._schedule.is_new, bool(self._zone)
         return {key for key in keys if is_covered(counts[key], has_zone=has_zone, is_new=is_new(key))}
 
