@@ -73,6 +73,12 @@
 {{- toJson ($given.registries | default $given.mirroredRegistries | default list) -}}
 {{- end }}
 
+{{- define "speil.uploadLimit" -}}
+{{- $limit := .Values.speil.uploadLimit -}}
+{{- if and .Values.spegel.blobSpeed (ne (toString $limit) "0") }}{{ fail "spegel.blobSpeed is the old name of speil.uploadLimit: give one of them" }}{{ end -}}
+{{- .Values.spegel.blobSpeed | default $limit -}}
+{{- end }}
+
 {{- define "speil.mirrorTargets" -}}
 {{- $given := .root.Values.spegel -}}
 {{- if and $given.additionalMirrorRegistries $given.additionalMirrorTargets }}{{ fail "spegel.additionalMirrorRegistries is the old name of spegel.additionalMirrorTargets: give one of them" }}{{ end -}}

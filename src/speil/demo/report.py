@@ -35,8 +35,11 @@ class Report:
 
 
 def crossed_bytes(view: RegionView) -> int:
-    """Bytes that the region's nodes took from peers and that none of its nodes sent; exact while nothing moves."""
-    return view.total.peer_bytes - view.total.sent_bytes
+    """Bytes that the region's nodes took from peers beyond what its own nodes sent, while nothing moves.
+
+    They send a little more than is taken: of two peers that are asked at once, one is let go.
+    """
+    return max(view.total.peer_bytes - view.total.sent_bytes, 0)
 
 
 def node_table(views: Sequence[RegionView], pulled_seconds: Mapping[str, float]) -> str:
