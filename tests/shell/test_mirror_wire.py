@@ -28,7 +28,7 @@ from speil.mirror import pump as pump_module
 from speil.mirror import relay_session as session_module
 from speil.mirror.body import BodyResponse, FileBody
 from speil.mirror.connection_pool import IDLE_PER_PEER_MAX
-from speil.mirror.wire import ROUND_SECONDS_MAX, Wire
+from speil.mirror.wire import ROUND_SECONDS_MAX, SHORT_ROUND_SECONDS_MAX, STARTS_PER_ROUND, Wire
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh
@@ -283,6 +283,24 @@ async def test_who_is_ready_waits_while_others_have_had_enough_turns_in_a_row() 
         rounds += 1
     assert turns == list(range(20)), "first come, first served"
     assert rounds >= 4
+
+
+async def test_bodies_get_less_while_requests_wait_to_be_begun() -> None:
+    wire, turns = Wire(), list[float]()
+
+    def turn() -> None:
+        turns.append(time.monotonic())
+        while time.monotonic() < turns[-1] + SHORT_ROUND_SECONDS_MAX:
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(STARTS_PER_ROUND + 1):
+            group.create_task(wire.starts.enter())
+        await asyncio.sleep(0)
+        assert wire.starts.has_line
+        for _ in range(3):
+            wire.ready(turn)
+        assert len(turns) <= 1, "one turn, and the loop goes round"
 
 
 # --- peers and their connections -----------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class PeerResponse:
             loop = asyncio.get_running_loop()
             started = loop.time()
             try:
-                data = await receive(self._connection.socket, wanted, stall_seconds=stall_seconds)
+                data = await receive(self._wire, self._connection.socket, wanted, stall_seconds=stall_seconds)
             except (SourceBrokeOffError, SourceStalledError) as error:
                 raise self._failure(error) from error
             finally:

@@ -96,7 +96,9 @@ class Pump(ABC):
 
     def _is_ready(self) -> None:
         """The loop says that we need not wait: take a turn, now or in line."""
-        if not self._in_line:
+        if self._in_line:
+            self._watch(Wait.NOTHING)  # the line is long: no need to be told again in each round
+        else:
             self._in_line = True
             self._wire.ready(self._next_in_line)
 
