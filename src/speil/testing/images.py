@@ -11,13 +11,18 @@ from random import Random
 from speil.oci.image_builder import BuiltImage, ImageBuilder
 
 
-def random_image(seed: int, layer_sizes: Sequence[int] = (200_000, 50_000, 1_000)) -> BuiltImage:
-    """An image with layers of about `layer_sizes` bytes for amd64; arm64 shares the first and has one of its own."""
+def random_image(
+    seed: int, layer_sizes: Sequence[int] = (200_000, 50_000, 1_000), *, compress_level: int = 1
+) -> BuiltImage:
+    """An image with layers of about `layer_sizes` bytes for amd64; arm64 shares the first and has one of its own.
+
+    `compress_level` is gzip's: random data does not get smaller, and 0 is the quickest.
+    """
     rng, builder = Random(seed), ImageBuilder()
     layers = []
     for number, size in enumerate([*layer_sizes, 2_000]):
         tar = _tar(f"data/{seed}-{number}.bin", rng.randbytes(size))
-        layers.append(builder.layer(gzip.compress(tar, compresslevel=1, mtime=0), tar))
+        layers.append(builder.layer(gzip.compress(tar, compresslevel=compress_level, mtime=0), tar))
     return builder.build({"amd64": layers[:-1], "arm64": [layers[0], layers[-1]]})
 
 

@@ -129,7 +129,7 @@ class FaultLab:
     def push(self) -> tuple[str, BuiltImage]:
         """An image in the upstream that no node has; its name."""
         seed = next(_seeds)
-        image, name = random_image(seed, LAYERS), f"lab/fault{seed}"
+        image, name = random_image(seed, LAYERS, compress_level=0), f"lab/fault{seed}"
         self.registry.push(image, name, "1")
         return f"{name}:1", image
 

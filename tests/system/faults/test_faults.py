@@ -22,7 +22,10 @@ pytestmark = [pytest.mark.system, pytest.mark.requires("namespaces", "registry")
 ADDED_SECONDS_MAX = 30.0  # measured are eight at most, on a machine that had nothing else to do
 
 
-@pytest.fixture(scope="module", params=MODES, ids=lambda mode: mode.key)
+PAIRS = [(mode, case) for mode in MODES for case in CASES if mode.key in case.in_ci]
+
+
+@pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[FaultLab]:
     """Started once for all cases of a containerd; nothing of it is left afterwards."""
     mode: Mode = request.param
@@ -32,18 +35,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[FaultLab]:
         yield started
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each mode with its own cases."""
-    pairs = [(mode, case) for mode in MODES for case in CASES if mode.key in case.in_ci]
-    metafunc.parametrize(
-        ("lab", "case"),
-        pairs,
-        indirect=["lab"],
-        ids=[f"{mode.key}-{case.name}" for mode, case in pairs],
-        scope="module",
-    )
-
-
+@pytest.mark.parametrize(
+    ("lab", "case"), PAIRS, indirect=["lab"], ids=[f"{mode.key}-{case.name}" for mode, case in PAIRS], scope="module"
+)
 def test_the_pull_succeeds(lab: FaultLab, case: Case) -> None:
     for name in case.needs:
         need(name)

@@ -84,9 +84,10 @@ class Node:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a series over the label sets that match."""
         _, body = self.get("http://127.0.0.1:9090/metrics")
+        lines = "".join(line for line in body.decode().splitlines(keepends=True) if line.startswith(name))
         return sum(
             sample.value
-            for family in text_string_to_metric_families(body.decode())
+            for family in text_string_to_metric_families(lines)
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
