@@ -105,7 +105,7 @@ class BodyResponse(web.StreamResponse):
     def __init__(self, status: int, headers: dict[str, str], length: int) -> None:
         super().__init__(status=status, headers=headers)
         self.content_length = length
-        self.sent = 0  # of the body, once its sink is closed
+        self.sent = 0  # of the body, into its sink
         self._broken = False
 
     @asynccontextmanager
@@ -117,7 +117,12 @@ class BodyResponse(web.StreamResponse):
         transport, writer = request.transport, self._payload_writer
         if transport is None or writer is None:
             raise ClientGoneError
-        sink = BodySink(wire, transport, writer, count)
+
+        def moved(size: int) -> None:
+            self.sent += size
+            count(size)
+
+        sink = BodySink(wire, transport, writer, moved)
         try:
             yield sink
         except ClientGoneError:
@@ -127,7 +132,6 @@ class BodyResponse(web.StreamResponse):
             self.break_off()
             raise
         finally:
-            self.sent = sink.sent
             sink.close()
         await self._end()
 

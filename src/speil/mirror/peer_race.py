@@ -67,6 +67,7 @@ class PeerAccess:
     authorization: Callable[[], str]
     endpoints: Callable[[PeerInfo], list[Endpoint]]
     told_zone: Callable[[PeerId, str], None]  # hears of the zone that an answer names
+    heard_zone: Callable[[PeerId, str], None]  # and of the one that whoever named the peer says it is in
 
 
 @dataclass(slots=True)
@@ -177,6 +178,7 @@ class PeerRace:
         providers = self._access.router.find_providers(self._content.key, timeout_seconds=FIRST_BYTE_SECONDS_MAX)
         try:
             async for peer in providers:
+                self._access.heard_zone(peer.peer_id, peer.zone)
                 self.transfer.found([peer], self._now())
                 self._changed.set()
         except RoutingError as error:

@@ -54,7 +54,9 @@ class Relay:
     def __init__(self, router: Router, client: PeerClient, metrics: Metrics, config: RelayConfig) -> None:
         self.router, self.metrics, self.config = router, metrics, config
         self.health, self.trust, self.sizes = PeerHealth(), PeerTrust(), KnownSizes()
-        self.access = PeerAccess(router, client, metrics, config.authorization, config.endpoints, self._told_zone)
+        self.access = PeerAccess(
+            router, client, metrics, config.authorization, config.endpoints, self._told_zone, self._heard_zone
+        )
         self.verified = VerifiedContent(config.fetch.verify_memory_max)
         self._zones_told: OrderedDict[PeerId, str] = OrderedDict()
 
@@ -76,6 +78,10 @@ class Relay:
             self._zones_told.move_to_end(peer_id)
             if len(self._zones_told) > ZONES_TOLD_MAX:
                 self._zones_told.popitem(last=False)
+
+    def _heard_zone(self, peer_id: PeerId, zone: str) -> None:
+        if not self.zone_of(peer_id):  # hearsay counts until the peer itself has said something
+            self._told_zone(peer_id, zone)
 
     def lied(self, peer: PeerInfo, key: str) -> None:
         """A peer was caught with wrong bytes."""
