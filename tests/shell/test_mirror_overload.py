@@ -163,10 +163,12 @@ async def probe(node: RunningNode, seconds: list[float]) -> None:
     while True:
         started = loop.time()
         reader, writer = await asyncio.open_connection(node.host, node.registry_port)
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        try:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        finally:
+            writer.close()  # it is cancelled in the middle
         seconds.append(loop.time() - started)
-        writer.close()
         await asyncio.sleep(0.05)
 
 
