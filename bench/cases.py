@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.announce import figures as announce_figures
 from bench.crowd import crowd_of
+from bench.election import figures as election_figures
 from bench.fleet import BenchNode, nodes
 from bench.layouts import NAME, REGISTRY, LayoutWriter, empty, gigabyte, many_images
 from bench.measure import anonymous_mib, cpu_seconds, download, latencies_ms, percentile, rss_mib
@@ -211,6 +212,11 @@ def _milliseconds(values: list[float]) -> str:
     return f"{percentile(values, 50):.2f} / {percentile(values, 99):.2f}"
 
 
+def election(directory: Path) -> list[Figure]:
+    """What a region costs the API server, by its size."""
+    return election_figures()
+
+
 CASES: dict[str, Callable[[Path], list[Figure]]] = {
     "memory": memory_and_start,
     "local": local,
@@ -218,5 +224,6 @@ CASES: dict[str, Callable[[Path], list[Figure]]] = {
     "crowd": crowd,
     "mesh": mesh,
     "announce": announce,
+    "election": election,
     "idle": idle,
 }

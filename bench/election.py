@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from bench.table import HEADER, Figure
 from speil.election.config import DEFAULT_CONFIG
 from speil.election.pace import retry_period_seconds
 from speil.testing.election_world import World
@@ -14,7 +15,7 @@ from speil.testing.election_world import World
 SIZES = (3, 10, 30, 100, 1_000, 10_000)
 WINDOW_SECONDS = 60.0
 CLIENT_GO_WAIT_SECONDS = 3.2  # the mean of two to four and a half
-CLIENT_GO_FAILOVER = "9–13 s"  # Spegel 0.0.28 with 2 to 10 nodes
+CLIENT_GO_FAILOVER = "9–13"  # Spegel 0.0.28 with 2 to 10 nodes
 
 
 def measure(nodes: int, seed: int) -> tuple[float, float]:
@@ -34,17 +35,26 @@ def measure(nodes: int, seed: int) -> tuple[float, float]:
     return rate, world.run_until(world.led, 60)
 
 
-def main(sizes: tuple[int, ...]) -> None:
-    """Print the table."""
-    print(f"{'nodes':>6}  {'GET/s':>6}  {'client-go':>9}  failover min/median/max, s (client-go: {CLIENT_GO_FAILOVER})")
+def figures(sizes: tuple[int, ...] = SIZES) -> list[Figure]:
+    """A line for each size of a region."""
+    found = []
     for nodes in sizes:
         runs = [measure(nodes, seed) for seed in range(max(3, min(40, 2_000 // nodes)))]
         rate = sum(run[0] for run in runs) / len(runs)
         took = sorted(run[1] for run in runs)
         client_go = (nodes - 1) / CLIENT_GO_WAIT_SECONDS
-        middle = took[len(took) // 2]
-        print(f"{nodes:>6}  {rate:>6.2f}  {client_go:>9.1f}  {took[0]:.1f} / {middle:.1f} / {took[-1]:.1f}")
+        found.append(
+            Figure(
+                f"election, {nodes} nodes: GET/s · failover s, median/max",
+                f"{rate:.2f} · {took[len(took) // 2]:.1f}/{took[-1]:.1f}",
+                f"{client_go:.1f} · {CLIENT_GO_FAILOVER} (client-go's rule)",
+                "≤ 7 · ≤ 13",
+            )
+        )
+    return found
 
 
 if __name__ == "__main__":
-    main(tuple(map(int, sys.argv[1:])) or SIZES)
+    print(HEADER.line())
+    for figure in figures(tuple(map(int, sys.argv[1:])) or SIZES):
+        print(figure.line())
