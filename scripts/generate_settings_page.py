@@ -30,7 +30,7 @@ def page() -> str:
         own = [one for one in all_settings(kind) if one not in declared(LogSettings)]
         parts += [f"## speil {command.name}\n", f"{command.summary[0].upper()}{command.summary[1:]}.\n", _table(own)]
         if old := OLD_NAMES.get(command.name):
-            parts.append("Names of other Spegel versions, accepted with a warning:\n")
+            parts.append("Names of other Spegel versions, accepted with a warning, as flags and as variables:\n")
             parts.append("| flag | now |\n|---|---|")
             for one in old:
                 now = f"`--{one.now.replace('_', '-')}`" if one.now else f"no effect: {one.note}"

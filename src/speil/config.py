@@ -140,6 +140,21 @@ def _take_old(
     found.warnings.append(f"{flag} is now called {setting.flag}")
 
 
+def read_old_variables(
+    command: str, arguments: Arguments, settings: Sequence[Setting], environ: Mapping[str, str]
+) -> None:
+    """Take variables of an old name, where neither flag nor variable of today says something."""
+    known = {one.name: one for one in settings}
+    for old in OLD_NAMES.get(command, ()):
+        variable = old.name.upper()
+        if old.now is None or not (text := environ.get(variable, "")):
+            continue
+        setting = known[old.now]
+        if setting.name not in arguments.values and not environ.get(setting.env, ""):
+            arguments.values[setting.name] = [text]
+            arguments.warnings.append(f"environment variable {variable} is now called {setting.env}")
+
+
 def _nearest(item: str, known: Mapping[str, Setting]) -> str:
     flags = [setting.flag for setting in known.values()]
     near = difflib.get_close_matches(item.partition("=")[0], flags, n=1, cutoff=0.6)

@@ -209,3 +209,18 @@ def test_the_upload_limit_by_its_own_and_its_old_name() -> None:
     assert config.build(MirrorSettings, nothing, {"UPLOAD_LIMIT": "1GB"}).upload_limit == 10**9
     with pytest.raises(ConfigError, match=r"UPLOAD_LIMIT: .*at least 128KiB"):
         config.build(MirrorSettings, nothing, {"UPLOAD_LIMIT": "10KiB"})
+
+
+def test_an_old_variable_counts_where_nothing_of_today_says_otherwise() -> None:
+    settings = config.all_settings(NodeSettings)
+
+    def read(argv: list[str], environ: dict[str, str]) -> tuple[int, list[str]]:
+        arguments = config.split_arguments("registry", argv, settings)
+        config.read_old_variables("registry", arguments, settings, environ)
+        return config.build(MirrorSettings, arguments, environ).upload_limit, arguments.warnings
+
+    old = {"BLOB_SPEED": "10MBps"}
+    assert read([], old) == (10 << 20, ["environment variable BLOB_SPEED is now called UPLOAD_LIMIT"])
+    assert read([], old | {"UPLOAD_LIMIT": "20MiB"}) == (20 << 20, [])
+    assert read(["--upload-limit=30MiB"], old) == (30 << 20, [])
+    assert read([], {"BLOB_SPEED": ""}) == (0, [])

@@ -113,6 +113,7 @@ def _run(command: Command, argv: list[str]) -> int:
         arguments = config.split_arguments(command.name, argv, known)
         if arguments.positional:
             raise ConfigError(f"unexpected argument {arguments.positional[0]!r}")
+        config.read_old_variables(command.name, arguments, known, os.environ)
         log_settings = config.build(LogSettings, arguments, os.environ)
         settings: Any = config.build(kind, arguments, os.environ)
     except HelpRequested:
