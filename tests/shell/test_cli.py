@@ -37,12 +37,18 @@ async def speil(*argv: str, seconds_max: float = SECONDS_MAX, **environ: str) ->
     return process.returncode, out.decode(), err.decode()
 
 
+def _hear_interrupts() -> None:
+    """A shell starts what it runs in the background deaf to SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def running(*argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A command that runs on; ended by its pid."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "speil", *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
+        sys.executable, "-m", "speil", *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        preexec_fn=_hear_interrupts,
+    )  # fmt: skip
     try:
         yield process
     finally:
