@@ -97,7 +97,7 @@ def crowd(directory: Path) -> list[Figure]:
     writer = LayoutWriter(directory / "some")
     layer = writer.random_blob(CROWD_BLOB_BYTES, 1)
     path, manifest_path = _paths(layer["digest"], writer.image("crowd", [layer]))
-    unbounded = [f"--uploads-max={CROWD}", f"--uploads-per-peer-max={CROWD}"]
+    unbounded = [f"--uploads-max={2 * CROWD}", f"--uploads-per-peer-max={2 * CROWD}"]
     figures = []
     with nodes([writer.root, empty(directory / "empty")], unbounded) as (holder, asker):
         holder.wait_metric("speil_provided_keys", 3)

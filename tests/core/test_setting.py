@@ -207,5 +207,5 @@ def test_the_upload_limit_by_its_own_and_its_old_name() -> None:
         assert config.build(MirrorSettings, arguments, {}).upload_limit == 10 << 20
     nothing = config.split_arguments("registry", [], config.all_settings(NodeSettings))
     assert config.build(MirrorSettings, nothing, {"UPLOAD_LIMIT": "1GB"}).upload_limit == 10**9
-    with pytest.raises(ConfigError, match=r"UPLOAD_LIMIT: .*at least 64KiB"):
+    with pytest.raises(ConfigError, match=r"UPLOAD_LIMIT: .*at least 128KiB"):
         config.build(MirrorSettings, nothing, {"UPLOAD_LIMIT": "10KiB"})

@@ -7,7 +7,13 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speil.upload.admission import CONTESTED_FRACTION, UPLOAD_BYTES_PER_SECOND_MIN, Admission, Refusal
+from speil.upload.admission import (
+    CONTESTED_FRACTION,
+    LIMITED_PER_PEER_MAX,
+    UPLOAD_BYTES_PER_SECOND_MIN,
+    Admission,
+    Refusal,
+)
 from speil.upload.pace import PIECE_BYTES_MAX, ROUND_SECONDS, Pace, Turn
 
 PEERS = st.sampled_from("abcdef")
@@ -62,7 +68,9 @@ def test_a_bandwidth_carries_so_many_uploads() -> None:
     admission = Admission(64, 64, bytes_per_second=3 * UPLOAD_BYTES_PER_SECOND_MIN)
     assert [admission.admit(peer) for peer in "abcd"] == [None] * 3 + [Refusal.BANDWIDTH]
     assert Admission(64, 64, bytes_per_second=1).places == 1
-    assert Admission(64, 64, bytes_per_second=1 << 40).places == 64
+    plenty = Admission(64, 64, bytes_per_second=1 << 40)
+    assert plenty.places == 64
+    assert [plenty.admit("a") for _ in range(LIMITED_PER_PEER_MAX + 1)][-2:] == [None, Refusal.PEER]
 
 
 # --- pace ----------------------------------------------------------------------------------------------------
@@ -123,17 +131,22 @@ def test_who_comes_late_catches_up_by_a_burst_and_no_more() -> None:
     assert late
 
 
-@given(RATES, st.lists(PEERS, min_size=1, max_size=64))
-def test_no_upload_waits_as_long_as_a_peer_waits_for_a_stalled_one(rate: int, uploads: list[str]) -> None:
-    uploads = uploads[: max(rate // UPLOAD_BYTES_PER_SECOND_MIN, 1)]
-    pace, now, asked = Pace(rate, 0.0), 0.0, dict[int, float]()
-    for peer in uploads:
-        asked[pace.ask(peer, PIECE_BYTES_MAX, len(uploads)).number] = 0.0
-    while now < 2.0:
+@given(RATES, st.lists(st.sampled_from("abcdefghijklmnopqrst"), min_size=1, max_size=64))
+def test_whoever_is_admitted_is_never_taken_for_stalled_or_slow(rate: int, asking: list[str]) -> None:
+    admission, pace = Admission(64, 16, bytes_per_second=rate), Pace(rate, 0.0)
+    uploads = [peer for peer in asking if admission.admit(peer) is None]
+    turns = {number: pace.ask(peer, PIECE_BYTES_MAX, len(uploads)) for number, peer in enumerate(uploads)}
+    owner = {turn.number: number for number, turn in turns.items()}
+    got, asked, now, seconds = Counter[int](), dict.fromkeys(turns, 0.0), 0.0, 5.0
+    while now < seconds:
         for turn in pace.grant(now):
-            assert now - asked.pop(turn.number) < 2.5
-            asked[pace.ask(turn.peer, PIECE_BYTES_MAX, len(uploads)).number] = now
+            number = owner.pop(turn.number)
+            assert now - asked[number] < 3.0, "a peer waits no longer for a byte"
+            got[number] += turn.size
+            asked[number] = now
+            owner[pace.ask(turn.peer, PIECE_BYTES_MAX, len(uploads)).number] = number
         now += 0.01
+    assert min(got[number] for number in turns) >= 64 * 1024 * seconds
 
 
 def test_who_leaves_the_line_is_not_waited_for() -> None:

@@ -174,18 +174,30 @@ async def test_all_who_want_a_small_blob_at_once_share_one_verification() -> Non
         await eventually(lambda: lab.asker.relay.verified.taken == 0, what="the memory is free again")
 
 
-async def test_those_who_have_asked_already_share_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_those_who_ask_at_the_same_moment_share_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verified_module, "ROOM_SECONDS_MAX", 0.05)
 
     async def is_slow(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.write(head() + DATA[:-1])
-        await eventually(lambda: len(lab.asked) == 5, what="all have asked")
         await asyncio.sleep(0.2)
         writer.write(DATA[-1:])
 
     async with region(is_slow, holds=False, fetch=FetchSettings(verify_memory_max=len(DATA))) as lab:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(ask(lab.asker, PATH, **CONTAINERD)) for _ in range(5)]
+        assert [task.result()[::2] for task in tasks] == [(200, DATA)] * 5
+        assert len(lab.asked) == 1
+
+
+async def test_large_content_is_shared_by_nobody_and_waited_for_by_nobody() -> None:
+    async def is_slow(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + DATA[:-1])
+        await eventually(lambda: len(lab.asked) == 5, what="all have asked")
+        writer.write(DATA[-1:])
+
+    async with region(is_slow, holds=False, fetch=AS_IT_COMES) as lab:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ask(lab.asker, PATH)) for _ in range(5)]
         assert [task.result()[::2] for task in tasks] == [(200, DATA)] * 5
 
 

@@ -28,7 +28,7 @@ from speil.mirror import pump as pump_module
 from speil.mirror import relay_session as session_module
 from speil.mirror.body import BodyResponse, FileBody
 from speil.mirror.connection_pool import IDLE_PER_PEER_MAX
-from speil.mirror.wire import ROUND_SECONDS_MAX, Wire
+from speil.mirror.wire import ROUND_SECONDS_MAX, SHORT_ROUND_SECONDS_MAX, STARTS_PER_ROUND, Wire
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh
@@ -41,6 +41,7 @@ BIG = Random(1).randbytes(12 << 20)
 BIG_DIGEST = Digest.of(BIG)
 SMALL = Random(2).randbytes(100_000)
 SMALL_DIGEST = Digest.of(SMALL)
+SECONDS_MAX = 120.0  # for whatever is waited for
 UNVERIFIED = FetchSettings(verify_bytes_max=0)  # here bodies are moved, however small
 
 
@@ -86,8 +87,9 @@ async def read_to_end(reader: asyncio.StreamReader) -> bytes:
     """What comes until the connection ends, by FIN or RST."""
     data = b""
     try:
-        while piece := await reader.read(1 << 16):
-            data += piece
+        async with asyncio.timeout(SECONDS_MAX):
+            while piece := await reader.read(1 << 16):
+                data += piece
     except ConnectionError:
         pass
     return data
@@ -147,6 +149,26 @@ async def test_a_client_that_takes_nothing_more_is_let_go(
             body = (await read_to_end(reader)).partition(b"\r\n\r\n")[2]
             assert BIG.startswith(body), "nothing but the body may have been sent"
     assert pair[1].sample("speil_resumed_transfers_total") == 0, "the peer is not to blame"
+
+
+async def test_what_an_aborted_body_left_in_a_pipe_is_in_no_other_body(
+    pair: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "PIECE_SECONDS_MAX", 0.1)
+    _, asker = pair
+    for number in range(1, 4):
+        before = asker.sample("speil_served_bytes_total", source="peer")
+        async with narrow_client(asker) as (reader, writer):
+            writer.write(get(BIG_DIGEST))
+            await reader.readuntil(b"\r\n\r\n")
+            # a piece has ended: the client's socket is full, and so is the pipe behind it
+            await eventually(lambda before=before: asker.sample("speil_served_bytes_total", source="peer") > before)  # type: ignore[misc]
+            writer.transport.abort()
+        await eventually(lambda number=number: asker.recent.total == number, what="the request has ended")  # type: ignore[misc]
+    reader, writer = await asyncio.open_connection(asker.host, asker.port)
+    writer.write(get(SMALL_DIGEST))
+    assert await answer(reader) == SMALL
+    writer.close()
 
 
 async def test_a_disk_that_fails_in_mid_body(pair: tuple[Mirror, Mirror]) -> None:
@@ -263,6 +285,24 @@ async def test_who_is_ready_waits_while_others_have_had_enough_turns_in_a_row() 
     assert rounds >= 4
 
 
+async def test_bodies_get_less_while_requests_wait_to_be_begun() -> None:
+    wire, turns = Wire(), list[float]()
+
+    def turn() -> None:
+        turns.append(time.monotonic())
+        while time.monotonic() < turns[-1] + SHORT_ROUND_SECONDS_MAX:
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(STARTS_PER_ROUND + 1):
+            group.create_task(wire.starts.enter())
+        await asyncio.sleep(0)
+        assert wire.starts.has_line
+        for _ in range(3):
+            wire.ready(turn)
+        assert len(turns) <= 1, "one turn, and the loop goes round"
+
+
 # --- peers and their connections -----------------------------------------------------------------------------
 
 
@@ -273,7 +313,7 @@ class OddPeer:
 
     def __init__(self, mesh: MemoryMesh) -> None:
         self._mesh = mesh
-        self._ways = {str(Digest.of(way.encode())): way for way in self.WAYS}
+        self._ways = {str(self.digest(way)): way for way in (*self.WAYS, "dribbles")}
         self._writers: set[asyncio.StreamWriter] = set()
         self.peers: dict[str, PeerInfo] = {}
         self.connections = 0
@@ -326,6 +366,11 @@ class OddPeer:
                     writer.write(piece)
                     await writer.drain()
                     await asyncio.sleep(0)
+            case "dribbles":
+                writer.write(head)
+                for start in range(0, len(SMALL), len(SMALL) // 5):
+                    await asyncio.sleep(0.1)
+                    writer.write(SMALL[start : start + len(SMALL) // 5])
             case "short":
                 writer.write(head + SMALL[: len(SMALL) // 2])
             case "long":
@@ -340,7 +385,8 @@ async def body_until_end(target: Mirror, way: str) -> bytes:
     """All body bytes of one request on a connection of its own, to the FIN."""
     reader, writer = await asyncio.open_connection(target.host, target.port)
     writer.write(get(OddPeer.digest(way)).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    data = await reader.read()  # raises ConnectionResetError on RST
+    async with asyncio.timeout(SECONDS_MAX):
+        data = await reader.read()  # raises ConnectionResetError on RST
     writer.close()
     return data.partition(b"\r\n\r\n")[2]
 
@@ -361,6 +407,16 @@ async def test_bodies_of_every_length_and_what_becomes_of_the_connection_to_the_
         blamed = asker.sample("speil_peer_requests_total", outcome="broken")
         assert await body_until_end(asker, "whole") == SMALL
         assert asker.sample("speil_peer_requests_total", outcome="broken") == blamed == 1, "only the short body"
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_peer_that_pauses_again_and_again_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.3)
+    mesh = MemoryMesh()
+    peer = OddPeer(mesh)
+    async with mirror(mesh, fetch=UNVERIFIED) as asker, peer.serve():
+        assert await body_until_end(asker, "dribbles") == SMALL
+        assert asker.sample("speil_peer_requests_total", outcome="timeout") == 0
 
 
 async def test_a_busy_peer_is_not_blamed() -> None:
@@ -393,7 +449,7 @@ class Clients:
 
     async def run(self, until: int) -> None:
         """Ask until so many requests are made, several clients at a time."""
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.timeout(SECONDS_MAX), asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(self._ask_until(until))
 
@@ -412,12 +468,12 @@ class Clients:
             case "reads":
                 for _ in range(5):
                     await self._ask(writer)
-                    await answer(reader)
+                    await self._check(reader)
             case "pipelines":
                 for _ in range(4):
                     await self._ask(writer)
                 for _ in range(4):
-                    await answer(reader)
+                    await self._check(reader)
             case "aborts":
                 await self._ask(writer)
                 await reader.read(1000)
@@ -427,6 +483,10 @@ class Clients:
                 await self._ask(writer)
                 writer.write_eof()
                 await reader.read()
+
+    async def _check(self, reader: asyncio.StreamReader) -> None:
+        body = await answer(reader)
+        assert body == SMALL or b"could not find peer" in body
 
     async def _ask(self, writer: asyncio.StreamWriter) -> None:
         self.requests += 1

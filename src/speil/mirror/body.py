@@ -176,6 +176,7 @@ class FileBody:
             size = await self._pump.piece(size_max)
             sink.moved(size)
         else:
+            await sink.wire.copies.enter()
             data = os.pread(self._content.fd, min(self.left, size_max, COPY_BYTES), self._offset)
             if not data:
                 raise OSError("the file is shorter than it was")

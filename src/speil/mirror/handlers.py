@@ -86,6 +86,7 @@ class Handlers:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request below /v2."""
+        await self._wire.starts.enter()
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=404)
         if not self._auth.allows(request.headers.get("Authorization", "")):

@@ -28,10 +28,11 @@ from speil.multiformats.peer_id import PeerId
 from speil.observe.logs import get_log
 from speil.oci import media_type
 
-HEAD_BYTES_MAX = 16 * 1024
-RETRY_AFTER_SECONDS_MAX = 60.0  # a peer that says more is asked again all the same
 __all__ = ["Endpoint", "PeerBusyError", "PeerClient", "PeerError", "PeerResponse", "RangeRefusedError"]
 
+HEAD_BYTES_MAX = 16 * 1024
+RETRY_AFTER_SECONDS_MAX = 60.0  # a peer that says more is asked again all the same
+SILENCE_SECONDS = 0.5  # without an answer on a kept connection: others to the same peer may be dead too
 SPLICE_BYTES_MIN = 64 << 10  # below it, setting up costs more than a copy
 ACCEPT = ", ".join((*sorted(media_type.MANIFESTS), "*/*"))
 
@@ -106,7 +107,7 @@ class PeerResponse:
                 self._connection.unread = self._splice.rescue()
                 self._end_splice()
             except (SourceBrokeOffError, SourceStalledError) as error:
-                raise _peer_error(error) from error
+                raise self._failure(error) from error
             else:
                 self.left -= size
                 sink.moved(size)
@@ -126,9 +127,9 @@ class PeerResponse:
             loop = asyncio.get_running_loop()
             started = loop.time()
             try:
-                data = await receive(self._connection.socket, wanted, stall_seconds=stall_seconds)
+                data = await receive(self._wire, self._connection.socket, wanted, stall_seconds=stall_seconds)
             except (SourceBrokeOffError, SourceStalledError) as error:
-                raise _peer_error(error) from error
+                raise self._failure(error) from error
             finally:
                 self._read_seconds += loop.time() - started
         self.left -= len(data)
@@ -140,6 +141,10 @@ class PeerResponse:
             self._closed = True
             self._end_splice()
             self._give_back(self._connection, not self.left)
+
+    def _failure(self, error: SourceBrokeOffError | SourceStalledError) -> PeerError:
+        outcome = "timeout" if isinstance(error, SourceStalledError) else "broken"
+        return PeerError(outcome, f"{error}, {self.left} bytes missing")
 
     async def _open_splice(self, sink: BodySink) -> Splice | None:
         if self.left < SPLICE_BYTES_MIN or not self._wire.splices or not await sink.claim():
@@ -189,7 +194,9 @@ class PeerClient:
         if range_header:
             lines.append(f"Range: {range_header}")
         request = "\r\n".join((*lines, "", "")).encode()
+        loop = asyncio.get_running_loop()
         while connection := self._pool.take(endpoint):
+            started = loop.time()
             try:
                 return await self._exchange(connection, endpoint, method, request)
             except PeerError as error:
@@ -197,8 +204,8 @@ class PeerClient:
                     raise
                 # the peer closed it while it was idle: that says nothing about the peer
             except asyncio.CancelledError:
-                # whoever waited gave up: if the peer is gone without a word, its other connections are dead too
-                self._pool.forget(endpoint)
+                if loop.time() - started >= SILENCE_SECONDS:
+                    self._pool.forget(endpoint)
                 raise
         return await self._exchange(await self._connect(endpoint), endpoint, method, request)
 
@@ -265,10 +272,6 @@ async def _receive_head(connection: PeerConnection) -> bytes:
         head += data
     connection.unread = head[end + 4 :]
     return head[: end + 4]
-
-
-def _peer_error(error: SourceBrokeOffError | SourceStalledError) -> PeerError:
-    return PeerError("timeout" if isinstance(error, SourceStalledError) else "broken", str(error))
 
 
 def _refusal(status: int, headers: dict[str, str]) -> PeerError:

@@ -11,7 +11,7 @@ import fcntl
 import os
 from dataclasses import dataclass
 
-PIPES_MAX = 256  # open at once; beyond it relays copy. containerd downloads three layers at a time
+PIPES_MAX = 1024  # open at once, as many as requests may be; beyond it relays copy
 LARGE_PIPES_MAX = 32  # with the next constant: at most 32 MiB lie in large pipes; the others have the kernel's 64 KiB
 LARGE_PIPE_BYTES = 1 << 20  # what fs.pipe-max-size allows without privileges
 IDLE_PIPES_MAX = 8  # kept for the next relays; they hold no pages

@@ -83,9 +83,8 @@ class Pump(ABC):
         self._piece_ends = self._loop.time() + PIECE_SECONDS_MAX
         self._ended = self._loop.create_future()
         try:
+            self._timer = self._loop.call_at(self._piece_ends, self._tick)
             self._is_ready()
-            if not self._ended.done():
-                self._timer = self._loop.call_at(self._next_deadline(), self._tick)
             await self._ended
         finally:
             self._ended = None
@@ -97,7 +96,9 @@ class Pump(ABC):
 
     def _is_ready(self) -> None:
         """The loop says that we need not wait: take a turn, now or in line."""
-        if not self._in_line:
+        if self._in_line:
+            self._watch(Wait.NOTHING)  # the line is long: no need to be told again in each round
+        else:
             self._in_line = True
             self._wire.ready(self._next_in_line)
 
@@ -154,7 +155,6 @@ class Pump(ABC):
         return ClientGoneError(f"it took nothing for {CLIENT_STALL_SECONDS_MAX:g} s")
 
     def _next_deadline(self) -> float:
-        """Never later than the piece's end, or a second from now: whom we wait for may change meanwhile."""
         now = self._loop.time()
         return min(self._piece_ends if self._piece_ends > now else now + PIECE_SECONDS_MAX, self._stall_deadline())
 
@@ -180,3 +180,6 @@ class Pump(ABC):
         elif waits_for is Wait.CLIENT:
             self._loop.add_writer(self._client.fd, self._is_ready)
         self._waits_for, self._waits_since = waits_for, now
+        if self._timer is not None and self._timer.when() > (deadline := self._stall_deadline()):
+            self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._tick)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 VERIFY_STALL_SECONDS_MAX = 0.5  # nothing has been passed on yet: another peer, or the upstream, is soon asked
 VERIFY_SECONDS_MAX = 2.0  # 4 MiB at 17 Mbit/s
-WRITE_BYTES = 256 * 1024  # at a time: a slow client shows progress
+WRITE_BYTES = 64 * 1024  # at a time: a slow client shows progress, and other requests have their turn in between
 
 log = get_log("relay")
 
@@ -107,25 +107,29 @@ class RelaySession:
     async def head(self) -> Head:
         """What the client may be told. Raises NoPeerError, RangeRefusedError."""
         digest, shared = self._content.digest, self._relay.verified
-        while True:
-            if digest and self._method == "GET" and (head := await self._shared_head(digest)):
-                return head
-            response = await self._next_response()
-            promised = self._transfer.promised
-            assert promised is not None
-            assert self.peer is not None
-            if self._method == "HEAD" or digest is None or promised.size > self._relay.config.fetch.verify_bytes_max:
-                self._transfer.told()
-                return Head(response.status, response.headers, promised.start, promised.stop, promised.size, self.peer)
-            if not promised.is_whole or shared.is_pending(digest):
-                self._part = self._part if promised.is_whole else promised  # a part can't be verified
-                self._race.let_go()
-                self._transfer.start_over(self._now())
-                continue
-            shared.begin(digest)
-            try:
-                await self._verify(digest)
-            finally:
+        if digest is None or self._method == "HEAD":
+            return self._streamed_head(await self._next_response())
+        if head := await self._shared_head(digest):
+            return head
+        # others who ask for it wait until it is known whether it is small, and then share it
+        scouting = shared.begin(digest)
+        try:
+            while True:
+                response, promised = await self._next_response(), self._transfer.promised
+                assert promised is not None
+                if promised.size > self._relay.config.fetch.verify_bytes_max:
+                    return self._streamed_head(response)
+                if not promised.is_whole:
+                    self._part = promised  # a part can't be verified
+                    self._start_over()
+                elif not scouting and not (scouting := shared.begin(digest)):
+                    self._start_over()
+                    if head := await self._shared_head(digest):
+                        return head
+                elif found := await self._verify(digest):
+                    return self._verified_head(found)
+        finally:
+            if scouting:
                 shared.end(digest, self._verified)
 
     async def whole(self, size_bytes_max: int, is_right: Callable[[bytes], bool]) -> tuple[Head, bytes]:
@@ -150,15 +154,26 @@ class RelaySession:
             raise
 
     async def _shared_head(self, digest: Digest) -> Head | None:
-        """From what is verified already: by us, or by another request just now."""
-        shared = self._relay.verified
-        if self._verified is None and not self._transfer.wanted.range_header:
-            if shared.is_pending(digest):
-                self._verified = await shared.wait(digest)
-                self._transfer.start_over(self._now())
-            else:
-                self._verified = shared.use(digest)
+        """From what another request verifies, or has verified and is sending."""
+        if self._transfer.wanted.range_header:
+            return None
+        if self._relay.verified.is_pending(digest):
+            self._verified = await self._relay.verified.wait(digest)
+            self._transfer.start_over(self._now())
+        else:
+            self._verified = self._relay.verified.use(digest)
         return self._verified_head(self._verified) if self._verified else None
+
+    def _start_over(self) -> None:
+        self._race.let_go()
+        self._transfer.start_over(self._now())
+
+    def _streamed_head(self, response: PeerResponse) -> Head:
+        promised, peer = self._transfer.promised, self.peer
+        assert promised is not None
+        assert peer is not None
+        self._transfer.told()
+        return Head(response.status, response.headers, promised.start, promised.stop, promised.size, peer)
 
     def _verified_head(self, found: Verified) -> Head:
         size = len(found.data)
@@ -208,6 +223,7 @@ class RelaySession:
             part = self._part or Extent(0, len(data), len(data))
             for start in range(part.start, part.stop, WRITE_BYTES):
                 await sink.write(data[start : min(start + WRITE_BYTES, part.stop)])
+                await asyncio.sleep(0)
             return
         peer, promised = self.peer, self._transfer.promised
         assert peer is not None

@@ -3,8 +3,8 @@
 A connection that sends no whole head within some seconds is closed, and so is the one above the bound: a stranger that
 opens a thousand connections costs a bounded amount of memory, and containerd's next request still gets through.
 
-When hundreds of requests come at the same instant, a few are begun in each round of the event loop, and few connections
-are accepted: a probe that comes in between is answered in between.
+When hundreds of clients come at the same instant, a few connections are accepted in each round of the event loop, and a
+few requests begun (`mirror.wire`): a probe that comes in between is answered in between.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,7 +29,6 @@ CONNECTIONS_MAX = 2048  # one node's containerd needs ten, hundreds of peers one
 HEADER_BYTES_MAX = 8190  # of one line; the whole head is bounded by aiohttp too
 BACKLOG = 512
 ACCEPTS_PER_ROUND = 8  # of the event loop; a millisecond
-STARTS_PER_ROUND = 2  # requests below /v2; a relay costs two milliseconds before its body moves
 SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
 
 
@@ -63,35 +61,6 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
 
-class Turnstile:
-    """Lets so many through in each round of the event loop."""
-
-    def __init__(self) -> None:
-        self._passed = 0
-        self._line: deque[asyncio.Future[None]] = deque()
-
-    async def enter(self) -> None:
-        """Wait in line, where there is one."""
-        loop = asyncio.get_running_loop()
-        if not self._passed and not self._line:
-            loop.call_soon(self._round)
-        self._passed += 1
-        if self._passed > STARTS_PER_ROUND or self._line:
-            waiter = loop.create_future()
-            self._line.append(waiter)
-            await waiter
-
-    def _round(self) -> None:
-        self._passed = 0
-        while self._line and self._passed < STARTS_PER_ROUND:
-            waiter = self._line.popleft()
-            if not waiter.done():  # its request may have been cancelled
-                waiter.set_result(None)
-                self._passed += 1
-        if self._passed:
-            asyncio.get_running_loop().call_soon(self._round)
-
-
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
@@ -102,7 +71,6 @@ class RegistryServer:
 
     def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
-        self._turnstile = Turnstile()
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
@@ -141,7 +109,6 @@ class RegistryServer:
 
     async def _route(self, request: web.BaseRequest, handler: str) -> web.StreamResponse:
         if handler == "/v2/*":
-            await self._turnstile.enter()
             # the door is here and not in the handlers: nothing below /v2 can be reached around it
             if self._door.refuses(request.method, request.raw_path, request.headers, request.remote or ""):
                 return web.Response(status=404)

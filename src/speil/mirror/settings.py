@@ -20,7 +20,8 @@ from speil.setting import (
     listen_address,
     setting,
 )
-from speil.upload.admission import UPLOAD_BYTES_PER_SECOND_MIN
+
+UPLOAD_LIMIT_MIN = 128 << 10  # peers take a node that sends less for broken
 
 
 def parse_registry_url(value: str) -> str:
@@ -48,8 +49,8 @@ def _namespace(value: str) -> str:
 
 def _upload_limit(value: str) -> int:
     limit: int = byte_size.parse(value)
-    if 0 < limit < UPLOAD_BYTES_PER_SECOND_MIN:
-        least = byte_size.show(UPLOAD_BYTES_PER_SECOND_MIN)
+    if 0 < limit < UPLOAD_LIMIT_MIN:
+        least = byte_size.show(UPLOAD_LIMIT_MIN)
         raise SettingError(f"{value!r} is too little: say at least {least} (a second), or 0 for no limit")
     return limit
 

@@ -92,7 +92,7 @@ class Splice(Pump):
             self._broke_off = SourceBrokeOffError(error.strerror or str(error))
             return False
         if not count:
-            self._broke_off = SourceBrokeOffError(f"broke off with {self._source_left} bytes missing")
+            self._broke_off = SourceBrokeOffError("broke off")
             return False
         self._in_pipe += count
         self._source_left -= count
@@ -123,15 +123,35 @@ class Splice(Pump):
         return SourceStalledError(f"no byte in {self.stall_seconds:g} s")
 
 
-async def receive(source: socket.socket, size_max: int, *, stall_seconds: float) -> bytes:
+async def receive(wire: Wire, source: socket.socket, size_max: int, *, stall_seconds: float) -> bytes:
     """The copy path: the next bytes. Raises SourceBrokeOffError, SourceStalledError."""
+    while True:
+        await wire.copies.enter()
+        try:
+            data = source.recv(size_max)
+        except BlockingIOError:
+            await _until_readable(source, stall_seconds)
+        except OSError as error:
+            raise SourceBrokeOffError(error.strerror or str(error)) from error
+        else:
+            if not data:
+                raise SourceBrokeOffError("broke off")
+            return data
+
+
+async def _until_readable(source: socket.socket, stall_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(source, _come_true, readable)
     try:
         async with asyncio.timeout(stall_seconds):
-            data = await asyncio.get_running_loop().sock_recv(source, size_max)
+            await readable
     except TimeoutError:
         raise SourceStalledError(f"no byte in {stall_seconds:g} s") from None
-    except OSError as error:
-        raise SourceBrokeOffError(error.strerror or str(error)) from error
-    if not data:
-        raise SourceBrokeOffError("closed")
-    return data
+    finally:
+        loop.remove_reader(source)
+
+
+def _come_true(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

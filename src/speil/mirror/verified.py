@@ -1,7 +1,7 @@
 """Small content on its way: verified once, held while it is sent, shared by all who want it meanwhile.
 
-What is held counts against one budget. Who finds no room waits a moment for some; who wants what another is verifying
-just now waits for that.
+What is held counts against one budget, and who finds no room waits a moment for some. The first to ask for some content
+finds out whether it is small enough; the others wait for that, and then use what was verified or go their own way.
 """
 
 from __future__ import annotations
@@ -58,15 +58,18 @@ class VerifiedContent:
         freed.set()
 
     def is_pending(self, digest: Digest) -> bool:
-        """Whether somebody verifies it just now."""
+        """Whether somebody finds out about it, or verifies it, just now."""
         return digest in self._pending
 
-    def begin(self, digest: Digest) -> None:
-        """I am about to verify it; `end` whatever comes of it."""
+    def begin(self, digest: Digest) -> bool:
+        """Whether I am the one who finds out: then `end` it, whatever comes of it."""
+        if digest in self._pending:
+            return False
         self._pending[digest] = []
+        return True
 
     def end(self, digest: Digest, verified: Verified | None) -> None:
-        """What came of it: those who waited use it too, or look again."""
+        """What came of it: those who waited use it too, or go their own way."""
         for waiter in self._pending.pop(digest, []):
             if not waiter.done():
                 if verified:
@@ -74,7 +77,7 @@ class VerifiedContent:
                 waiter.set_result(verified)
 
     async def wait(self, digest: Digest) -> Verified | None:
-        """What comes of somebody's verification; `release` it. None where nothing did in SHARE_SECONDS_MAX."""
+        """What comes of somebody's finding out; `release` it. None where nothing did in SHARE_SECONDS_MAX."""
         waiter: asyncio.Future[Verified | None] = asyncio.get_running_loop().create_future()
         self._pending[digest].append(waiter)
         try:

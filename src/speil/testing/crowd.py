@@ -34,7 +34,7 @@ class _Client:
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setblocking(False)
         self.socket.connect_ex((host, port))
-        self._request = f"GET {path} HTTP/1.1\r\nHost: crowd\r\nUser-Agent: containerd/crowd\r\n\r\n".encode()
+        self._request = f"GET {path} HTTP/1.1\r\nHost: crowd\r\nUser-Agent: crowd\r\n\r\n".encode()
         self._head = b""
         self._left: int | None = None
 

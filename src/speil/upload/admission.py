@@ -11,7 +11,11 @@ from collections import Counter
 from enum import StrEnum
 
 CONTESTED_FRACTION = 0.25  # of the places: for peers that have less than their share
-UPLOAD_BYTES_PER_SECOND_MIN = 64 << 10  # an upload that gets less of the bandwidth would look stalled to the peer
+
+# Where bandwidth is limited: peers give up whoever sends less than 64 KiB a second. Peers share alike, so the uploads
+# of one that has several get less each.
+UPLOAD_BYTES_PER_SECOND_MIN = 512 << 10
+LIMITED_PER_PEER_MAX = 4  # containerd downloads three layers at a time
 
 
 class Refusal(StrEnum):
@@ -31,7 +35,7 @@ class Admission:
         self.places = min(uploads_max, carried)
         self._full = Refusal.NODE if self.places == uploads_max else Refusal.BANDWIDTH
         self._uncontested = self.places - int(self.places * CONTESTED_FRACTION)
-        self._per_peer_max = per_peer_max
+        self._per_peer_max = min(per_peer_max, LIMITED_PER_PEER_MAX) if bytes_per_second else per_peer_max
         self._held: Counter[str] = Counter()
         self.open_count = 0
 
