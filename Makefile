@@ -20,7 +20,7 @@ $(UV): scripts/bootstrap.sh
 
 setup: .venv/.synced ## set up uv and the environment, inside the checkout
 
-demo: setup ## several nodes on loopback pull an image; the upstream is asked once
+demo: setup ## two regions on loopback: leaders, pulls, a leader killed in one; no byte crosses
 	@$(BIN)/speil demo
 
 check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (under a minute)
@@ -31,7 +31,7 @@ check: setup ## what a change must pass: format, lint, types, layers, all tests 
 	@$(BIN)/pytest -q
 
 test: check ## everything this machine allows; what is skipped is named with the command that installs it
-	@$(BIN)/pytest -q -rfE tests/interop tests/system
+	@$(BIN)/pytest -q -rfE tests/interop tests/chart tests/system
 
 bench: setup ## the figures, side by side with a baseline, in one table
 	@$(BIN)/python -m bench
@@ -41,6 +41,7 @@ faults: setup ## every fault with every containerd (root; fifteen minutes): docs
 
 docs: setup ## write the generated pages
 	@$(BIN)/python scripts/generate_settings_page.py
+	@$(BIN)/python scripts/generate_chart_readme.py
 
 proto: $(UV) ## generate the protobuf modules from proto/
 	@$(UV) run --quiet --group proto python scripts/generate_protobuf.py

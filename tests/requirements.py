@@ -6,6 +6,7 @@ fails where SPEIL_REQUIRE_ALL=1 (CI).
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ class Requirement:
     install: str
 
 
+@functools.cache
 def _tool(name: str, script_name: str) -> Path:
     script = ROOT / "scripts" / script_name
     done = subprocess.run([sys.executable, script, "--print-path", name], capture_output=True, text=True, check=True)
@@ -84,6 +86,8 @@ REQUIREMENTS = {
             lambda: all(kube_tool_path(name).exists() for name in ("kube-apiserver", "etcd")),
             "python scripts/build_kube_tools.py",
         ),
+        Requirement("helm", lambda: kube_tool_path("helm").exists(), "python scripts/build_kube_tools.py helm"),
+        Requirement("promtool", lambda: shutil.which("promtool") is not None, "apt-get install prometheus"),
         Requirement(
             "go-election", lambda: tool_path("go-election").exists(), "python scripts/build_go_tools.py go-election"
         ),

@@ -124,3 +124,17 @@ def test_no_text_breaks_the_judge(text: str) -> None:
 def test_what_is_no_target_is_refused(url: str) -> None:
     with pytest.raises(HostsTomlError, match="http://127"):
         check_target(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://fd00::7:30020", "http://[fd00::7]:30020"),
+        ("http://fd00::7:5000", "http://[fd00::7]:5000"),
+        ("http://2001:db8:0:1:1:1:1:1:30020/", "http://[2001:db8:0:1:1:1:1:1]:30020"),
+        ("http://[fd00::7]:30020", "http://[fd00::7]:30020"),
+        ("http://10.0.0.7:30020", "http://10.0.0.7:30020"),
+    ],
+)
+def test_an_ipv6_address_in_front_of_a_port_gets_its_brackets(url: str, target: str) -> None:
+    assert check_target(url) == target

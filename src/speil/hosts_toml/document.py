@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from speil.oci.reference import is_registry
 DIAL_TIMEOUT = "200ms"  # Spegel's; containerd 1.6 ignores it, 2.1 and later obey
 DEFAULT_DIRECTORY = "_default"  # serves registries without a directory of their own
 DOCKER_HUB, DOCKER_HUB_SERVER = "docker.io", "https://registry-1.docker.io"
+_BARE_IPV6 = re.compile(r"(https?://)([0-9a-fA-F:.]+)(:\d+/?)")
 
 
 class HostsTomlError(ValueError):
@@ -43,11 +45,25 @@ def server_of(registry_url: str) -> str | None:
 
 
 def check_target(url: str) -> str:
-    """A mirror target: scheme, host, optional port and path. Raises HostsTomlError."""
+    """A mirror target: scheme, host, optional port and path. Raises HostsTomlError.
+
+    A bare IPv6 address with a port behind it, as `http://$(NODE_IP):30020` becomes in a cluster of IPv6, gets its
+    brackets.
+    """
+    if (bare := _BARE_IPV6.fullmatch(url)) and _is_ipv6(bare[2]):
+        url = f"{bare[1]}[{bare[2]}]{bare[3]}"
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not is_registry(parts.netloc) or parts.query or parts.fragment:
         raise HostsTomlError(f"{url!r} is not a mirror target: say something like http://127.0.0.1:5000")
     return url.rstrip("/")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def render(registry_url: str, mirrors: Mirrors, existing: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 _PAUSE_SECONDS = 0.005
 
 
-async def eventually(condition: Callable[[], Any], *, timeout_seconds: float = 10.0, what: str = "") -> Any:
+async def eventually(condition: Callable[[], Any], *, timeout_seconds: float = 30.0, what: str = "") -> Any:
     """The first truthy result of `condition` (plain or async). Raises AssertionError at the deadline.
 
     An AssertionError of the condition counts as "not yet" and is shown at the deadline.

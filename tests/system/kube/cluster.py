@@ -187,19 +187,19 @@ class KubeCluster:
         await self._make(f"{rbac}/roles", {"metadata": meta, "rules": [rule]})
         await self._make(f"{rbac}/rolebindings", {"metadata": meta, "roleRef": role, "subjects": [subject]})
 
-    async def token(self, namespace: str) -> str:
+    async def token(self, namespace: str, account: str = "speil") -> str:
         """A bound token of the region's ServiceAccount."""
-        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/speil/token"
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         answer = await self.admin("POST", path, {"spec": {"expirationSeconds": 3600}})
         token: str = answer["status"]["token"]
         return token
 
-    async def pod(self, namespace: str) -> Pod:
+    async def pod(self, namespace: str, account: str = "speil") -> Pod:
         """A pod with the region's ServiceAccount."""
         self._pods += 1
         pod = Pod(self.folder / f"pod{self._pods}")
         pod.folder.mkdir()
-        pod.write_token(await self.token(namespace))
+        pod.write_token(await self.token(namespace, account))
         self.point(pod)
         return pod
 

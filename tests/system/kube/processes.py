@@ -54,9 +54,11 @@ class ElectorProcess:
 
 
 @contextmanager
-def electors(cluster: KubeCluster, pod: Pod, namespace: str, lease: str, count: int) -> Iterator[list[ElectorProcess]]:
+def electors(
+    cluster: KubeCluster, pod: Pod, namespace: str, lease: str, count: int, *, region: str = "r"
+) -> Iterator[list[ElectorProcess]]:
     """speil's electors n0, n1, …; none is left afterwards."""
-    started = [speil_elector(cluster, pod, namespace, lease, f"n{number}") for number in range(count)]
+    started = [speil_elector(cluster, pod, namespace, lease, f"n{number}", region=region) for number in range(count)]
     try:
         yield started
     finally:
@@ -64,7 +66,9 @@ def electors(cluster: KubeCluster, pod: Pod, namespace: str, lease: str, count: 
             process.kill()
 
 
-def speil_elector(cluster: KubeCluster, pod: Pod, namespace: str, lease: str, identity: str) -> ElectorProcess:
+def speil_elector(
+    cluster: KubeCluster, pod: Pod, namespace: str, lease: str, identity: str, *, region: str = "r"
+) -> ElectorProcess:
     """speil's elector in a process."""
     argv = [
         sys.executable,
@@ -76,7 +80,7 @@ def speil_elector(cluster: KubeCluster, pod: Pod, namespace: str, lease: str, id
         namespace,
         lease,
     ]
-    return ElectorProcess(identity, [*argv, "r", identity], pod.folder / f"{identity}.log")
+    return ElectorProcess(identity, [*argv, region, identity], pod.folder / f"{identity}.log")
 
 
 def go_elector(cluster: KubeCluster, pod: Pod, namespace: str, lease: str, identity: str) -> ElectorProcess:

@@ -36,17 +36,23 @@ async def record(pod: Pod, namespace: str) -> LeaderElectionRecord:
 
 
 async def leader_among(
-    cluster: KubeCluster, pod: Pod, namespace: str, processes: list[ElectorProcess], *, other_than: str = ""
+    cluster: KubeCluster,
+    pod: Pod,
+    namespace: str,
+    processes: list[ElectorProcess],
+    *,
+    other_than: str = "",
+    lease: str = NAME,
 ) -> ElectorProcess:
     """Wait until one of the processes stands in the Lease."""
 
     async def found() -> ElectorProcess | None:
-        lock = KubernetesLease(pod.api(), NAME, namespace)
+        lock = KubernetesLease(pod.api(), lease, namespace)
         try:
-            lease = await lock.get()
+            seen = await lock.get()
         finally:
             await lock.close()
-        name = lease.record.holder_identity if lease else ""
+        name = seen.record.holder_identity if seen else ""
         return next((one for one in processes if one.identity == name != other_than), None)
 
     process: ElectorProcess = await eventually(

@@ -1,0 +1,72 @@
+{{/* What can't work is refused here, before anything is created; values.schema.json has refused what is misspelt. */}}
+{{- define "speil.checks" -}}
+{{- $regions := include "speil.regions" . | fromJsonArray -}}
+{{- if and .Values.regions (or .Values.region .Values.leaderElectionName .Values.leaderElectionNamespace) -}}
+  {{- fail "`regions` names each region's Lease itself: leave region, leaderElectionName and leaderElectionNamespace at the top empty" -}}
+{{- end -}}
+{{- $names := dict }}{{ $leases := dict }}{{ $ports := dict -}}
+{{- range $region := $regions -}}
+  {{- $told := $region.name | default "(none)" -}}
+  {{- $lease := printf "%s/%s" $region.lease.namespace $region.lease.name -}}
+  {{- if hasKey $names $told }}{{ fail (printf "region %s is named twice in `regions`" $told) }}{{ end -}}
+  {{- $_ := set $names $told true -}}
+  {{- if $region.isKubernetes -}}
+    {{- if hasKey $leases $lease }}{{ fail (printf "regions %s and %s have the same Lease %s: they would be one cluster of peers; give each its own leaderElectionName and leaderElectionNamespace" (get $leases $lease) $told $lease) }}{{ end -}}
+    {{- $_ := set $leases $lease $told -}}
+  {{- end -}}
+  {{- if $region.nodePort -}}
+    {{- $port := toString $region.nodePort -}}
+    {{- if hasKey $ports $port }}{{ fail (printf "regions %s and %s have the same node port %s, which exists once in a cluster: give each its own in `regions` (nodePort), or none" (get $ports $port) $told $port) }}{{ end -}}
+    {{- $_ := set $ports $port $told -}}
+  {{- end -}}
+  {{- if and $.Values.spegel.containerdMirrorAdd (not $.Values.service.registry.hostPort) (not $region.nodePort) -}}
+    {{- fail "containerd needs a way to its node: set service.registry.hostPort or a nodePort, or spegel.containerdMirrorAdd: false" -}}
+  {{- end -}}
+  {{- if and (eq $region.bootstrapKind "static") (not $region.staticBootstrapPeers) -}}
+    {{- fail "bootstrapKind static needs staticBootstrapPeers, such as /ip4/10.0.0.7/tcp/5001" -}}
+  {{- end -}}
+  {{- if and (eq $region.bootstrapKind "http") (not $region.httpBootstrapPeer) (not $.Values.httpBootstrapAddr) -}}
+    {{- fail "bootstrapKind http needs httpBootstrapPeer, such as http://10.0.0.7:5002/id" -}}
+  {{- end -}}
+  {{- include "speil.checkSecret" (dict "secret" $region.secret "region" $region "fromNode" (include "speil.topologyFromNode" $)) -}}
+  {{- if $region.isKubernetes }}{{ include "speil.checkCluster" (dict "root" $ "region" $region "lease" $lease) }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "speil.checkSecret" -}}
+{{- if and .secret.value .secret.existingSecret -}}
+  {{- fail "regionSecret has both value and existingSecret: give one" -}}
+{{- end -}}
+{{- if .secret.value -}}
+  {{- $lines := list -}}
+  {{- range $line := splitList "\n" .secret.value }}{{ with trim $line }}{{ $lines = append $lines . }}{{ end }}{{ end -}}
+  {{- if or (gt (len $lines) 8) (not $lines) }}{{ fail (printf "regionSecret.value has %d lines: 1 to 8, the one that signs first" (len $lines)) }}{{ end -}}
+  {{- if ne (len $lines) (len (uniq $lines)) }}{{ fail "regionSecret.value has the same line twice" }}{{ end -}}
+  {{- range $index, $line := $lines -}}
+    {{- if or (lt (len $line) 16) (gt (len $line) 1024) -}}
+      {{- fail (printf "line %d of regionSecret.value has %d characters; use 16 to 1024, such as `openssl rand -hex 32` prints" (add1 $index) (len $line)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .secret.on (not .region.name) (eq .fromNode "true") -}}
+  {{- fail "regionSecret needs the region's name in a cluster whose pods don't carry their node's labels: set `region`, or the names of the Lease" -}}
+{{- end -}}
+{{- end }}
+
+{{/* Against the cluster, where there is one: `helm template` and `helm lint` have none. */}}
+{{- define "speil.checkCluster" -}}
+{{- if and .root.Values.namespaceCheck (lookup "v1" "Namespace" "" "default") -}}
+  {{- $namespace := .region.lease.namespace -}}
+  {{- if not (lookup "v1" "Namespace" "" $namespace) -}}
+    {{- if not (or .region.createNamespace (eq $namespace .root.Release.Namespace)) -}}
+      {{- fail (printf "leaderElectionNamespace %s does not exist in this cluster: run `kubectl create namespace %s`, or set createNamespace: true. Nothing was created." $namespace $namespace) -}}
+    {{- end -}}
+  {{- else -}}
+    {{- $found := lookup "coordination.k8s.io/v1" "Lease" $namespace .region.lease.name | default dict -}}
+    {{- $of := dig "metadata" "annotations" "speil.dev/region" "" $found -}}
+    {{- if and $of .region.name (ne $of .region.name) -}}
+      {{- fail (printf "the Lease %s belongs to region %s, and this is region %s: correct leaderElectionName and leaderElectionNamespace. If the region was renamed, run `kubectl delete lease -n %s %s` first. Nothing was created." .lease $of .region.name $namespace .region.lease.name) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}

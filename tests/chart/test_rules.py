@@ -1,0 +1,110 @@
+"""The rules and the dashboard: read by promtool, tried on made-up series, and about series that nodes have."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from speil.observe.metrics import Metrics
+from tests.chart.rendering import CHART, render
+
+RULES, DASHBOARD = CHART / "files" / "rules.yaml", CHART / "files" / "dashboard.json"
+FOLDER = Path(__file__).parent
+_SERIES = re.compile(r"\b((?:speil|spegel|http)_[a-z_]+)\b")
+needs_promtool = pytest.mark.requires("promtool")
+
+
+def promtool(*arguments: str | Path) -> str:
+    """What it says. Fails with what it says."""
+    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rules() -> list[dict[str, Any]]:
+    """All rules."""
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    """Title and expression of each of the dashboard's queries."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+def series() -> set[str]:
+    """The names that a node exposes."""
+    found = set()
+    for family in Metrics("1").registry.collect():
+        endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        found |= {family.name + ending for ending in endings}
+    return found
+
+
+@needs_promtool
+def test_promtool_takes_the_rules() -> None:
+    assert f"{len(rules())} rules found" in promtool("check", "rules", RULES)
+
+
+@needs_promtool
+def test_the_rules_say_what_they_should() -> None:
+    promtool("test", "rules", "rules.test.yaml")
+    tried = (FOLDER / "rules.test.yaml").read_text()
+    for rule in rules():
+        name = rule.get("alert") or rule["record"]
+        # what is recorded only for another rule is tried through that
+        assert name in tried or sum(name in other["expr"] for other in rules()), f"{name} is not tried"
+        if "alert" in rule:
+            assert f"- alertname: {name}\n" in tried, f"{name} is never seen to fire"
+
+
+@needs_promtool
+def test_promtool_takes_the_dashboards_queries(tmp_path: Path) -> None:
+    variables = {"$__rate_interval": "5m", "$__range": "1h", "$region": ".*"}
+    queries = []
+    for number, (_, expression) in enumerate(panels()):
+        for name, value in variables.items():
+            expression = expression.replace(name, value)
+        assert "$" not in expression
+        queries.append({"record": f"query:{number}", "expr": expression})
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": queries}]}))
+    assert f"{len(queries)} rules found" in promtool("check", "rules", file)
+
+
+def test_rules_and_dashboard_ask_for_series_that_nodes_have() -> None:
+    known = series()
+    asked = [*((rule.get("alert") or rule["record"], rule["expr"]) for rule in rules()), *panels()]
+    for name, expression in asked:
+        # names of recorded series have colons; what stands between them is no series
+        plain = re.sub(r"[a-z_]+:[a-z_:0-9]+", "", expression)
+        assert set(_SERIES.findall(plain)) <= known, name
+
+
+def test_every_alert_has_a_region_a_severity_and_words() -> None:
+    for rule in rules():
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in ("info", "warning", "critical")
+            assert "$labels.region" in rule["annotations"]["summary"]
+            assert rule["annotations"]["description"]
+
+
+@pytest.mark.requires("helm")
+def test_the_operators_get_the_same_rules_and_the_same_dashboard() -> None:
+    objects = render(CHART / "examples" / "monitoring.yaml")
+    assert objects.only("PrometheusRule")["spec"] == yaml.safe_load(RULES.read_text())
+    assert json.loads(objects.only("GrafanaDashboard")["spec"]["json"]) == json.loads(DASHBOARD.read_text())
+    sidecar = render({"grafanaDashboard": {"enabled": True}}).only("ConfigMap")
+    assert json.loads(sidecar["data"]["speil.json"]) == json.loads(DASHBOARD.read_text())
+    monitor, service = objects.only("ServiceMonitor")["spec"], objects.only("Service", "speil-metrics")
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert monitor["endpoints"][0]["honorLabels"] is True
