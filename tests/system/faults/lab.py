@@ -30,8 +30,8 @@ from tests.system.lab.registry import Registry
 
 SUBNETS = {"near": "10.82.1.0/24", "far": "10.82.2.0/24", "outside": "10.82.9.0/24"}
 HOSTS = {"near": (11,), "far": (11, 12, 66), "outside": (11,)}
-# three that are too large to be verified before they are passed on, and that are asked for at once; then small ones
-LAYERS = (5_000_000, 5_000_000, 5_000_000, 400_000, 30_000)
+# four that are too large to be verified before they are passed on, three of which are asked for at once; small ones
+LAYERS = (4_500_000, 4_500_000, 4_500_000, 4_500_000, 400_000, 30_000)
 ANNOUNCE_SECONDS_MAX = 30.0
 _seeds = itertools.count(9000)
 
