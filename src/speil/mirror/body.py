@@ -29,7 +29,7 @@ COPY_BYTES = 128 << 10  # in user space for each body that is copied
 
 
 class BodySink:
-    """The client's end of one response, while its body is moved."""
+    """The client's end of one response, while its body is moved; `sent` counts what has reached its socket."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class BodySink:
     ) -> None:
         self.wire = wire
         self.fd = -1
+        self.sent = 0
         self._transport, self._writer, self._count = transport, writer, count
 
     @property
@@ -55,6 +56,7 @@ class BodySink:
 
     def moved(self, size: int) -> None:
         """A pump has passed bytes on."""
+        self.sent += size
         self._count(size)
 
     async def claim(self) -> bool:

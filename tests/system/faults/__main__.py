@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -55,6 +57,7 @@ def main() -> int:
     parser.add_argument("--case", default="", help="only cases whose name matches this pattern")
     parser.add_argument("--dry", action="store_true", help="print the table, do not write it")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the lab is taken down then too
     outcomes, failed = {}, []
     for mode in MODES:
         if not chosen.modes or mode.key in chosen.modes:

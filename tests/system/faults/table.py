@@ -37,7 +37,9 @@ and it comes when the first layers are on their way; what is added is counted ag
 
 - **added**: seconds more than the clean pull took (below zero: the upstream was quicker than the slow link).
 - **upstream**: bytes that came from the upstream registry. Where nobody else holds the image, what was missing.
-- **twice**: bytes that came more often than once, from peers or the upstream.
+- **twice**: bytes that came more often than once, from peers or the upstream. With `concurrent_layer_fetch_buffer`
+  containerd asks the upstream for more than it takes, and hangs up: that is counted here too, and would be the same
+  without speil. From speil it gets each layer in one stream.
 - **pulls**: 1 unless the fault is containerd's own restart, or wrong bytes in content that is too large to be verified
   before it is passed on: that pull fails in containerd's own check, and the kubelet's next one succeeds.
 """
