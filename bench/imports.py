@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from bench.fleet import nodes
@@ -70,7 +71,7 @@ def figures(directory: Path) -> list[Figure]:
         time.sleep(REST_SECONDS)
         running = (rss_mib(node.pid), anonymous_mib(node.pid))
     names = ["a bare interpreter", *(name for name, _ in PARTS)]
-    steps = [weighed[0], *(_less(now, before) for before, now in zip(weighed, weighed[1:], strict=False))]
+    steps = [weighed[0], *(_less(now, before) for before, now in pairwise(weighed))]
     found = [Figure(f"RSS of {names[0]}", _mib(steps[0]))]
     found += [Figure(f"+ {name}", _mib(step)) for name, step in zip(names[1:], steps[1:], strict=True)]
     found.append(Figure("+ running it, less what is given back when it has started", _mib(_less(running, weighed[-1]))))

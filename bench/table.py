@@ -48,9 +48,9 @@ def page(figures: Mapping[str, Sequence[Figure]], titles: Mapping[str, str]) -> 
         "All processes of a case run on that machine, client and baseline included, on loopback. Repeat all with",
         "`make bench`, or a section with the command below its title.",
         "",
-        f"The column {SPEGEL} was measured elsewhere: another run, 2 cores, network namespaces and veth, containerd 2.4.2;",
-        "compare its ratios to its own baseline (nginx there: own store 3.0 · 0.31, proxy 0.55 · 1.6, unbuffered 1.0 · 0.68),",
-        "not the absolute figures. A goal that begins with ≤ and a fraction is a share of that column.",
+        f"The column {SPEGEL} was measured elsewhere: another run, 2 cores, network namespaces and veth, containerd",
+        "2.4.2. Compare its ratios to the nginx of that run (own store 3.0 · 0.31, proxy_pass 0.55 · 1.6, unbuffered",
+        "1.0 · 0.68), not the absolute figures. A goal that is ≤ a fraction is a share of that column.",
     ]
     for case, rows in figures.items():
         lines += [

@@ -19,6 +19,8 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
 
+import grpclib.client  # noqa: F401 - first: the room it needs while it loads is then used by what loads after it
+
 from speil import memory
 from speil.border.gate import RegionGate
 from speil.border.http import HttpDoor
