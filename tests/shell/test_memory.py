@@ -37,7 +37,7 @@ def test_a_node_loads_nothing_that_only_other_commands_need() -> None:
 def test_what_needs_most_room_to_load_is_loaded_first() -> None:
     """Loaded last, the room it needs in passing would come on top; see docs/decisions.md."""
     loaded = run("import sys, speil.cli.registry, speil.daemon; print(*sys.modules)").split()  # in order of loading
-    assert loaded.index("grpclib.client") < min(map(loaded.index, ("aiohttp", "cryptography", "speil.mirror.server")))
+    assert loaded.index("grpclib.client") < min(map(loaded.index, ("cryptography", "speil.mirror.server")))
 
 
 def test_settling_gives_the_free_pages_of_the_heap_back() -> None:
