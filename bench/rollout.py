@@ -32,6 +32,7 @@ SIZES = (3, 6, 12)
 LAYERS, LAYER_BYTES = 5, 20 << 20
 UPSTREAM_HOST = "127.31.0.254"  # beside the demo's nodes
 TAG = "1"
+PATIENCE = "--mirror-resolve-timeout=800ms"  # the machine is everybody's: the usual 20 ms are no measure of a lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def figures(
         total = got.first_seconds + got.others_seconds
         found.append(
             Figure(
-                f"{nodes} nodes, {image.size_bytes >> 20} MiB: upstream copies · first + others at once, s",
+                f"{nodes} nodes, {image.size_bytes >> 20} MiB: upstream copies, at most · first + others, s",
                 f"{got.copies:.1f} · {got.first_seconds:.2f} + {got.others_seconds:.2f} = {total:.2f}",
                 f"{got.single_seconds:.2f} s (one pull, no mirror)",
                 "1.0",
@@ -86,7 +87,8 @@ async def roll_out(directory: Path, count: int, image: BuiltImage) -> Rollout:
         single = time.perf_counter() - started
 
         ports = Ports(*free_ports("127.31.1.1", 3))
-        (region,) = await stack.enter_async_context(running(["rollout"], count, directory, ports, session))
+        starting = running(["rollout"], count, directory, ports, session, PATIENCE)
+        (region,) = await stack.enter_async_context(starting)
         await region.leader(session)
         pulls = Pulls(url, session)
         first, *others = region.nodes
