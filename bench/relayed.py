@@ -34,7 +34,7 @@ def figures(directory: Path, gib: int = RELAYED_GIB, blob_bytes: int = BLOB_BYTE
     speed = f"{size / seconds / 1e9:.2f} · {cpu / (size / GIB):.2f}"
     return [
         Figure("RSS of the relay before", before),
-        Figure(f"RSS after {gib} GiB relayed", after, goal="< 64 MiB", spegel="38 MiB (7.5–17 anonymous)"),
+        Figure(f"RSS after {gib} GiB relayed", after, goal="< 64 MiB", spegel="38 MiB after 24 GiB"),
         Figure(f"these {gib} GiB: GB/s · CPU-s/GiB of the relay", speed),
     ]
 

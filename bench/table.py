@@ -29,7 +29,7 @@ class Figure:
 
     def line(self) -> str:
         """For the terminal."""
-        return f"{self.name:<62}{self.speil:<30}{self.baseline:<72}{self.spegel:<28}{self.goal}"
+        return f"{self.name:<66} {self.speil:<32} {self.baseline:<72} {self.spegel:<28} {self.goal}"
 
     def row(self) -> str:
         """For the page."""
