@@ -15,5 +15,5 @@ def settle() -> None:
     gc.collect()
     gc.freeze()  # what stands now stays: collections need not stop to look at it again
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc has it; musl has no need of it
+    if trim is not None:  # glibc has it, musl has not
         trim(0)
