@@ -21,11 +21,11 @@ def main() -> None:
     print(HEADER.line())
     for case in arguments.only:
         with tempfile.TemporaryDirectory(prefix="speil-bench-") as directory:
-            figures[case] = CASES[case](Path(directory))
+            figures[case] = CASES[case].measure(Path(directory))
         for figure in figures[case]:
             print(figure.line(), flush=True)
     if arguments.write:
-        PAGE.write_text(page(figures))
+        PAGE.write_text(page(figures, {name: case.title for name, case in CASES.items()}))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class BenchNode:
 @contextmanager
 def nodes(layouts: list[Path], *extra: list[str]) -> Iterator[list[BenchNode]]:
     """One node for each layout, ready; `extra` are further flags of the first, the second, …"""
-    ports = Ports(*_free_ports(3))
+    ports = Ports(*free_ports("127.32.0.1", 3))
     running: list[BenchNode] = []
     try:
         for number, layout in enumerate(layouts, 1):
@@ -112,6 +112,7 @@ def nodes(layouts: list[Path], *extra: list[str]) -> Iterator[list[BenchNode]]:
             node.stop()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that are free on `host` now."""
     with ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.32.0.1", 0))).getsockname()[1] for _ in range(count)]
+        return [stack.enter_context(socket.create_server((host, 0))).getsockname()[1] for _ in range(count)]

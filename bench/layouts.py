@@ -38,6 +38,17 @@ class LayoutWriter:
         temporary.rename(self._blobs / hasher.hexdigest())
         return _descriptor("application/vnd.oci.image.layer.v1.tar", hasher.hexdigest(), size_bytes)
 
+    def sparse_blob(self, size_bytes: int) -> dict[str, Any]:
+        """A layer of zeroes that takes no room on the disk; its descriptor."""
+        hasher, temporary, chunk = hashlib.sha256(), self.root / "tmp-sparse", bytes(_CHUNK_BYTES)
+        for _ in range(size_bytes // _CHUNK_BYTES):
+            hasher.update(chunk)
+        size_bytes -= size_bytes % _CHUNK_BYTES
+        with temporary.open("wb") as file:
+            file.truncate(size_bytes)
+        temporary.rename(self._blobs / hasher.hexdigest())
+        return _descriptor("application/vnd.oci.image.layer.v1.tar", hasher.hexdigest(), size_bytes)
+
     def image(self, tag: str, layers: list[dict[str, Any]]) -> str:
         """An image of these layers under REGISTRY/NAME:tag; the digest of its manifest."""
         config = self._document({"architecture": "amd64", "os": "linux", "tag": tag})

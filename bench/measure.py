@@ -45,11 +45,12 @@ def cpu_seconds(pids: list[int]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One GET: seconds, body bytes, and CPU seconds of the serving processes."""
+    """One GET: seconds, body bytes, and CPU seconds of each of the serving processes and of the client."""
 
     seconds: float
     size_bytes: int
-    cpu_seconds: float
+    cpu_seconds: tuple[float, ...]
+    client_cpu_seconds: float
 
     @property
     def gigabytes_per_second(self) -> float:
@@ -57,14 +58,14 @@ class Download:
         return self.size_bytes / self.seconds / 1e9
 
     @property
-    def cpu_seconds_per_gib(self) -> float:
-        """CPU of the servers for 2^30 bytes."""
-        return self.cpu_seconds / (self.size_bytes / GIB)
+    def cpu_seconds_per_gib(self) -> tuple[float, ...]:
+        """CPU of each server, and last of the client, for 2^30 bytes."""
+        return tuple(cpu / (self.size_bytes / GIB) for cpu in (*self.cpu_seconds, self.client_cpu_seconds))
 
 
 def download(host: str, port: int, path: str, pids: list[int]) -> Download:
-    """GET `path`, dropping the body in the kernel."""
-    before, start = cpu_seconds(pids), time.perf_counter()
+    """GET `path`, dropping the body in the kernel; `pids` are the servers that have a part in it."""
+    before, client, start = [cpu_seconds([pid]) for pid in pids], time.process_time(), time.perf_counter()
     with socket.create_connection((host, port)) as connection:
         size = _request(connection, host, path)
         left = size
@@ -73,7 +74,9 @@ def download(host: str, port: int, path: str, pids: list[int]) -> Download:
             if not count:
                 raise ConnectionError(f"{path}: {left} bytes missing")
             left -= count
-    return Download(time.perf_counter() - start, size, cpu_seconds(pids) - before)
+    seconds, client = time.perf_counter() - start, time.process_time() - client
+    used = tuple(cpu_seconds([pid]) - earlier for pid, earlier in zip(pids, before, strict=True))
+    return Download(seconds, size, used, client)
 
 
 _SCRATCH = bytearray(_CHUNK_BYTES)

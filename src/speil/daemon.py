@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import signal
 import socket
@@ -20,6 +19,9 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
 
+import grpclib.client  # noqa: F401 - first: the room it needs while it loads is then used by what loads after it
+
+from speil import memory
 from speil.border.gate import RegionGate
 from speil.border.http import HttpDoor
 from speil.border.record import BorderRecord
@@ -86,8 +88,7 @@ async def run(settings: NodeSettings) -> None:
     loop.set_exception_handler(TurnAway().handle)
     try:
         async with node(settings):
-            gc.collect()
-            gc.freeze()  # what stands now lives as long as the node: collections need not stop to look at it again
+            memory.settle()
             await stop.wait()
             log.info("stopping")
     except ExceptionGroup as group:

@@ -19,6 +19,7 @@ from speil.region.naming import lease_of
 
 START_SECONDS_MAX = 20.0  # a node starts in one; a loaded machine may take ten
 STOP_SECONDS_MAX = 5.0
+UPLOADS_MAX = 256  # three for each of some eighty nodes
 _POLL_SECONDS = 0.05
 
 
@@ -36,13 +37,15 @@ class Ports:
 
 
 class Node:
-    """A running node."""
+    """A running node; `flags` are further ones of its command line."""
 
-    def __init__(self, region: str, name: str, host: str, directory: Path, ports: Ports, lease_file: Path) -> None:
+    def __init__(
+        self, region: str, name: str, host: str, directory: Path, ports: Ports, lease_file: Path, *flags: str
+    ) -> None:
         self.region, self.name, self.host = region, name, host
         self.layout, self.log = directory / self.name / "layout", directory / self.name / "log"
         self.url, self.metrics_url = f"http://{host}:{ports.registry}", f"http://{host}:{ports.metrics}"
-        self._ports, self._lease_file = ports, lease_file
+        self._ports, self._lease_file, self._flags = ports, lease_file, flags
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -58,6 +61,9 @@ class Node:
             f"--metrics-addr={self.host}:{self._ports.metrics}",
             "--bootstrap-kind=file", f"--lease-file={self._lease_file}",
             f"--leader-election-name={lease.name}", f"--leader-election-namespace={lease.namespace}",
+            # on loopback all nodes come from one address, as if one peer asked for everything
+            f"--uploads-per-peer-max={UPLOADS_MAX}", f"--uploads-max={UPLOADS_MAX}",
+            *self._flags,
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(

@@ -51,14 +51,14 @@ def _host(identity: str) -> str:
 
 @asynccontextmanager
 async def running(
-    names: Sequence[str], node_count: int, directory: Path, ports: Ports, session: aiohttp.ClientSession
+    names: Sequence[str], node_count: int, directory: Path, ports: Ports, session: aiohttp.ClientSession, *flags: str
 ) -> AsyncIterator[list[Region]]:
-    """Regions of `node_count` ready nodes each. Raises NodeError."""
+    """Regions of `node_count` ready nodes each, with these further `flags`. Raises NodeError."""
     regions = []
     for number, name in enumerate(names, 1):
         lease_file = directory / f"{name}.lease"
         nodes = [
-            Node(name, f"{name}-{node}", f"127.31.{number}.{node}", directory, ports, lease_file)
+            Node(name, f"{name}-{node}", f"127.31.{number}.{node}", directory, ports, lease_file, *flags)
             for node in range(1, node_count + 1)
         ]
         regions.append(Region(name, lease_file, nodes))

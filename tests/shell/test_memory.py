@@ -1,0 +1,59 @@
+"""What a node does not carry: libraries of other commands, and what its start left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+OF_OTHER_COMMANDS = (
+    "yaml",
+    "multiprocessing",
+    "concurrent.futures.process",
+    "unittest",
+    "xml",
+    "sqlite3",
+    "prometheus_client.parser",
+    "speil.survey",
+    "speil.demo",
+    "speil.doctor",
+    "speil.host_config",
+    "speil.testing",
+)
+HELD_BLOCKS, BLOCK_BYTES = 1_000, 60_000  # blocks that malloc takes from its heap, not from mmap
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_a_node_loads_nothing_that_only_other_commands_need() -> None:
+    """Each of them would cost every node of every cluster its memory."""
+    loaded = run("import sys, speil.cli.registry, speil.daemon; print(*sys.modules)").split()
+    assert "speil.daemon" in loaded
+    assert [name for name in OF_OTHER_COMMANDS if name in loaded] == []
+
+
+def test_what_needs_most_room_to_load_is_loaded_first() -> None:
+    """Loaded last, the room it needs in passing would come on top; see docs/decisions.md."""
+    loaded = run("import sys, speil.cli.registry, speil.daemon; print(*sys.modules)").split()  # in order of loading
+    assert loaded.index("grpclib.client") < min(map(loaded.index, ("cryptography", "speil.mirror.server")))
+
+
+def test_settling_gives_the_free_pages_of_the_heap_back() -> None:
+    """Blocks at the end of the heap that stay must not keep those before them."""
+    code = f"""
+from speil import memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+blocks = [b"x" * {BLOCK_BYTES} for _ in range({HELD_BLOCKS})]
+stays = bytes(range(256)) * 200
+blocks.clear()
+before = resident()
+memory.settle()
+print(before - resident())
+"""
+    assert int(run(code)) > HELD_BLOCKS * BLOCK_BYTES // 2
