@@ -201,7 +201,7 @@ async def test_refused_and_allowed_again(cluster: KubeCluster, namespace: str) -
         failures = {one.election.failure for one in there.region.members.values()}
         assert any(f"not allowed to update the Lease {NAME} in namespace {namespace}" in one for one in failures)
         await cluster.region(namespace, NAME)
-        leader = await there.region.led(timeout_seconds=45)  # refusals are asked about slowly
+        leader = await there.region.led(timeout_seconds=120)  # refusals are asked about slowly
         assert leader
 
 
