@@ -257,7 +257,8 @@ CASES = (
     Case("peer lies: 404", "asked by the node .*all requests to peers failed", before=has_nothing, holders=0),
     Case("peer lies: silence", "asked by the node .*no answer", before=says_nothing, holders=0, in_ci=OLD),
     Case("peer sends wrong bytes", BANNED, before=sends_garbage, holders=0, in_ci=OLD),
-    Case("peer sends wrong bytes, another holder", BANNED, before=sends_garbage),
+    # not in CI: where chance asks the honest one for everything, there is nobody to ban and no line to see
+    Case("peer sends wrong bytes, another holder", BANNED, before=sends_garbage, in_ci=()),
     Case(
         "wrong bytes in large layers alone",
         SUSPECT,
