@@ -16,7 +16,7 @@ from speil.fetch.known_sizes import KnownSizes
 from speil.fetch.pace import PIECE_BYTES, PIECE_SECONDS_MAX, STALL_SECONDS_MAX, Pace
 from speil.fetch.peer_health import PENALTY_SECONDS_MAX, SILENCE_SECONDS_MAX, Failure, PeerHealth, Shape
 from speil.fetch.settings import FetchSettings
-from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, SUSPECT_SECONDS, WARY, Caution, PeerTrust
+from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, SETTLE_SECONDS_MAX, SUSPECT_SECONDS, Caution, PeerTrust
 from speil.multiformats.peer_id import PeerId
 from speil.oci.digest import Digest
 from speil.oci.manifest import Descriptor
@@ -191,6 +191,10 @@ def test_the_memory_of_peers_is_bounded() -> None:
 # --- trust ----------------------------------------------------------------------------------------------------
 
 
+WARY = Caution(avoids_suspects=True)
+WARY_OF_ONE = Caution(frozenset([ONE]), proven_only=True, hashed=True, avoids_suspects=True, debtors=frozenset([ONE]))
+
+
 def delivered(known: PeerTrust, digest: Digest = LAYER, *senders: PeerId) -> None:
     known.asked(digest, 0.0, from_start=True)
     for sender in senders or (ONE,):
@@ -212,7 +216,7 @@ def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_ask
     known.proved(TWO)
     delivered(known)
     caution = known.asked(LAYER, 1.0, from_start=True)
-    assert caution == Caution(frozenset([ONE]), proven_only=True, hashed=True, avoids_suspects=True)
+    assert caution == WARY_OF_ONE
     assert not caution.allows(ONE, proven=True)
     assert not caution.allows(peer(3), proven=False)
     assert caution.allows(TWO, proven=True)
@@ -220,7 +224,7 @@ def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_ask
     assert standing(ONE, 1.0, known=known).shape is Shape.POOR
     assert standing(ONE, 1.0, known=known) > standing(TWO, 1.0, known=known)
     assert known.asked(LAYER, 2.0, from_start=False) == caution, "a Range retry has to mind the same"
-    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == WARY
+    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == Caution(avoids_suspects=True, debtors=frozenset([ONE]))
 
 
 def test_who_was_turned_away_and_comes_again_is_served_by_anyone_hashed() -> None:
@@ -237,7 +241,7 @@ def test_the_layers_that_were_cut_short_when_a_pull_failed_are_not_taken_from_wh
     known.asked(OTHER_LAYER, 0.0, from_start=True)
     known.sent(OTHER_LAYER, ONE, 0.0)
     again = known.asked(OTHER_LAYER, 1.0, from_start=True)  # the next pull may begin with either
-    assert again == Caution(frozenset([ONE]), proven_only=True, hashed=True, avoids_suspects=True)
+    assert again == WARY_OF_ONE
     assert known.is_suspect(ONE, 1.0)
     known.turned_away(OTHER_LAYER, 1.0)
     assert known.asked(OTHER_LAYER, 2.0, from_start=True) == Caution(hashed=True), "the upstream did not help"
@@ -251,6 +255,34 @@ def test_a_pull_that_was_cancelled_after_its_first_layer_raises_no_suspicion() -
     known.sent(OTHER_LAYER, ONE, 0.0)
     assert known.asked(OTHER_LAYER, 1.0, from_start=True) == WARY
     assert not known.is_suspect(ONE, 1.0)
+
+
+def test_of_whom_content_is_missing_nothing_is_taken_unverified_until_it_turns_up() -> None:
+    known = PeerTrust()
+    delivered(known)
+    assert known.overdue(SETTLE_SECONDS_MAX) == []
+    late = SETTLE_SECONDS_MAX + 1
+    assert known.overdue(late) == [(LAYER, frozenset([ONE]))]
+    assert known.overdue(late) == [], "it is told once"
+    known.proved(ONE)  # by what is verified: a liar serves that right
+    caution = known.asked(OTHER_LAYER, late, from_start=True)
+    assert not caution.allows(ONE, proven=True)
+    assert caution.allows(TWO, proven=False)
+    known.turned_away(OTHER_LAYER, late)
+    assert known.asked(OTHER_LAYER, late, from_start=True) == Caution(hashed=True), "the upstream did not help"
+    assert known.asked(LAYER, late, from_start=True).suspects == {ONE}
+    known.settled(LAYER)
+    third = Digest.of(b"a third layer")
+    assert known.asked(third, late, from_start=True).allows(ONE, proven=True)
+
+
+def test_content_that_turns_up_late_speaks_for_its_senders_too() -> None:
+    known = PeerTrust()
+    delivered(known)
+    known.overdue(SETTLE_SECONDS_MAX + 1)
+    known.settled(LAYER)
+    assert known.is_proven(ONE)
+    assert known.asked(OTHER_LAYER, SETTLE_SECONDS_MAX + 1, from_start=True) == WARY
 
 
 def test_a_suspect_gives_nothing_that_is_passed_on_unverified_until_the_upstream_did_not_help() -> None:

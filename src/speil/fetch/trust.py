@@ -14,16 +14,18 @@ A pull of several layers fails on one of them, and containerd hangs up on the ot
 asked for again from its start tells the same of a sender of which other content was delivered whole, and is not in the
 store.
 
-A suspect is not asked for what is passed on unverified, until it has proven right: each layer of an image would fail
-one more pull. Where that leaves nobody the client is sent upstream; if that does not help either, and it comes again,
-anyone is asked, hashed. Whoever is caught with wrong bytes is banned: not asked at all.
+What was delivered whole and is not in the store after SETTLE_SECONDS_MAX is missing: until it turns up, its senders are
+asked for nothing that is passed on unverified, whatever they have proven otherwise; or else the next pull would fail on
+a layer that this one had not come to. Nor is a suspect, until it has proven right. Where that leaves nobody the client
+is sent upstream; if that does not help either, and it comes again, anyone is asked, hashed. Whoever is caught with
+wrong bytes is banned: not asked at all.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -32,6 +34,7 @@ from speil.oci.digest import Digest
 
 BAN_SECONDS = 10 * 60.0
 SUSPECT_SECONDS = 10 * 60.0  # the kubelet's longest back-off is five minutes
+SETTLE_SECONDS_MAX = 8.0  # a slow disk syncs a large layer for as long; the kubelet's next pull comes after ten
 DELIVERIES_MAX = 1000  # remembered; a pull makes tens
 PEERS_MAX = 1000  # in each list
 
@@ -42,8 +45,13 @@ V = TypeVar("V")
 class _State(Enum):
     SENDING = auto()
     WHOLE = auto()
+    MISSING = auto()
     ASKED_AGAIN = auto()
     TURNED_AWAY = auto()
+
+
+_DELIVERED = (_State.WHOLE, _State.MISSING)
+_OWED = (_State.MISSING, _State.ASKED_AGAIN, _State.TURNED_AWAY)
 
 
 @dataclass(slots=True)
@@ -63,14 +71,14 @@ class Caution:
     proven_only: bool = False
     hashed: bool = False
     avoids_suspects: bool = False  # those under suspicion for other content are not asked either
+    debtors: frozenset[PeerId] = frozenset()  # nor those of whom other content is missing
 
     def allows(self, peer_id: PeerId, proven: bool) -> bool:
         """Whether a peer may be asked."""
-        return peer_id not in self.suspects and (proven or not self.proven_only)
+        return not (peer_id in self.suspects or peer_id in self.debtors) and (proven or not self.proven_only)
 
 
 NO_CAUTION = Caution()
-WARY = Caution(avoids_suspects=True)  # of content that containerd asks for and that raises no suspicion itself
 
 
 class PeerTrust:
@@ -115,8 +123,8 @@ class PeerTrust:
         """containerd asks for content, from its start or from where it broke off: what to mind."""
         delivery = self._deliveries.get(digest)
         if delivery is None:
-            return WARY
-        if from_start and delivery.state is _State.WHOLE and now - delivery.since <= SUSPECT_SECONDS:
+            return self._wary(now)
+        if from_start and delivery.state in _DELIVERED and now - delivery.since <= SUSPECT_SECONDS:
             delivery.state = _State.ASKED_AGAIN
             self.doubt(delivery.senders, now)
         elif from_start and delivery.state is _State.SENDING and (missing := self._missing(delivery.senders, now)):
@@ -124,10 +132,16 @@ class PeerTrust:
             self.doubt(missing, now)
         elif now - delivery.since > SUSPECT_SECONDS or (from_start and delivery.state is _State.SENDING):
             del self._deliveries[digest]
-            return WARY
+            return self._wary(now)
         if delivery.state is _State.ASKED_AGAIN:
-            return Caution(frozenset(delivery.senders), proven_only=True, hashed=True, avoids_suspects=True)
-        return Caution(hashed=True) if delivery.state is _State.TURNED_AWAY else WARY
+            wary = self._wary(now)
+            return replace(wary, suspects=frozenset(delivery.senders), proven_only=True, hashed=True)
+        return Caution(hashed=True) if delivery.state is _State.TURNED_AWAY else self._wary(now)
+
+    def _wary(self, now: float) -> Caution:
+        """Of content that raises no suspicion itself."""
+        owed = (delivery.senders for delivery in self._deliveries.values() if _is_owed(delivery, now))
+        return Caution(avoids_suspects=True, debtors=frozenset().union(*owed))
 
     def _missing(self, peer_ids: set[PeerId], now: float) -> set[PeerId]:
         """Those of whom other content was delivered whole, and has not turned up in the store."""
@@ -141,7 +155,8 @@ class PeerTrust:
     def turned_away(self, digest: Digest, now: float) -> None:
         """The client was sent upstream. Where it was for want of anyone to trust, the next time anyone will do."""
         delivery = self._deliveries.get(digest)
-        if delivery is None and any(until > now for until in self._suspects.values()):
+        doubted = any(until > now for until in self._suspects.values()) or bool(self._wary(now).debtors)
+        if delivery is None and doubted:
             delivery = _Delivery(state=_State.ASKED_AGAIN, since=now)
             _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
         if delivery and delivery.state is _State.ASKED_AGAIN:
@@ -150,7 +165,7 @@ class PeerTrust:
     def sent(self, digest: Digest, peer_id: PeerId, now: float) -> None:
         """Bytes of this peer were passed on unverified."""
         delivery = self._deliveries.get(digest)
-        if delivery is None or delivery.state is _State.WHOLE:
+        if delivery is None or delivery.state in _DELIVERED:
             delivery = _Delivery()
         if delivery.state is _State.SENDING:
             delivery.since = now
@@ -169,14 +184,27 @@ class PeerTrust:
         That speaks for its senders only as long as it was not asked for again: then the right bytes are another's.
         """
         delivery = self._deliveries.pop(digest, None)
-        if delivery and delivery.state is _State.WHOLE:
+        if delivery and delivery.state in _DELIVERED:
             for sender in delivery.senders:
                 self.proved(sender)
+
+    def overdue(self, now: float) -> list[tuple[Digest, frozenset[PeerId]]]:
+        """What should have turned up in the store by now and has not, each told once; and who sent it."""
+        found = []
+        for digest, delivery in self._deliveries.items():
+            if delivery.state is _State.WHOLE and now - delivery.since > SETTLE_SECONDS_MAX:
+                delivery.state = _State.MISSING
+                found.append((digest, frozenset(delivery.senders)))
+        return found
 
     @property
     def unsettled(self) -> list[Digest]:
         """What was delivered whole, and may turn up in the store."""
         return [digest for digest, delivery in self._deliveries.items() if delivery.state is not _State.SENDING]
+
+
+def _is_owed(delivery: _Delivery, now: float) -> bool:
+    return delivery.state in _OWED and now - delivery.since <= SUSPECT_SECONDS
 
 
 def _put(table: OrderedDict[K, V], key: K, value: V, entries_max: int) -> None:

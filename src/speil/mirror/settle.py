@@ -1,7 +1,7 @@
 """What the store takes in proves those who sent it right.
 
 Large content is passed on unverified, containerd verifies it before it keeps it. So what was delivered and is then in
-the store was right, at no cost of ours.
+the store was right, at no cost of ours. What is not there soon was wrong, or its pull was cancelled at its very end.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 
 from speil.fetch.trust import PeerTrust
-from speil.store.base import ContentStore, StoreError
+from speil.observe.logs import get_log
+from speil.store.base import ContentStore, NotFoundError, StoreError
 
+log = get_log("relay")
 LOOK_SECONDS = 1.0  # containerd 1.6 tells of a pull's end alone; a layer is there a moment after its last byte
 
 
@@ -25,13 +27,24 @@ async def settle(store: ContentStore, trust: PeerTrust) -> None:
 async def _look_again(store: ContentStore, trust: PeerTrust) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        await _look(store, trust)
+        if not await _look(store, trust):
+            continue
+        for digest, senders in trust.overdue(asyncio.get_running_loop().time()):
+            log.warning(
+                "content that was delivered is not in the store: its senders are asked for no large blobs until it is",
+                key=digest,
+                peers=[str(peer_id) for peer_id in senders],
+            )
 
 
-async def _look(store: ContentStore, trust: PeerTrust) -> None:
+async def _look(store: ContentStore, trust: PeerTrust) -> bool:
+    """Whether the store answered: then what it does not have is not there."""
     for digest in trust.unsettled:
         try:
             await store.size(digest)
-        except StoreError:
+        except NotFoundError:
             continue
+        except StoreError:
+            return False
         trust.settled(digest)
+    return True

@@ -224,7 +224,7 @@ ALL = tuple(mode.key for mode in MODES)
 OLD = ("containerd-1.6",)
 BROKE = "a peer broke off"
 BANNED = "a peer sent wrong bytes: banned"
-SUSPECT = "its senders are suspect"
+SUSPECT = "content that was delivered is not in the store"
 CASES = (
     Case("serving speil killed", BROKE, during=kill_speil, in_ci=ALL),
     Case("serving speil killed, another holder", BROKE, during=kill_speil, holders=2),

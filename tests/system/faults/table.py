@@ -41,7 +41,8 @@ and it comes when the first layers are on their way; what is added is counted ag
   containerd asks the upstream for more than it takes, and hangs up: that is counted here too, and would be the same
   without speil. From speil it gets each layer in one stream.
 - **pulls**: 1 unless the fault is containerd's own restart, or wrong bytes in content that is too large to be verified
-  before it is passed on: that pull fails in containerd's own check, and the kubelet's next one succeeds.
+  before it is passed on: that pull fails in containerd's own check, and the kubelet's next one succeeds (eight seconds
+  in between are counted; the kubelet waits for ten).
 """
 
 

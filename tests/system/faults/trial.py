@@ -147,16 +147,15 @@ class Trial:
                 print(f"pull {self.pulls} failed: {error}")
                 if self.pulls >= self.case.pulls_max:
                     raise
-                # the kubelet comes again after ten seconds; by then containerd is back, or has dropped what was wrong
+                # the kubelet comes again after ten seconds: by then containerd is back, or has dropped what was wrong
                 await self._happened.wait()
                 if self.case.during is None:
-                    await eventually(
-                        lambda: not self.puller.containerd.ingests(),
-                        timeout_seconds=30,
-                        what="containerd has cleaned up",
-                    )
+                    await eventually(self._was_missed, timeout_seconds=30, what="the wrong content is missed")
             else:
                 return
+
+    def _was_missed(self) -> bool:
+        return not self.puller.containerd.ingests() and "is not in the store" in self.said(self.puller)
 
     def _from_peers(self) -> float:
         if self.case.counters_survive:
