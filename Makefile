@@ -23,7 +23,7 @@ setup: .venv/.synced ## set up uv and the environment, inside the checkout
 demo: setup ## two regions on loopback: leaders, pulls, a leader killed in one; no byte crosses
 	@$(BIN)/speil demo
 
-check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (under a minute)
+check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (two minutes)
 	@$(BIN)/ruff format --check --quiet src tests bench scripts
 	@$(BIN)/ruff check --quiet src tests bench scripts
 	@$(BIN)/mypy --no-error-summary

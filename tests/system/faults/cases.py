@@ -148,6 +148,12 @@ async def sends_garbage(trial: Trial) -> None:
     await lie(trial, "garbage", [trial.lab.stranger.address])
 
 
+async def sends_garbage_first(trial: Trial) -> None:
+    """Wrong bytes of somebody who answers faster than an honest holder."""
+    await delay_packets(trial)
+    await sends_garbage(trial)
+
+
 async def sends_garbage_where_it_can(trial: Trial) -> None:
     """What is verified before it is passed on is right; layers that are too large for that are not."""
     await lie(trial, "large garbage", [trial.lab.stranger.address])
@@ -257,8 +263,7 @@ CASES = (
     Case("peer lies: 404", "asked by the node .*all requests to peers failed", before=has_nothing, holders=0),
     Case("peer lies: silence", "asked by the node .*no answer", before=says_nothing, holders=0, in_ci=OLD),
     Case("peer sends wrong bytes", BANNED, before=sends_garbage, holders=0, in_ci=OLD),
-    # not in CI: where chance asks the honest one for everything, there is nobody to ban and no line to see
-    Case("peer sends wrong bytes, another holder", BANNED, before=sends_garbage, in_ci=()),
+    Case("peer sends wrong bytes, the holder is slower", BANNED, before=sends_garbage_first, in_ci=ALL),
     Case(
         "wrong bytes in large layers alone",
         SUSPECT,

@@ -11,7 +11,8 @@ PLAN is a JSON file: `nodes` that are told (address, libp2p id), the `keys` that
     garbage   a head that is right in all, and random bytes
     large garbage   the same for what is larger than a node verifies; the rest is right, from the folder `content`
 
-It says "announced" when the nodes have taken the records, and goes on answering until it is ended.
+It says "announced" when the nodes have taken the records, and goes on answering until it is ended. An identity stays in
+the mesh for as long, or else its records would soon count for little; with `nothing` it is gone, as a dead node is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from speil.fetch.settings import FetchSettings
 from speil.kad.message import Message, MessageType
 from speil.libp2p.host import Host
 from speil.libp2p.identity import Identity
+from speil.libp2p.stream import Stream
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -42,8 +45,17 @@ KAD = "/spegel/kad/1.0.0"
 MESSAGE_BYTES_MAX = 1 << 20
 
 
-async def announce(plan: dict[str, Any], address: str) -> None:
-    """One identity tells every node that it has every key."""
+async def know_nobody(stream: Stream) -> None:
+    """A member of the mesh that answers what it is asked, with nothing."""
+    while data := await stream.read_message(MESSAGE_BYTES_MAX):
+        asked = Message.decode(data)
+        if asked.type is not MessageType.ADD_PROVIDER:
+            await stream.write_message(Message(asked.type, asked.key).encode())
+
+
+@contextlib.asynccontextmanager
+async def announced(plan: dict[str, Any], address: str) -> AsyncIterator[None]:
+    """One identity tells every node that it has every key, and is in the mesh until this ends."""
     host = Host(
         Identity.generate(),
         ListenAddress("", ROUTER_PORT),
@@ -52,7 +64,7 @@ async def announce(plan: dict[str, Any], address: str) -> None:
         announce=(Multiaddr.parse(f"/ip4/{address}/tcp/{ROUTER_PORT}"),),
     )
     async with host:
-        host.set_handler(KAD, lambda stream: asyncio.sleep(0))
+        host.set_handler(KAD, know_nobody)
         for node in plan["nodes"]:
             target = Multiaddr.parse(f"/ip4/{node['address']}/tcp/{ROUTER_PORT}")
             connection = await host.connect(target.with_peer_id(PeerId.parse(node["peer_id"])))
@@ -63,6 +75,7 @@ async def announce(plan: dict[str, Any], address: str) -> None:
             # an answer to what was said last: all before it has been taken
             await stream.write_message(Message(MessageType.PING).encode())
             await stream.read_message(MESSAGE_BYTES_MAX)
+        yield
 
 
 def answers(plan: dict[str, Any]) -> web.Application:
@@ -105,10 +118,14 @@ async def main() -> None:
         runner = web.AppRunner(answers(plan), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "0.0.0.0", REGISTRY_PORT).start()
-    for address in plan["announce"]:
-        await announce(plan, address)
-    print("announced", flush=True)
-    await asyncio.Event().wait()
+    async with contextlib.AsyncExitStack() as members:
+        for address in plan["announce"]:
+            async with contextlib.AsyncExitStack() as member:
+                await member.enter_async_context(announced(plan, address))
+                if plan["answers"] != "nothing":
+                    members.push_async_exit(member.pop_all())
+        print("announced", flush=True)
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
