@@ -19,7 +19,16 @@ from bench.election import figures as election_figures
 from bench.fleet import BenchNode, nodes
 from bench.imports import figures as imports
 from bench.layouts import NAME, REGISTRY, LayoutWriter, empty, gigabyte, many_images
-from bench.measure import Download, anonymous_mib, cpu_seconds, download, latencies_ms, percentile, rss_mib
+from bench.measure import (
+    Download,
+    anonymous_mib,
+    cpu_seconds,
+    download,
+    latencies_ms,
+    loopback_sent,
+    percentile,
+    rss_mib,
+)
 from bench.mesh import measure_mesh
 from bench.nginx import PROXY, PROXY_UNBUFFERED, STATIC, available, nginx
 from bench.relayed import figures as relayed
@@ -133,13 +142,22 @@ def crowd(directory: Path) -> list[Figure]:
 
 
 def idle(directory: Path) -> list[Figure]:
-    """CPU of three idle nodes over a minute."""
+    """CPU and traffic of three idle nodes over a minute; nothing else may use loopback meanwhile."""
     with nodes([empty(directory / f"empty{number}") for number in range(3)]) as fleet:
         pids = [node.pid for node in fleet]
-        before = cpu_seconds(pids)
+        cpu, traffic = cpu_seconds(pids), loopback_sent()
         time.sleep(IDLE_SECONDS)
-        percent = (cpu_seconds(pids) - before) / IDLE_SECONDS / len(pids) * 100
-    return [Figure("idle CPU, each of 3 nodes, over a minute", f"{percent:.2f} %", goal="≤ 0.5 %", spegel="0.33 %")]
+        per_node = IDLE_SECONDS * len(pids)
+        percent = (cpu_seconds(pids) - cpu) / per_node * 100
+        sent_bytes, packets = ((now - then) / per_node for now, then in zip(loopback_sent(), traffic, strict=True))
+    return [
+        Figure(
+            "each of 3 nodes, over a minute: CPU · sent: bytes/s · packets/s",
+            f"{percent:.2f} % · {sent_bytes:.0f} · {packets:.2f}",
+            goal="≤ 0.5 % · ≤ 100 · ≤ 1",
+            spegel="0.33 % · 40 · 0.5",
+        )
+    ]
 
 
 def mesh(directory: Path) -> list[Figure]:

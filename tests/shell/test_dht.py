@@ -104,6 +104,28 @@ async def test_peers_that_all_failed_are_found_again_though_no_connection_was_lo
         await eventually(lambda: len(routers[0].peers()) == 2, timeout_seconds=30, what="both are back")
 
 
+async def test_a_node_that_is_back_before_it_was_missed_is_told_everything_anew() -> None:
+    wire = MemoryWire(seed=9)
+    heard: list[MessageType] = []
+    async with memory_dht(wire, 2) as routers:
+        await routers[0].provide(KEYS[:3])
+
+        def answer(peer: PeerInfo, message: Message) -> Message | None:
+            heard.append(message.type)
+            return message if message.type is MessageType.PING else None
+
+        restarted = wire.new_node()
+        restarted.attach(answer, lambda peer: None, lambda peer, polite: None)
+        ping = Message(MessageType.PING)
+        await restarted.request(routers[0].local, ping)
+        await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it is told what is there")
+        heard.clear()
+        restarted.lose(routers[0].local.peer_id)
+        wire.nodes[routers[0].local.peer_id].lose(restarted.local.peer_id)
+        await restarted.request(routers[0].local, ping)
+        await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it is told again")
+
+
 async def test_a_split_mesh_finds_its_own_and_after_healing_everything() -> None:
     wire = MemoryWire(seed=6)
     async with memory_dht(wire, 20) as routers:

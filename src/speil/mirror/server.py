@@ -3,8 +3,8 @@
 A connection that sends no whole head within some seconds is closed, and so is the one above the bound: a stranger that
 opens a thousand connections costs a bounded amount of memory, and containerd's next request still gets through.
 
-When hundreds of clients come at the same instant, a few connections are accepted in each round of the event loop, and a
-few requests begun (`mirror.wire`): a probe that comes in between is answered in between.
+When hundreds of clients come at the same instant, so many connections are accepted in each round of the event loop, and
+a few requests begun (`mirror.wire`): a probe that comes in between is answered in between.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers k
 CONNECTIONS_MAX = 2048  # one node's containerd needs ten, hundreds of peers one or two each
 HEADER_BYTES_MAX = 8190  # of one line; the whole head is bounded by aiohttp too
 BACKLOG = 512
-ACCEPTS_PER_ROUND = 8  # of the event loop; a millisecond
+# of the event loop; some milliseconds. With fewer a probe at the end of the queue waits for more rounds
+ACCEPTS_PER_ROUND = 32
 SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
 
 

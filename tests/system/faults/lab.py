@@ -124,7 +124,14 @@ class FaultLab:
         for node in self.nodes:
             await node.revive()
         await self.met()
-        await eventually(self._all_known, timeout_seconds=ANNOUNCE_SECONDS_MAX, what="the puller knows who has what")
+        try:
+            await eventually(
+                self._all_known, timeout_seconds=ANNOUNCE_SECONDS_MAX, what="the puller knows who has what"
+            )
+        except AssertionError as error:
+            for node in self.nodes:
+                error.add_note(f"what {node.address} said:\n{node.speil.log_text()[-8000:]}")
+            raise
 
     def push(self) -> tuple[str, BuiltImage]:
         """An image in the upstream that no node has; its name."""
