@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main() -> None:
     figures: dict[str, list[Figure]] = {}
     print(HEADER.line())
     for case in arguments.only:
+        os.sync()  # what the case before left to be written is not to be written during this one
         with tempfile.TemporaryDirectory(prefix="speil-bench-") as directory:
             figures[case] = CASES[case].measure(Path(directory))
         for figure in figures[case]:

@@ -2,7 +2,7 @@
 
 For demos, tests and air-gapped seeds: a directory that `skopeo copy … oci:` or an image export wrote is enough. Names
 come from the annotations of `index.json`: containerd's full image name, or `org.opencontainers.image.ref.name` where
-that holds one. The directory may be written by others; it is looked at a few times a second, which costs two stats.
+that holds one. The directory may be written by others; it is looked at a few times a second, which costs three stats.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class OciLayoutStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._blobs = BlobDirectory(root)
+        self._watched = [str(root / part) for part in ("index.json", "blobs/sha256", "blobs/sha512")]
         self._index: tuple[int, int, list[tuple[str, Digest]]] | None = None
 
     @property
@@ -204,12 +205,12 @@ class OciLayoutStore:
 
     def _stamp(self) -> tuple[int, ...]:
         """Changes when content or names change."""
-        return tuple(_mtime(self.root / part) for part in ("index.json", "blobs/sha256", "blobs/sha512"))
+        return tuple(_mtime(path) for path in self._watched)
 
 
-def _mtime(path: Path) -> int:
+def _mtime(path: str) -> int:
     try:
-        return path.stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns
     except OSError:
         return 0
 
