@@ -33,8 +33,8 @@ check: setup ## what a change must pass: format, lint, types, layers, all tests 
 test: check ## everything this machine allows; what is skipped is named with the command that installs it
 	@$(BIN)/pytest -q -rfE tests/interop tests/chart tests/system
 
-bench: setup ## the figures, side by side with a baseline, in one table
-	@$(BIN)/python -m bench
+bench: setup ## the figures, side by side with a baseline (six minutes): docs/benchmarks.md
+	@$(BIN)/python -m bench --write
 
 faults: setup ## every fault with every containerd (root; fifteen minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults

@@ -135,6 +135,7 @@ class Publisher:
         if newcomers and self._lookups.mesh_is_small and len(self._schedule):
             # every node is among the closest to every key: newcomers need not wait for the next sweep
             keys = list(self._schedule)
+            log.debug("telling newcomers everything", peers=[str(one) for one in newcomers], keys=len(keys))
             await self._batches.acquire()
             self._tasks.create_task(self._tell({one.peer_id: (one, keys) for one in newcomers.values()}))
 

@@ -40,7 +40,7 @@ class OciLayoutStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._blobs = BlobDirectory(root)
-        self._watched = [str(root / part) for part in ("index.json", "blobs/sha256", "blobs/sha512")]
+        self._watched = [root / part for part in ("index.json", "blobs/sha256", "blobs/sha512")]
         self._index: tuple[int, int, list[tuple[str, Digest]]] | None = None
 
     @property
@@ -208,9 +208,9 @@ class OciLayoutStore:
         return tuple(_mtime(path) for path in self._watched)
 
 
-def _mtime(path: str) -> int:
+def _mtime(path: Path) -> int:
     try:
-        return os.stat(path).st_mtime_ns
+        return path.stat().st_mtime_ns
     except OSError:
         return 0
 

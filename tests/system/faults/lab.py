@@ -130,7 +130,9 @@ class FaultLab:
             )
         except AssertionError as error:
             for node in self.nodes:
-                error.add_note(f"what {node.address} said:\n{node.speil.log_text()[-8000:]}")
+                said = [line for line in node.speil.log_text().splitlines() if "component=mirror" not in line]
+                records, keys = node.metric("speil_provider_records"), node.metric("speil_provided_keys")
+                error.add_note(f"{node.address}: {records} records, {keys} own keys\n" + "\n".join(said[-50:]))
             raise
 
     def push(self) -> tuple[str, BuiltImage]:
