@@ -32,8 +32,9 @@ Written by `make faults` on {time.strftime("%Y-%m-%d")}: speil {__version__}, {o
 
 A node pulls an image through CRI while something goes wrong: the whole pull as the kubelet makes it, with real
 containerds in network namespaces, one or two peers that hold the image, and an upstream registry. The image is new in
-each row: layers of {megabytes} MB. Where the fault comes in mid-pull the holders' links are limited to {SLOW_LINK}
-and it comes when the first layers are on their way; what is added is counted against a clean pull over the same links.
+each row: layers of {megabytes} MB. Where the fault comes in mid-pull the holders' links are limited to
+{SLOW_LINK} and it comes when the first layers are on their way; what is added is counted against a clean pull over the
+same links. Where a holder is slower than a liar, its link is delayed by 200 ms.
 
 - **added**: seconds more than the clean pull took (below zero: the upstream was quicker than the slow link).
 - **upstream**: bytes that came from the upstream registry. Where nobody else holds the image, what was missing.

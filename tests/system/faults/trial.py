@@ -24,6 +24,7 @@ _LONG = (
     (re.compile(r"^\d\d:\d\d:\d\d\.\d+ "), ""),
     (re.compile(r"sha256:([0-9a-f]{8})[0-9a-f]{56}"), r"sha256:\1…"),
     (re.compile(r"12D3Koo\w+(\w{6})"), r"12D3…\1"),
+    (re.compile(r"/\S*/speil-faults-\w+/n\d"), "…"),
 )
 
 
