@@ -36,7 +36,7 @@ from bench.rollout import figures as rollout
 from bench.table import Figure
 
 IDLE_SECONDS = 60.0
-ROUNDS = 3
+ROUNDS = 5
 REQUESTS = 300
 MESH_NODES = 60
 RELAYS = 3  # what containerd downloads at a time
