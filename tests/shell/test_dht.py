@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
+import pytest
+
 from speil.kad.key import place, position
 from speil.kad.message import Message, MessageType
 from speil.kad.routing_table import K
@@ -104,7 +106,8 @@ async def test_peers_that_all_failed_are_found_again_though_no_connection_was_lo
         await eventually(lambda: len(routers[0].peers()) == 2, timeout_seconds=30, what="both are back")
 
 
-async def test_a_node_that_is_back_before_it_was_missed_is_told_everything_anew() -> None:
+@pytest.mark.parametrize("is_missed", [True, False])
+async def test_a_node_that_was_restarted_is_told_everything_anew(is_missed: bool) -> None:
     wire = MemoryWire(seed=9)
     heard: list[MessageType] = []
     async with memory_dht(wire, 2) as routers:
@@ -115,13 +118,14 @@ async def test_a_node_that_is_back_before_it_was_missed_is_told_everything_anew(
             return message if message.type is MessageType.PING else None
 
         restarted = wire.new_node()
-        restarted.attach(answer, lambda peer: None, lambda peer, polite: None)
+        restarted.attach(answer, lambda peer, is_new: None, lambda peer, polite: None)
         ping = Message(MessageType.PING)
         await restarted.request(routers[0].local, ping)
         await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it is told what is there")
         heard.clear()
         restarted.lose(routers[0].local.peer_id)
-        wire.nodes[routers[0].local.peer_id].lose(restarted.local.peer_id)
+        if is_missed:
+            wire.nodes[routers[0].local.peer_id].lose(restarted.local.peer_id)
         await restarted.request(routers[0].local, ping)
         await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it is told again")
 
@@ -144,7 +148,7 @@ async def test_strangers_records_for_others_and_floods_are_bounded() -> None:
     wire = MemoryWire(seed=7)
     async with memory_dht(wire, 2) as routers:
         stranger = wire.new_node()
-        stranger.attach(lambda peer, message: None, lambda peer: None, lambda peer, polite: None)
+        stranger.attach(lambda peer, message: None, lambda peer, is_new: None, lambda peer, polite: None)
         victim = PeerInfo(routers[1].local.peer_id, routers[1].local.addresses)
         key = content_key("sha256:forged")
         await stranger.send(routers[0].local, [Message(MessageType.ADD_PROVIDER, key, provider_peers=(victim,))])

@@ -56,10 +56,11 @@ StreamHandler = Callable[[Stream], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A connected peer said (anew) what it speaks and where it listens."""
+    """A peer said what it speaks and where it listens: on a connection that `is_new`, or anew on one that was there."""
 
     peer: PeerInfo
     protocols: frozenset[str]
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +362,7 @@ class Host:
         self._learn(stream.connection, await identify.read(stream))
         stream.close_write()
         if self._connected(stream.peer_id):
-            self._emit(Identified(stream.connection.info, stream.connection.protocols))
+            self._emit(Identified(stream.connection.info, stream.connection.protocols, is_new=False))
 
     def _identification(self, connection: Connection) -> bytes:
         self._sequence += 1

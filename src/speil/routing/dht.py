@@ -51,7 +51,6 @@ class DhtRouter:
         self._lookups = Lookups(network, self._table, metrics, self._ran_dry)
         self._publisher = Publisher(network, self._table, self._records, self._lookups, metrics, rng, zone=zone)
         self._searches: dict[str, Search] = {}
-        self._in_doubt: set[PeerId] = set()  # their connection ended; whether they are there is being found out
         self._tasks: asyncio.TaskGroup | None = None
         network.attach(self._answer, self._joined, self._left)
 
@@ -190,16 +189,18 @@ class DhtRouter:
 
     # --- keeping in shape -------------------------------------------------------------------------------
 
-    def _joined(self, peer: PeerInfo) -> None:
+    def _joined(self, peer: PeerInfo, is_new: bool) -> None:
         self._records.mark_back(peer.peer_id)
-        # whoever comes back before it was missed may have been restarted, and remember nothing
-        known = peer.peer_id in self._table and peer.peer_id not in self._in_doubt
-        self._in_doubt.discard(peer.peer_id)
-        if peer.addresses and self._table.add(peer, now()) and not known:
+        known = peer.peer_id in self._table
+        if not peer.addresses or not self._table.add(peer, now()):
+            return
+        if not known:
             self._metrics.routing_table_size.set(len(self._table))
             self._bootstrap.met(peer)
             if len(self._table) == 1:
                 log.info("joined the mesh", peer=peer.peer_id, address=peer.addresses[0])
+        if is_new or not known:
+            # also whom we know: it may have been restarted, with its old connection still open on our side
             self._publisher.met(peer)
 
     def _left(self, peer_id: PeerId, polite: bool) -> None:
@@ -209,7 +210,6 @@ class DhtRouter:
             # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
             self._lookups.failed(peer_id)
         elif peer := self._table.get(peer_id) or self._records.provider(peer_id):
-            self._in_doubt.add(peer_id)
             self._tasks.create_task(self._check(peer))
 
     async def _check(self, peer: PeerInfo) -> None:
@@ -226,8 +226,6 @@ class DhtRouter:
         else:
             self._records.mark_back(peer.peer_id)
             self._table.add(peer, now())
-        finally:
-            self._in_doubt.discard(peer.peer_id)
 
     def _ran_dry(self) -> None:
         self._metrics.routing_table_size.set(0)

@@ -43,7 +43,7 @@ class Libp2pNetwork:
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
-        self._on_joined: Callable[[PeerInfo], None]
+        self._on_joined: Callable[[PeerInfo, bool], None]
         self._on_left: Callable[[PeerId, bool], None]
 
     @property
@@ -54,7 +54,7 @@ class Libp2pNetwork:
     def attach(
         self,
         handler: RequestHandler,
-        on_joined: Callable[[PeerInfo], None],
+        on_joined: Callable[[PeerInfo, bool], None],
         on_left: Callable[[PeerId, bool], None],
     ) -> None:
         """See PeerNetwork."""
@@ -75,7 +75,7 @@ class Libp2pNetwork:
             raise NetworkError(str(error)) from error
         if self.protocol not in connection.protocols:
             return None
-        self._on_joined(connection.info)  # again, where the connection was there: the table may have dropped it
+        self._on_joined(connection.info, False)  # again, where the connection was there: the table may have dropped it
         return connection.info
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:
@@ -144,9 +144,9 @@ class Libp2pNetwork:
 
     def _heard(self, event: PeerEvent) -> None:
         match event:
-            case Identified(peer, protocols) if self.protocol in protocols:
+            case Identified(peer, protocols, is_new) if self.protocol in protocols:
                 self._learn_zone(peer.peer_id, zone_said(protocols))
-                self._on_joined(peer)
+                self._on_joined(peer, is_new)
             case Identified(peer, protocols):
                 if other := next((name for name in sorted(protocols) if name.endswith(_KAD)), None):
                     self._record.rejected(Layer.DHT_PROTOCOL, str(peer.peer_id), f"it routes in {other}")
@@ -174,6 +174,6 @@ class Libp2pNetwork:
             self._metrics.dht_messages.labels("in", message.type.name).inc()
             if self.protocol in stream.connection.protocols:
                 # whoever asks is alive, also a peer that was dropped because an overloaded moment made it slow
-                self._on_joined(stream.connection.info)
+                self._on_joined(stream.connection.info, False)
             if (answer := self._handler(stream.connection.info, message)) is not None:
                 await stream.write_message(answer.encode())

@@ -32,10 +32,14 @@ class PeerNetwork(Protocol):
     def attach(
         self,
         handler: RequestHandler,
-        on_joined: Callable[[PeerInfo], None],
+        on_joined: Callable[[PeerInfo, bool], None],
         on_left: Callable[[PeerId, bool], None],
     ) -> None:
-        """Answer peers with `handler` (None: no answer) and hear of peers that connect and leave (politely or not)."""
+        """Answer peers with `handler` (None: no answer) and hear of peers.
+
+        `on_joined`: one is there, on a connection that is new or on one that was there; `on_left`: its last connection
+        ended, politely or not.
+        """
 
     def zone_of(self, peer_id: PeerId) -> str:
         """The zone that a peer told when it was met, "" where it told none or was not met."""

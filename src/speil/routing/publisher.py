@@ -81,7 +81,7 @@ class Publisher:
         self._metrics.provided_keys.set(len(self._schedule))
 
     def met(self, peer: PeerInfo) -> None:
-        """A node joined."""
+        """A node joined, or came back."""
         if self._lookups.mesh_is_small:
             self._newcomers[peer.peer_id] = peer
             self._came.set()

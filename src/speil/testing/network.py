@@ -76,11 +76,14 @@ class MemoryNetwork:
         self._connected: set[PeerId] = set()
         self._zones: dict[PeerId, str] = {}
         self._handler: RequestHandler
-        self._on_joined: Callable[[PeerInfo], None]
+        self._on_joined: Callable[[PeerInfo, bool], None]
         self._on_left: Callable[[PeerId, bool], None]
 
     def attach(
-        self, handler: RequestHandler, on_joined: Callable[[PeerInfo], None], on_left: Callable[[PeerId, bool], None]
+        self,
+        handler: RequestHandler,
+        on_joined: Callable[[PeerInfo, bool], None],
+        on_left: Callable[[PeerId, bool], None],
     ) -> None:
         """See PeerNetwork."""
         self._handler, self._on_joined, self._on_left = handler, on_joined, on_left
@@ -94,7 +97,7 @@ class MemoryNetwork:
         if (node := self._wire.at(address)) is None:
             raise NetworkError(f"nobody listens at {address}")
         await self._reach(node.local)
-        self._on_joined(node.local)
+        self._on_joined(node.local, False)
         return node.local
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:
@@ -128,6 +131,6 @@ class MemoryNetwork:
             self._connected.add(peer.peer_id)
             node._connected.add(self.local.peer_id)
             self._zones[peer.peer_id], node._zones[self.local.peer_id] = node.zone, self.zone
-            self._on_joined(node.local)
-            node._on_joined(self.local)
+            self._on_joined(node.local, True)
+            node._on_joined(self.local, True)
         return node
