@@ -156,7 +156,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             parts.create_task(store.run()),
             parts.create_task(router.run()),
             parts.create_task(_announcer(settings, store, router, metrics, upstream_bytes).run()),
-            parts.create_task(settle(store, relay.trust)),
+            parts.create_task(settle(store, relay.trust, metrics)),
             parts.create_task(_warn_about_containerd(settings, store)),
         ]
         log.info(

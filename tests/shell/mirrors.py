@@ -112,7 +112,7 @@ async def mirror(
     server = RegistryServer(handlers, door, lambda: ready, metrics)
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
-            tasks = [group.create_task(router.run()), group.create_task(settle(store, relay.trust))]
+            tasks = [group.create_task(router.run()), group.create_task(settle(store, relay.trust, metrics))]
             yield Mirror(store, router, metrics, host, port, recent, upstream_bytes, relay, wire)
             for task in tasks:
                 task.cancel()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from speil.fetch import trust as trust_module
 from speil.fetch.pace import STALL_SECONDS_MAX
 from speil.fetch.settings import FetchSettings
 from speil.fetch.trust import PeerTrust
@@ -243,6 +244,19 @@ async def test_what_was_delivered_wrong_comes_from_a_proven_peer_the_next_time(
             assert (await ask(lab.asker, PATH, **CONTAINERD))[::2] == (200, DATA)
         assert len(lab.asked) == 1
         assert any("suspect" in line for line in warnings(caplog))
+
+
+async def test_who_owes_content_that_the_store_did_not_take_in_is_asked_for_no_other(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_module, "SETTLE_SECONDS_MAX", 0.2)
+    other = next(digest for digest in IMAGE.blobs if len(IMAGE.blobs[digest]) in range(40_000, 100_000))
+    async with region(sends(GARBAGE), str(LAYER), str(other), holds=False, fetch=AS_IT_COMES) as lab:
+        assert (await ask(lab.asker, PATH, **CONTAINERD))[::2] == (200, GARBAGE)
+        await eventually(lambda: lab.asker.sample("speil_missing_content_total") == 1, what="it is missed")
+        assert any("is not in the store" in line for line in warnings(caplog))
+        assert (await ask(lab.asker, f"/v2/lab/app/blobs/{other}?ns=reg.test", **CONTAINERD))[::2] == (404, b"")
+        assert len(lab.asked) == 1
 
 
 async def test_where_nobody_has_proven_right_the_upstream_is_the_other_source_and_then_anyone_will_do() -> None:

@@ -122,6 +122,11 @@ class Metrics:
             ("relation",), registry=registry,
         )  # fmt: skip
         self.peer_bans = Counter("speil_peer_bans", "Peers that were caught with wrong bytes.", registry=registry)
+        self.missing_content = Counter(
+            "speil_missing_content",
+            "Content that peers delivered whole and that the store did not take in within seconds.",
+            registry=registry,
+        )
         self.resumed_transfers = Counter(
             "speil_resumed_transfers",
             "Bodies that went on from another peer after a break.",
