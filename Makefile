@@ -36,7 +36,7 @@ test: check ## everything this machine allows; what is skipped is named with the
 bench: setup ## the figures, side by side with a baseline (six minutes): docs/benchmarks.md
 	@$(BIN)/python -m bench --write
 
-faults: setup ## every fault with every containerd (root; fifteen minutes): docs/faults.md
+faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults
 
 docs: setup ## write the generated pages

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
+from bench.measure import percentile
 from bench.table import HEADER, Figure
 from speil.election.config import DEFAULT_CONFIG
 from speil.election.pace import retry_period_seconds
@@ -69,7 +70,7 @@ def figures(sizes: tuple[int, ...] = SIZES) -> list[Figure]:
 
 
 def _median_and_max(seconds: list[float]) -> str:
-    return f"{seconds[len(seconds) // 2]:.1f}/{seconds[-1]:.1f}"
+    return f"{percentile(seconds, 50):.1f}/{seconds[-1]:.1f}"
 
 
 if __name__ == "__main__":

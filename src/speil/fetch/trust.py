@@ -52,6 +52,7 @@ class _State(Enum):
 
 _DELIVERED = (_State.WHOLE, _State.MISSING)
 _OWED = (_State.MISSING, _State.ASKED_AGAIN, _State.TURNED_AWAY)
+_UNSETTLED = (_State.WHOLE, *_OWED)
 
 
 @dataclass(slots=True)
@@ -127,7 +128,11 @@ class PeerTrust:
         if from_start and delivery.state in _DELIVERED and now - delivery.since <= SUSPECT_SECONDS:
             delivery.state = _State.ASKED_AGAIN
             self.doubt(delivery.senders, now)
-        elif from_start and delivery.state is _State.SENDING and (missing := self._missing(delivery.senders, now)):
+        elif (
+            from_start
+            and delivery.state is _State.SENDING
+            and (missing := delivery.senders & self._senders(_UNSETTLED, now))
+        ):
             delivery.state, delivery.senders, delivery.since = _State.ASKED_AGAIN, missing, now
             self.doubt(missing, now)
         elif now - delivery.since > SUSPECT_SECONDS or (from_start and delivery.state is _State.SENDING):
@@ -140,27 +145,28 @@ class PeerTrust:
 
     def _wary(self, now: float) -> Caution:
         """Of content that raises no suspicion itself."""
-        owed = (delivery.senders for delivery in self._deliveries.values() if _is_owed(delivery, now))
-        return Caution(avoids_suspects=True, debtors=frozenset().union(*owed))
+        return Caution(avoids_suspects=True, debtors=self._senders(_OWED, now))
 
-    def _missing(self, peer_ids: set[PeerId], now: float) -> set[PeerId]:
-        """Those of whom other content was delivered whole, and has not turned up in the store."""
-        return {
+    def _senders(self, states: tuple[_State, ...], now: float) -> frozenset[PeerId]:
+        """Whose content is in one of these states, of what was delivered lately."""
+        return frozenset(
             sender
             for delivery in self._deliveries.values()
-            for sender in delivery.senders & peer_ids
-            if delivery.state is not _State.SENDING and now - delivery.since <= SUSPECT_SECONDS
-        }
+            if delivery.state in states and now - delivery.since <= SUSPECT_SECONDS
+            for sender in delivery.senders
+        )
 
     def turned_away(self, digest: Digest, now: float) -> None:
         """The client was sent upstream. Where it was for want of anyone to trust, the next time anyone will do."""
         delivery = self._deliveries.get(digest)
-        doubted = any(until > now for until in self._suspects.values()) or bool(self._wary(now).debtors)
-        if delivery is None and doubted:
+        if delivery is None and self._doubts_anyone(now):
             delivery = _Delivery(state=_State.ASKED_AGAIN, since=now)
             _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
         if delivery and delivery.state is _State.ASKED_AGAIN:
             delivery.state = _State.TURNED_AWAY
+
+    def _doubts_anyone(self, now: float) -> bool:
+        return any(until > now for until in self._suspects.values()) or bool(self._senders(_OWED, now))
 
     def sent(self, digest: Digest, peer_id: PeerId, now: float) -> None:
         """Bytes of this peer were passed on unverified."""
@@ -200,11 +206,7 @@ class PeerTrust:
     @property
     def unsettled(self) -> list[Digest]:
         """What was delivered whole, and may turn up in the store."""
-        return [digest for digest, delivery in self._deliveries.items() if delivery.state is not _State.SENDING]
-
-
-def _is_owed(delivery: _Delivery, now: float) -> bool:
-    return delivery.state in _OWED and now - delivery.since <= SUSPECT_SECONDS
+        return [digest for digest, delivery in self._deliveries.items() if delivery.state in _UNSETTLED]
 
 
 def _put(table: OrderedDict[K, V], key: K, value: V, entries_max: int) -> None:

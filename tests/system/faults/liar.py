@@ -120,10 +120,11 @@ async def main() -> None:
         await web.TCPSite(runner, "0.0.0.0", REGISTRY_PORT).start()
     async with contextlib.AsyncExitStack() as members:
         for address in plan["announce"]:
-            async with contextlib.AsyncExitStack() as member:
-                await member.enter_async_context(announced(plan, address))
-                if plan["answers"] != "nothing":
-                    members.push_async_exit(member.pop_all())
+            if plan["answers"] == "nothing":
+                async with announced(plan, address):
+                    pass
+            else:
+                await members.enter_async_context(announced(plan, address))
         print("announced", flush=True)
         await asyncio.Event().wait()
 
