@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo test check bench faults docs proto image clean
+.PHONY: help setup demo test test-after-check check bench faults docs proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -23,15 +23,14 @@ setup: .venv/.synced ## set up uv and the environment, inside the checkout
 demo: setup ## two regions on loopback: leaders, pulls, a leader killed in one; no byte crosses
 	@$(BIN)/speil demo
 
-check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (two minutes)
-	@$(BIN)/ruff format --check --quiet src tests bench scripts
-	@$(BIN)/ruff check --quiet src tests bench scripts
-	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo | tail -n 3
-	@$(BIN)/pytest -q
+check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (a minute or two)
+	@$(BIN)/python scripts/run_tests.py check
 
-test: check ## everything this machine allows; what is skipped is named with the command that installs it
-	@$(BIN)/pytest -q -rfE tests/interop tests/chart tests/system
+test: setup ## everything this machine allows; goes on after a failure; what is skipped is named with its command
+	@$(BIN)/python scripts/run_tests.py test
+
+test-after-check: setup ## the rest of `make test`, for whoever has just run `make check`
+	@$(BIN)/python scripts/run_tests.py test --without-check
 
 bench: setup ## the figures, side by side with a baseline (six minutes): docs/benchmarks.md
 	@$(BIN)/python -m bench --write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,13 +15,23 @@ settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, max_examples=200)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+# these folders start one API server for all their tests: two workers would start two
+ONE_WORKER_FOLDERS = (Path("tests/system/kube"), Path("tests/system/isolation"))
+
 _met: dict[str, bool] = {}
-_missing: Counter[str] = Counter()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker."""
     config.addinivalue_line("markers", "requires(*names): what the test needs, see tests/requirements.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of a file (or of a folder that shares its fixtures) in one process, in their order."""
+    for item in items:
+        path = item.path.relative_to(config.rootpath)
+        folder = next((folder for folder in ONE_WORKER_FOLDERS if path.is_relative_to(folder)), None)
+        item.add_marker(pytest.mark.xdist_group(str(folder or path)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -37,13 +48,16 @@ def need(name: str) -> None:
         _met[name] = requirement.is_met()
     if _met[name]:
         return
-    _missing[name] += 1
     if os.environ.get("SPEIL_REQUIRE_ALL") == "1":
         pytest.fail(f"{name} is missing: {requirement.install}", pytrace=False)
     pytest.skip(f"{name} is missing: {requirement.install}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line for each thing that is missing."""
-    for name, count in _missing.items():
+    """A line for each thing that is missing, also where the tests ran in other processes."""
+    missing: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        missing.update(name for name in REQUIREMENTS if reason.startswith(f"Skipped: {name} is missing: "))
+    for name, count in missing.items():
         terminalreporter.write_line(f"skipped {count}: no {name}. To run them: {REQUIREMENTS[name].install}")

@@ -77,6 +77,7 @@ async def page(text: str, status: int = 200) -> AsyncIterator[str]:
         json.dumps({"ID": str(OTHER.peer_id), "Addrs": ["/ip4/10.0.0.2/tcp/5001"]}),
         str(OTHER.addresses[0].with_peer_id(OTHER.peer_id)),
     ],
+    ids=["json", "multiaddr"],
 )
 async def test_http_understands_both_generations(text: str) -> None:
     async with page(text) as url:
