@@ -64,7 +64,7 @@ def _normal(name: str) -> str:
 
 
 def _uv(command: str, *arguments: str, **environ: str) -> str:
-    argv = [UV, command, "--quiet", "--frozen", *arguments]
+    argv = [str(UV), command, "--quiet", "--frozen", *arguments]
     done = subprocess.run(argv, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"uv {command} failed:\n{done.stderr[-2000:]}")
