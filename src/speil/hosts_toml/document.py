@@ -116,7 +116,7 @@ def _in_front(blocks: list[str], targets: tuple[str, ...], existing: str) -> str
     tables = [section for section in _split_tables(rendered) if section]
     text = "\n\n".join([*tables[:1], *blocks, *tables[1:], *(_host_table(url, table) for url, table in kept.items())])
     if not _reads_as(text, wanted):
-        raise HostsTomlError("written in a way that no host can be put in front of it: use [host.\"URL\"] tables")
+        raise HostsTomlError('written in a way that no host can be put in front of it: use [host."URL"] tables')
     return text.strip()
 
 
@@ -153,10 +153,11 @@ def _move(table: dict[str, Any], prefix: str) -> bool:
             return [one(item) for item in path]
         return f"{prefix}{path}" if isinstance(path, str) and path and not path.startswith("/") else path
 
-    before = {key: table[key] for key in ("ca", "client") if key in table}
-    after = {key: one(value) for key, value in before.items()}
-    table.update(after)
-    return before != after
+    before = dict(table)
+    for key in ("ca", "client"):
+        if key in table:
+            table[key] = one(table[key])
+    return before != table
 
 
 def _target_block(target: str, mirrors: Mirrors) -> str:

@@ -26,9 +26,13 @@ def check_target(url: str) -> str:
         url = f"{bare[1]}[{bare[2]}]{bare[3]}"
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and is_registry(parts.netloc) and _PATH.fullmatch(parts.path)
-        good = good and not parts.query and not parts.fragment and (parts.port is None or parts.port > 0)
-        good = good and f"{parts.scheme}://{parts.netloc}{parts.path}".lower() == url.lower()
+        good = (
+            parts.scheme in ("http", "https")
+            and is_registry(parts.netloc)
+            and (parts.port is None or parts.port > 0)
+            and _PATH.fullmatch(parts.path) is not None
+            and f"{parts.scheme}://{parts.netloc}{parts.path}".lower() == url.lower()
+        )
     except ValueError:
         good = False
     if not good:
