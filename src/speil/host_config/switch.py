@@ -50,6 +50,14 @@ def replace(directory: Path, build: Build, *, in_place: bool = False) -> None:
     _flip_inside(directory, build)
 
 
+def leftovers(directory: Path) -> list[Path]:
+    """What runs that were killed left in a directory and beside it."""
+    target = directory.resolve()
+    inside = [directory / name for name in os.listdir(directory) if name.startswith(STAGING_PREFIX)]
+    beside = target.parent / f"{STAGING_PREFIX}-{target.name}"
+    return [*inside, *([beside] if beside.exists() else [])]
+
+
 def entries(directory: Path) -> list[tuple[str, Path]]:
     """The names in a directory and where what they stand for lies, without what a run of ours keeps there.
 
@@ -102,7 +110,12 @@ def _flip_inside(directory: Path, build: Build) -> None:
     old, new, current, spare = (directory / f"{run}-{part}" for part in ("old", "new", "current", "spare"))
     for part in (old, new, spare):
         part.mkdir(mode=0o755)
-    build(new)
+    try:
+        build(new)
+    except BaseException:
+        for part in (old, new, spare):
+            _remove(part)
+        raise
     before = entries(directory)
     write(scan(before), old)
     current.symlink_to(old.name)

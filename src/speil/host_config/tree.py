@@ -19,7 +19,7 @@ from speil.host_config.operator import BACKUP, operators_tree, was_configured
 from speil.host_config.plan import Plan, in_front, instead
 from speil.host_config.proof import prove
 from speil.host_config.record import RECORD, Record, Written
-from speil.host_config.switch import entries, replace
+from speil.host_config.switch import entries, leftovers, replace
 from speil.host_config.write import write
 from speil.hosts_toml.containerd import HOSTS_FILE
 from speil.hosts_toml.document import HostsTomlError, Mirrors
@@ -51,7 +51,7 @@ def configure(
             for _ in range(TRIES_MAX):
                 now = scan(entries(directory))
                 plan, whole = _planned(now, directory, registries, mirrors, prepend_existing=prepend_existing)
-                if _same(now, whole) or _replaced(directory, now, whole, in_place=in_place):
+                if (_same(now, whole) and not leftovers(directory)) or _replaced(directory, now, whole, in_place=in_place):
                     break
             else:
                 raise _busy(directory)
@@ -87,6 +87,8 @@ def restore(directory: Path, *, in_place: bool = False) -> bool:
             for _ in range(TRIES_MAX):
                 now = scan(entries(directory))
                 if not was_configured(now):
+                    if leftovers(directory) and not _replaced(directory, now, now, in_place=in_place):
+                        continue
                     return False
                 if _replaced(directory, now, operators_tree(now, ()), in_place=in_place):
                     return True

@@ -58,7 +58,7 @@ def _complete(text: str) -> bool:
 
 
 def _path(table: str) -> tuple[str, ...]:
-    value: Any = _parsed(table.split("\n", 1)[0]) or {}
+    value: Any = _parsed(table.split("\n", 1)[0].rstrip("\r")) or {}
     keys: list[str] = []
     while isinstance(value, dict) and value:
         ((key, value),) = value.items()
