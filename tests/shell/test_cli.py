@@ -81,7 +81,7 @@ async def test_version_and_help() -> None:
         (["registry", "--containerd-content-path=/nowhere"], "/nowhere is not a directory"),
         (["configuration"], "--mirror-targets is required"),
         (["configuration", "--mirror-targets=localhost:5000"], "is not a mirror target"),
-        (["cleanup"], "--addr is required"),
+        (["cleanup", "--addr=nowhere"], "--addr"),
         (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),
         (["doctor", "--image=busybox"], "no registry host in front"),
         (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from speil.host_config.record import RECORD
 from speil.host_config.switch import STAGING_PREFIX
 from speil.host_config.tree import BACKUP, HostConfigError, configure, restore
 from speil.hosts_toml.document import Mirrors
@@ -43,7 +44,7 @@ def read(root: Path, *, backup: bool = True) -> Tree:
     found = {}
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(STAGING_PREFIX))
-        for name in files:
+        for name in sorted({*files} - {RECORD}):
             file = Path(folder) / name
             if file.exists():  # a link that leads nowhere reads as nothing
                 found[str(file.relative_to(root))] = file.read_text()

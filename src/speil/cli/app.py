@@ -39,7 +39,7 @@ class Command:
 COMMANDS = (
     Command("registry", "registry", "run a node: serve containerd from this node's and other nodes' content"),
     Command("configuration", "configuration", "put this node's mirror into containerd's hosts.toml files"),
-    Command("cleanup", "cleanup", "restore containerd's hosts.toml files as they were, then wait to be ended"),
+    Command("cleanup", "cleanup", "take speil out of containerd's hosts.toml files; with --addr, wait to be ended"),
     Command("cleanup-wait", "cleanup_wait", "wait until all nodes have cleaned up"),
     Command("region plan", "region_plan", "from the names of regions to values for the chart, checked"),
     Command("region status", "region_status", "all regions: Lease, holder, nodes, hit ratio, bytes, who was kept out"),

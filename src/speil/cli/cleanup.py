@@ -1,6 +1,6 @@
-"""`speil cleanup`: bring back what was there before `configuration`, then say so until ended.
+"""`speil cleanup`: leave of containerd's registry hosts what is the operator's.
 
-Uninstalling runs this on every node; `cleanup-wait` waits until all nodes answer.
+With an address it says so until ended: uninstalling runs it on every node, and `cleanup-wait` waits until all answer.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import asyncio
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-
-from aiohttp import web
 
 from speil.cli.app import CommandError
 from speil.config import ConfigError
@@ -25,20 +23,24 @@ log = get_log("cleanup")
 class Settings:
     """Flags."""
 
-    addr: ListenAddress = setting(listen_address, None, required=True, help="Where to say that this node is done.")
+    addr: ListenAddress | None = setting(
+        listen_address, None, help="Where to say that this node is done, until ended. Empty: end when it is."
+    )
     containerd_registry_config_path: Path = setting(
         Kind("directory", Path), Path("/etc/containerd/certs.d"), help="containerd's registry config_path."
     )
 
 
 def run(settings: Settings) -> int:
-    """Restore, then serve 200 until SIGTERM or SIGINT."""
+    """Restore, then serve 200 until SIGTERM or SIGINT where there is an address to serve at."""
     directory = settings.containerd_registry_config_path
     try:
         restored = restore(directory)
     except HostConfigError as error:
         raise CommandError(str(error)) from error
     log.info("restored containerd's registry hosts" if restored else "nothing to restore", directory=directory)
+    if settings.addr is None:
+        return 0
     try:
         asyncio.run(_serve(settings.addr))
     except OSError as error:
@@ -47,6 +49,8 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(address: ListenAddress) -> None:
+    from aiohttp import web
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from speil.border.http import NODE_TOKEN_HEADER
 from speil.border.secret_file import SecretFile
 from speil.cli.app import CommandError
 from speil.config import ConfigError
-from speil.host_config.tree import HostConfigError, configure
+from speil.host_config.tree import HostConfigError, configure, preview
 from speil.hosts_toml.document import HostsTomlError, Mirrors, check_target
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.settings import MirrorSettings, parse_registry_url
@@ -49,6 +50,7 @@ class Settings:
     prepend_existing: bool = setting(
         boolean, False, help="Keep the hosts (and certificates) that are configured, behind speil."
     )
+    dry_run: bool = setting(boolean, False, help="Print what would change, a diff of each file, and change nothing.")
     containerd_registry_config_path: Path = setting(
         Kind("directory", Path), Path("/etc/containerd/certs.d"), help="containerd's registry config_path."
     )
@@ -81,11 +83,15 @@ def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
 
 def run(settings: Settings) -> int:
     """Write the files."""
-    registries = () if "" in settings.mirrored_registries else settings.mirrored_registries
+    registries = settings.mirrored_registries
     mirrors = Mirrors(settings.mirror_targets, settings.resolve_tags, _headers(settings))
     directory = settings.containerd_registry_config_path
+    prepend = settings.prepend_existing
     try:
-        written = configure(directory, registries, mirrors, prepend_existing=settings.prepend_existing)
+        if settings.dry_run:
+            sys.stdout.write(preview(directory, registries, mirrors, prepend_existing=prepend))
+            return 0
+        written = configure(directory, registries, mirrors, prepend_existing=prepend, say=log.warning)
     except HostConfigError as error:
         raise CommandError(str(error)) from error
     log.info("configured containerd's registry hosts", directory=directory, registries=written)

@@ -20,9 +20,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from speil.host_config.nodes import scan
+from speil.host_config.write import same_status, write
 
 STAGING_PREFIX = ".speil-staging"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -46,20 +50,41 @@ def replace(directory: Path, build: Build, *, in_place: bool = False) -> None:
     _flip_inside(directory, build)
 
 
-def entries(directory: Path) -> list[Path]:
-    """What is in a directory, without what a run of ours keeps there."""
+def leftovers(directory: Path) -> list[Path]:
+    """What runs that were killed left in a directory and beside it."""
+    target = directory.resolve()
+    inside = [directory / name for name in os.listdir(directory) if name.startswith(STAGING_PREFIX)]
+    beside = target.parent / f"{STAGING_PREFIX}-{target.name}"
+    return [*inside, *([beside] if beside.exists() else [])]
+
+
+def entries(directory: Path) -> list[tuple[str, Path]]:
+    """The names in a directory and where what they stand for lies, without what a run of ours keeps there.
+
+    A run that was killed left links in the place of entries: they stand for what they lead to.
+    """
     if not directory.is_dir():
         return []
-    found = (entry for entry in directory.iterdir() if not entry.name.startswith(STAGING_PREFIX))
-    return sorted(entry for entry in found if entry.exists())  # a link that leads nowhere reads as nothing
+    found = []
+    for name in sorted(os.listdir(directory)):
+        if not name.startswith(STAGING_PREFIX):
+            place = _place(directory, name)
+            if place is not None:
+                found.append((name, place))
+    return found
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy an entry; a link of a killed run is copied as what it leads to."""
-    if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
-    else:
-        shutil.copy2(source, target)
+def _place(directory: Path, name: str) -> Path | None:
+    path = directory / name
+    if not _is_ours(path):
+        return path
+    inside = path.parent / path.readlink()
+    return inside if os.path.lexists(inside) else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an entry is a link that a run of ours put in its place."""
+    return path.is_symlink() and str(path.readlink()).startswith(STAGING_PREFIX)
 
 
 def _exchange_whole(directory: Path, build: Build) -> None:
@@ -71,7 +96,7 @@ def _exchange_whole(directory: Path, build: Build) -> None:
     try:
         build(staging)
         if target.exists():
-            shutil.copystat(target, staging)
+            same_status(target, staging)
             _exchange(staging, target)
         else:
             staging.rename(target)
@@ -80,28 +105,31 @@ def _exchange_whole(directory: Path, build: Build) -> None:
 
 
 def _flip_inside(directory: Path, build: Build) -> None:
-    run = f"{STAGING_PREFIX}-{os.getpid()}"
+    # no name of an earlier run, which links may lead through: in a container each run has the same process id
+    run = f"{STAGING_PREFIX}-{secrets.token_hex(6)}"
     old, new, current, spare = (directory / f"{run}-{part}" for part in ("old", "new", "current", "spare"))
-    for leftover in (old, new, current, spare):
-        _remove(leftover)
     for part in (old, new, spare):
         part.mkdir(mode=0o755)
-    build(new)
-    before = {entry.name for entry in entries(directory)}
-    for name in before:
-        copy(directory / name, old / name)
+    try:
+        build(new)
+    except BaseException:
+        for part in (old, new, spare):
+            _remove(part)
+        raise
+    before = entries(directory)
+    write(scan(before), old)
     current.symlink_to(old.name)
-    for name in before | {entry.name for entry in new.iterdir()}:
+    names = {name for name, _ in before}
+    for name in sorted(names | _names(new)):
         _put(Path(current.name) / name, directory / name, spare)
     flipped = directory / f"{run}-flipped"
     flipped.symlink_to(new.name)
     flipped.rename(current)
-    for name in [entry.name for entry in new.iterdir()]:
-        copy(new / name, spare / f"real-{name}")
-        _exchange(spare / f"real-{name}", directory / name)
-    for leftover in [entry for entry in directory.iterdir() if not entry.exists() or entry.name not in _names(new)]:
-        if not leftover.name.startswith(STAGING_PREFIX):
-            leftover.unlink()
+    for name in sorted(_names(new)):
+        _exchange(new / name, directory / name)
+    for path in list(directory.iterdir()):
+        if _is_ours(path):
+            path.unlink()
     for leftover in directory.glob(f"{STAGING_PREFIX}*"):
         _remove(leftover)
 
@@ -114,7 +142,7 @@ def _put(link_target: Path, name: Path, spare: Path) -> None:
     """Put a link in the place of an entry, or where there was none."""
     link = spare / f"link-{name.name}"
     link.symlink_to(link_target)
-    if name.is_symlink() or name.exists():
+    if os.path.lexists(name):
         _exchange(link, name)
     else:
         link.rename(name)

@@ -1,92 +1,185 @@
 """The directory that containerd reads, before and after: what `configuration` and `cleanup` make of it.
 
-The first run keeps what it found in `_backup`; later runs start from there again, so that running twice, or with other
-settings, gives what running once would have given. `cleanup` brings the backup back.
+Each run starts from what is there now, without what the last run wrote: that is the operator's tree. It is kept whole
+in `_backup`, the record beside it tells what is ours. `cleanup` puts the operator's tree in place.
 """
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
-from speil.host_config.switch import copy, entries, replace
-from speil.hosts_toml.document import HostsTomlError, Mirrors, directory_of, render
+from speil.host_config import diff as diffs
+from speil.host_config.errors import HostConfigError
+from speil.host_config.guard import check_mounts, check_path, check_tree
+from speil.host_config.lock import locked
+from speil.host_config.nodes import Kind, Node, Tree, scan
+from speil.host_config.operator import BACKUP, operators_tree, was_configured
+from speil.host_config.plan import Plan, in_front, instead
+from speil.host_config.proof import prove
+from speil.host_config.record import RECORD, Record, Written
+from speil.host_config.switch import entries, leftovers, replace
+from speil.host_config.write import write
+from speil.hosts_toml.containerd import HOSTS_FILE
+from speil.hosts_toml.document import HostsTomlError, Mirrors
+from speil.hosts_toml.targets import once_each
 
-BACKUP = "_backup"
-HOSTS_FILE = "hosts.toml"
+TRIES_MAX = 10  # whoever else writes here does so once, at its start
 
-
-class HostConfigError(Exception):
-    """The directory can't be configured; nothing was changed. The message names the file and what to do."""
+__all__ = ["BACKUP", "HOSTS_FILE", "HostConfigError", "configure", "preview", "restore"]
 
 
 def configure(
-    directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, prepend_existing: bool, in_place: bool = False
+    directory: Path,
+    registries: tuple[str, ...],
+    mirrors: Mirrors,
+    *,
+    prepend_existing: bool,
+    in_place: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Write hosts.toml files for `registries` (URLs; none means all) and back up what was there; what was written.
+    """Write hosts.toml files for `registries` (URLs; an empty one, or none at all, means all); the directories' names.
 
-    With `prepend_existing` our mirrors stand in front of the hosts that were configured, and certificates beside them
-    stay. Registries that are not named keep what they had; with none named all directories give way to `_default`.
-    Raises HostConfigError.
+    With `prepend_existing` our mirrors stand in front of the hosts that were configured. Registries that are not named
+    keep what they had; with all registries and without `prepend_existing` other directories give way to `_default`.
+    What gave way is in the backup. `say` is told what the operator may not expect. Raises HostConfigError.
     """
     try:
-        before = directory / BACKUP if (directory / BACKUP).is_dir() else directory
-        texts = {directory_of(url): _text(before, url, mirrors, prepend_existing) for url in registries or ("",)}
-
-        def build(staging: Path) -> None:
-            (staging / BACKUP).mkdir()
-            for entry in _kept(before):
-                copy(entry, staging / BACKUP / entry.name)
-                if registries and entry.name not in texts:
-                    copy(entry, staging / entry.name)
-            for name, text in texts.items():
-                if prepend_existing and (before / name).is_dir():
-                    copy(before / name, staging / name)
-                (staging / name).mkdir(exist_ok=True)
-                _write(staging / name / HOSTS_FILE, text, for_root_alone=bool(mirrors.headers))
-
-        replace(directory, build, in_place=in_place)
+        check_path(directory)
+        with locked(directory):
+            for _ in range(TRIES_MAX):
+                now = scan(entries(directory))
+                plan, whole = _planned(now, directory, registries, mirrors, prepend_existing=prepend_existing)
+                if (_same(now, whole) and not leftovers(directory)) or _replaced(directory, now, whole, in_place=in_place):
+                    break
+            else:
+                raise _busy(directory)
     except HostsTomlError as error:
         raise HostConfigError(str(error)) from error
     except OSError as error:
-        raise HostConfigError(f"{error.filename or directory}: {error.strerror}") from error
-    return sorted(texts)
+        raise HostConfigError(f"{error.filename or directory}: {error.strerror or error}") from error
+    for note in plan.notes:
+        if say:
+            say(note)
+    return sorted(path.partition("/")[0] for path in plan.written)
+
+
+def preview(directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, prepend_existing: bool) -> str:
+    """What `configure` would change, as a unified diff of each file that containerd reads. Raises HostConfigError."""
+    try:
+        check_path(directory)
+        now = scan(entries(directory))
+        plan, _ = _planned(now, directory, registries, mirrors, prepend_existing=prepend_existing)
+        return diffs.diff(_without_ours(now), plan.tree, tuple(value for _, value in mirrors.headers))
+    except HostsTomlError as error:
+        raise HostConfigError(str(error)) from error
+    except OSError as error:
+        raise HostConfigError(f"{error.filename or directory}: {error.strerror or error}") from error
 
 
 def restore(directory: Path, *, in_place: bool = False) -> bool:
-    """Bring back what `configure` found; False where there is no backup. Raises HostConfigError."""
-    backup = directory / BACKUP
-    if not backup.is_dir():
-        return False
+    """Put the operator's tree in place; False where there is nothing to undo. Raises HostConfigError."""
+    try:
+        if not directory.is_dir():
+            return False
+        with locked(directory):
+            for _ in range(TRIES_MAX):
+                now = scan(entries(directory))
+                if not was_configured(now):
+                    if leftovers(directory) and not _replaced(directory, now, now, in_place=in_place):
+                        continue
+                    return False
+                if _replaced(directory, now, operators_tree(now, ()), in_place=in_place):
+                    return True
+            raise _busy(directory)
+    except OSError as error:
+        raise HostConfigError(f"{error.filename or directory}: {error.strerror or error}") from error
+
+
+class _ChangedError(Exception):
+    """Someone wrote into the directory while it was read."""
+
+
+def _replaced(directory: Path, now: Tree, wanted: Tree, *, in_place: bool) -> bool:
+    """Put a tree in place; False where the directory is no longer as it was read."""
+    check_mounts(directory)
+    before = _signature(now)
 
     def build(staging: Path) -> None:
-        for entry in _kept(backup):
-            copy(entry, staging / entry.name)
+        try:
+            write(wanted, staging)
+            changed = _signature(scan(entries(directory))) != before
+        except FileNotFoundError as error:
+            raise _ChangedError from error
+        if changed:
+            raise _ChangedError
 
     try:
         replace(directory, build, in_place=in_place)
-    except OSError as error:
-        raise HostConfigError(f"{error.filename or directory}: {error.strerror}") from error
+    except _ChangedError:
+        return False
     return True
 
 
-def _text(before: Path, url: str, mirrors: Mirrors, prepend_existing: bool) -> str:
-    file = before / directory_of(url) / HOSTS_FILE
-    existing = file.read_text() if prepend_existing and file.is_file() else ""
-    try:
-        return render(url, mirrors, existing)
-    except HostsTomlError as error:
-        raise HostsTomlError(f"{file} is {error}; mend or remove it") from error
+def _signature(tree: Tree) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for path, node in tree.items():
+        assert node.source is not None
+        status = node.source.lstat()
+        is_directory = node.kind is Kind.DIRECTORY
+        found[path] = (status.st_mode, *(() if is_directory else (status.st_ino, status.st_mtime_ns, status.st_size)))
+    return found
 
 
-def _write(file: Path, text: str, *, for_root_alone: bool) -> None:
-    """With credentials in it (a token, basic auth) a file is for containerd alone, which runs as root."""
-    file.unlink(missing_ok=True)  # a copy of what was there has that one's mode
-    file.touch(0o600)
-    file.write_text(text)
-    if not for_root_alone:
-        file.chmod(0o644)
+def _busy(directory: Path) -> HostConfigError:
+    return HostConfigError(f"{directory} was changed by someone else each time it was read: run this again")
 
 
-def _kept(directory: Path) -> list[Path]:
-    """The entries of a directory that are configuration."""
-    return [entry for entry in entries(directory) if entry.name != BACKUP]
+def _planned(
+    now: Tree, directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, prepend_existing: bool
+) -> tuple[Plan, Tree]:
+    """The plan, and the whole tree with backup and record."""
+    operator = operators_tree(now, mirrors.targets)
+    check_tree(operator, directory)
+    make = in_front if prepend_existing else instead
+    plan = make(operator, directory, registries or ("",), mirrors)
+    prove(plan, operator, directory, mirrors)
+    targets = once_each(mirrors.targets)
+    written = {
+        path: Written.of(plan.tree[path].read(), targets, merged=merged) for path, merged in plan.written.items()
+    }
+    kept = frozenset(path for path in plan.tree if path not in written and path not in plan.made)
+    record = Record(targets, written, plan.made, kept)
+    whole = {
+        **plan.tree,
+        BACKUP: Node(Kind.DIRECTORY, mode=0o755),
+        **{f"{BACKUP}/{path}": node for path, node in operator.items()},
+        RECORD: Node(Kind.FILE, data=record.encode(), mode=0o600),
+    }
+    return plan, {path: whole[path] for path in sorted(whole, key=lambda path: path.split("/"))}
+
+
+def _without_ours(tree: Tree) -> Tree:
+    return {path: node for path, node in tree.items() if path.split("/")[0] not in (BACKUP, RECORD)}
+
+
+def _same(now: Tree, wanted: Tree) -> bool:
+    """Whether writing would change nothing."""
+    return now.keys() == wanted.keys() and all(_same_node(now[path], node) for path, node in wanted.items())
+
+
+def _same_node(now: Node, wanted: Node) -> bool:
+    assert now.source is not None
+    if now.kind is not wanted.kind or now.target != wanted.target:
+        return False
+    found = now.source.lstat()
+    if wanted.source is None:
+        if now.kind is not Kind.LINK and stat.S_IMODE(found.st_mode) != wanted.mode:
+            return False
+    elif now.source != wanted.source:
+        status = wanted.source.lstat()
+        same = ("st_mode", "st_uid", "st_gid", "st_mtime_ns")
+        if any(getattr(found, name) != getattr(status, name) for name in same):
+            return False
+    return now.kind is not Kind.FILE or now.source == wanted.source or now.read() == wanted.read()

@@ -1,26 +1,37 @@
-"""A hosts.toml as speil writes it: byte for byte what Spegel 0.7.4 writes in the plain case."""
+"""A hosts.toml as speil writes it: byte for byte what Spegel 0.7.4 writes in the plain case.
+
+Where a file was there before, its text is kept as it is and our tables are put in front of its first table.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
 import tomli_w
 
-from speil.oci.reference import is_registry
+from speil.hosts_toml.containerd import DEFAULT_DIRECTORY
+from speil.hosts_toml.sections import Section, split
+from speil.hosts_toml.targets import HostsTomlError, check_target, once_each, same_target
+
+__all__ = [
+    "DEFAULT_DIRECTORY",
+    "HostsTomlError",
+    "Mirrors",
+    "check_target",
+    "directory_of",
+    "moved",
+    "parse",
+    "render",
+    "server_of",
+    "without_targets",
+]
 
 DIAL_TIMEOUT = "200ms"  # Spegel's; containerd 1.6 ignores it, 2.1 and later obey
-DEFAULT_DIRECTORY = "_default"  # serves registries without a directory of their own
 DOCKER_HUB, DOCKER_HUB_SERVER = "docker.io", "https://registry-1.docker.io"
-_BARE_IPV6 = re.compile(r"(https?://)([0-9a-fA-F:.]+)(:\d+/?)")
-
-
-class HostsTomlError(ValueError):
-    """A hosts.toml or an URL for it that containerd would not take; the message says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,51 +55,109 @@ def server_of(registry_url: str) -> str | None:
     return DOCKER_HUB_SERVER if urlsplit(registry_url).netloc == DOCKER_HUB else registry_url
 
 
-def check_target(url: str) -> str:
-    """A mirror target: scheme, host, optional port and path. Raises HostsTomlError.
+def render(
+    registry_url: str, mirrors: Mirrors, existing: str = "", certificates: dict[str, list[Any]] | None = None
+) -> str:
+    """The text for one registry, our mirrors in front of what an `existing` text says.
 
-    A bare IPv6 address with a port behind it, as `http://$(NODE_IP):30020` becomes in a cluster of IPv6, gets its
-    brackets.
+    The existing text stays as it is, comments too, but for hosts that are our targets. It says where the registry is:
+    without a `server` in it containerd goes on to what it would have asked without the file. `certificates` are the
+    server's `ca` and `client`. Raises HostsTomlError where the existing text is not TOML or can't be kept.
     """
-    if (bare := _BARE_IPV6.fullmatch(url)) and _is_ipv6(bare[2]):
-        url = f"{bare[1]}[{bare[2]}]{bare[3]}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not is_registry(parts.netloc) or parts.query or parts.fragment:
-        raise HostsTomlError(f"{url!r} is not a mirror target: say something like http://127.0.0.1:5000")
-    return url.rstrip("/")
+    targets = once_each(mirrors.targets)
+    blocks = [_target_block(target, mirrors) for target in targets]
+    if existing.strip():
+        return _in_front(blocks, targets, existing)
+    head = {"server": server_of(registry_url), **(certificates or {})}
+    root = "\n".join(f"{key} = {_value(value)}" for key, value in head.items() if value)
+    return "\n\n".join(block for block in (root, *blocks) if block)
 
 
-def _is_ipv6(text: str) -> bool:
-    try:
-        IPv6Address(text)
-    except ValueError:
-        return False
-    return True
+def without_targets(text: str, targets: tuple[str, ...]) -> str:
+    """A text without the hosts that are one of `targets`. Raises HostsTomlError."""
+    parse(text)
+    root, sections = split(text)
+    return "".join((root, *(section.tail if _is_of(section, targets) else section.text for section in sections)))
 
 
-def render(registry_url: str, mirrors: Mirrors, existing: str = "") -> str:
-    """The text for one registry, our mirrors in front of the hosts of an `existing` text.
-
-    An existing `server` (and what belongs to it: `ca`, `client`, `skip_verify`) is kept: the operator chose it.
-    Raises HostsTomlError where the existing text is not TOML.
-    """
-    known = parse(existing) if existing else {}
-    hosts = known.pop("host", {})
-    head = {"server": server_of(registry_url), **known}
-    blocks = ["\n".join(f"{key} = {_value(value)}" for key, value in head.items() if value is not None)]
-    blocks += [_target_block(target, mirrors) for target in mirrors.targets]
-    for url, table in hosts.items():
-        if url not in mirrors.targets:
-            blocks.append(tomli_w.dumps({"host": {url: table}}).strip())
-    return "\n\n".join(block for block in blocks if block)
+def moved(text: str, prefix: str) -> str:
+    """The text for another directory: relative paths of certificates get a `prefix`. Raises HostsTomlError."""
+    document = parse(text)
+    hosts = document.get("host", {})
+    tables = [document, *(hosts.values() if isinstance(hosts, dict) else ())]
+    changed = [_move(table, prefix) for table in tables if isinstance(table, dict)]
+    return tomli_w.dumps(document) if any(changed) else text
 
 
 def parse(text: str) -> dict[str, Any]:
     """The TOML document. Raises HostsTomlError."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise HostsTomlError(f"not TOML: {error}") from error
+
+
+def _in_front(blocks: list[str], targets: tuple[str, ...], existing: str) -> str:
+    document = parse(existing)
+    hosts = document.get("host", {})
+    if not isinstance(hosts, dict):
+        raise HostsTomlError("not a hosts.toml: its `host` is not a table")
+    ours = parse("\n\n".join(blocks)).get("host", {})
+    kept = {url: table for url, table in hosts.items() if not any(same_target(url, one) for one in targets)}
+    wanted = {**document, "host": {**ours, **kept}}
+
+    root, sections = split(existing)
+    rest = [section.tail if _is_of(section, targets) else section.text for section in sections]
+    # the first of them may be a comment now: it stays with what it stands in front of
+    text = "\n\n".join(part for part in (root.rstrip(), *blocks, "".join(rest).rstrip("\n")) if part)
+    if _reads_as(text, wanted):
+        return text
+    rendered = tomli_w.dumps({key: value for key, value in wanted.items() if key != "host"}).strip()
+    tables = [section for section in _split_tables(rendered) if section]
+    text = "\n\n".join([*tables[:1], *blocks, *tables[1:], *(_host_table(url, table) for url, table in kept.items())])
+    if not _reads_as(text, wanted):
+        raise HostsTomlError('written in a way that no host can be put in front of it: use [host."URL"] tables')
+    return text.strip()
+
+
+def _split_tables(text: str) -> list[str]:
+    root, sections = split(text)
+    return [root.strip(), "".join(section.text for section in sections).strip()]
+
+
+def _host_table(url: str, table: Any) -> str:
+    return tomli_w.dumps({"host": {url: table}}).strip()
+
+
+def _reads_as(text: str, wanted: dict[str, Any]) -> bool:
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return found == wanted and list(found["host"]) == list(wanted["host"])
+
+
+def _is_of(section: Section, targets: tuple[str, ...]) -> bool:
+    return (
+        len(section.path) >= 2
+        and section.path[0] == "host"
+        and any(same_target(section.path[1], target) for target in targets)
+    )
+
+
+def _move(table: dict[str, Any], prefix: str) -> bool:
+    """Whether something was changed."""
+
+    def one(path: Any) -> Any:
+        if isinstance(path, list):
+            return [one(item) for item in path]
+        return f"{prefix}{path}" if isinstance(path, str) and path and not path.startswith("/") else path
+
+    before = dict(table)
+    for key in ("ca", "client"):
+        if key in table:
+            table[key] = one(table[key])
+    return before != table
 
 
 def _target_block(target: str, mirrors: Mirrors) -> str:
@@ -100,6 +169,8 @@ def _target_block(target: str, mirrors: Mirrors) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_value(one) for one in value)}]"
     if isinstance(value, str) and re.fullmatch(r"[ -&(-~]*", value):
         return f"'{value}'"
     return tomli_w.dumps({"value": value}).partition(" = ")[2].strip()

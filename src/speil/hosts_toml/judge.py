@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from speil.hosts_toml.containerd import Generation, RejectedError, read_hosts
 from speil.hosts_toml.document import HostsTomlError, parse
 
-KNOWN_CAPABILITIES = {"pull", "resolve", "push"}
+KNOWN_CAPABILITIES = {"pull", "resolve", "push", "referrers"}  # the last from 2.2 on
 TLS_KEYS = {"ca", "client", "skip_verify"}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+")
 
@@ -33,7 +34,19 @@ def judge(text: str) -> Judgement:
     if not isinstance(hosts, dict) or not hosts:
         return Judgement((), ("it has no [host] table: containerd 1.6 rejects the file, 2.x asks the registry alone",))
     problems = [problem for url, table in hosts.items() for problem in _problems(url, table)]
+    if not problems and len(rejections := _rejections(text)) == len(Generation):
+        problems.append(f"{rejections[-1]}: containerd drops every mirror")
     return Judgement(tuple(hosts), tuple(problems))
+
+
+def _rejections(text: str) -> list[str]:
+    found = []
+    for generation in Generation:
+        try:
+            read_hosts(text, "/", generation)
+        except RejectedError as error:
+            found.append(str(error))
+    return found
 
 
 def _problems(url: str, table: Any) -> list[str]:

@@ -1,0 +1,162 @@
+"""What the directory will hold: the operator's tree with speil in front of the registries that are mirrored."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from speil.host_config.errors import HostConfigError
+from speil.host_config.folder import Found, UnreadableError, look
+from speil.host_config.nodes import Kind, Node, Tree, children, follow
+from speil.hosts_toml.containerd import (
+    DEFAULT_DIRECTORY,
+    HOSTS_FILE,
+    Generation,
+    RejectedError,
+    directories_of,
+    is_localhost,
+    read_hosts,
+)
+from speil.hosts_toml.document import HostsTomlError, Mirrors, moved, parse, render
+from speil.oci.reference import is_registry
+
+
+@dataclass(slots=True)
+class Plan:
+    """`tree` without backup and record; `written` has the hosts.toml files of ours, True with lines of the operator.
+
+    `notes` are for the operator: what is not as the settings alone would let expect.
+    """
+
+    tree: Tree
+    written: dict[str, bool] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def instead(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: Mirrors) -> Plan:
+    """As Spegel does it: our file alone in each directory; with all registries mirrored other directories give way."""
+    plan = Plan({})
+    names = {_name_for(operator, root, url, plan): url for url in registries}
+    if "" not in registries:
+        plan.tree = {path: node for path, node in operator.items() if path.split("/")[0] not in names}
+    for name, url in names.items():
+        _make_directory(plan, name)
+        _put(plan, f"{name}/{HOSTS_FILE}", render(url, mirrors), mirrors, None)
+    return plan
+
+
+def in_front(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: Mirrors) -> Plan:
+    """Our hosts in front of what containerd would ask without us, file by file.
+
+    A directory hides `_default`: what is there is taken along for a registry that had none of its own. And a directory
+    of a registry's own hides our `_default`: with all registries mirrored each is written.
+    """
+    plan = Plan(dict(operator))
+    names = {_name_for(operator, root, url, plan): url for url in registries}
+    if "" in registries:
+        for name in children(operator, ""):
+            if operator[name].kind is not Kind.FILE and is_registry(registry_of(name)):
+                names.setdefault(name, "")
+    for name, url in names.items():
+        try:
+            _write_in_front(plan, operator, root, name, url, mirrors)
+        except UnreadableError as error:
+            if url:
+                raise HostConfigError(
+                    f"{error}: speil can't be put in front of what is there. Mount that path at the same place, "
+                    "or put a file there instead of the link"
+                ) from error
+            plan.notes.append(f"{error}: it stays as it is, without speil in front")
+    return plan
+
+
+def _write_in_front(plan: Plan, operator: Tree, root: Path, name: str, url: str, mirrors: Mirrors) -> None:
+    found, source = look(operator, root, name), name
+    if found is None and name != DEFAULT_DIRECTORY:
+        found, source = look(operator, root, DEFAULT_DIRECTORY), DEFAULT_DIRECTORY
+    if found is None:
+        found, source = Found({}), name
+    prefix = "" if source == name else f"../{source}/"
+    text = _text(found, root / source / HOSTS_FILE, prefix, url, mirrors)
+    node = operator.get(name)
+    if node is None or node.kind is not Kind.DIRECTORY:
+        _make_directory(plan, name)
+        if node is not None and source == name and follow(operator, root, name) is not None:
+            for one in sorted({*found.files, *found.keys} - {HOSTS_FILE}):
+                target = f"{node.target}/{one}" if node.target.startswith("/") else f"../{node.target}/{one}"
+                plan.tree[f"{name}/{one}"] = Node(Kind.LINK, target=target)
+                plan.made[f"{name}/{one}"] = target
+    path = f"{name}/{HOSTS_FILE}"
+    _put(plan, path, text, mirrors, operator.get(path), merged=bool(found.hosts.strip() or found.certificates))
+
+
+def _text(found: Found, file: Path, prefix: str, url: str, mirrors: Mirrors) -> str:
+    try:
+        existing = found.hosts.decode()
+    except UnicodeDecodeError as error:
+        raise HostConfigError(f"{file} is not TOML: it is not in UTF-8; mend or remove it") from error
+    try:
+        if existing and parse(existing):
+            _check(existing)
+            return render(url, mirrors, moved(existing, prefix) if prefix else existing)
+        certificates = {
+            key: [f"{prefix}{one}" if isinstance(one, str) else [f"{prefix}{part}" for part in one] for one in value]
+            for key, value in found.certificates.items()
+        }
+    except HostsTomlError as error:
+        raise HostConfigError(f"{file} is {error}; mend or remove it") from error
+    host = urlsplit(url).netloc
+    # containerd goes to a server that is not named by its own rules, as it did without a file
+    as_default = url.startswith("https://") and not is_localhost(host)
+    text = render(url if not certificates or as_default else "", mirrors, certificates=certificates)
+    return f"{existing.strip()}\n{text}" if existing.strip() else text  # what says nothing are comments
+
+
+def _check(existing: str) -> None:
+    """Refuse what no containerd reads: what is in it may be meant, but does nothing."""
+    problems = []
+    for generation in Generation:
+        try:
+            read_hosts(existing, "/", generation)
+            return
+        except RejectedError as error:
+            problems.append(str(error))
+    raise HostsTomlError(problems[-1] if problems[-1].startswith("not TOML") else f"rejected: {problems[-1]}")
+
+
+def _name_for(operator: Tree, root: Path, url: str, plan: Plan) -> str:
+    """The directory that containerd will read."""
+    if not url:
+        return DEFAULT_DIRECTORY
+    registry = urlsplit(url).netloc
+    for name in directories_of(registry)[:-1]:
+        if name in operator and follow(operator, root, name) is not None:
+            if name != registry:
+                plan.notes.append(f"{root / name} is what containerd reads for {registry}: written there")
+            return name
+    return registry
+
+
+def registry_of(name: str) -> str:
+    """A registry that containerd looks up in the directory `name`; any for `_default`."""
+    if name == DEFAULT_DIRECTORY:
+        return "registry.invalid"
+    with_port = re.fullmatch(r"(.+)_([0-9]+)_", name)
+    return f"{with_port[1]}:{with_port[2]}" if with_port else name
+
+
+def _make_directory(plan: Plan, name: str) -> None:
+    plan.tree[name] = Node(Kind.DIRECTORY)
+    plan.made[name] = ""
+
+
+def _put(plan: Plan, path: str, text: str, mirrors: Mirrors, before: Node | None, *, merged: bool = False) -> None:
+    """With credentials in it (a token, basic auth) a file is for containerd alone, which runs as root."""
+    mode = 0o644
+    if before is not None and before.kind is Kind.FILE and before.source is not None:
+        mode = before.source.stat().st_mode & 0o777
+    plan.tree[path] = Node(Kind.FILE, data=text.encode(), mode=0o600 if mirrors.headers else mode)
+    plan.written[path] = merged

@@ -1,0 +1,101 @@
+"""A plan is proven before it is put in place: containerd asks speil first, then all that it asked without speil."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from speil.host_config.errors import HostConfigError
+from speil.host_config.folder import UnreadableError, look
+from speil.host_config.nodes import Tree, children
+from speil.host_config.plan import Plan, registry_of
+from speil.hosts_toml.containerd import (
+    DEFAULT_DIRECTORY,
+    HOSTS_FILE,
+    Folder,
+    Generation,
+    Host,
+    RejectedError,
+    read_hosts,
+    resolve,
+)
+from speil.hosts_toml.document import Mirrors
+from speil.hosts_toml.targets import once_each, same_target
+
+
+def prove(plan: Plan, operator: Tree, root: Path, mirrors: Mirrors) -> None:
+    """Raises HostConfigError where containerd would not read the result as it is meant."""
+    before, after = folders(operator, root), folders(plan.tree, root)
+    for path, merged in plan.written.items():
+        name = path.partition("/")[0]
+        for generation in Generation:
+            found = resolve(after, registry_of(name), generation, str(root))
+            was = resolve(before, registry_of(name), generation, str(root))
+            if _rejected(after[name], generation):
+                if merged and found == was and any(not _rejected(after[name], one) for one in Generation):
+                    continue  # only one generation reads what the operator wrote, as before
+                raise _wrong(root / path, generation, f"{_rejected(after[name], generation)}")
+            count = len(once_each(mirrors.targets))
+            if not _are(found[:count], mirrors):
+                raise _wrong(root / path, generation, "speil is not asked first")
+            if _rejected(before.get(name, before.get(DEFAULT_DIRECTORY, {})), generation):
+                continue  # containerd 1.6 ignores a file without hosts; with ours in it, it follows its server line
+            kept = [host for host in was[:-1] if not _is_ours(host, mirrors)] + was[-1:]
+            if merged and found[count:] != kept:
+                raise _wrong(root / path, generation, f"it asks {_shown(found[count:])} instead of {_shown(kept)}")
+
+
+def folders(tree: Tree, root: Path) -> dict[str, Folder]:
+    """What containerd sees in a tree; without what can't be read from here."""
+    found: dict[str, Folder] = {}
+    for name in children(tree, ""):
+        try:
+            folder = look(tree, root, name)
+        except (UnreadableError, HostConfigError):
+            continue
+        if folder is not None:
+            found[name] = folder.files
+    return found
+
+
+def _rejected(folder: Folder, generation: Generation) -> str:
+    text = folder.get(HOSTS_FILE, b"")
+    try:
+        if text:
+            read_hosts(text.decode(), "/", generation)
+    except (RejectedError, UnicodeDecodeError) as error:
+        return str(error)
+    return ""
+
+
+def _are(hosts: list[Host], mirrors: Mirrors) -> bool:
+    wanted = frozenset({"pull", "resolve"} if mirrors.resolve_tags else {"pull"})
+    header = tuple(sorted((name, (value,)) for name, value in mirrors.headers))
+    return len(hosts) == len(once_each(mirrors.targets)) and all(
+        same_target(_plain(host), target)
+        and urlsplit(target).netloc == host.host
+        and host.capabilities == wanted
+        and host.header == header
+        and not (host.skip_verify or host.ca or host.client)
+        for host, target in zip(hosts, once_each(mirrors.targets), strict=True)
+    )
+
+
+def _is_ours(host: Host, mirrors: Mirrors) -> bool:
+    return any(same_target(_plain(host), target) for target in mirrors.targets)
+
+
+def _plain(host: Host) -> str:
+    """The URL as it is written in a file."""
+    return host.url.removesuffix("/v2") if host.path != "//v2" else host.url.removesuffix("//v2")
+
+
+def _shown(hosts: list[Host]) -> str:
+    return ", ".join(host.url for host in hosts) or "nothing"
+
+
+def _wrong(file: Path, generation: Generation, reason: str) -> HostConfigError:
+    return HostConfigError(
+        f"{file} as it would be written is not read as it is meant by {generation.value}: {reason}. "
+        "Mend the file that is there, or remove it"
+    )

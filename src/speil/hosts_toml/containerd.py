@@ -1,0 +1,215 @@
+"""containerd's rules for registry hosts: which directory it reads for a registry, and what it takes from a hosts.toml.
+
+A model of `remotes/docker/config` in containerd 1.6 and 2.x, to prove a configuration before it is put in place. A
+system test compares it with both.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+from speil.hosts_toml.sections import split
+
+HOSTS_FILE = "hosts.toml"
+DEFAULT_DIRECTORY = "_default"
+_DURATION = re.compile(r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+|[+-]?0")
+
+Folder = Mapping[str, bytes]  # a registry's directory: its files by name
+Folders = Mapping[str, Folder]
+
+
+class Generation(Enum):
+    """containerd releases that read hosts.toml in the same way."""
+
+    V1 = "containerd 1.6"
+    V2 = "containerd 2"
+
+
+class RejectedError(ValueError):
+    """containerd would not take this hosts.toml, and go on as if it were not there; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One place that containerd asks; paths of certificates are absolute."""
+
+    scheme: str = ""
+    host: str = ""
+    path: str = ""
+    capabilities: frozenset[str] = frozenset()
+    ca: tuple[str, ...] | None = None
+    client: tuple[tuple[str, str], ...] = ()
+    skip_verify: bool | None = None
+    header: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    dial_timeout: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where its requests go."""
+        return f"{self.scheme}://{self.host}{self.path}"
+
+
+def directories_of(registry: str) -> tuple[str, ...]:
+    """The directories that containerd looks for, the first that exists is read, and no other."""
+    before, colon, port = registry.rpartition(":")
+    with_port = (f"{before}_{port}_",) if colon and before else ()
+    return (*with_port, registry, DEFAULT_DIRECTORY)
+
+
+def resolve(folders: Folders, registry: str, generation: Generation, root: str = "/certs.d") -> list[Host]:
+    """What containerd asks for a registry's content, in order."""
+    name = next((name for name in directories_of(registry) if name in folders), None)
+    hosts = [Host()] if name is None else _load(folders[name], f"{root}/{name}", generation)
+    if hosts and not hosts[-1].host:
+        hosts[-1] = _default_host(hosts[-1], registry, generation)
+    return hosts
+
+
+def read_hosts(text: str, base: str, generation: Generation) -> list[Host]:
+    """The hosts of a hosts.toml in the directory `base`, the server last. Raises RejectedError."""
+    try:
+        document = tomllib.loads(text)
+        _, sections = split(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RejectedError(f"not TOML: {error}") from error
+    tables = document.get("host", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise RejectedError("[host] is not a table of tables")
+    if generation is Generation.V1:
+        if "host" not in document:
+            raise RejectedError("it has no [host] table")
+        order = list(tables)
+    else:
+        order = []
+        for section in sections:
+            is_host = len(section.path) >= 2 and section.path[0] == "host"
+            if is_host and (not order or section.path[1] != order[-1]):
+                order.append(section.path[1])
+    hosts = [_host(url, tables.get(url, {}), base, generation) for url in order]
+    return [*hosts, _host(_typed(document, "server", str, ""), document, base, generation)]
+
+
+def certificate_files(names: Mapping[str, object], keys: Mapping[str, object]) -> tuple[list[str], list[list[str]]]:
+    """The CA files, and the pairs of client certificate and key, that Docker's layout tells by its file names.
+
+    A certificate without a key has its key in the same file; it is named twice then, since an empty name would stand
+    for the directory.
+    """
+    ca = sorted(name for name in names if name.endswith(".crt"))
+    client = []
+    for name in sorted(name for name in names if name.endswith(".cert")):
+        key = name.removesuffix(".cert") + ".key"
+        client.append([name, key if key in keys else name])
+    return ca, client
+
+
+def _load(folder: Folder, base: str, generation: Generation) -> list[Host]:
+    if content := folder.get(HOSTS_FILE, b""):
+        try:
+            return read_hosts(content.decode(), base, generation)
+        except (RejectedError, UnicodeDecodeError):
+            pass  # it says so in its log and goes on
+    ca, client = certificate_files(folder, folder)
+    pairs = tuple((f"{base}/{one}", f"{base}/{other}") for one, other in client)
+    return [Host(ca=tuple(f"{base}/{name}" for name in ca) or None, client=pairs)]
+
+
+def _default_host(host: Host, registry: str, generation: Generation) -> Host:
+    every = frozenset(("pull", "resolve", "push"))
+    found = replace(host, scheme="https", host=registry, path="/v2", capabilities=every)
+    if registry == "docker.io":
+        return replace(found, host="registry-1.docker.io")
+    if not is_localhost(registry):
+        return found
+    port = registry.rpartition(":")[2] if re.search(r":[0-9]+$", registry) else ""
+    if generation is Generation.V1:
+        return replace(found, scheme="http", skip_verify=True)
+    scheme = "https" if port in ("", "443") else "http"
+    return replace(found, scheme=scheme, skip_verify=host.skip_verify if port == "80" else True)
+
+
+def is_localhost(registry: str) -> bool:
+    """Whether containerd treats a registry as one of this machine: other defaults for scheme and certificates."""
+    name = urlsplit(f"//{registry}").hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(url: str, table: dict[str, Any], base: str, generation: Generation) -> Host:
+    scheme = host = path = ""
+    if url:
+        try:
+            parts = urlsplit(url if url.startswith("http") else f"https://{url}")
+            _ = parts.port
+        except ValueError as error:
+            raise RejectedError(f"{url!r} is no URL: {error}") from error
+        scheme, host, path = parts.scheme, parts.netloc, parts.path
+        override = _typed(table, "override_path", bool, False)
+        if path:
+            path = posixpath.normpath(path)
+            path = path if path.endswith("/v2") or override else f"{path}/v2"
+        elif not override:
+            path = "/v2"
+    known = {"pull", "resolve", "push"} | ({"referrers"} if generation is Generation.V2 else set())
+    capabilities = frozenset(one.lower() for one in _strings(table, "capabilities"))
+    if unknown := capabilities - known:
+        raise RejectedError(f"{url or 'server'}: unknown capability {', '.join(sorted(unknown))}")
+    header = _typed(table, "header", dict, {})
+    timeout = _typed(table, "dial_timeout", str, "") if generation is Generation.V2 else ""
+    if timeout and not _DURATION.fullmatch(timeout):
+        raise RejectedError(f"{url}: dial_timeout {timeout!r} is no duration")
+    skip_verify: bool | None = _typed(table, "skip_verify", bool, None)
+    return Host(
+        scheme,
+        host,
+        path,
+        capabilities - {"referrers"} or frozenset(known - {"referrers"}),
+        tuple(_absolute(one, base) for one in _strings(table, "ca")) if "ca" in table else None,
+        _client(table, base),
+        skip_verify,
+        tuple(sorted((name, tuple(_strings(header, name))) for name in header)),
+        timeout,
+    )
+
+
+def _client(table: dict[str, Any], base: str) -> tuple[tuple[str, str], ...]:
+    value = table.get("client", [])
+    pairs = []
+    for item in [value] if isinstance(value, str) else value if isinstance(value, list) else [None]:
+        if isinstance(item, str):
+            pairs.append((_absolute(item, base), _absolute(item, base)))
+        elif isinstance(item, list) and len(item) == 2 and all(isinstance(one, str) for one in item):
+            pairs.append((_absolute(item[0], base), _absolute(item[1], base)))
+        else:
+            raise RejectedError('"client" is neither a path nor a list of paths or of pairs of paths')
+    return tuple(pairs)
+
+
+def _strings(table: dict[str, Any], key: str) -> list[str]:
+    value = table.get(key, [])
+    if isinstance(value, str) and key != "capabilities":
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise RejectedError(f'"{key}" is not a list of texts')
+    return value
+
+
+def _typed(table: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = table.get(key, default)
+    if value is not default and not isinstance(value, kind):
+        raise RejectedError(f'"{key}" is not of its type')
+    return value
+
+
+def _absolute(path: str, base: str) -> str:
+    return path if path.startswith("/") else posixpath.normpath(f"{base}/{path}")
