@@ -206,10 +206,11 @@ class Connection:
         return self._yamux.send_window(stream_id)
 
     async def send(self, stream_id: int, data: bytes) -> None:
-        """Send within the window, then wait for the connection's buffer."""
-        self._yamux.send(stream_id, data)
-        self._flush()
+        """Wait for the connection's buffer, then send; the window must have room."""
         await self._channel.drain()
+        if self._yamux.has(stream_id):
+            self._yamux.send(stream_id, data)
+            self._flush()
 
     def credit(self, stream_id: int, size: int) -> None:
         """A reader took bytes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from speil.libp2p.error import RefusedError
+from speil.libp2p.error import OwnLimitError, RefusedError
 from speil.libp2p.neighbourhood import IPAddress, Neighbourhood, ip_of
 from speil.libp2p.rate import Bucket
 from speil.libp2p.transport import ConnectionGate
@@ -81,15 +81,16 @@ class DialRules:
             self._metrics.rejected_connections.labels(layer).inc()
             raise RefusedError(layer)
         if named:
-            if tcp := address.tcp:
+            if (tcp := address.tcp) and not ((ip := ip_of(tcp[0])) and ip.is_loopback):
                 self.add_port(tcp[1])
             return
         reason = self.objection(address)
-        if reason is None and self._is_new(address) and not self._bucket().take(self._now()):
-            reason = "rate"
         if reason:
             self._metrics.dials_refused.labels(reason).inc()
-            raise RefusedError(f"dial_{reason}")
+            raise RefusedError(f"the rules for addresses that peers told ({reason})")
+        if self._is_new(address) and not self._bucket().take(self._now()):
+            self._metrics.dials_refused.labels("rate").inc()
+            raise OwnLimitError(f"{NEW_ADDRESSES_PER_MINUTE_MAX} new addresses a minute are dialled, not {address}")
 
     def end(self, address: Multiaddr, *, named: bool, reached: bool) -> None:
         """See DialGuard."""
@@ -103,6 +104,10 @@ class DialRules:
         self._reached.move_to_end(address.without_peer_id)
         if len(self._reached) > REACHED_MAX:
             self._reached.popitem(last=False)
+
+    def has_reached(self, addresses: Iterable[Multiaddr]) -> bool:
+        """Whether a dial of one of them has reached its peer before."""
+        return not all(map(self._is_new, addresses))
 
     def _is_new(self, address: Multiaddr) -> bool:
         return address.without_peer_id not in self._reached

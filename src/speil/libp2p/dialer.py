@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from speil.libp2p.connection import Connection
-from speil.libp2p.error import ConnectionClosedError, Libp2pError, PeerUnreachableError, RefusedError
+from speil.libp2p.error import ConnectionClosedError, Libp2pError, OwnLimitError, PeerUnreachableError, RefusedError
 from speil.libp2p.transport import RawConnection, Transport
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -48,7 +48,7 @@ class DialGuard(Protocol):
     """Says which addresses may be dialled, and hears how it went."""
 
     def begin(self, address: Multiaddr, *, named: bool) -> None:
-        """Before a dial. Raises RefusedError."""
+        """Before a dial. Raises RefusedError, OwnLimitError."""
 
     def end(self, address: Multiaddr, *, named: bool, reached: bool) -> None:
         """After each dial that was let begin."""
@@ -100,7 +100,7 @@ class Dialer:
         for address in target.addresses[:DIAL_ADDRESSES_MAX]:
             try:
                 return await self._try(address, target, timeout_seconds)
-            except RefusedError as error:
+            except (RefusedError, OwnLimitError) as error:
                 failure = failure or error  # says nothing about the peer: an address that was dialled counts more
             except Libp2pError as error:
                 failure = error

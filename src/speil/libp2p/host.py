@@ -34,6 +34,7 @@ from speil.libp2p.identity import Identity
 from speil.libp2p.interfaces import announced_addresses
 from speil.libp2p.neighbourhood import Neighbourhood
 from speil.libp2p.noise import NO_SECRET, WRONG_SECRET
+from speil.libp2p.rate import Buckets
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpTransport, Transport
 from speil.multiformats.multiaddr import Multiaddr
@@ -52,6 +53,9 @@ NEGOTIATE_SECONDS_MAX = 10.0
 CONNECTIONS_HIGH_WATER = 384  # above, the longest idle are closed …
 CONNECTIONS_LOW_WATER = 256  # … down to this: k-buckets of a large region hold under 200 peers
 SHARE_WHEN_FULL = 8  # connections of one address or prefix; above high water more are closed even when in use
+# what the streams of one address or prefix may ask for: each costs tens of microseconds, and then others have a turn
+TURNS_BURST, TURNS_PER_SECOND = 2000, 1000.0
+SHARES_MAX = 4096  # addresses and prefixes whose turns are remembered
 SERVED_AT_ONCE_MAX = 256  # handlers for one peer; as many as it may have streams
 
 # before a peer is let in it may ask this and nothing else
@@ -111,7 +115,7 @@ class Host:
         self._handlers: dict[str, StreamHandler] = {
             identify.PROTOCOL: self._answer_identify,
             identify.PUSH_PROTOCOL: self._learn_from_push,
-            PING_PROTOCOL: _answer_ping,
+            PING_PROTOCOL: self._answer_ping,
         }
         self._listeners: list[Callable[[PeerEvent], None]] = []
         self._connections: dict[PeerId, list[Connection]] = {}
@@ -121,6 +125,7 @@ class Host:
         self.dial_rules = DialRules(
             self._gate, metrics, self._neighbourhood, self._now, ports=dial_ports, never=never_dialled
         )
+        self._turns = Buckets(TURNS_BURST, TURNS_PER_SECOND, SHARES_MAX)
         self._dialer = Dialer(self._transport, self.dial_rules, self._upgrade)
         self._sequence = 0
         self._closing = False
@@ -183,6 +188,10 @@ class Host:
     def source_of(self, connection: Connection) -> str:
         """Whose share a connection's costs count against: its address, or a stranger's prefix."""
         return self._neighbourhood.share_of(connection.remote_address.components[0][1])
+
+    async def wait_turn(self, connection: Connection) -> None:
+        """Before each thing that a peer asks for: lets others go first, and waits where it asks for too much."""
+        await asyncio.sleep(self._turns.of(self.source_of(connection), self._now()).owe(self._now()))
 
     def set_handler(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of `protocol`; its name is told to peers that identify us from now on."""
@@ -380,6 +389,7 @@ class Host:
     async def _serve_stream(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(NEGOTIATE_SECONDS_MAX):
+                await self.wait_turn(stream.connection)
                 stream.protocol = await multistream.accept(stream, self._handlers)
                 if stream.protocol not in _ANSWERED_TO_ALL:
                     await stream.connection.wait_admitted(stream)
@@ -413,6 +423,12 @@ class Host:
         await stream.write_message(self._identification(stream.connection))
         stream.close_write()
 
+    async def _answer_ping(self, stream: Stream) -> None:
+        while data := await stream.read(PING_BYTES):
+            await self.wait_turn(stream.connection)
+            await stream.write(data)
+        stream.close_write()
+
     async def _learn_from_push(self, stream: Stream) -> None:
         self._learn(stream.connection, await identify.read(stream))
         stream.close_write()
@@ -436,12 +452,6 @@ class Host:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-async def _answer_ping(stream: Stream) -> None:
-    while data := await stream.read(PING_BYTES):
-        await stream.write(data)
-    stream.close_write()
 
 
 class _StopError(Exception):

@@ -21,6 +21,10 @@ class Bucket:
         self._left -= 1
         return True
 
+    def is_empty(self, now: float) -> bool:
+        """Whether `take` would give nothing."""
+        return self._fill(now) < 1
+
     def owe(self, now: float) -> float:
         """One more in any case; seconds to wait until it is paid."""
         self._left = self._fill(now) - 1

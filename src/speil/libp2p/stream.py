@@ -139,6 +139,8 @@ class Stream:
                 continue
             await self._connection.send(self.stream_id, data[offset : offset + room])
             offset += room
+        if self._error:
+            raise self._error
 
     async def write_message(self, data: bytes) -> None:
         """Send a message with its length in front."""

@@ -17,7 +17,7 @@ from speil.multiformats.peer_id import PeerId
 from speil.setting import ListenAddress
 
 LISTEN_BACKLOG = 256
-UNDRAINED_BYTES_MAX = 4 << 20  # answers that nobody waits for may pile up to this
+UNDRAINED_BYTES_MAX = 1 << 20  # answers that nobody waits for may pile up to this
 WRITE_BUFFER_BYTES_MAX = 256 * 1024  # per connection; a writer waits above it
 READ_BYTES_MAX = 64 * 1024  # at once: what a turn of one peer may hold and cost
 
@@ -171,7 +171,7 @@ class TcpConnection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """See RawConnection."""
-        if self._drained:
+        while self._drained and not self._closed:  # another writer may have filled it again
             await asyncio.shield(self._drained)
         if self._closed:
             raise ConnectionClosedError("the connection is closed")
