@@ -56,8 +56,12 @@ class Connection:
         now: Callable[[], float],
         account: Account | None = None,
         dialled: Multiaddr | None = None,
+        count: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """`account` counts the bytes held for the peer; `dialled` is the address as the dial knew it."""
+        """`account` counts the bytes held for the peer; `dialled` is the address as the dial knew it.
+
+        `count` hears why a stream was reset for what the peer did.
+        """
         self.remote_address: Multiaddr = raw.remote
         self.inbound, self.dialled = inbound, dialled
         self._account = account or Account(Budget(), "")
@@ -70,7 +74,7 @@ class Connection:
         self._channel = Channel(raw, self._lost)
         self._yamux = Yamux(dialer=not inbound)
         self._streams: dict[int, Stream] = {}
-        self._on_stream, self._now = on_stream, now
+        self._on_stream, self._now, self._count = on_stream, now, count
         self._closed = asyncio.Event()
         self._admitted = asyncio.Event()
         self._pong = asyncio.Event()
@@ -279,6 +283,7 @@ class Connection:
             return
         if not self._starvable.take(self._now()):
             raise PeerMisbehavedError("memory", f"{STARVED_MAX} streams whose messages do not end")
+        self._count("memory")
         self.reset(stream.stream_id)
         stream.drop(StreamResetError("the share of memory of this peer is full"))
 

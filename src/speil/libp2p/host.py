@@ -40,6 +40,7 @@ from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpT
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.observe.line_limit import LineLimit
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.setting import ListenAddress
@@ -125,6 +126,7 @@ class Host:
         self.dial_rules = DialRules(
             self._gate, metrics, self._neighbourhood, self._now, ports=dial_ports, never=never_dialled
         )
+        self._lines = LineLimit()
         self._turns = Buckets(TURNS_BURST, TURNS_PER_SECOND, SHARES_MAX)
         self._dialer = Dialer(self._transport, self.dial_rules, self._upgrade)
         self._sequence = 0
@@ -276,7 +278,8 @@ class Host:
         except Libp2pError as error:
             log.debug("an incoming connection failed", remote=raw.remote, error=error)
         except Exception as error:
-            log.exception("an incoming connection failed for a bug of ours", error)
+            if self._lines.due(ticket.share) is not None:
+                log.exception("an incoming connection failed for a bug of ours", error)
         finally:
             self._admission.left(ticket)
             raw.abort()
@@ -291,7 +294,13 @@ class Host:
         inbound, host = dialled is None, raw.remote.components[0][1]
         account = Account(self._budget, self._neighbourhood.share_of(host))
         connection = Connection(
-            raw, inbound=inbound, on_stream=self._on_stream, now=self._now, account=account, dialled=dialled
+            raw,
+            inbound=inbound,
+            on_stream=self._on_stream,
+            now=self._now,
+            account=account,
+            dialled=dialled,
+            count=lambda reason: self._metrics.rejected_connections.labels(reason).inc(),
         )
         psks = self._psks()
         try:
@@ -401,7 +410,8 @@ class Host:
         except (TimeoutError, Libp2pError):
             stream.reset()
         except Exception as error:
-            log.exception("a stream handler failed", error, protocol=stream.protocol)
+            if self._lines.due(self.source_of(stream.connection)) is not None:
+                log.exception("a stream handler failed", error, protocol=stream.protocol)
             stream.reset()
         finally:
             stream.connection.serving_count -= 1

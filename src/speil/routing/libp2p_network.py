@@ -204,8 +204,11 @@ class Libp2pNetwork:
                 if not await stream.has_more():
                     stream.close_write()
                     return
-            async with asyncio.timeout(MESSAGE_SECONDS_MAX):
-                data = await stream.read_message(REQUEST_BYTES_MAX)
+            try:
+                async with asyncio.timeout(MESSAGE_SECONDS_MAX):
+                    data = await stream.read_message(REQUEST_BYTES_MAX)
+            except TimeoutError:
+                raise PeerMisbehavedError("slow_message", f"{MESSAGE_SECONDS_MAX:.0f} s for a message") from None
             if not data:
                 raise PeerMisbehavedError("bad_dht_message", "a message without a byte")
             await self._host.wait_turn(stream.connection)
