@@ -329,6 +329,8 @@ class Host:
             raise PeerUnreachableError("identify was not answered") from error
         except BaseException:
             connection.abort()
+            if failure := connection.failure:
+                self._metrics.rejected_connections.labels(failure.reason).inc()
             raise
         self._connections.setdefault(connection.peer_id, []).append(connection)
         self._metrics.peers.set(len(self._connections))
