@@ -126,4 +126,4 @@ def _unfit(ip: IPAddress, host: str) -> str | None:
         return "multicast"
     if ip.is_link_local or str(ip) in _METADATA:
         return "link_local"
-    return "reserved" if ip.is_reserved else None
+    return "reserved" if ip.is_reserved and not ip.is_loopback else None  # Python counts ::1 among them
