@@ -19,10 +19,13 @@ TELLERS_MAX = 1024
 
 
 class Hearsay:
-    """`is_known` says whether this node has met a peer itself. A teller is an address or prefix, not an identity."""
+    """`is_known` says whether this node has met a peer itself. A teller is an address or prefix, not an identity.
 
-    def __init__(self, is_known: Callable[[PeerInfo], bool]) -> None:
-        self._is_known = is_known
+    `left_out` hears of each peer that is not believed in.
+    """
+
+    def __init__(self, is_known: Callable[[PeerInfo], bool], left_out: Callable[[], None] = lambda: None) -> None:
+        self._is_known, self._left_out = is_known, left_out
         self._tellers: OrderedDict[PeerId, str] = OrderedDict()
         self._lies = Buckets(UNREACHABLE_PER_MINUTE_MAX, UNREACHABLE_PER_MINUTE_MAX / 60, TELLERS_MAX)
 
@@ -33,6 +36,7 @@ class Hearsay:
         for peer in named:
             if not self._is_known(peer):
                 if is_liar:
+                    self._left_out()
                     continue
                 self._remember(peer.peer_id, teller)
             found.append(peer)

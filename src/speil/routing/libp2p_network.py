@@ -50,7 +50,7 @@ class Libp2pNetwork:
         self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
-        self._hearsay = Hearsay(self._has_met)
+        self._hearsay = Hearsay(self._has_met, lambda: metrics.dials_refused.labels("teller").inc())
         self._answering: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo, bool], None]
