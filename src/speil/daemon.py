@@ -158,6 +158,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             parts.create_task(_announcer(settings, store, router, metrics, upstream_bytes).run()),
             parts.create_task(settle(store, relay.trust, metrics)),
             parts.create_task(_warn_about_containerd(settings, store)),
+            parts.create_task(memory.stay_small()),
         ]
         log.info(
             "started",
@@ -283,11 +284,19 @@ async def _start_host(
         gate=gate,
         told=protocols_of(region.region, region.zone),
         psks=lambda: secret.secret.noise_keys if secret else (),
+        dial_ports=settings.router.router_dial_ports,
+        never_dialled=_api_server(),
     )
     try:
         return await stack.enter_async_context(host)
     except OSError as error:
         raise _cannot_listen("--router-addr", address, error) from error
+
+
+def _api_server() -> frozenset[tuple[str, int]]:
+    """Where a pod finds the API server: no peer's word leads a connection there."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    return frozenset({(host, int(port))}) if host and port.isdecimal() else frozenset()
 
 
 async def _listen(stack: AsyncExitStack, server: Any, flag: str, address: ListenAddress) -> None:

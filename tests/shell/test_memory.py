@@ -57,3 +57,33 @@ memory.settle()
 print(before - resident())
 """
     assert int(run(code)) > HELD_BLOCKS * BLOCK_BYTES // 2
+
+
+AFTER_A_FLOOD = """
+import asyncio, gc
+from speil import memory
+memory.LOOK_SECONDS = 0.05
+async def flood():
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(memory.stay_small())
+        await asyncio.sleep(0)
+        before = memory.resident_bytes()
+        blocks = [bytearray({size}) for _ in range({count})]
+        kept = blocks[::50]
+        del blocks
+        held = memory.resident_bytes()
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            if memory.resident_bytes() < before + {count} * {size} // 4:
+                break
+        print(before, held, memory.resident_bytes())
+        task.cancel()
+asyncio.run(flood())
+"""
+
+
+def test_what_a_flood_took_is_given_back() -> None:
+    before, held, after = map(int, run(AFTER_A_FLOOD.format(size=BLOCK_BYTES, count=HELD_BLOCKS)).split())
+    flood = HELD_BLOCKS * BLOCK_BYTES
+    assert held > before + flood // 2, "the C library keeps it by itself"
+    assert after < before + flood // 4

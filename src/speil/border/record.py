@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from speil.observe.line_limit import LineLimit
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer
@@ -32,12 +33,16 @@ class BorderRecord:
     def __init__(self, region: str, metrics: Metrics) -> None:
         self._region, self._metrics = region, metrics
         self._told: dict[tuple[Layer, str], float] = {}
+        self._lines = LineLimit()
 
     def rejected(self, layer: Layer, who: str, why: str) -> None:
         """Somebody (an address or a peer id) was kept out."""
         self._metrics.cross_region_rejected.labels(layer.value).inc()
         now = time.monotonic()
         if now - self._told.get((layer, who), -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return
+        # an identity costs a stranger nothing: by layer, not by who
+        if (left_out := self._lines.due(layer.value)) is None:
             return
         if len(self._told) >= TOLD_MAX:
             del self._told[next(iter(self._told))]
@@ -49,5 +54,6 @@ class BorderRecord:
             who=who,
             why=why,
             region=self._region or "(none)",
+            left_out=left_out or None,
             what_to_do=_WHAT_TO_DO[layer],
         )

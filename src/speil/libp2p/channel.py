@@ -17,7 +17,7 @@ from speil.libp2p.transport import RawConnection
 
 NOISE, YAMUX = "/noise", "/yamux/1.0.0"
 NOISE_PSK = "/speil/noise-xxpsk3/1.0.0"  # with a region secret this one alone is spoken
-EARLY_BYTES_MAX = 1 << 20  # a peer may send its first streams behind its handshake; more than this has to wait
+EARLY_BYTES_MAX = 64 * 1024  # a peer may send its first streams behind its handshake; more than this has to wait
 
 
 class Channel:
@@ -140,6 +140,10 @@ class Channel:
             self._sink(plaintext)
             return
         self._buffer += plaintext
+        if self._session is None and len(self._buffer) > EARLY_BYTES_MAX:
+            self._failure = PeerMisbehavedError("bad_noise", "it sends on without an answer to its handshake")
+            self._raw.abort()
+            return
         if len(self._buffer) > EARLY_BYTES_MAX:
             self._raw.pause(True)
         self._wake()
@@ -152,6 +156,15 @@ class Channel:
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def pending_bytes(self) -> int:
+        """The beginning of an encrypted frame whose end has not come."""
+        return self._session.pending_bytes if self._session else 0
+
+    def pause(self, paused: bool) -> None:
+        """Stop or go on taking bytes off the network."""
+        self._raw.pause(paused)
 
     @property
     def failure(self) -> PeerMisbehavedError | None:

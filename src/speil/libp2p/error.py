@@ -35,3 +35,7 @@ class RefusedError(Libp2pError):
     def __init__(self, layer: str) -> None:
         super().__init__(f"refused by {layer}")
         self.layer = layer
+
+
+class OwnLimitError(Libp2pError):
+    """A bound of ours was reached before the peer was asked anything: it did not fail."""

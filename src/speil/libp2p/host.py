@@ -11,28 +11,36 @@ while shaking hands, so that a thousand strangers cost a bounded amount of memor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
 from speil.libp2p import identify, multistream
-from speil.libp2p.admission import Admission
+from speil.libp2p.admission import Admission, Ticket
+from speil.libp2p.budget import Account, Budget
 from speil.libp2p.connection import Connection
+from speil.libp2p.dial_rules import DialRules
+from speil.libp2p.dialer import Dialer, Target
 from speil.libp2p.error import (
     ConnectionClosedError,
     Libp2pError,
     PeerMisbehavedError,
     PeerUnreachableError,
     RefusedError,
+    StreamResetError,
 )
 from speil.libp2p.identity import Identity
 from speil.libp2p.interfaces import announced_addresses
+from speil.libp2p.neighbourhood import Neighbourhood
 from speil.libp2p.noise import NO_SECRET, WRONG_SECRET
+from speil.libp2p.rate import Buckets
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpTransport, Transport
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.observe.line_limit import LineLimit
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.setting import ListenAddress
@@ -42,10 +50,14 @@ PING_BYTES = 32
 HANDSHAKE_SECONDS_MAX = 10.0  # a slow-loris gets this long
 IDENTIFY_SECONDS_MAX = 5.0  # go-libp2p's
 DIAL_SECONDS_MAX = 5.0  # inside one region a dial takes milliseconds
-DIAL_ADDRESSES_MAX = 4  # of one peer; each further one only delays the verdict
 NEGOTIATE_SECONDS_MAX = 10.0
 CONNECTIONS_HIGH_WATER = 384  # above, the longest idle are closed …
 CONNECTIONS_LOW_WATER = 256  # … down to this: k-buckets of a large region hold under 200 peers
+SHARE_WHEN_FULL = 8  # connections of one address or prefix; above high water more are closed even when in use
+# what the streams of one address or prefix may ask for: each costs tens of microseconds, and then others have a turn
+TURNS_BURST, TURNS_PER_SECOND = 2000, 1000.0
+SHARES_MAX = 4096  # addresses and prefixes whose turns are remembered
+SERVED_AT_ONCE_MAX = 256  # handlers for one peer; as many as it may have streams
 
 # before a peer is let in it may ask this and nothing else
 _ANSWERED_TO_ALL = frozenset((identify.PROTOCOL, identify.PUSH_PROTOCOL, PING_PROTOCOL))
@@ -89,8 +101,13 @@ class Host:
         announce: tuple[Multiaddr, ...] = (),
         told: tuple[str, ...] = (),
         psks: Callable[[], tuple[bytes, ...]] = tuple,
+        dial_ports: Iterable[int] = (),
+        never_dialled: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
-        """`told` is told beside the protocols that have handlers; `psks` gives the pre-shared keys in force."""
+        """`told` is told beside the protocols that have handlers; `psks` gives the pre-shared keys in force.
+
+        `dial_ports` and `never_dialled` (host, port) are what DialRules says about addresses that peers told.
+        """
         self._identity, self._listen, self._agent_version = identity, listen, agent_version
         self._metrics, self._transport = metrics, transport or TcpTransport()
         self._gate: ConnectionGate = gate or OpenGate()
@@ -99,12 +116,19 @@ class Host:
         self._handlers: dict[str, StreamHandler] = {
             identify.PROTOCOL: self._answer_identify,
             identify.PUSH_PROTOCOL: self._learn_from_push,
-            PING_PROTOCOL: _answer_ping,
+            PING_PROTOCOL: self._answer_ping,
         }
         self._listeners: list[Callable[[PeerEvent], None]] = []
         self._connections: dict[PeerId, list[Connection]] = {}
-        self._dials: dict[PeerId, asyncio.Future[Connection]] = {}
-        self._admission = Admission()
+        self._neighbourhood = Neighbourhood()
+        self._admission = Admission(self._neighbourhood)
+        self._budget = Budget()
+        self.dial_rules = DialRules(
+            self._gate, metrics, self._neighbourhood, self._now, ports=dial_ports, never=never_dialled
+        )
+        self._lines = LineLimit()
+        self._turns = Buckets(TURNS_BURST, TURNS_PER_SECOND, SHARES_MAX)
+        self._dialer = Dialer(self._transport, self.dial_rules, self._upgrade)
         self._sequence = 0
         self._closing = False
         self._tasks: asyncio.TaskGroup
@@ -117,12 +141,18 @@ class Host:
             await self._tasks.__aexit__(None, None, None)  # it has no children yet
             raise
         self._addresses = self._announce or announced_addresses(self._listen, bound)
+        for address in (*bound, *self._addresses):
+            if tcp := address.tcp:
+                self.dial_rules.add_port(tcp[1])
+        self._neighbourhood.set_own(self.local.hosts)
+        self._dialer.run_in(self._tasks)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing = True
+        self._dialer.run_in(None)
         await self._transport.close()
         for connection in self.connections:
             connection.close()
@@ -147,6 +177,24 @@ class Host:
         """Connections that came in and are open, those that still shake hands among them."""
         return self._admission.count
 
+    @property
+    def shaking_count(self) -> int:
+        """Of these, those that still shake hands."""
+        return self._admission.shaking_count
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that peers sent and that nobody has taken yet, as far as they count."""
+        return self._budget.held
+
+    def source_of(self, connection: Connection) -> str:
+        """Whose share a connection's costs count against: its address, or a stranger's prefix."""
+        return self._neighbourhood.share_of(connection.remote_address.components[0][1])
+
+    async def wait_turn(self, connection: Connection) -> None:
+        """Before each thing that a peer asks for: lets others go first, and waits where it asks for too much."""
+        await asyncio.sleep(self._turns.of(self.source_of(connection), self._now()).owe(self._now()))
+
     def set_handler(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of `protocol`; its name is told to peers that identify us from now on."""
         self._handlers[protocol] = handler
@@ -155,36 +203,25 @@ class Host:
         """Hear of peers; called in the loop, must not block."""
         self._listeners.append(listener)
 
-    async def connect(self, target: Multiaddr | PeerInfo, *, timeout_seconds: float = DIAL_SECONDS_MAX) -> Connection:
+    async def connect(
+        self, target: Multiaddr | PeerInfo, *, timeout_seconds: float = DIAL_SECONDS_MAX, named: bool | None = None
+    ) -> Connection:
         """A connection to a peer, the one that is there or a new one; it is identified.
 
-        An address without `/p2p` connects to whoever answers. Raises PeerUnreachableError, RefusedError and other
+        An address without `/p2p` connects to whoever answers. What is `named` by the operator or the bootstrap (so is a
+        bare address, unless said otherwise) is dialled as it stands, what peers told within `DialRules`. Callers that
+        want the same peer share a dial; each may be cancelled. Raises PeerUnreachableError, RefusedError and other
         Libp2pErrors; for a peer id that does not match PeerMisbehavedError.
         """
-        peer = target if isinstance(target, PeerInfo) else None
-        if isinstance(target, Multiaddr):
-            if (peer_id := target.peer_id) is None:
-                return await self._dial((target,), None, timeout_seconds)
-            peer = PeerInfo(peer_id, (target.without_peer_id,))
-        assert peer is not None
-        if connection := self._connected(peer.peer_id):
+        if isinstance(target, PeerInfo):
+            wanted = Target(target.peer_id, target.addresses, bool(named))
+        else:
+            wanted = Target(target.peer_id, (target.without_peer_id,), named is not False)
+        if connection := self._connected(wanted.peer_id) if wanted.peer_id else self._dialled(wanted.addresses[0]):
             return connection
-        if peer.peer_id == self._identity.peer_id:
+        if wanted.peer_id == self._identity.peer_id:
             raise PeerUnreachableError("that is this node itself")
-        if running := self._dials.get(peer.peer_id):
-            return await asyncio.shield(running)
-        future = self._dials[peer.peer_id] = asyncio.get_running_loop().create_future()
-        try:
-            connection = await self._dial(peer.addresses[:DIAL_ADDRESSES_MAX], peer.peer_id, timeout_seconds)
-        except BaseException as error:
-            failed = error if isinstance(error, Libp2pError) else PeerUnreachableError("the dial was cancelled")
-            future.set_exception(failed)
-            future.exception()  # others may or may not have waited for it
-            raise
-        finally:
-            del self._dials[peer.peer_id]
-        future.set_result(connection)
-        return connection
+        return await self._dialer.dial(wanted, timeout_seconds)
 
     async def open_stream(self, peer: PeerInfo, protocol: str) -> Stream:
         """A stream to a peer, over a new connection where there is none.
@@ -197,31 +234,22 @@ class Host:
 
     async def push_identify(self) -> None:
         """Tell all connected peers what we speak now."""
-        for connection in self.connections:
-            if identify.PUSH_PROTOCOL in connection.protocols:
+        async with asyncio.TaskGroup() as group:
+            for connection in self.connections:
+                if identify.PUSH_PROTOCOL in connection.protocols:
+                    group.create_task(self._push_to(connection))
+
+    async def _push_to(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(IDENTIFY_SECONDS_MAX):
                 async with await connection.open_stream(identify.PUSH_PROTOCOL) as stream:
                     await stream.write_message(self._identification(connection))
                     stream.close_write()
+                    await stream.read()  # its end: it was heard
+        except (Libp2pError, TimeoutError) as error:
+            log.debug("a peer was not told of a change", peer=connection.peer_id, error=error)
 
     # --- connections ------------------------------------------------------------------------------------
-
-    async def _dial(
-        self, addresses: tuple[Multiaddr, ...], expected: PeerId | None, timeout_seconds: float
-    ) -> Connection:
-        failure: Libp2pError = PeerUnreachableError(f"no address of {expected.short if expected else 'the peer'}")
-        for address in addresses:
-            if layer := self._gate.intercept_dial(address):
-                failure = self._refuse(layer)
-                continue
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    raw = await self._transport.dial(address)
-                    return await self._upgrade(raw, expected, inbound=False)
-            except TimeoutError:
-                failure = PeerUnreachableError(f"{address} did not answer in {timeout_seconds:g} s")
-            except Libp2pError as error:
-                failure = error
-        raise failure
 
     def _accept(self, raw: RawConnection) -> None:
         source = raw.remote.components[0][1]
@@ -231,30 +259,54 @@ class Host:
             self._refuse(layer)
             raw.abort()
         else:
-            self._admission.came(source)
-            self._tasks.create_task(self._serve_inbound(raw, source))
+            ticket, slowest = self._admission.came(source, raw.abort)
+            if slowest:
+                self._refuse("slow_handshake")
+                slowest.close()
+            self._tasks.create_task(self._serve_inbound(raw, ticket))
 
-    async def _serve_inbound(self, raw: RawConnection, source: str) -> None:
+    async def _serve_inbound(self, raw: RawConnection, ticket: Ticket) -> None:
         try:
             try:
                 async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
-                    connection = await self._upgrade(raw, None, inbound=True)
+                    connection = await self._upgrade(raw, None)
             finally:
-                self._admission.shook_hands()
+                self._admission.shook_hands(ticket)
             await connection.wait_closed()
         except TimeoutError:
             self._metrics.rejected_connections.labels("slow_handshake").inc()
         except Libp2pError as error:
             log.debug("an incoming connection failed", remote=raw.remote, error=error)
+        except Exception as error:
+            if self._lines.due(ticket.share) is not None:
+                log.exception("an incoming connection failed for a bug of ours", error)
         finally:
-            self._admission.left(source)
+            self._admission.left(ticket)
             raw.abort()
 
-    async def _upgrade(self, raw: RawConnection, expected: PeerId | None, *, inbound: bool) -> Connection:
-        """Secure and identify; the connection is then known and kept alive. Raises Libp2pError."""
-        connection = Connection(raw, inbound=inbound, on_stream=self._on_stream, now=self._now)
+    async def _upgrade(
+        self, raw: RawConnection, expected: PeerId | None, *, dialled: Multiaddr | None = None
+    ) -> Connection:
+        """Secure and identify; the connection is then known and kept alive. Raises Libp2pError.
+
+        `dialled` is the address that was dialled, None for a connection that came in.
+        """
+        inbound, host = dialled is None, raw.remote.components[0][1]
+        account = Account(self._budget, self._neighbourhood.share_of(host))
+        connection = Connection(
+            raw,
+            inbound=inbound,
+            on_stream=self._on_stream,
+            now=self._now,
+            account=account,
+            dialled=dialled,
+            count=lambda reason: self._metrics.rejected_connections.labels(reason).inc(),
+        )
+        psks = self._psks()
         try:
-            await connection.secure(self._identity, self._psks())
+            await connection.secure(self._identity, psks)
+            if psks:
+                self._neighbourhood.add_member(host)
             if expected and connection.peer_id != expected:
                 raise PeerMisbehavedError("wrong_peer_id", f"{raw.remote} is {connection.peer_id}, not {expected}")
             if connection.peer_id == self._identity.peer_id:
@@ -277,6 +329,8 @@ class Host:
             raise PeerUnreachableError("identify was not answered") from error
         except BaseException:
             connection.abort()
+            if failure := connection.failure:
+                self._metrics.rejected_connections.labels(failure.reason).inc()
             raise
         self._connections.setdefault(connection.peer_id, []).append(connection)
         self._metrics.peers.set(len(self._connections))
@@ -305,12 +359,29 @@ class Host:
         group = [connection for connection in self._connections.get(peer_id, ()) if not connection.closed]
         return group[-1] if group else None
 
+    def _dialled(self, address: Multiaddr) -> Connection | None:
+        """The connection that came of a dial of `address`: what peers say about their addresses proves nothing."""
+        found = (one for one in self.connections if one.dialled == address and not one.closed)
+        return next(found, None)
+
     def _trim(self) -> None:
         everyone = self.connections
         if len(everyone) <= CONNECTIONS_HIGH_WATER:
             return
-        idle = sorted((one for one in everyone if not one.stream_count), key=lambda one: one.used_at)
-        for connection in idle[: len(everyone) - CONNECTIONS_LOW_WATER]:
+        everyone.sort(key=lambda one: one.used_at, reverse=True)
+        of_share = Counter[str]()
+        surplus, idle = list[Connection](), list[Connection]()
+        for connection in everyone:
+            share = self.source_of(connection)
+            of_share[share] += 1
+            if of_share[share] > SHARE_WHEN_FULL and not self._neighbourhood.is_near(
+                connection.remote_address.components[0][1]
+            ):
+                surplus.append(connection)
+            elif not connection.stream_count:
+                idle.append(connection)
+        # what one prefix has too much of goes first, then whoever was asked nothing for the longest time
+        for connection in [*reversed(surplus), *reversed(idle)][: len(everyone) - CONNECTIONS_LOW_WATER]:
             connection.close()
 
     def _refuse(self, layer: str) -> RefusedError:
@@ -320,26 +391,32 @@ class Host:
     # --- streams ----------------------------------------------------------------------------------------
 
     def _on_stream(self, stream: Stream) -> None:
-        if self._closing:
+        if self._closing or stream.connection.serving_count >= SERVED_AT_ONCE_MAX:
             stream.reset()
         else:
+            stream.connection.serving_count += 1
             self._tasks.create_task(self._serve_stream(stream))
 
     async def _serve_stream(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(NEGOTIATE_SECONDS_MAX):
+                await self.wait_turn(stream.connection)
                 stream.protocol = await multistream.accept(stream, self._handlers)
                 if stream.protocol not in _ANSWERED_TO_ALL:
-                    await stream.connection.wait_admitted()
+                    await stream.connection.wait_admitted(stream)
             await self._handlers[stream.protocol](stream)
+            stream.drop(StreamResetError("its handler has ended"))
         except PeerMisbehavedError as error:
             self._metrics.rejected_connections.labels(error.reason).inc()
             stream.reset()
         except (TimeoutError, Libp2pError):
             stream.reset()
         except Exception as error:
-            log.exception("a stream handler failed", error, protocol=stream.protocol)
+            if self._lines.due(self.source_of(stream.connection)) is not None:
+                log.exception("a stream handler failed", error, protocol=stream.protocol)
             stream.reset()
+        finally:
+            stream.connection.serving_count -= 1
 
     # --- identify and ping ------------------------------------------------------------------------------
 
@@ -352,10 +429,16 @@ class Host:
             connection.abort()
             raise self._refuse(layer)
         connection.protocols, connection.agent_version = said.protocols, said.agent_version
-        connection.info = PeerInfo(connection.peer_id, said.addresses)
+        connection.info = PeerInfo(connection.peer_id, self.dial_rules.usable(said.addresses))
 
     async def _answer_identify(self, stream: Stream) -> None:
         await stream.write_message(self._identification(stream.connection))
+        stream.close_write()
+
+    async def _answer_ping(self, stream: Stream) -> None:
+        while data := await stream.read(PING_BYTES):
+            await self.wait_turn(stream.connection)
+            await stream.write(data)
         stream.close_write()
 
     async def _learn_from_push(self, stream: Stream) -> None:
@@ -381,12 +464,6 @@ class Host:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-async def _answer_ping(stream: Stream) -> None:
-    while data := await stream.read(PING_BYTES):
-        await stream.write(data)
-    stream.close_write()
 
 
 class _StopError(Exception):

@@ -20,9 +20,9 @@ from speil.multiformats.multiaddr import Multiaddr
 
 PROTOCOL, PUSH_PROTOCOL = "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0"
 PROTOCOL_VERSION = "ipfs/0.1.0"
-MESSAGE_BYTES_MAX = 64 * 1024  # go-libp2p's is 8 KiB; records of hosts with many addresses are larger
+MESSAGE_BYTES_MAX = 64 * 1024  # of all messages; go-libp2p's is 8 KiB for each, hosts with many addresses need more
 MESSAGES_MAX = 10  # go-libp2p's bound
-ADDRESSES_MAX = 32  # of one peer; real ones list up to ten
+ADDRESSES_MAX = 16  # of one peer; real ones list up to ten
 PROTOCOLS_MAX = 256
 
 
@@ -57,10 +57,11 @@ def answer(
 
 async def read(stream: Stream) -> Identification:
     """All of the peer's messages, merged. Raises Libp2pError."""
-    merged = identify_pb2.Identify()
+    merged, left = identify_pb2.Identify(), MESSAGE_BYTES_MAX
     for _ in range(MESSAGES_MAX):
-        if (data := await stream.read_message(MESSAGE_BYTES_MAX)) is None:
+        if (data := await stream.read_message(left)) is None:
             break
+        left -= len(data)
         try:
             merged.MergeFromString(data)
         except DecodeError as error:

@@ -251,6 +251,11 @@ class Session:
     def __init__(self, sending: CipherState, receiving: CipherState) -> None:
         self._sending, self._receiving, self._buffer = sending, receiving, bytearray()
 
+    @property
+    def pending_bytes(self) -> int:
+        """The beginning of a frame that is not whole."""
+        return len(self._buffer)
+
     def seal(self, plaintext: bytes) -> bytes:
         """Length-prefixed frames that hold `plaintext`."""
         out: list[bytes] = []

@@ -17,8 +17,9 @@ from speil.multiformats.peer_id import PeerId
 from speil.setting import ListenAddress
 
 LISTEN_BACKLOG = 256
-UNDRAINED_BYTES_MAX = 4 << 20  # answers that nobody waits for may pile up to this
+UNDRAINED_BYTES_MAX = 1 << 20  # answers that nobody waits for may pile up to this
 WRITE_BUFFER_BYTES_MAX = 256 * 1024  # per connection; a writer waits above it
+READ_BYTES_MAX = 64 * 1024  # at once: what a turn of one peer may hold and cost
 
 
 class RawConnection(Protocol):
@@ -117,6 +118,8 @@ class TcpConnection(asyncio.Protocol):
         """asyncio calls this once."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if hasattr(transport, "max_size"):  # asyncio's own transports have it, at 256 KiB
+            transport.max_size = READ_BYTES_MAX
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = transport.get_extra_info("peername")[:2]
@@ -168,7 +171,7 @@ class TcpConnection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """See RawConnection."""
-        if self._drained:
+        while self._drained and not self._closed:  # another writer may have filled it again
             await asyncio.shield(self._drained)
         if self._closed:
             raise ConnectionClosedError("the connection is closed")

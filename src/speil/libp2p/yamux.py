@@ -108,8 +108,12 @@ class Yamux:
     _streams: dict[int, _State] = field(default_factory=dict)
     _input: bytearray = field(default_factory=bytearray)
     _output: list[bytes] = field(default_factory=list)
+    is_behind: bool = False
     _next_id: int = 0
     _inbound: int = 0
+    _frame_left: int = 0  # bytes to come of the data frame whose header was the last one
+    _frame_stream: int = 0
+    _frame_flags: int = 0
 
     def __post_init__(self) -> None:
         self._next_id = 1 if self.dialer else 2
@@ -118,6 +122,11 @@ class Yamux:
     def stream_count(self) -> int:
         """Open streams, both sides'."""
         return len(self._streams)
+
+    @property
+    def pending_bytes(self) -> int:
+        """What came and waits: the beginning of a header, or frames for the next call."""
+        return len(self._input)
 
     def take_output(self) -> bytes:
         """What is to be sent since the last call."""
@@ -180,29 +189,35 @@ class Yamux:
         """Say that we end the session: 0 normal, 1 protocol error, 2 internal error."""
         self._header(FrameType.GO_AWAY, Flag(0), 0, code)
 
-    def receive(self, data: bytes) -> list[Event]:
-        """What `data`, cut anywhere, means. Raises PeerMisbehavedError; the session is then over."""
-        buffer, offset, events = self._input, 0, list[Event]()
+    def receive(self, data: bytes, frames_max: int | None = None) -> list[Event]:
+        """What `data`, cut anywhere, means. Raises PeerMisbehavedError; the session is then over.
+
+        With `frames_max` the rest of what came waits for the next call (`is_behind`). The bytes of a frame are passed
+        on as they come: no more than a header is ever kept of it.
+        """
+        buffer, offset, events, frames = self._input, 0, list[Event](), 0
         buffer += data
-        while len(buffer) - offset >= HEADER_BYTES:
+        while frames_max is None or frames < frames_max:
+            if self._frame_left:
+                size = min(self._frame_left, len(buffer) - offset)
+                if not size:
+                    break
+                self._receive_data(bytes(buffer[offset : offset + size]), events)
+                offset += size
+                continue
+            if len(buffer) - offset < HEADER_BYTES:
+                break
             version, kind, flags, stream_id, length = _HEADER.unpack_from(buffer, offset)
+            offset += HEADER_BYTES
+            frames += 1
             if version != 0 or kind > FrameType.GO_AWAY:
                 raise PeerMisbehavedError("bad_yamux", f"version {version}, type {kind}")
-            payload = length if kind == FrameType.DATA else 0
-            if payload > WINDOW_BYTES:
-                raise PeerMisbehavedError("window_exceeded", f"a frame of {payload} bytes")
-            if len(buffer) - offset - HEADER_BYTES < payload:
-                break
-            offset += HEADER_BYTES
-            body = bytes(buffer[offset : offset + payload]) if payload else b""
-            offset += payload
-            self._receive_frame(kind, flags, stream_id, length, body, events)
+            self._receive_header(kind, flags, stream_id, length, events)
         del buffer[:offset]
+        self.is_behind = frames == frames_max and len(buffer) >= (1 if self._frame_left else HEADER_BYTES)
         return events
 
-    def _receive_frame(
-        self, kind: int, flags: int, stream_id: int, length: int, body: bytes, events: list[Event]
-    ) -> None:
+    def _receive_header(self, kind: int, flags: int, stream_id: int, length: int, events: list[Event]) -> None:
         if kind == FrameType.PING:
             if flags & Flag.SYN:
                 self._header(FrameType.PING, Flag.ACK, 0, length)
@@ -212,15 +227,38 @@ class Yamux:
         if kind == FrameType.GO_AWAY:
             events.append(GoAway(length))
             return
-        if flags & Flag.SYN and not self._accept(stream_id, events):
+        if kind == FrameType.DATA and length > WINDOW_BYTES:
+            raise PeerMisbehavedError("window_exceeded", f"a frame of {length} bytes")
+        is_ours = not flags & Flag.SYN or self._accept(stream_id, events)
+        # one that is gone here, and the peer does not know yet: its bytes are dropped
+        state = self._streams.get(stream_id) if is_ours else None
+        if kind == FrameType.DATA and length:
+            if state:
+                self._expect_data(state, length)
+            self._frame_left, self._frame_stream = length, stream_id if state else 0
+            self._frame_flags = flags if state else 0
+        elif state:
+            if kind == FrameType.WINDOW_UPDATE and length:
+                state.send_window = min(state.send_window + length, 0xFFFF_FFFF)
+                events.append(WindowGrown(stream_id))
+            self._receive_flags(state, flags, stream_id, events)
+
+    def _expect_data(self, state: _State, length: int) -> None:
+        if length > state.receive_window:
+            raise PeerMisbehavedError("window_exceeded", f"{length} bytes into a window of {state.receive_window}")
+        if state.finished_there:
+            raise PeerMisbehavedError("bad_yamux", "data behind a FIN")
+        state.receive_window -= length
+
+    def _receive_data(self, piece: bytes, events: list[Event]) -> None:
+        self._frame_left -= len(piece)
+        if (state := self._streams.get(self._frame_stream)) is None:
             return
-        if (state := self._streams.get(stream_id)) is None:
-            return  # it is gone here and the peer does not know yet: its bytes are dropped
-        if kind == FrameType.DATA:
-            self._receive_data(state, stream_id, body, events)
-        elif length:
-            state.send_window = min(state.send_window + length, 0xFFFF_FFFF)
-            events.append(WindowGrown(stream_id))
+        events.append(DataReceived(self._frame_stream, piece))
+        if not self._frame_left:
+            self._receive_flags(state, self._frame_flags, self._frame_stream, events)
+
+    def _receive_flags(self, state: _State, flags: int, stream_id: int, events: list[Event]) -> None:
         if flags & Flag.RST:
             self._forget(stream_id)
             events.append(StreamReset(stream_id))
@@ -240,15 +278,6 @@ class Yamux:
         self._header(FrameType.WINDOW_UPDATE, Flag.ACK, stream_id, 0)
         events.append(StreamOpened(stream_id))
         return True
-
-    def _receive_data(self, state: _State, stream_id: int, body: bytes, events: list[Event]) -> None:
-        if len(body) > state.receive_window:
-            raise PeerMisbehavedError("window_exceeded", f"{len(body)} bytes into a window of {state.receive_window}")
-        if state.finished_there:
-            raise PeerMisbehavedError("bad_yamux", "data behind a FIN")
-        state.receive_window -= len(body)
-        if body:
-            events.append(DataReceived(stream_id, body))
 
     def _forget_if_done(self, stream_id: int, state: _State) -> None:
         if state.finished_here and state.finished_there:

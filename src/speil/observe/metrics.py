@@ -163,6 +163,12 @@ class Metrics:
             "speil_rejected_connections", "Connections and streams closed for what the peer did, by reason.",
             ("reason",), registry=registry,
         )  # fmt: skip
+        self.dials_refused = Counter(
+            "speil_dials_refused",
+            "Addresses told by peers that this node does not dial, by reason (port, link_local, loopback, multicast, "
+            "unspecified, reserved, name, not_tcp, api_server, rate, teller).",
+            ("reason",), registry=registry,
+        )  # fmt: skip
         self.bootstrap_attempts = Counter(
             "speil_bootstrap_attempts", "Attempts to find first peers, by kind and outcome (ok, empty, error).",
             ("kind", "outcome"), registry=registry,

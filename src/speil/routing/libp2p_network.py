@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from speil.border.record import BorderRecord
 from speil.kad.key import Key
-from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError, MessageType, announcements
-from speil.libp2p.error import Libp2pError, PeerMisbehavedError
+from speil.kad.message import Message, MessageError, MessageType, announcements
+from speil.libp2p.error import Libp2pError, OwnLimitError, PeerMisbehavedError, PeerUnreachableError
 from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
 from speil.libp2p.stream import Stream
 from speil.multiformats.multiaddr import Multiaddr
@@ -24,10 +26,16 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer, zone_said
-from speil.routing.network import NetworkError, RequestHandler
+from speil.routing.hearsay import Hearsay
+from speil.routing.network import NetworkError, NotAskedError, RequestHandler
 
 REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
-IDLE_STREAMS_PER_PEER_MAX = 4  # a lookup asks a peer once; several lookups may ask the same one
+# go-libp2p's bound is 4 MiB. The largest honest request tells 4,096 places in under 64 KiB, the largest honest answer
+# names all providers of what thousands of nodes have, at about a hundred bytes each
+REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 128 * 1024, 1 << 20
+MESSAGE_SECONDS_MAX = 10.0  # from a message's first byte to its last; go-libp2p-kad-dht's write timeout
+ANSWERS_AT_ONCE_MAX = 16  # to one address or prefix: each holds its message until the peer takes the answer
+IDLE_STREAMS_PER_PEER_MAX = 16  # a lookup asks a peer once; an image's layers are looked up at the same time
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
 ZONES_MAX = 5000  # remembered after a peer has left, too: a provider is seldom connected in a large region
@@ -42,6 +50,8 @@ class Libp2pNetwork:
         self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
+        self._hearsay = Hearsay(self._has_met, lambda: metrics.dials_refused.labels("teller").inc())
+        self._answering: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo, bool], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -101,22 +111,29 @@ class Libp2pNetwork:
                     stream.close_write()
                     await stream.read()  # the peer's end: it has read all
         except (Libp2pError, TimeoutError) as error:
-            raise NetworkError(f"{peer.peer_id.short}: {error!r}") from error
+            raise self._failure(peer.peer_id, error) from error
+
+    def _failure(self, peer_id: PeerId, error: Exception) -> NetworkError:
+        if isinstance(error, OwnLimitError):
+            return NotAskedError(f"{peer_id.short}: {error}")
+        if isinstance(error, PeerUnreachableError):
+            self._hearsay.unreachable(peer_id, asyncio.get_running_loop().time())
+        return NetworkError(f"{peer_id.short}: {error!r}")
 
     async def _open(self, peer: PeerInfo) -> Stream:
         try:
             return await self._host.open_stream(peer, self.protocol)
         except Libp2pError as error:
-            raise NetworkError(f"{peer.peer_id.short}: {error}") from error
+            raise self._failure(peer.peer_id, error) from error
 
     async def _exchange(self, stream: Stream, message: Message) -> Message:
         try:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 await stream.write_message(message.encode())
-                data = await stream.read_message(MESSAGE_BYTES_MAX)
+                data = await stream.read_message(ANSWER_BYTES_MAX)
             if data is None:
                 raise NetworkError("the peer closed the stream instead of answering")
-            answer = Message.decode(data)
+            answer = self._usable(stream, Message.decode(data))
         except (Libp2pError, MessageError, TimeoutError) as error:
             stream.reset()
             raise NetworkError(f"{stream.peer_id.short}: {error!r}") from error
@@ -136,6 +153,9 @@ class Libp2pNetwork:
         return None
 
     def _keep_idle(self, stream: Stream) -> None:
+        if stream.connection.closed or stream.held_bytes:
+            stream.reset()  # what it sent beyond its answer is no answer to the next question
+            return
         streams = self._idle.setdefault(stream.peer_id, [])
         if len(streams) >= IDLE_STREAMS_PER_PEER_MAX:
             stream.reset()
@@ -160,20 +180,49 @@ class Libp2pNetwork:
         if len(self._zones) > ZONES_MAX:
             self._zones.popitem(last=False)
 
+    def _has_met(self, peer: PeerInfo) -> bool:
+        return peer.peer_id in self._zones or self._host.dial_rules.has_reached(peer.addresses)
+
+    def _usable(self, stream: Stream, message: Message) -> Message:
+        """A peer's message without addresses that are not to be dialled, and without peers of a liar's."""
+        usable = self._host.dial_rules.usable
+        closer = (replace(peer, addresses=usable(peer.addresses)) for peer in message.closer_peers)
+        # of a provider the host alone counts: its registry listens on another port
+        providers = (replace(one, addresses=usable(one.addresses, any_port=True)) for one in message.provider_peers)
+        teller, time = self._host.source_of(stream.connection), asyncio.get_running_loop().time()
+        return replace(
+            message,
+            closer_peers=self._hearsay.believed(teller, [peer for peer in closer if peer.addresses], time),
+            provider_peers=tuple(providers),
+        )
+
     async def _serve(self, stream: Stream) -> None:
+        source = self._host.source_of(stream.connection)
+        answering = self._answering.setdefault(source, asyncio.Semaphore(ANSWERS_AT_ONCE_MAX))
         while True:
             async with asyncio.timeout(INBOUND_IDLE_SECONDS_MAX):
-                data = await stream.read_message(MESSAGE_BYTES_MAX)
-            if data is None:
-                stream.close_write()
-                return
+                if not await stream.has_more():
+                    stream.close_write()
+                    return
             try:
-                message = Message.decode(data)
-            except MessageError as error:
-                raise PeerMisbehavedError("bad_dht_message", str(error)) from error
-            self._metrics.dht_messages.labels("in", message.type.name).inc()
-            if self.protocol in stream.connection.protocols:
-                # whoever asks is alive, also a peer that was dropped because an overloaded moment made it slow
-                self._on_joined(stream.connection.info, False)
-            if (answer := self._handler(stream.connection.info, message)) is not None:
-                await stream.write_message(answer.encode())
+                async with asyncio.timeout(MESSAGE_SECONDS_MAX):
+                    data = await stream.read_message(REQUEST_BYTES_MAX)
+            except TimeoutError:
+                raise PeerMisbehavedError("slow_message", f"{MESSAGE_SECONDS_MAX:.0f} s for a message") from None
+            if not data:
+                raise PeerMisbehavedError("bad_dht_message", "a message without a byte")
+            await self._host.wait_turn(stream.connection)
+            async with answering, asyncio.timeout(MESSAGE_SECONDS_MAX):
+                await self._answer(stream, data)
+
+    async def _answer(self, stream: Stream, data: bytes) -> None:
+        try:
+            message = Message.decode(data)
+        except MessageError as error:
+            raise PeerMisbehavedError("bad_dht_message", str(error)) from error
+        self._metrics.dht_messages.labels("in", message.type.name).inc()
+        if self.protocol in stream.connection.protocols:
+            # whoever asks is alive, also a peer that was dropped because an overloaded moment made it slow
+            self._on_joined(stream.connection.info, False)
+        if (answer := self._handler(stream.connection.info, self._usable(stream, message))) is not None:
+            await stream.write_message(answer.encode())

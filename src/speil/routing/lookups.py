@@ -17,7 +17,7 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.routing.network import NetworkError, PeerNetwork
+from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
 
 log = get_log("dht")
 
@@ -55,7 +55,8 @@ class Lookups:
             except NetworkError as error:
                 log.debug("a peer did not answer", peer=peer.peer_id, error=error)
                 lookup.failed(peer.peer_id)
-                self.failed(peer.peer_id)
+                if not isinstance(error, NotAskedError):
+                    self.failed(peer.peer_id)
             else:
                 self._table.add(peer, now())
                 if on_answer:

@@ -22,6 +22,10 @@ class NetworkError(Exception):
     """The peer did not answer or answered nonsense: take another."""
 
 
+class NotAskedError(NetworkError):
+    """A bound or rule of ours kept this node from asking: take another, and don't hold it against the peer."""
+
+
 class PeerNetwork(Protocol):
     """A node's way to its peers."""
 

@@ -30,7 +30,14 @@ def _url(value: str) -> str:
     return value
 
 
+def _port(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 0 < int(value) < 1 << 16:
+        raise SettingError(f"{value!r} is not a port: say a number from 1 to 65535")
+    return int(value)
+
+
 directory = Kind("directory", _path)
+port_list = each("ports", _port)
 multiaddr_list = each("multiaddrs", Multiaddr.parse)
 protocol_prefix = Kind("protocol prefix", _protocol_prefix)
 url = Kind("URL", _url)
@@ -42,6 +49,12 @@ class RouterSettings:
 
     router_addr: ListenAddress = setting(
         listen_address, ListenAddress("", 5001), help="Where libp2p listens; all nodes use the same port."
+    )
+    router_dial_ports: tuple[int, ...] = setting(
+        port_list,
+        (),
+        help="More ports where nodes of the mesh listen. An address that a peer tells is dialled on these, on the port "
+        "of --router-addr and on those that bootstrap names; any other is not.",
     )
     bootstrap_kind: str = setting(
         one_of("kubernetes", "file", "dns", "http", "static"), "static", help="Where the first peers come from."
