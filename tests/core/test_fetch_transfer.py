@@ -191,7 +191,8 @@ class World:
     def fail(self, who: PeerId, failure: Failure) -> None:
         del self.asked[who]
         self.health.failed(who, failure, self.now)
-        self.transfer.failed(who, self.now, cheap=failure.was_quick)
+        erred = failure in (Failure.WRONG, Failure.BROKEN)
+        self.transfer.failed(who, self.now, cheap=failure.was_quick, erred=erred)
 
     def stream(self, who: PeerId, range_header: str) -> None:
         behaviour, promised = self.peers[who][1], self.transfer.promised
@@ -302,6 +303,13 @@ def test_fifty_stale_records_cost_fifty_round_trips() -> None:
     outcome = World([*stale, Behaviour(named_at=0.001)]).run()
     assert outcome.whole
     assert outcome.first_byte_at < 0.06
+
+
+def test_those_that_answer_nonsense_hide_nobody_who_is_found_later() -> None:
+    liars = [Behaviour(fault="500") for _ in range(6)]
+    outcome = World([*liars, Behaviour(named_at=0.1)]).run()
+    assert outcome.whole, "nor do they use up the attempts"
+    assert World(liars).run().longest_wait <= AGAIN_SEARCH_SECONDS + 0.02
 
 
 def test_one_that_is_found_while_the_last_one_fails_is_still_asked() -> None:

@@ -189,7 +189,7 @@ def test_a_manifest_without_a_media_type_is_told_by_its_shape() -> None:
     assert manifest.parse(b'{"architecture":"amd64","os":"linux"}') is None
 
 
-SHAPES = st.fixed_dictionaries(
+SHAPES: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
     {},
     optional={
         "mediaType": st.sampled_from([None, "", 5, [], {}, "a/b", "a\r\nb: c/d", *sorted(media_type.MANIFESTS)]),

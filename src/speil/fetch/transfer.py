@@ -151,13 +151,18 @@ class Transfer:
         self._asked = {peer_id: peer}
         return [Stream(peer), *losers]
 
-    def failed(self, peer_id: PeerId, now: float, *, cheap: bool = False) -> None:
-        """A peer gave no good head: it is not asked again. `cheap`: it cost no more than a round trip."""
+    def failed(self, peer_id: PeerId, now: float, *, cheap: bool = False, erred: bool = False) -> None:
+        """A peer gave no good head: it is not asked again.
+
+        `cheap`: it cost no more than a round trip. `erred`: it answered nonsense, or closed the connection; then the
+        search may take longer, or whoever is found first and answers nonsense would hide the others.
+        """
         if self._asked.pop(peer_id, None) is None:
             return
         self._spent.add(peer_id)
         self._attempts -= cheap
-        self._patience_deadline = max(self._patience_deadline, now + self._search_seconds)
+        patience = max(self._search_seconds, AGAIN_SEARCH_SECONDS) if erred else self._search_seconds
+        self._patience_deadline = max(self._patience_deadline, now + patience)
 
     def received(self, size: int) -> None:
         """Bytes of the body were passed on."""

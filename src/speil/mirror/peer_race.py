@@ -249,7 +249,8 @@ class PeerRace:
             failure = Failure.GONE
         busy_seconds = error.retry_after_seconds if isinstance(error, PeerBusyError) else 0.0
         self._health.failed(peer.peer_id, failure, self._now(), seconds=seconds, busy_seconds=busy_seconds)
-        self.transfer.failed(peer.peer_id, self._now(), cheap=failure.was_quick)
+        erred = failure in (Failure.WRONG, Failure.BROKEN)
+        self.transfer.failed(peer.peer_id, self._now(), cheap=failure.was_quick, erred=erred)
 
     def _wrong(self, peer: PeerInfo, error: WrongAnswerError) -> PeerError:
         """The peer is to blame, unless it only contradicts somebody else."""
