@@ -95,7 +95,7 @@ class PeerRace:
         self.peer: PeerInfo | None = None  # who serves, or served last
         self.response: PeerResponse | None = None
         self._served_since = 0.0
-        self._range_refused: RangeRefusedError | None = None
+        self._range_refused: dict[str, RangeRefusedError] = {}  # by the size that it tells
         self._asking: dict[PeerId, _Asking] = {}
         self._changed = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -172,8 +172,8 @@ class PeerRace:
                 case Abandon(peer):
                     self._abandon(peer)
                 case GiveUp(reason):
-                    if self._range_refused and self.transfer.promised is None:
-                        raise self._range_refused
+                    if len(self._range_refused) == 1 and self.transfer.promised is None:
+                        raise next(iter(self._range_refused.values()))
                     raise NoPeerError(reason, self.transfer.attempts_total)
                 case Stream() | Refuse():
                     raise AssertionError("an answer's outcome, not a decision's")
@@ -243,7 +243,8 @@ class PeerRace:
         self._access.metrics.peer_requests.labels(error.outcome).inc()
         log.debug("a peer can't serve", key=self._content.key, peer=peer.peer_id, outcome=error.outcome, error=error)
         if isinstance(error, RangeRefusedError) and self.transfer.promised is None:
-            self._range_refused = error
+            # believed when nobody serves it, and all who refuse tell the same size
+            self._range_refused[error.content_range] = error
         failure = _FAILURES.get(error.outcome, Failure.BROKEN)
         if failure is Failure.WRONG and not error.blame:
             failure = Failure.GONE

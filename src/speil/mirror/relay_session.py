@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from speil.fetch.candidates import Judge
 from speil.fetch.pace import STALL_SECONDS_MAX, Pace
-from speil.fetch.resume import Extent, Wanted
+from speil.fetch.resume import Wanted
 from speil.fetch.transfer import Transfer
 from speil.fetch.trust import NO_CAUTION, Caution
 from speil.mirror.body import BodyResponse, BodySink
@@ -30,6 +30,7 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.oci import byte_range
+from speil.oci.byte_range import ByteRange
 from speil.oci.digest import Digest
 from speil.oci.endpoint import Content
 from speil.oci.manifest import MANIFEST_BYTES_MAX
@@ -197,20 +198,19 @@ class RelaySession:
         return Head(response.status, response.headers, promised.start, promised.stop, promised.size, peer)
 
     def _verified_head(self, found: Verified) -> Head:
-        part = self._part(found)
-        return Head(200 if part.is_whole else 206, {}, part.start, part.stop, part.size, found.peer)
+        wanted = self._range_of(found)
+        start, stop = (wanted.start, wanted.stop) if wanted else (0, len(found.data))
+        return Head(206 if wanted else 200, {}, start, stop, len(found.data), found.peer)
 
-    def _part(self, found: Verified) -> Extent:
-        """What the client asked for of verified content: its size is known now, whatever a peer said before.
+    def _range_of(self, found: Verified) -> ByteRange | None:
+        """The client's range of verified content: its size is known now, whatever a peer said before.
 
         Raises RangeRefusedError.
         """
-        size = len(found.data)
         try:
-            wanted = byte_range.parse(self._range_header, size)
+            return byte_range.parse(self._range_header, len(found.data))
         except byte_range.UnsatisfiableError as error:
             raise RangeRefusedError(error.content_range) from None
-        return Extent(wanted.start, wanted.stop, size) if wanted else Extent(0, size, size)
 
     async def _verify(self, digest: Digest, is_wanted: Callable[[bytes], Awaitable[bool]]) -> Verified | None:
         """Read all of the response; None where it breaks off or is wrong, and another peer's is to be taken."""
@@ -257,9 +257,10 @@ class RelaySession:
         """
         if self._verified is not None:
             data = self._verified.data
-            part = self._part(self._verified)
-            for start in range(part.start, part.stop, WRITE_BYTES):
-                await sink.write(data[start : min(start + WRITE_BYTES, part.stop)])
+            wanted = self._range_of(self._verified)
+            first, stop = (wanted.start, wanted.stop) if wanted else (0, len(data))
+            for start in range(first, stop, WRITE_BYTES):
+                await sink.write(data[start : min(start + WRITE_BYTES, stop)])
                 await asyncio.sleep(0)
             return
         peer, promised = self.peer, self._transfer.promised
