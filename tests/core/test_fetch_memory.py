@@ -397,12 +397,44 @@ def test_the_budget_is_never_exceeded() -> None:
 
 def test_sizes_are_learned_and_the_oldest_forgotten() -> None:
     sizes = KnownSizes()
-    sizes.learn([Descriptor("t", LAYER, 7)])
-    assert sizes.get(LAYER) == 7
-    assert sizes.get(OTHER_LAYER) is None
-    assert sizes.get(None) is None
-    sizes.learn(Descriptor("t", Digest.of(str(number).encode()), 1) for number in range(known_sizes.SIZES_MAX))
-    assert sizes.get(LAYER) is None
+    sizes.learn([Descriptor("t", LAYER, 7), Descriptor("t", OTHER_LAYER, 0)], 0.0)
+    assert sizes.get(LAYER, 0.0) == {7}
+    assert sizes.get(OTHER_LAYER, 0.0) == frozenset(), "0 is what Go writes where there is no size"
+    assert sizes.get(None, 0.0) == frozenset()
+    assert sizes.get(LAYER, known_sizes.CLAIM_SECONDS_MAX) == frozenset(), "a claim is worth something for one pull"
+    others = [Descriptor("t", Digest.of(str(number).encode()), 1) for number in range(known_sizes.SIZES_MAX)]
+    sizes.learn(others, 0.0)
+    assert sizes.get(LAYER, 0.0) == {7}, "one manifest does not push out all others"
+    for start in range(0, len(others), known_sizes.LEARNED_MAX):
+        sizes.learn(others[start : start + known_sizes.LEARNED_MAX], 0.0)
+    assert sizes.get(LAYER, 0.0) == frozenset()
+
+
+def test_a_false_size_in_a_manifest_keeps_nobody_out_for_long() -> None:
+    sizes = KnownSizes()
+    sizes.learn([Descriptor("t", LAYER, 8)], 0.0)
+    sizes.learn([Descriptor("t", LAYER, 7)], 0.0)
+    assert sizes.get(LAYER, 0.0) == {7, 8}, "two manifests that contradict each other are both believed"
+    sizes.prove(LAYER, 7, 0.0)
+    sizes.learn([Descriptor("t", LAYER, 8)], 0.0)
+    assert sizes.get(LAYER, 0.0) == {7}, "what matched the digest settles it"
+    sizes.prove(OTHER_LAYER, 7, 0.0)
+    assert sizes.get(OTHER_LAYER, 0.0) == frozenset(), "nothing is kept of what nobody claims anything of"
+
+    sizes.learn([Descriptor("t", OTHER_LAYER, 8)], 0.0)
+    for _ in range(10):
+        sizes.contradict(OTHER_LAYER, ONE, 7, 0.0)
+    sizes.contradict(OTHER_LAYER, TWO, 6, 0.0)
+    assert sizes.get(OTHER_LAYER, 0.0) == {8}, "peers that do not agree with each other settle nothing"
+    sizes.contradict(OTHER_LAYER, peer(3), 7, 0.0)
+    assert sizes.get(OTHER_LAYER, 0.0) == frozenset()
+
+
+def test_a_size_with_many_claims_is_unknown() -> None:
+    sizes = KnownSizes()
+    for size in range(1, known_sizes.CLAIMS_MAX + 2):
+        sizes.learn([Descriptor("t", LAYER, size)], 0.0)
+    assert sizes.get(LAYER, 0.0) == frozenset()
 
 
 def test_settings_that_do_not_fit() -> None:

@@ -127,13 +127,13 @@ class World:
         *,
         zone: str = "",
         range_header: str = "",
-        size: int | None = None,
+        sizes: frozenset[int] = frozenset(),
     ) -> None:
         self.peers = {peer(number).peer_id: (peer(number), one) for number, one in enumerate(behaviours)}
         self.health, self.zone = PeerHealth(), zone
         self.judge = Judge(self.health, PeerTrust(), NO_CAUTION, zone, lambda one: self.peers[one][1].zone)
         self.transfer = Transfer(
-            Wanted(DIGEST, range_header=range_header, size=size),
+            Wanted(DIGEST, range_header, sizes),
             0.0,
             search_seconds=search_seconds,
             attempts_max=attempts_max,
@@ -191,7 +191,8 @@ class World:
     def fail(self, who: PeerId, failure: Failure) -> None:
         del self.asked[who]
         self.health.failed(who, failure, self.now)
-        self.transfer.failed(who, self.now, cheap=failure.is_cheap)
+        erred = failure in (Failure.WRONG, Failure.BROKEN)
+        self.transfer.failed(who, self.now, cheap=failure.was_quick, erred=erred)
 
     def stream(self, who: PeerId, range_header: str) -> None:
         behaviour, promised = self.peers[who][1], self.transfer.promised
@@ -257,7 +258,9 @@ RANGES = st.sampled_from(["", "bytes=1-", "bytes=100-299", "bytes=1000-"])
 def test_the_client_sees_a_right_prefix_then_all_or_the_end_and_never_waits_long(
     behaviours: list[Behaviour], search_seconds: float, attempts_max: int, zone: str, range_header: str
 ) -> None:
-    outcome = World(behaviours, search_seconds, attempts_max, zone=zone, range_header=range_header, size=SIZE).run()
+    outcome = World(
+        behaviours, search_seconds, attempts_max, zone=zone, range_header=range_header, sizes=frozenset({SIZE})
+    ).run()
     assert outcome.longest_wait <= FIRST_BYTE_SECONDS_MAX + TICK
     if outcome.promised is None:
         assert outcome.body == b""
@@ -280,7 +283,7 @@ def test_who_sees_no_manifest_still_gets_a_prefix_of_what_the_first_peer_promise
 @given(st.lists(BEHAVIOUR, max_size=7))
 def test_one_good_peer_that_is_found_in_time_is_enough(behaviours: list[Behaviour]) -> None:
     # as long as not too many others break off before it: BREAKS_MAX is 8
-    assert World([Behaviour(), *behaviours], attempts_max=100, size=SIZE).run().whole
+    assert World([Behaviour(), *behaviours], attempts_max=100, sizes=frozenset({SIZE})).run().whole
 
 
 def test_nobody_found_gives_up_when_the_search_may_take_no_longer() -> None:
@@ -300,6 +303,13 @@ def test_fifty_stale_records_cost_fifty_round_trips() -> None:
     outcome = World([*stale, Behaviour(named_at=0.001)]).run()
     assert outcome.whole
     assert outcome.first_byte_at < 0.06
+
+
+def test_those_that_answer_nonsense_hide_nobody_who_is_found_later() -> None:
+    liars = [Behaviour(fault="500") for _ in range(6)]
+    outcome = World([*liars, Behaviour(named_at=0.1)]).run()
+    assert outcome.whole, "nor do they use up the attempts"
+    assert World(liars).run().longest_wait <= AGAIN_SEARCH_SECONDS + 0.02
 
 
 def test_one_that_is_found_while_the_last_one_fails_is_still_asked() -> None:
@@ -422,6 +432,8 @@ def test_a_holder_in_the_zone_that_lost_it_costs_a_round_trip() -> None:
         (Wanted(DIGEST, range_header="bytes=4-99"), Answer(206, 6, "bytes 4-9/10"), Extent(4, 10, 10)),
         (Wanted(DIGEST, range_header="bytes=-4"), Answer(206, 4, "bytes 6-9/10"), Extent(6, 10, 10)),
         (Wanted(DIGEST, range_header="bytes=-40"), Answer(206, 10, "bytes 0-9/10"), Extent(0, 10, 10)),
+        (Wanted(DIGEST, sizes=frozenset({7, 10})), Answer(200, 10), Extent(0, 10, 10)),
+        (Wanted(DIGEST, sizes=frozenset({10}), checked_bytes_max=9), Answer(200, 9), Extent(0, 9, 9)),
     ],
 )
 def test_good_answers(wanted: Wanted, given_answer: Answer, found: Extent) -> None:
@@ -433,8 +445,8 @@ def test_good_answers(wanted: Wanted, given_answer: Answer, found: Extent) -> No
     [
         (Wanted(DIGEST), Answer(206, 6, "bytes 4-9/10")),  # a part of what was to be all
         (Wanted(DIGEST), Answer(204, 0)),
-        (Wanted(DIGEST, size=10), Answer(200, 9)),
-        (Wanted(DIGEST, size=10), Answer(206, 6, "bytes 5-10/11")),
+        (Wanted(DIGEST, sizes=frozenset({10})), Answer(200, 9)),
+        (Wanted(DIGEST, sizes=frozenset({10})), Answer(206, 6, "bytes 5-10/11")),
         (Wanted(DIGEST, range_header="bytes=4-"), Answer(206, 5, "bytes 5-9/10")),
         (Wanted(DIGEST, range_header="bytes=4-"), Answer(206, 5, "bytes 4-8/10")),
         (Wanted(DIGEST, range_header="bytes=4-"), Answer(206, 7, "bytes 4-9/10")),
@@ -442,13 +454,33 @@ def test_good_answers(wanted: Wanted, given_answer: Answer, found: Extent) -> No
         (Wanted(DIGEST, range_header="bytes=4-"), Answer(206, 6, "bytes 9-4/10")),
         (Wanted(DIGEST, range_header="bytes=-4"), Answer(206, 5, "bytes 5-9/10")),
         (Wanted(DIGEST), Answer(200, 10, digest="sha256:" + "11" * 32)),
-        (Wanted(None, is_manifest=True), Answer(200, 10, content_type="application/vnd.oci.image.index.v1+json")),
-        (Wanted(DIGEST, is_manifest=True), Answer(200, 10, content_type="application/octet-stream")),
+        (Wanted(DIGEST, sizes=frozenset({10}), checked_bytes_max=8), Answer(200, 9)),
+        (Wanted(None), Answer(200, 10)),  # a tag without its digest
     ],
 )
 def test_wrong_answers(wanted: Wanted, given_answer: Answer) -> None:
     with pytest.raises(WrongAnswerError):
         wanted.check(given_answer, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "size", "is_believed"),
+    [
+        (Wanted(DIGEST, "bytes=10-"), 10, True),
+        (Wanted(DIGEST, "bytes=10-"), 11, False),  # there is a byte at 10, it says itself
+        (Wanted(DIGEST, "bytes=0-4"), 1, False),
+        (Wanted(DIGEST, "bytes=10-", frozenset({20})), 10, False),
+        (Wanted(DIGEST, "bytes=10-", frozenset({20, 10})), 10, True),
+        (Wanted(DIGEST, ""), 10, False),
+    ],
+)
+def test_a_refusal_is_believed_where_it_can_be_true(wanted: Wanted, size: int, is_believed: bool) -> None:
+    try:
+        wanted.check_refusal(f"bytes */{size}")
+    except WrongAnswerError:
+        assert not is_believed
+    else:
+        assert is_believed
 
 
 @given(st.integers(0, 100), st.integers(1, 100), st.integers(1, 300), st.integers(0, 99))

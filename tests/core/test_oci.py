@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speil.oci import byte_range, endpoint, manifest
+from speil.oci import byte_range, endpoint, manifest, media_type
 from speil.oci.digest import Digest, DigestError
 from speil.oci.reference import InvalidReferenceError, Reference
 from speil.testing.images import random_image
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 DIGEST = "sha256:" + "0123456789abcdef" * 4
+DESCRIBED = ["digest", "size", "mediaType"]
+VALUES = st.none() | st.integers() | st.floats() | st.sampled_from([DIGEST, "x", [], {}, True])
 
 
 @given(HEX)
@@ -184,3 +187,96 @@ def test_a_manifest_without_a_media_type_is_told_by_its_shape() -> None:
     assert found is not None
     assert found.media_type == "application/vnd.oci.image.manifest.v1+json"
     assert manifest.parse(b'{"architecture":"amd64","os":"linux"}') is None
+
+
+SHAPES: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "mediaType": st.sampled_from([None, "", 5, [], {}, "a/b", "a\r\nb: c/d", *sorted(media_type.MANIFESTS)]),
+        "schemaVersion": st.sampled_from([None, 1, 2, "2"]),
+        **{
+            key: st.none() | st.integers() | st.lists(st.none() | st.dictionaries(st.sampled_from(DESCRIBED), VALUES))
+            for key in ("manifests", "layers", "blobs", "fsLayers", "config", "subject")
+        },
+    },
+)
+
+
+@given(SHAPES)
+def test_no_shape_breaks_the_manifest_parser_or_the_header(document: dict[str, object]) -> None:
+    found = manifest.parse(json.dumps(document).encode())
+    if found is not None:
+        assert media_type.is_media_type(found.media_type)
+        assert all(child.size >= 0 for child in found.children)
+        for told in ("", *media_type.MANIFESTS):
+            kind = found.type_as_told(told)
+            assert kind in (found.media_type, told)
+            assert (kind in media_type.INDEXES) == (found.media_type in media_type.INDEXES)
+
+
+def filled(start: str, piece: str, end: str, size: int = manifest.MANIFEST_BYTES_MAX) -> bytes:
+    return (start + piece * ((size - len(start) - len(end)) // len(piece)) + end).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        filled('{"schemaVersion":2,"layers":[', "{},", "{}]}"),
+        filled('{"layers":', "[", "}"),
+        filled('{"layers":', '{"":', "}"),
+        filled('{"layers":', "1", "}"),
+        filled('{"layers":[', "1" * 4300 + ",", "1]}"),
+        filled('{"layers":[', "1." + "1" * 100 + ",", "1]}"),
+        filled("{", '"layers":[],', '"layers":[]}'),
+        filled('{"layers":"', "\\u00e9", '"}'),
+        filled('{"layers":[', '{"digest":"' + DIGEST + '"},', "{}]}"),
+        filled('{"layers":[', "{},", "{}]}", manifest.VALUES_MAX),
+        filled('{"layers":[', '{"a":{}},', "{}]}", manifest.VALUES_MAX * 3),
+        filled('{"layers":[', "1,", "{}]}", manifest.VALUES_MAX * 2),
+        b" " * (manifest.MANIFEST_BYTES_MAX - 2) + b"{}",
+        b"[" * manifest.MANIFEST_BYTES_MAX,
+    ],
+    ids=range(14),
+)
+def test_what_a_manifest_may_cost_is_bounded(data: bytes) -> None:
+    assert len(data) <= manifest.MANIFEST_BYTES_MAX
+    tracemalloc.start()
+    try:
+        found = manifest.parse(data)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert found is None or len(found.children) <= manifest.CHILDREN_MAX
+
+
+def test_children_beyond_the_bound_are_counted() -> None:
+    many = [{"digest": DIGEST, "size": 1}] * (manifest.CHILDREN_MAX + 5)
+    found = manifest.parse(json.dumps({"manifests": many}).encode())
+    assert found is not None
+    assert (len(found.children), found.left_off) == (manifest.CHILDREN_MAX, 5)
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        ({"layers": [], "config": {"mediaType": "application/vnd.docker.container.image.v1+json"}}, "DOCKER_MANIFEST"),
+        ({"manifests": [{"mediaType": media_type.DOCKER_MANIFEST, "digest": DIGEST}]}, "DOCKER_LIST"),
+        ({"manifests": [], "layers": [{"digest": DIGEST}]}, "OCI_MANIFEST"),
+        ({"config": {"Cmd": ["sh"]}, "rootfs": {"type": "layers"}}, None),
+        ({"mediaType": "no type"}, None),
+        ({"mediaType": None, "config": {"digest": DIGEST}}, "OCI_MANIFEST"),
+        ({}, None),
+    ],
+)
+def test_shapes(document: dict[str, object], kind: str | None) -> None:
+    found = manifest.parse(json.dumps(document).encode())
+    assert (found and found.media_type) == (kind and getattr(media_type, kind))
+
+
+def test_the_type_that_is_asked_for() -> None:
+    index, one = media_type.OCI_INDEX, media_type.OCI_MANIFEST
+    assert media_type.asked_type(f"{index}, */*") == index
+    assert media_type.asked_type(f"{index.upper()};q=0.5") == index
+    assert media_type.asked_type(f"{index}, {one}") == ""
+    assert media_type.asked_type("") == ""
+    assert media_type.manifest_type("application/octet-stream") == ""

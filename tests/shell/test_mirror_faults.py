@@ -128,6 +128,47 @@ async def endless_head(headers: dict[str, str], writer: asyncio.StreamWriter) ->
     writer.write(b"HTTP/1.1 200 X\r\n" + b"X: y\r\n" * 100_000)
 
 
+def answers(data: bytes) -> Script:
+    """A peer that sends these bytes, whatever it is asked."""
+
+    async def script(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+
+    return script
+
+
+OK = b"HTTP/1.1 200 OK\r\nDocker-Content-Digest: " + str(LAYER).encode() + b"\r\n"
+ODD_HEADS = {
+    "superscript status": b"HTTP/1.1 \xb2\xb2\xb2 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "a length of 5000 digits": OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "a length above any file's": OK + b"Content-Length: " + b"9" * 18 + b"\r\n\r\n",
+    "two lengths": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "two lengths in one": OK + b"Content-Length: 5, 6\r\n\r\nhello",
+    "a negative length": OK + b"Content-Length: -5\r\n\r\nhello",
+    "no length": OK + b"\r\nhello",
+    "length and chunks": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "416 to no range": b"HTTP/1.1 416 X\r\nContent-Range: bytes */1\r\nContent-Length: 0\r\n\r\n",
+    "416 with 5000 digits": b"HTTP/1.1 416 X\r\nContent-Range: bytes */"
+    + b"1" * 5000
+    + b"\r\nContent-Length: 0\r\n\r\n",
+    "206 to no range": b"HTTP/1.1 206 X\r\nContent-Length: 5\r\nContent-Range: bytes 0-4/5\r\n\r\nhello",
+    "206 with 5000 digits": OK.replace(b"200", b"206")
+    + b"Content-Length: 1\r\nContent-Range: bytes 0-0/"
+    + b"1" * 5000
+    + b"\r\n\r\nh",
+    "204": b"HTTP/1.1 204 X\r\n\r\n",
+    "101": b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n",
+    "interim answers without end": b"HTTP/1.1 100 X\r\n\r\n" * 500,
+    "a hundred headers": OK + b"X-A: b\r\n" * 100 + b"Content-Length: 0\r\n\r\n",
+    "encoded": OK + b"Content-Encoding: identity, gzip\r\nContent-Length: 5\r\n\r\nhello",
+    "two digests": OK + b"Docker-Content-Digest: sha256:" + b"0" * 64 + b"\r\nContent-Length: 5\r\n\r\nhello",
+    "a control character": OK + b"X: \0\r\nContent-Length: 5\r\n\r\nhello",
+    "no HTTP": b"\x00\x01\x02\r\n\r\n",
+    "a later HTTP": OK.replace(b"1.1", b"9.9") + b"Content-Length: 5\r\n\r\nhello",
+    "nothing": b"\r\n\r\n",
+}
+
+
 @pytest.fixture
 def quick_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stall is seen after a moment."""
@@ -145,6 +186,82 @@ async def test_a_peer_without_a_good_head_is_passed_over(script: Script) -> None
         async with scripted_peer(mesh, script) as requests:
             assert (await ask(asker, PATH))[::2] == (200, DATA)
             assert requests, "the bad peer was asked"
+
+
+@pytest.mark.parametrize("odd", ODD_HEADS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_peer_with_an_odd_head_is_passed_over(odd: str, method: str, caplog: pytest.LogCaptureFixture) -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, answers(ODD_HEADS[odd]), str(LAYER), INDEX, NAME) as requests:
+            for path in (PATH, f"/v2/lab/app/manifests/{INDEX}", "/v2/lab/app/manifests/1?ns=reg.test"):
+                status, headers, body = await ask(asker, path, method)
+                data = DATA if path == PATH else IMAGE.blobs[IMAGE.index.digest]
+                assert (status, headers["Content-Length"]) == (200, str(len(data)))
+                assert body == (data if method == "GET" else b"")
+            assert requests, "the odd peer was asked"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
+
+
+@pytest.mark.parametrize(
+    "odd", ["superscript status", "a length of 5000 digits", "416 to no range", "no HTTP", "closes"]
+)
+async def test_six_liars_beside_one_honest_holder_cost_no_pull(odd: str) -> None:
+    async def closes(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        raise ConnectionError
+
+    script, mesh, image = closes if odd == "closes" else answers(ODD_HEADS[odd]), MemoryMesh(), random_image(3)
+    keys = list(map(str, image.blobs))
+    async with AsyncExitStack() as stack:
+        holder = await stack.enter_async_context(mirror(mesh))
+        asker = await stack.enter_async_context(mirror(mesh))
+        await holder.hold(image)
+        liars = [await stack.enter_async_context(scripted_peer(mesh, script, *keys)) for _ in range(6)]
+        for digest, data in image.blobs.items():
+            found = await ask(asker, f"/v2/lab/app/{image.kind(digest)}/{digest}?ns=reg.test")
+            assert found[::2] == (200, data)
+        assert all(liars), "each was asked"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["bytes=5-", "bytes=5-9", f"bytes=5-{len(DATA) + 5}", "bytes=-5", f"bytes=-{len(DATA) + 5}"]
+)
+@pytest.mark.parametrize("size", [10, len(DATA) - 1, len(DATA) + 1])
+async def test_what_a_liar_says_of_a_range_does_not_cut_what_is_verified(wanted: str, size: int) -> None:
+    async def lies(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        if "Range" not in headers:
+            writer.write(b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n")
+            return
+        first, _, last = headers["Range"].removeprefix("bytes=").partition("-")
+        start = int(first) if first else max(size - int(last), 0)
+        stop = min(int(last) + 1, size) if first and last else size
+        writer.write(head(206, stop - start, Content_Range=f"bytes {start}-{stop - 1}/{size}") + bytes(stop - start))
+
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        async with scripted_peer(mesh, lies) as requests:
+            status, headers, body = await ask(asker, PATH, Range=wanted)
+            right = await ask(holder, PATH, Range=wanted)
+            assert (status, body) == (right[0], right[2])
+            assert headers.get("Content-Range") == right[1].get("Content-Range")
+            assert requests
+
+
+@pytest.mark.parametrize("told", [1, 5, 1000])
+async def test_a_range_is_not_refused_because_one_peer_says_so(told: int) -> None:
+    mesh = MemoryMesh()
+    async with mirror(mesh) as holder, mirror(mesh) as asker:
+        await holder.hold(IMAGE, NAME)
+        refusal = f"HTTP/1.1 416 X\r\nContent-Range: bytes */{told}\r\nContent-Length: 0\r\n\r\n".encode()
+        async with scripted_peer(mesh, answers(refusal)) as requests:
+            assert (await ask(asker, PATH, Range="bytes=1000-"))[::2] == (206, DATA[1000:])
+            assert requests
+            status, headers, _ = await ask(asker, PATH, Range=f"bytes={len(DATA)}-")
+            assert status == 404, "they do not agree: the upstream decides"
+        status, headers, _ = await ask(asker, PATH, Range=f"bytes={len(DATA)}-")
+        assert (status, headers["Content-Range"]) == (416, f"bytes */{len(DATA)}")
 
 
 async def test_a_peer_that_is_gone_is_passed_over() -> None:

@@ -1,34 +1,86 @@
 """What manifests said about the size of their content.
 
-A manifest that passed through was verified, so its descriptors hold: a peer that offers a layer of another size lies,
-and is found out before its first byte.
+A manifest that passed through is what its digest says, but whoever wrote it may have written wrong sizes. So what it
+says is a claim: manifests that contradict each other are both believed, bytes that match their digest settle it, and so
+do two peers that agree on another size. A claim is worth something for one pull and is then forgotten: a false one must
+not keep honest holders of that content out.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
 
+from speil.multiformats.peer_id import PeerId
 from speil.oci.digest import Digest
 from speil.oci.manifest import Descriptor
 
 SIZES_MAX = 4096  # a pull names tens; the oldest go first
+LEARNED_MAX = 1024  # of one manifest, so that one does not push out all others; containerd stops far below
+CLAIMS_MAX = 4  # different sizes of one content; with more, nobody knows
+CLAIM_SECONDS_MAX = 10 * 60.0  # longer than nearly all pulls
+WITNESSES_MAX = 8  # peers whose contradiction is remembered, of one content
+AGREEING_MIN = 2  # peers that say the same outvote a manifest
+
+
+@dataclass(slots=True)
+class _Known:
+    """`sizes` are claimed or, where `proven`, the one that it has."""
+
+    until: float
+    sizes: frozenset[int]
+    proven: bool = False
+    against: dict[PeerId, int] = field(default_factory=dict)
 
 
 class KnownSizes:
-    """Sizes in bytes by digest."""
+    """Sizes in bytes by digest; times are the caller's monotonic seconds."""
 
     def __init__(self) -> None:
-        self._sizes: OrderedDict[Digest, int] = OrderedDict()
+        self._known: OrderedDict[Digest, _Known] = OrderedDict()
 
-    def learn(self, descriptors: Iterable[Descriptor]) -> None:
-        """Keep what a verified manifest says."""
-        for one in descriptors:
-            self._sizes[one.digest] = one.size
-            self._sizes.move_to_end(one.digest)
-        while len(self._sizes) > SIZES_MAX:
-            self._sizes.popitem(last=False)
+    def learn(self, descriptors: Iterable[Descriptor], now: float) -> None:
+        """Keep what a manifest says. A size of 0 says nothing: Go writes it where there is none."""
+        for one in islice(descriptors, LEARNED_MAX):
+            if not one.size:
+                continue
+            known = self._get(one.digest, now)
+            if known is not None and known.proven:
+                continue
+            sizes = (known.sizes if known else frozenset()) | {one.size}
+            if len(sizes) > CLAIMS_MAX:
+                del self._known[one.digest]
+                continue
+            self._put(one.digest, _Known(now + CLAIM_SECONDS_MAX, sizes))
 
-    def get(self, digest: Digest | None) -> int | None:
-        """The size, if it is known."""
-        return self._sizes.get(digest) if digest else None
+    def prove(self, digest: Digest, size: int, now: float) -> None:
+        """Bytes that match the digest were `size` long: other claims are false."""
+        known = self._get(digest, now)
+        if known is not None and known.sizes != {size}:
+            self._put(digest, _Known(now + CLAIM_SECONDS_MAX, frozenset((size,)), proven=True))
+
+    def contradict(self, digest: Digest, peer_id: PeerId, size: int, now: float) -> None:
+        """A peer says that it has another size."""
+        known = self._get(digest, now)
+        if known is None or known.proven or len(known.against) >= WITNESSES_MAX:
+            return
+        known.against[peer_id] = size
+        if list(known.against.values()).count(size) >= AGREEING_MIN:
+            del self._known[digest]
+
+    def get(self, digest: Digest | None, now: float) -> frozenset[int]:
+        """The sizes that it may have; empty where nothing is known."""
+        known = self._get(digest, now) if digest else None
+        return known.sizes if known else frozenset()
+
+    def _get(self, digest: Digest, now: float) -> _Known | None:
+        known = self._known.get(digest)
+        return known if known and known.until > now else None
+
+    def _put(self, digest: Digest, known: _Known) -> None:
+        self._known[digest] = known
+        self._known.move_to_end(digest)
+        if len(self._known) > SIZES_MAX:
+            self._known.popitem(last=False)

@@ -51,6 +51,11 @@ class Failure(Enum):
         """Whether it cost a round trip and no more."""
         return self in (Failure.GONE, Failure.BUSY, Failure.REFUSED)
 
+    @property
+    def was_quick(self) -> bool:
+        """Whether it came as an answer or the end of the connection, and nothing was waited for in vain."""
+        return self is not Failure.SILENT
+
 
 @dataclass(slots=True)
 class PeerRecord:

@@ -2,6 +2,9 @@
 
 The first good answer settles what the client is promised: so many bytes from there to there of so many in all. Every
 later one must fit it to the byte: containerd trusts what it gets, a wrong offset would be a corrupt blob.
+
+An answer that no digest can check (a stream of large content, the head alone) must have a size that a manifest names,
+where one does. Of small content the digest tells whether the peer or the manifest is wrong.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from speil.oci import media_type
+from speil.oci import byte_range
 from speil.oci.digest import Digest, DigestError
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -17,6 +20,17 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 
 class WrongAnswerError(ValueError):
     """The peer's answer is not to the question."""
+
+
+class ContradictionError(WrongAnswerError):
+    """It contradicts what a manifest or another peer said; which of them is wrong is not known.
+
+    `size` is the content's as this peer has it, where the manifest says another.
+    """
+
+    def __init__(self, message: str, size: int | None = None) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,6 @@ class Answer:
     length: int
     content_range: str = ""
     digest: str = ""
-    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +64,16 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for. `range_header` is the client's ("" for all); `size` is None where nobody has told it."""
+    """What is asked for. `range_header` is the client's ("" for all).
+
+    `sizes` are what manifests say of it, empty where none does. Content of up to `checked_bytes_max` bytes is checked
+    against its digest before it is passed on.
+    """
 
     digest: Digest | None
-    is_manifest: bool = False
     range_header: str = ""
-    size: int | None = None
+    sizes: frozenset[int] = frozenset()
+    checked_bytes_max: int = -1
 
     def range_at(self, promised: Extent | None, offset: int) -> str:
         """The Range header of a request that goes on at `offset` of what was promised."""
@@ -68,11 +85,11 @@ class Wanted:
         """What the answer holds. Raises WrongAnswerError."""
         self._check_name(answer)
         found = _extent(answer)
-        if self.size is not None and found.size != self.size:
-            raise WrongAnswerError(f"{found.size} bytes, the manifest says {self.size}")
         if promised is not None:
             if found != Extent(promised.start + offset, promised.stop, promised.size):
-                raise WrongAnswerError(f"bytes {found.start}-{found.stop}/{found.size}, not where we are")
+                raise ContradictionError(f"bytes {found.start}-{found.stop}/{found.size}, not where we are")
+        elif not self._may_have(found.size):
+            raise ContradictionError(f"{found.size} bytes, the manifest says {_either(self.sizes)}", found.size)
         elif answer.status == 206 and not self._asked_for(found):
             raise WrongAnswerError(f"bytes {found.start}-{found.stop}/{found.size} for {self.range_header or 'all'}")
         return found
@@ -85,8 +102,20 @@ class Wanted:
                 raise WrongAnswerError("a tag without its digest") from None
         elif answer.digest and answer.digest != str(self.digest):
             raise WrongAnswerError("another digest")
-        if self.is_manifest and answer.content_type not in media_type.MANIFESTS:
-            raise WrongAnswerError("a manifest without a manifest's type")
+
+    def check_refusal(self, content_range: str) -> None:
+        """Whether a 416 with this `bytes */<size>` can be true. Raises WrongAnswerError."""
+        size = int(content_range.rpartition("/")[2])
+        if not self._may_have(size):
+            raise ContradictionError(f"416, {content_range}; the manifest says {_either(self.sizes)}", size)
+        try:
+            byte_range.parse(self.range_header, size)
+        except byte_range.UnsatisfiableError:
+            return
+        raise WrongAnswerError(f"416, {content_range} to {self.range_header or 'no range'}")
+
+    def _may_have(self, size: int) -> bool:
+        return not self.sizes or size in self.sizes or size <= self.checked_bytes_max
 
     def _asked_for(self, found: Extent) -> bool:
         first, _, last = self.range_header.removeprefix("bytes=").partition("-")
@@ -96,6 +125,10 @@ class Wanted:
             return found.stop == found.size and found.length == min(int(last), found.size)
         stop = min(int(last) + 1, found.size) if last else found.size
         return (found.start, found.stop) == (int(first), stop)
+
+
+def _either(sizes: frozenset[int]) -> str:
+    return " or ".join(map(str, sorted(sizes)))
 
 
 def _extent(answer: Answer) -> Extent:

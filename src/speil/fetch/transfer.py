@@ -6,8 +6,8 @@
         └── nobody left, or out of time ──► gave up
 
 While no head has come, a second peer is asked when the first is slow (hedging), a third when the second is, up to
-`attempts_max` at once; a peer that has nothing or is busy costs a round trip and does not count. A peer that failed
-is not asked again by this request; one that merely lost the race may be.
+`attempts_max`. Only those that are waited for count: one that has nothing, is busy or answers nonsense costs a round
+trip. A peer that failed is not asked again by this request; one that merely lost the race may be.
 
 Waiting is bounded three times, for containerd's few download slots wait with us: FIRST_BYTE_SECONDS_MAX for one stretch
 of waiting, `search_seconds` for as long as nobody is known who might answer, HOLD_SECONDS_MAX until anything at all is
@@ -20,7 +20,7 @@ and another zone's peer is asked beside one of ours only when that one is very s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from speil.fetch.candidates import Nearness, Standing
@@ -59,10 +59,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """This peer's answer is wrong."""
+    """This peer's answer is wrong, or contradicts somebody else's."""
 
     peer: PeerInfo
-    reason: str
+    error: WrongAnswerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,20 +144,25 @@ class Transfer:
         try:
             found = self.wanted.check(answer, self.promised, self.offset)
         except WrongAnswerError as error:
-            return [Refuse(peer, str(error))]
+            return [Refuse(peer, error)]
         self.promised = self.promised or found
         self._state = _State.STREAMING
         losers = [Abandon(other) for key, other in self._asked.items() if key != peer_id]
         self._asked = {peer_id: peer}
         return [Stream(peer), *losers]
 
-    def failed(self, peer_id: PeerId, now: float, *, cheap: bool = False) -> None:
-        """A peer gave no good head: it is not asked again. `cheap`: it cost no more than a round trip."""
+    def failed(self, peer_id: PeerId, now: float, *, cheap: bool = False, erred: bool = False) -> None:
+        """A peer gave no good head: it is not asked again.
+
+        `cheap`: it cost no more than a round trip. `erred`: it answered nonsense, or closed the connection; then the
+        search may take longer, or whoever is found first and answers nonsense would hide the others.
+        """
         if self._asked.pop(peer_id, None) is None:
             return
         self._spent.add(peer_id)
         self._attempts -= cheap
-        self._patience_deadline = max(self._patience_deadline, now + self._search_seconds)
+        patience = max(self._search_seconds, AGAIN_SEARCH_SECONDS) if erred else self._search_seconds
+        self._patience_deadline = max(self._patience_deadline, now + patience)
 
     def received(self, size: int) -> None:
         """Bytes of the body were passed on."""
@@ -176,7 +181,7 @@ class Transfer:
     def start_over(self, now: float) -> None:
         """Nothing has been passed on: ask anew, and for all of it, as content that is to be verified has to be."""
         assert not self._told
-        self.wanted = Wanted(self.wanted.digest, self.wanted.is_manifest, "", self.wanted.size)
+        self.wanted = replace(self.wanted, range_header="")
         self.promised = None
         self._begin_stretch(now)
 

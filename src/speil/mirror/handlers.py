@@ -39,9 +39,9 @@ from speil.oci import byte_range, endpoint, media_type
 from speil.oci.digest import Digest
 from speil.oci.endpoint import Content, EndpointError, Ping
 from speil.oci.error import ErrorCode, envelope
-from speil.oci.manifest import MANIFEST_BYTES_MAX, parse
+from speil.oci.manifest import MANIFEST_BYTES_MAX
 from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
-from speil.store.walk import read, read_manifest
+from speil.store.walk import parsed, read_manifest
 
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
 PEER_REQUESTS_MAX = 768  # of them for peers, who are then sent elsewhere: the rest is this node's own
@@ -155,8 +155,7 @@ class Handlers:
             if self._unreadable.holds(digest, asyncio.get_running_loop().time()):
                 return None
             with await self._store.open(digest) as content:
-                if await self._is_manifest(content):
-                    return None
+                # manifests too: layers of artifacts may be manifests of other images
                 return await self._blob_from_store(request, asked, content, from_peer, outcome)
         except NotFoundError:
             return None
@@ -171,14 +170,9 @@ class Handlers:
             return None
         data, manifest = loaded
         outcome.source, outcome.result = "store", "served"
-        headers = self._headers(asked, digest, manifest.media_type)
+        kind = manifest.type_as_told(media_type.asked_type(request.headers.get("Accept", "")))
+        headers = self._headers(asked, digest, kind)
         return await self._send_bytes(request, asked, headers, data, from_peer)
-
-    async def _is_manifest(self, content: OpenContent) -> bool:
-        """Whether this is a manifest, which is not served as a blob."""
-        if content.size > MANIFEST_BYTES_MAX or not content.peek(64).lstrip().startswith(b"{"):
-            return False
-        return parse(await read(self._store, content.digest)) is not None
 
     async def _blob_from_store(
         self, request: web.BaseRequest, asked: Content, content: OpenContent, from_peer: bool, outcome: Outcome
@@ -266,14 +260,18 @@ class Handlers:
     async def _manifest_from_peer(
         self, request: web.BaseRequest, asked: Content, session: RelaySession
     ) -> web.StreamResponse:
-        head, data = await session.whole(MANIFEST_BYTES_MAX, lambda data: parse(data) is not None)
-        manifest = parse(data)
-        assert manifest is not None
-        self._relay.sizes.learn(manifest.children)
-        digest = asked.digest or Digest.of(data)
-        headers = self._headers(asked, digest, manifest.media_type)
+        head, digest, kind = await session.whole(MANIFEST_BYTES_MAX, self._manifest_kind)
+        headers = self._headers(asked, digest, kind)
         log.debug("manifest from a peer", key=asked.key, peer=head.peer.peer_id)
-        return await self._send_from_peer(request, asked, session, BodyResponse(200, headers, len(data)))
+        return await self._send_from_peer(request, asked, session, BodyResponse(200, headers, head.size))
+
+    async def _manifest_kind(self, data: bytes, told: str) -> str | None:
+        """The type to serve a peer's manifest with: what it says itself, or what the peer told of it."""
+        told = media_type.manifest_type(told)
+        if (manifest := await parsed(data)) is None:
+            return told or None
+        self._relay.sizes.learn(manifest.children, asyncio.get_running_loop().time())
+        return manifest.type_as_told(told)
 
     async def _blob_from_peer(
         self, request: web.BaseRequest, asked: Content, session: RelaySession

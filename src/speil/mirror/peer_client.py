@@ -2,7 +2,7 @@
 
 A library client reads ahead into the body; here the head is read up to its last byte and the body is handed on as it
 comes, so that a relay may move it without reading. Only what a speil or Spegel answers is understood: a Content-Length,
-no chunks, no encoding, no redirect. Anything else is the peer's error and another peer is asked.
+no chunks, no encoding, no redirect. Anything else is the peer's error and another peer is asked (`mirror.peer_head`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from speil.mirror.connection_pool import (
     Endpoint,
     PeerConnection,
 )
+from speil.mirror.peer_head import HEAD_BYTES_MAX, BadHeadError, HeadParser, ResponseHead
 from speil.mirror.splice import NotSpliceableError, SourceBrokeOffError, SourceStalledError, Splice, receive
 from speil.mirror.uploads import BUSY_HEADER
 from speil.mirror.wire import Wire
@@ -30,7 +31,6 @@ from speil.oci import media_type
 
 __all__ = ["Endpoint", "PeerBusyError", "PeerClient", "PeerError", "PeerResponse", "RangeRefusedError"]
 
-HEAD_BYTES_MAX = 16 * 1024
 RETRY_AFTER_SECONDS_MAX = 60.0  # a peer that says more is asked again all the same
 SILENCE_SECONDS = 0.5  # without an answer on a kept connection: others to the same peer may be dead too
 SPLICE_BYTES_MIN = 64 << 10  # below it, setting up costs more than a copy
@@ -198,7 +198,7 @@ class PeerClient:
         while connection := self._pool.take(endpoint):
             started = loop.time()
             try:
-                return await self._exchange(connection, endpoint, method, request)
+                return await self._exchange(connection, endpoint, method, request, bool(range_header))
             except PeerError as error:
                 if error.outcome != "broken":
                     raise
@@ -207,7 +207,7 @@ class PeerClient:
                 if loop.time() - started >= SILENCE_SECONDS:
                     self._pool.forget(endpoint)
                 raise
-        return await self._exchange(await self._connect(endpoint), endpoint, method, request)
+        return await self._exchange(await self._connect(endpoint), endpoint, method, request, bool(range_header))
 
     def close(self) -> None:
         """Close what is idle."""
@@ -230,21 +230,24 @@ class PeerClient:
             raise PeerError("refused", f"{endpoint.host}: {error.strerror or error}") from error
 
     async def _exchange(
-        self, connection: PeerConnection, endpoint: Endpoint, method: str, request: bytes
+        self, connection: PeerConnection, endpoint: Endpoint, method: str, request: bytes, asked_range: bool
     ) -> PeerResponse:
         try:
             await asyncio.get_running_loop().sock_sendall(connection.socket, request)
-            status, headers = _parse_head(await _receive_head(connection))
-            length = _content_length(headers)
+            head = await _receive_head(connection, method)
+            status, headers = head.status, head.headers
             if status not in (200, 206):
-                refusal = _refusal(status, headers)
+                refusal = _refusal(status, headers, asked_range=asked_range)
                 if refusal.outcome != "bad_answer":
                     # an error's body is short; a connection is not worth reading it
-                    self._give_back(endpoint, connection, method == "HEAD" or length == 0)
+                    is_whole = head.keeps_alive and (method == "HEAD" or head.length == 0)
+                    self._give_back(endpoint, connection, is_whole)
                 raise refusal
+            if head.length is None:
+                raise PeerError("bad_answer", "no Content-Length")
             if self._door.refuses_answer(endpoint.host, headers):
                 raise PeerError("bad_answer", "it is of another region")
-            if headers.get("content-encoding", "identity") != "identity":
+            if headers.get("content-encoding", "identity").lower() != "identity":
                 raise PeerError("bad_answer", "an encoded body")
         except OSError as error:
             connection.close()
@@ -256,54 +259,43 @@ class PeerClient:
         except BaseException:
             connection.close()
             raise
-        size = 0 if method == "HEAD" else length
-        return PeerResponse(status, headers, size, connection, partial(self._give_back, endpoint), self._wire)
+        size = 0 if method == "HEAD" else head.length
+        give_back = partial(self._give_back, endpoint) if head.keeps_alive else _close
+        return PeerResponse(status, headers, size, connection, give_back, self._wire)
 
 
-async def _receive_head(connection: PeerConnection) -> bytes:
+async def _receive_head(connection: PeerConnection, method: str) -> ResponseHead:
     """A whole head; what came behind it stays with the connection. Raises PeerError, OSError."""
-    loop, head = asyncio.get_running_loop(), b""
-    while (end := head.find(b"\r\n\r\n")) < 0:
-        if len(head) >= HEAD_BYTES_MAX:
-            raise PeerError("bad_answer", "a head without an end")
+    loop, parser = asyncio.get_running_loop(), HeadParser(method)
+    while True:
         data = await loop.sock_recv(connection.socket, HEAD_BYTES_MAX)
         if not data:
             raise PeerError("broken", "closed without an answer")
-        head += data
-    connection.unread = head[end + 4 :]
-    return head[: end + 4]
+        try:
+            head = parser.feed(data)
+        except BadHeadError as error:
+            raise PeerError("bad_answer", str(error)) from error
+        if head is not None:
+            connection.unread = parser.unread
+            return head
 
 
-def _refusal(status: int, headers: dict[str, str]) -> PeerError:
-    if status == 416 and re.fullmatch(r"bytes \*/\d{1,19}", content_range := headers.get("content-range", "")):
-        return RangeRefusedError(content_range)
+def _close(connection: PeerConnection, _is_whole: bool) -> None:
+    connection.close()
+
+
+def _refusal(status: int, headers: dict[str, str], *, asked_range: bool) -> PeerError:
+    if status == 416 and asked_range and re.fullmatch(r"bytes \*/[0-9]{1,19}", headers.get("content-range", "")):
+        return RangeRefusedError(headers["content-range"])
     if status == 404:
         return PeerError("not_found", "it does not have it (any more)", blame=False)
     if status == 503:
         told = headers.get("retry-after", "")
         seconds = min(float(told), RETRY_AFTER_SECONDS_MAX) if re.fullmatch(r"[0-9]{1,9}", told) else 0.0
-        return PeerBusyError(headers.get(BUSY_HEADER.lower(), "it does not say why")[:40], seconds)
+        return PeerBusyError(_reason(headers.get(BUSY_HEADER.lower(), "")), seconds)
     return PeerError("bad_answer", f"status {status}")
 
 
-def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """(status, headers with lower-case names). Raises PeerError."""
-    if len(head) > HEAD_BYTES_MAX:
-        raise PeerError("bad_answer", f"a head of {len(head)} bytes")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
-        raise PeerError("bad_answer", f"no HTTP: {first[:50]!r}")
-    headers = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip().lower()] = value.strip()
-    return int(rest[:3]), headers
-
-
-def _content_length(headers: dict[str, str]) -> int:
-    length = headers.get("content-length", "")
-    if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
-        raise PeerError("bad_answer", "no Content-Length")
-    return int(length)
+def _reason(told: str) -> str:
+    """What a busy peer says of it, as far as it can be shown to people."""
+    return told if re.fullmatch(r"[\x20-\x7e]{1,40}", told) else "it does not say why"

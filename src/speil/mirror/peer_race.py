@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from speil.fetch.candidates import Judge, Nearness
+from speil.fetch.known_sizes import KnownSizes
 from speil.fetch.peer_health import Failure
-from speil.fetch.resume import Answer
+from speil.fetch.resume import Answer, ContradictionError, WrongAnswerError
 from speil.fetch.transfer import (
     FIRST_BYTE_SECONDS_MAX,
     Abandon,
@@ -80,13 +81,21 @@ class _Asking:
 class PeerRace:
     """Use it in `async with`; `next`, then `replace` after each break."""
 
-    def __init__(self, access: PeerAccess, content: Content, method: str, transfer: Transfer, judge: Judge) -> None:
-        self._access, self._content, self._method = access, content, method
+    def __init__(
+        self,
+        access: PeerAccess,
+        content: Content,
+        method: str,
+        transfer: Transfer,
+        judge: Judge,
+        sizes: KnownSizes,
+    ) -> None:
+        self._access, self._content, self._method, self._sizes = access, content, method, sizes
         self.transfer, self._judge, self._health = transfer, judge, judge.health
         self.peer: PeerInfo | None = None  # who serves, or served last
         self.response: PeerResponse | None = None
         self._served_since = 0.0
-        self._range_refused: RangeRefusedError | None = None
+        self._range_refused: dict[str, RangeRefusedError] = {}  # by the size that it tells
         self._asking: dict[PeerId, _Asking] = {}
         self._changed = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -113,8 +122,6 @@ class PeerRace:
         """The response that goes on where we are. Raises NoPeerError, RangeRefusedError."""
         while self.response is None:
             self._changed.clear()
-            if self._range_refused:
-                raise self._range_refused
             self._carry_out(self.transfer.decide(self._now(), lambda one: self._judge.standing(one, self._now())))
             deadline = self.transfer.next_deadline()
             try:
@@ -132,8 +139,9 @@ class PeerRace:
         write = log.debug if error.outcome == "bad_answer" else log.warning
         write("a peer broke off", key=key, peer=self.peer.peer_id, at=self.transfer.offset, error=error)
         self._access.metrics.peer_requests.labels(error.outcome).inc()
-        self._health.broke(self.peer.peer_id, key, now)
-        self._health.failed(self.peer.peer_id, Failure.BROKEN, now, seconds=now - self._served_since)
+        if error.blame:
+            self._health.broke(self.peer.peer_id, key, now)
+            self._health.failed(self.peer.peer_id, Failure.BROKEN, now, seconds=now - self._served_since)
         self.let_go()
         self.transfer.broke(self._now())
 
@@ -164,6 +172,8 @@ class PeerRace:
                 case Abandon(peer):
                     self._abandon(peer)
                 case GiveUp(reason):
+                    if len(self._range_refused) == 1 and self.transfer.promised is None:
+                        raise next(iter(self._range_refused.values()))
                     raise NoPeerError(reason, self.transfer.attempts_total)
                 case Stream() | Refuse():
                     raise AssertionError("an answer's outcome, not a decision's")
@@ -217,25 +227,38 @@ class PeerRace:
                     self._access.metrics.peer_requests.labels("ok").inc()
                     self._health.answered(peer.peer_id, seconds)
                     self.peer, self.response, self._served_since = peer, response, self._now()
-                case Refuse(_, reason):
+                case Refuse(_, error):
                     response.close()
                     self._health.ended(peer.peer_id)
-                    self._failed(peer, PeerError("bad_answer", reason), seconds)
+                    self._failed(peer, self._wrong(peer, error), seconds)
                 case _:
                     self._carry_out([action])
 
     def _failed(self, peer: PeerInfo, error: PeerError, seconds: float) -> None:
-        size = self.transfer.wanted.size
-        if isinstance(error, RangeRefusedError) and size is not None and error.content_range != f"bytes */{size}":
-            error = PeerError("bad_answer", f"416, {error.content_range}; the manifest says {size}")
+        if isinstance(error, RangeRefusedError):
+            try:
+                self.transfer.wanted.check_refusal(error.content_range)
+            except WrongAnswerError as wrong:
+                error = self._wrong(peer, wrong)
         self._access.metrics.peer_requests.labels(error.outcome).inc()
         log.debug("a peer can't serve", key=self._content.key, peer=peer.peer_id, outcome=error.outcome, error=error)
         if isinstance(error, RangeRefusedError) and self.transfer.promised is None:
-            self._range_refused = error
+            # believed when nobody serves it, and all who refuse tell the same size
+            self._range_refused[error.content_range] = error
         failure = _FAILURES.get(error.outcome, Failure.BROKEN)
+        if failure is Failure.WRONG and not error.blame:
+            failure = Failure.GONE
         busy_seconds = error.retry_after_seconds if isinstance(error, PeerBusyError) else 0.0
         self._health.failed(peer.peer_id, failure, self._now(), seconds=seconds, busy_seconds=busy_seconds)
-        self.transfer.failed(peer.peer_id, self._now(), cheap=failure.is_cheap)
+        erred = failure in (Failure.WRONG, Failure.BROKEN)
+        self.transfer.failed(peer.peer_id, self._now(), cheap=failure.was_quick, erred=erred)
+
+    def _wrong(self, peer: PeerInfo, error: WrongAnswerError) -> PeerError:
+        """The peer is to blame, unless it only contradicts somebody else."""
+        contradicts = isinstance(error, ContradictionError)
+        if isinstance(error, ContradictionError) and error.size is not None and self._content.digest:
+            self._sizes.contradict(self._content.digest, peer.peer_id, error.size, self._now())
+        return PeerError("bad_answer", str(error), blame=not contradicts)
 
     async def _request(self, peer: PeerInfo, range_header: str) -> PeerResponse:
         """A head, from the first of the peer's addresses that takes the connection. Raises PeerError."""
@@ -268,5 +291,4 @@ def _answer(response: PeerResponse, method: str) -> Answer:
         length,
         headers.get("content-range", ""),
         headers.get("docker-content-digest", ""),
-        headers.get("content-type", ""),
     )

@@ -12,25 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from speil.fetch.candidates import Judge
 from speil.fetch.pace import STALL_SECONDS_MAX, Pace
-from speil.fetch.resume import Extent, Wanted
+from speil.fetch.resume import Wanted
 from speil.fetch.transfer import Transfer
 from speil.fetch.trust import NO_CAUTION, Caution
 from speil.mirror.body import BodyResponse, BodySink
-from speil.mirror.peer_client import PeerError, PeerResponse
+from speil.mirror.peer_client import PeerError, PeerResponse, RangeRefusedError
 from speil.mirror.peer_race import NoPeerError, PeerRace
 from speil.mirror.verified import Verified
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
+from speil.oci import byte_range
+from speil.oci.byte_range import ByteRange
 from speil.oci.digest import Digest
 from speil.oci.endpoint import Content
+from speil.oci.manifest import MANIFEST_BYTES_MAX
 
 if TYPE_CHECKING:
     from speil.mirror.relay import Relay
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 VERIFY_STALL_SECONDS_MAX = 0.5  # nothing has been passed on yet: another peer, or the upstream, is soon asked
 VERIFY_SECONDS_MAX = 2.0  # 4 MiB at 17 Mbit/s
 WRITE_BYTES = 64 * 1024  # at a time: a slow client shows progress, and other requests have their turn in between
+
+KindOf = Callable[[bytes, str], Awaitable[str | None]]
 
 log = get_log("relay")
 
@@ -64,19 +69,24 @@ class RelaySession:
         # what is passed on unverified tells on its senders, if it is a blob and containerd asks
         self._settling = content.digest if verifies and method == "GET" and not content.is_manifest else None
         self._caution = self._be_careful(range_header)
-        size = relay.sizes.get(content.digest)
+        self._range_header = range_header
+        sizes = relay.sizes.get(content.digest, self._now())
+        checked_bytes_max = relay.config.fetch.verify_bytes_max
+        if content.is_manifest:
+            checked_bytes_max = MANIFEST_BYTES_MAX
+        elif self._method == "HEAD":
+            checked_bytes_max = -1  # of a head nothing is checked
         self._transfer = Transfer(
-            Wanted(content.digest, content.is_manifest, range_header, size),
+            Wanted(content.digest, range_header, sizes, checked_bytes_max),
             self._now(),
             search_seconds=relay.config.search_seconds,
             attempts_max=relay.config.attempts_max,
             hedge_seconds=relay.health.hedge_seconds,
         )
-        verified = content.is_manifest or (size is not None and size <= relay.config.fetch.verify_bytes_max)
+        verified = content.is_manifest or (bool(sizes) and max(sizes) <= checked_bytes_max)
         judge = Judge(relay.health, relay.trust, self._caution, relay.config.zone, relay.zone_of, verified, content.key)
-        self._race = PeerRace(relay.access, content, self._method, self._transfer, judge)
+        self._race = PeerRace(relay.access, content, self._method, self._transfer, judge, relay.sizes)
         self._verified: Verified | None = None
-        self._part: Extent | None = None  # of what is verified, where that is not all
         self.broken_response: BodyResponse | None = None  # set once its head is out: it can then only break off
 
     async def __aenter__(self) -> RelaySession:
@@ -120,20 +130,31 @@ class RelaySession:
                 if promised.size > self._relay.config.fetch.verify_bytes_max:
                     return self._streamed_head(response)
                 if not promised.is_whole:
-                    self._part = promised  # a part can't be verified
-                    self._start_over()
+                    self._start_over()  # a part can't be verified
                 elif not scouting and not (scouting := shared.begin(digest)):
                     self._start_over()
                     if head := await self._shared_head(digest):
                         return head
-                elif found := await self._verify(digest):
+                elif found := await self._verify(digest, _anything):
                     return self._verified_head(found)
         finally:
             if scouting:
                 shared.end(digest, self._verified)
 
-    async def whole(self, size_bytes_max: int, is_right: Callable[[bytes], bool]) -> tuple[Head, bytes]:
-        """Small content at once, from the first peer whose bytes are what its digest says. Raises NoPeerError."""
+    async def whole(self, size_bytes_max: int, kind_of: KindOf) -> tuple[Head, Digest, str]:
+        """Small content at once, its digest and its kind: from the first peer whose bytes are what their digest says.
+
+        `kind_of` gets the bytes and the peer's Content-Type; where it tells no kind, another peer is asked. Raises
+        NoPeerError.
+        """
+        kind: str | None = None
+
+        async def has_a_kind(data: bytes) -> bool:
+            nonlocal kind
+            assert self._race.response is not None
+            kind = await kind_of(data, self._race.response.headers.get("content-type", ""))
+            return kind is not None
+
         while True:
             response = await self._race.next()
             promised = self._transfer.promised
@@ -142,8 +163,9 @@ class RelaySession:
                 self._race.replace(PeerError("bad_answer", f"{promised.size} bytes"))
                 continue
             digest = self._content.digest or Digest.parse(response.headers["docker-content-digest"])
-            if found := await self._verify(digest, is_right):
-                return self._verified_head(found), found.data
+            if verified := await self._verify(digest, has_a_kind):
+                assert kind is not None
+                return self._verified_head(verified), digest, kind
 
     async def _next_response(self) -> PeerResponse:
         try:
@@ -176,11 +198,21 @@ class RelaySession:
         return Head(response.status, response.headers, promised.start, promised.stop, promised.size, peer)
 
     def _verified_head(self, found: Verified) -> Head:
-        size = len(found.data)
-        part = self._part or Extent(0, size, size)
-        return Head(200 if part.is_whole else 206, {}, part.start, part.stop, size, found.peer)
+        wanted = self._range_of(found)
+        start, stop = (wanted.start, wanted.stop) if wanted else (0, len(found.data))
+        return Head(206 if wanted else 200, {}, start, stop, len(found.data), found.peer)
 
-    async def _verify(self, digest: Digest, is_right: Callable[[bytes], bool] = lambda data: True) -> Verified | None:
+    def _range_of(self, found: Verified) -> ByteRange | None:
+        """The client's range of verified content: its size is known now, whatever a peer said before.
+
+        Raises RangeRefusedError.
+        """
+        try:
+            return byte_range.parse(self._range_header, len(found.data))
+        except byte_range.UnsatisfiableError as error:
+            raise RangeRefusedError(error.content_range) from None
+
+    async def _verify(self, digest: Digest, is_wanted: Callable[[bytes], Awaitable[bool]]) -> Verified | None:
         """Read all of the response; None where it breaks off or is wrong, and another peer's is to be taken."""
         response, promised, peer = self._race.response, self._transfer.promised, self.peer
         assert response is not None
@@ -195,9 +227,12 @@ class RelaySession:
                 parts.append(await self._read(pace))
                 hasher.update(parts[-1])
             data = b"".join(parts)
-            if hasher.hexdigest() != digest.hex or not is_right(data):
+            if hasher.hexdigest() != digest.hex:
                 self._relay.lied(peer, self._content.key)
                 raise PeerError("bad_answer", "the bytes are not what the digest says")
+            if not await is_wanted(data):
+                # right bytes are no lie, whoever can't read them
+                raise PeerError("bad_answer", "the bytes are right, but no manifest", blame=False)
             self._verified = shared.hold(digest, data, peer)
         except PeerError as error:
             self._race.replace(error)
@@ -205,7 +240,9 @@ class RelaySession:
         finally:
             if self._verified is None:
                 shared.free(size)
-        self._relay.trust.proved(peer.peer_id)
+        if self._content.digest:  # with a tag the peer chose the digest itself
+            self._relay.trust.proved(peer.peer_id)
+            self._relay.sizes.prove(digest, size, self._now())
         self._relay.health.delivered(peer.peer_id)
         self._race.let_go()
         self._transfer.finished()
@@ -220,9 +257,10 @@ class RelaySession:
         """
         if self._verified is not None:
             data = self._verified.data
-            part = self._part or Extent(0, len(data), len(data))
-            for start in range(part.start, part.stop, WRITE_BYTES):
-                await sink.write(data[start : min(start + WRITE_BYTES, part.stop)])
+            wanted = self._range_of(self._verified)
+            first, stop = (wanted.start, wanted.stop) if wanted else (0, len(data))
+            for start in range(first, stop, WRITE_BYTES):
+                await sink.write(data[start : min(start + WRITE_BYTES, stop)])
                 await asyncio.sleep(0)
             return
         peer, promised = self.peer, self._transfer.promised
@@ -307,6 +345,10 @@ class RelaySession:
             log.warning(
                 "wrong bytes came from one of several peers", key=self._content.key, peers=[str(one) for one in senders]
             )
+
+
+async def _anything(data: bytes) -> bool:
+    return True
 
 
 def _patience(pace: Pace) -> float:

@@ -26,9 +26,9 @@ class MemoryStore:
         self._images: dict[str, Digest] = {}
         self._listeners: list[asyncio.Queue[StoreEvent]] = []
 
-    def put(self, data: bytes) -> Digest:
-        """Take content in."""
-        digest = Digest.of(data)
+    def put(self, data: bytes, algorithm: str = "sha256") -> Digest:
+        """Take content in, by its digest of that algorithm."""
+        digest = Digest.of(data, algorithm)
         if digest not in self._contents:
             descriptor = os.memfd_create(digest.short, os.MFD_CLOEXEC)
             os.write(descriptor, data)
