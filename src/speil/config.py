@@ -61,7 +61,6 @@ class OldName:
 OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
     "registry": (
         OldName("registries", "mirrored_registries"),
-        OldName("http_bootstrap_url", "http_bootstrap_peer"),
         OldName("local_addr", None, "requests are told apart by X-Spegel-Mirrored"),
         OldName("blob_speed", "upload_limit"),
         OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
