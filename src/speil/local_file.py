@@ -20,6 +20,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a directory",
+    stat.S_IFREG: "a file",
     stat.S_IFLNK: "a symbolic link",
 }
 
@@ -54,17 +55,21 @@ def open_file(path: Path | str, *, follow_links: bool = True, dir_fd: int | None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise NotAFileError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+        raise NotAFileError(errno.EINVAL, f"it is {kind_of(found)}, not a file", str(path))
     return descriptor, found
+
+
+def kind_of(found: os.stat_result) -> str:
+    """What is there, in words."""
+    return _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
 
 
 def read_file(path: Path | str, bytes_max: int, *, follow_links: bool = True) -> LocalFile:
     """The whole of a regular file of at most `bytes_max` bytes. Raises OSError (NotAFileError, EFBIG)."""
     descriptor, found = open_file(path, follow_links=follow_links)
     with open(descriptor, "rb") as file:
-        data = file.read(bytes_max + 1)
-    if len(data) > bytes_max:
+        data = file.read(bytes_max + 1) if found.st_size <= bytes_max else b""
+    if max(found.st_size, len(data)) > bytes_max:  # it may grow meanwhile
         raise OSError(errno.EFBIG, f"it has more than {bytes_max} bytes", str(path))
     return LocalFile(data, found)
 
