@@ -264,7 +264,7 @@ async def test_spegel_bootstraps_from_the_pages_that_we_serve(go_peer: PeerProgr
 
         async def served() -> bool:
             try:
-                return (await go_peer.ask("get_id", url=base))["id"] == us
+                return bool((await go_peer.ask("get_id", url=base))["id"] == us)
             except PeerProgramError:
                 return False
 

@@ -42,7 +42,7 @@ def _pem(
     return key.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
 
 
-def _protobuf(key_type: keys_pb2.KeyType.ValueType, data: bytes) -> bytes:
+def _protobuf(key_type: keys_pb2.KeyType, data: bytes) -> bytes:
     return keys_pb2.PrivateKey(type=key_type, data=data).SerializeToString()
 
 

@@ -86,7 +86,7 @@ class FileLease:
             # somebody's garbage is a Lease that nobody holds; writing it again mends it
             document = {}
             if self._damaged.due(str(error)):
-                log.warning("the lease file is damaged: nobody holds this Lease", path=self, error=error)
+                log.warning("the lease file is damaged: nobody holds this Lease", path=self._path, error=error)
         lease = decode(document, None)
         return Lease(lease.record, lease.version, time.time() - found.stat.st_mtime, lease.document)
 
