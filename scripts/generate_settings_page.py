@@ -16,7 +16,9 @@ Written from the declarations by `make docs`.
 
 A setting comes from its flag, else from its environment variable, else from its default. Durations are Go's (`20ms`,
 `5s`, `1h30m`). A flag that takes a list may be given several times, with commas, or with several values behind it. A
-boolean flag may stand alone or as `--flag=false`. An empty environment variable counts as unset.
+boolean flag may stand alone, as `--flag=false` or as `--flag false`. An empty environment variable counts as unset.
+Commands that people run by hand read common names (`OUTPUT`, `LOG_LEVEL`) with `SPEIL_` before them, since CI systems
+set variables of those names.
 
 Unknown flags and bad values end with one line and exit code 2.
 """
@@ -24,11 +26,16 @@ Unknown flags and bad values end with one line and exit code 2.
 
 def page() -> str:
     """The whole page."""
-    parts = [INTRO, "## All commands\n", _table(declared(LogSettings))]
+    parts = [INTRO, "## All commands\n", _table(declared(LogSettings), by_hand=False)]
+    parts.append("As variables of the commands that people run by hand: `SPEIL_LOG_LEVEL`, `SPEIL_LOG_FORMAT`.\n")
     for command in COMMANDS:
         kind = importlib.import_module(f"speil.cli.{command.module}").Settings
         own = [one for one in all_settings(kind) if one not in declared(LogSettings)]
-        parts += [f"## speil {command.name}\n", f"{command.summary[0].upper()}{command.summary[1:]}.\n", _table(own)]
+        parts += [
+            f"## speil {command.name}\n",
+            f"{command.summary[0].upper()}{command.summary[1:]}.\n",
+            _table(own, by_hand=command.by_hand),
+        ]
         if old := OLD_NAMES.get(command.name):
             parts.append("Names of other Spegel versions, accepted with a warning, as flags and as variables:\n")
             parts.append("| flag | now |\n|---|---|")
@@ -39,11 +46,12 @@ def page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _table(settings: list[Setting]) -> str:
+def _table(settings: list[Setting], *, by_hand: bool) -> str:
     rows = ["| flag | variable | kind | default | |", "|---|---|---|---|---|"]
     for one in settings:
         default = "required" if one.required else f"`{shown}`" if (shown := one.kind.show(one.default)) else "empty"
-        rows.append(f"| `{one.flag}` | `{one.env}` | {one.kind.name.replace('|', ' or ')} | {default} | {one.help} |")
+        variable, kind = one.variable(by_hand=by_hand), one.kind.name.replace("|", " or ")
+        rows.append(f"| `{one.flag}` | `{variable}` | {kind} | {default} | {one.help} |")
     return "\n".join(rows) + "\n"
 
 

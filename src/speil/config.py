@@ -21,7 +21,7 @@ from speil.mirror.settings import MirrorSettings
 from speil.observe.settings import LogSettings
 from speil.region.settings import RegionSettings
 from speil.routing.settings import RouterSettings
-from speil.setting import Setting, SettingError, declared
+from speil.setting import BOOLEAN_WORDS, Setting, SettingError, declared
 from speil.store.settings import StoreSettings
 
 T = TypeVar("T")
@@ -61,7 +61,6 @@ class OldName:
 OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
     "registry": (
         OldName("registries", "mirrored_registries"),
-        OldName("http_bootstrap_url", "http_bootstrap_peer"),
         OldName("local_addr", None, "requests are told apart by X-Spegel-Mirrored"),
         OldName("blob_speed", "upload_limit"),
         OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
@@ -114,7 +113,8 @@ def _take(setting: Setting, value: str | None, items: list[str]) -> list[str]:
     if value is not None:
         return [value]
     if setting.kind.is_flag:
-        return ["true"]
+        # `--flag false` too: nothing else may stand there, since no command has positional arguments
+        return [items.pop(0)] if items and items[0] in BOOLEAN_WORDS else ["true"]
     if setting.kind.is_list:
         taken = []
         while items and not items[0].startswith("--"):
@@ -161,16 +161,16 @@ def _nearest(item: str, known: Mapping[str, Setting]) -> str:
     return f", did you mean {near[0]}?" if near else "; --help lists the known ones"
 
 
-def build(kind: type[T], arguments: Arguments, environ: Mapping[str, str]) -> T:
+def build(kind: type[T], arguments: Arguments, environ: Mapping[str, str], *, by_hand: bool = False) -> T:
     """A settings dataclass from flags, environment and defaults. Raises ConfigError.
 
-    Fields that are dataclasses themselves are built too (NodeSettings).
+    Fields that are dataclasses themselves are built too (NodeSettings). `by_hand`: see Setting.variable.
     """
     values: dict[str, Any] = {}
     for name, part in _parts(kind).items():
-        values[name] = build(part, arguments, environ)
+        values[name] = build(part, arguments, environ, by_hand=by_hand)
     for setting in declared(kind):
-        values[setting.name] = _value(setting, arguments, environ)
+        values[setting.name] = _value(setting, arguments, environ, setting.variable(by_hand=by_hand))
     return kind(**values)
 
 
@@ -187,12 +187,12 @@ def _parts(kind: type) -> dict[str, type]:
     return {one.name: hints[one.name] for one in dataclasses.fields(kind) if "kind" not in one.metadata}
 
 
-def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str]) -> Any:
+def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str], variable: str) -> Any:
     if given := arguments.values.get(setting.name):
         return _parse(setting, ",".join(given) if setting.kind.is_list else given[-1], setting.flag)
     # an empty variable is an unset one, as charts leave them
-    if text := environ.get(setting.env, ""):
-        return _parse(setting, text, f"environment variable {setting.env}")
+    if text := environ.get(variable, ""):
+        return _parse(setting, text, f"environment variable {variable}")
     if setting.required:
         raise ConfigError(f"{setting.flag} is required: {setting.help}")
     return setting.default

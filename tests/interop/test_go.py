@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from speil.kad.message import Message, MessageType
+from speil.libp2p._pb import keys_pb2
 from speil.libp2p.host import PING_PROTOCOL, Identified, PeerEvent
+from speil.libp2p.identity import FILE_NAME, load_or_create
 from speil.libp2p.stream import Stream
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.observe.metrics import Metrics
+from speil.routing.bootstrap.http import HttpBootstrapper
 from speil.routing.dht import DhtRouter
+from speil.setting import ListenAddress
 from speil.testing.eventually import eventually
 from tests.interop.peers import PeerProgram, PeerProgramError, peer_program
 from tests.requirements import tool_path
-from tests.shell.mesh import address, dht_node, new_host, providers
+from tests.shell.mesh import address, bootstrapped, dht_node, new_host, providers
+from tests.shell.nodes import free_ports
 
 pytestmark = [pytest.mark.interop, pytest.mark.requires("interop-peer")]
 ECHO = "/speil-test/echo/1.0.0"
@@ -222,3 +228,68 @@ def _has_all(router: DhtRouter, holder: DhtRouter, keys: list[str]) -> bool:
 
 def _count(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(f"speil_{name}", {"region": "", "zone": "", **labels}) or 0
+
+
+async def test_a_mesh_of_spegels_is_joined_through_the_base_address_of_one(
+    go_peer: PeerProgram, second_go_peer: PeerProgram
+) -> None:
+    """Spegel 0.5 to 0.7.4 adds /id to --http-bootstrap-peer; one node of the mesh serves it, another is found by it."""
+    await second_go_peer.ask("connect", addr=str(multiaddr(go_peer)))
+    base, both = (await go_peer.ask("serve_id"))["url"], {go_peer.id, second_go_peer.id}
+    for address_given in (base, f"{base}/", f"{base}/id"):
+        async with bootstrapped(HttpBootstrapper(address_given, None)) as router:
+            us = str(router.local.peer_id)
+            await eventually(lambda: router.ready, timeout_seconds=20, what="the node is ready")
+            await eventually(
+                lambda: {str(peer.peer_id) for peer in router.peers()} == both,
+                timeout_seconds=20,
+                what="we know the one that served the page, and the other through it",
+            )
+
+            async def kept(us: str = us) -> bool:
+                return us in (await go_peer.ask("table"))["peers"]
+
+            await eventually(kept, timeout_seconds=20, what="go keeps us")
+            await second_go_peer.ask("provide", key=DIGEST)
+            await eventually(
+                lambda: _finds(router, DIGEST, second_go_peer.id), timeout_seconds=20, what="we find what it provides"
+            )
+
+
+async def test_spegel_bootstraps_from_the_pages_that_we_serve(go_peer: PeerProgram) -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    base = f"http://127.0.0.1:{port}"
+    async with bootstrapped(HttpBootstrapper("", ListenAddress("127.0.0.1", port))) as router:
+        us = str(router.local.peer_id)
+
+        async def served() -> bool:
+            try:
+                return bool((await go_peer.ask("get_id", url=base))["id"] == us)
+            except PeerProgramError:
+                return False
+
+        await eventually(served, what="as 0.4 to 0.7 asks")
+        assert (await go_peer.ask("get_id_list", url=f"{base}/ids"))["id"] == us, "as its main branch asks"
+
+        async def kept() -> bool:
+            return us in (await go_peer.ask("table"))["peers"]
+
+        await eventually(kept, timeout_seconds=20, what="go keeps us")
+
+
+async def test_a_data_directory_moves_between_spegel_and_us(go_peer: PeerProgram, tmp_path: Path) -> None:
+    """The image is swapped, and swapped back: the key stays, and neither refuses it."""
+    key = tmp_path / FILE_NAME
+    theirs = await go_peer.ask("write_key", path=str(key))
+    assert str(load_or_create(tmp_path).peer_id) == theirs["id"]
+    assert (await go_peer.ask("read_key", path=str(key)))["id"] == theirs["id"]
+    key.unlink()
+    ours = load_or_create(tmp_path)
+    assert (await go_peer.ask("read_key", path=str(key)))["id"] == str(ours.peer_id)
+    # the form of older speils, which Spegel can't read, until we have started once
+    raw = ours.key.private_bytes_raw() + ours.key.public_key().public_bytes_raw()
+    key.write_bytes(keys_pb2.PrivateKey(type=keys_pb2.ED25519, data=raw).SerializeToString())
+    with pytest.raises(PeerProgramError):
+        await go_peer.ask("read_key", path=str(key))
+    load_or_create(tmp_path)
+    assert (await go_peer.ask("read_key", path=str(key)))["id"] == str(ours.peer_id)

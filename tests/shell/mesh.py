@@ -15,6 +15,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
 from speil.region.policy import protocols_of
 from speil.routing.base import Router
+from speil.routing.bootstrap.base import Bootstrapper
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.static import StaticBootstrapper
 from speil.routing.dht import DhtRouter
@@ -35,9 +36,18 @@ async def dht_node(
     *seeds: Multiaddr, prefix: str = "/spegel", metrics: Metrics | None = None, zone: str = ""
 ) -> AsyncIterator[DhtRouter]:
     """A running DHT node."""
+    async with bootstrapped(StaticBootstrapper(seeds), prefix, metrics, zone) as router:
+        yield router
+
+
+@asynccontextmanager
+async def bootstrapped(
+    bootstrapper: Bootstrapper, prefix: str = "/spegel", metrics: Metrics | None = None, zone: str = ""
+) -> AsyncIterator[DhtRouter]:
+    """A running DHT node that has its first peers from `bootstrapper`."""
     metrics = metrics or Metrics()
     async with new_host(metrics=metrics, told=protocols_of("", zone)) as host:
-        bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
+        bootstrap = Bootstrap(bootstrapper, Peerstore(None), metrics, Random(1))
         network = Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics))
         router = DhtRouter(network, bootstrap, metrics, Random(2), zone=zone)
         async with asyncio.TaskGroup() as group:

@@ -16,6 +16,7 @@ from speil.libp2p.identity import Identity
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
+from speil.observe.seldom import Seldom
 from speil.routing.bootstrap.base import BootstrapError
 from speil.routing.bootstrap.dns import DnsBootstrapper
 from speil.routing.bootstrap.driver import Bootstrap
@@ -184,6 +185,59 @@ async def test_a_restarted_node_rejoins_from_known_peers_while_the_source_is_awa
         away.fails = True
         async with node(wire, away, tmp_path) as again:
             await eventually(lambda: again.ready and again.peers(), what="it rejoined")
+
+
+class HangingSource(Source):
+    """An API that takes the question and does not answer."""
+
+    async def find(self, local: PeerInfo) -> list[Multiaddr]:
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_known_peers_are_dialled_and_make_ready_while_the_source_hangs(tmp_path: Path) -> None:
+    wire, hanging = MemoryWire(), HangingSource()
+    async with node(wire, Source()) as other:
+        Peerstore(tmp_path).save([other.local])
+        async with node(wire, hanging, tmp_path) as router:
+            await eventually(lambda: router.ready and router.peers(), what="it joined from its list")
+            assert router._bootstrap.decided
+            assert hanging.asked == 1
+
+
+async def test_a_failure_that_lasts_is_said_again_and_again_but_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    metrics, source = Metrics(), Source()
+    source.fails = True
+    bootstrap = Bootstrap(source, Peerstore(None), metrics, Random(1))
+    bootstrap._failure = Seldom(clock=lambda: now[0])
+    network = MemoryWire().new_node()
+    lines = 0
+    with caplog.at_level("WARNING", logger="speil"):
+        for second in range(0, 300, 2):
+            now[0] = second
+            assert await bootstrap._ask(network) is None
+            lines = sum("bootstrap failed" in record.message for record in caplog.records)
+        assert lines == 5, "once a minute"
+        source.fails = False
+        assert await bootstrap._ask(network) == []
+        source.fails = True
+        now[0] = 310
+        await bootstrap._ask(network)
+    assert sum("bootstrap failed" in record.message for record in caplog.records) == 6, "it had worked: news again"
+
+
+async def test_peers_that_are_named_and_can_not_be_joined_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    wire, source = MemoryWire(), Source()
+    source.peers = [Multiaddr.parse("/ip4/10.9.9.9/tcp/5001")]
+    with caplog.at_level("WARNING", logger="speil"):
+        async with node(wire, source) as router:
+            await eventually(lambda: router.ready, what="alone is a decision")
+            await eventually(lambda: source.asked > 3, what="it asks again")
+    said = [record for record in caplog.records if "can be joined" in record.message]
+    assert len(said) == 1
+    assert "/ip4/10.9.9.9/tcp/5001" in str(getattr(said[0], "fields", ""))
 
 
 async def test_a_table_that_ran_dry_is_filled_again() -> None:

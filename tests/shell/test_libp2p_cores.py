@@ -246,7 +246,6 @@ def test_an_identity_is_kept_and_a_damaged_one_is_not_replaced(tmp_path: Path) -
     assert load_or_create(tmp_path / "data").peer_id == first.peer_id
     file = tmp_path / "data" / "private.key"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert file.read_bytes()[:4] == b"\x08\x01\x12\x40", "go-libp2p's encoding"
     file.write_bytes(b"broken")
     with pytest.raises(IdentityError, match=r"private\.key"):
         load_or_create(tmp_path / "data")

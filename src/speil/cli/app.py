@@ -1,39 +1,48 @@
 """`speil COMMAND …`: finds the command, reads its settings, runs it.
 
-Exit codes: 0 done, 1 it did not work, 2 the configuration is wrong. A traceback never reaches a user: what is expected
-is one line, and a bug is one line that says so, with the traceback in the log at debug level.
+Exit codes: 0 done, 1 it did not work, 2 the configuration is wrong, 128 and the signal's number where one ended it. A
+traceback never reaches a user: what is expected is one line, and a bug is one line that says so, with the traceback in
+the log at debug level.
+
+Here nothing is imported that an overview does not need: settings, and with them most packages, are read by the command.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
-import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
 
-from speil import config
-from speil.config import ConfigError, HelpRequested
-from speil.observe import logs
-from speil.observe.settings import LogSettings
-from speil.setting import declared
+from speil.cli import signals
 from speil.version import __version__
+
+_GLOBAL_FLAGS = ("--log-level", "--log-format")  # of LogSettings; a test compares
+_HELP = ("-h", "--help")
+_VERSION = ("-V", "--version")
+
+
+class UsageError(Exception):
+    """No command can be run; the message is the one line to show. Exit code 2."""
 
 
 class CommandError(Exception):
     """The command could not do its work; the message is the one line to show. Exit code 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command: the module below `speil.cli` that has its `Settings` and `run`."""
 
     name: str
     module: str
     summary: str
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether people run it, and no chart does: see setting.declare."""
+        return self.name not in ("registry", "configuration", "cleanup", "cleanup-wait")
 
 
 COMMANDS = (
@@ -52,57 +61,121 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    signals.end_cleanly()
     try:
-        before, name, rest = _split_command(arguments)
-        if name is None:
-            print(_overview())
-            return 0
-        command = _find(name)
-        return _run(command, [*before, *rest])
-    except ConfigError as error:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except UsageError as error:
         print(f"speil: {error}", file=sys.stderr)
-        return 2
+        code = 2
+    except BrokenPipeError:
+        code = _hang_up()
+    except OSError as error:  # of the flush: what was printed did not get there
+        print(f"speil: the output can't be written: {error.strerror}", file=sys.stderr)
+        _hang_up()
+        code = 1
     except KeyboardInterrupt:
-        return 130
+        code = signals.exit_code()
+    return code
 
 
-def _split_command(arguments: list[str]) -> tuple[list[str], str | None, list[str]]:
-    """Global flags may stand before the command, as in Spegel."""
+def _main(arguments: list[str]) -> int:
+    before, words, rest = _split_command(arguments)
+    if words and words[0] == "help":
+        return _print_help([*words[1:], *(item for item in rest if not item.startswith("-"))])
+    if not words:
+        print(_overview())
+        return 0
+    if command := _find(words):
+        return _run(command, [*before, *rest])
+    if _group(words[0]) and any(item in _HELP for item in rest):
+        print(_overview(words[0]))
+        return 0
+    raise _unknown(words)
+
+
+def _hang_up() -> int:
+    """Nobody reads what is printed (`speil -h | head -1`): that is no failure worth a line. 128 + SIGPIPE."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter tries again when it ends, and says so
+    return 141
+
+
+def _split_command(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Global flags, the words of the command, the rest. Global flags may stand before the command, as in Spegel."""
     before: list[str] = []
-    global_flags = {setting.flag for setting in declared(LogSettings)}
     while arguments:
         item = arguments[0]
-        if item in ("-h", "--help"):
-            return before, None, []
-        if item == "--version":
-            return before, "version", []
+        if item in _HELP:
+            return before, ["help"], arguments[1:]
+        if item in _VERSION:
+            return before, ["version"], []
         if not item.startswith("-"):
-            group = any(command.name.startswith(f"{item} ") for command in COMMANDS)
-            count = 2 if group and len(arguments) > 1 and not arguments[1].startswith("-") else 1
-            return before, " ".join(arguments[:count]), arguments[count:]
+            count = 2 if _group(item) and len(arguments) > 1 and not arguments[1].startswith("-") else 1
+            if item == "help":
+                return before, ["help"], arguments[1:]
+            if count == 2 and arguments[1] == "help":
+                return before, ["help", item], arguments[2:]
+            return before, arguments[:count], arguments[count:]
         flag, equals, _ = item.partition("=")
-        if flag not in global_flags:
-            raise ConfigError(f"unknown flag {flag} before the command; --help lists the commands")
+        if flag not in _GLOBAL_FLAGS:
+            raise UsageError(f"unknown flag {flag} before the command{_nearest(flag, _GLOBAL_FLAGS)}")
         count = 1 if equals else 2
         before += arguments[:count]
         arguments = arguments[count:]
-    return before, None, []
+    return before, [], []
 
 
-def _find(name: str) -> Command:
-    for command in COMMANDS:
-        if command.name == name:
-            return command
-    if group := [command.name for command in COMMANDS if command.name.startswith(f"{name} ")]:
-        raise ConfigError(f"{name} is a group of commands: {', '.join(group)}")
-    near = difflib.get_close_matches(name, [command.name for command in COMMANDS], n=1)
-    hint = f", did you mean {near[0]}?" if near else "; --help lists the commands"
-    raise ConfigError(f"unknown command {name!r}{hint}")
+def _group(word: str) -> list[Command]:
+    """The commands of a group; none where the word is not one's name."""
+    return [command for command in COMMANDS if command.name.startswith(f"{word} ")]
+
+
+def _find(words: Sequence[str]) -> Command | None:
+    return next((command for command in COMMANDS if command.name == " ".join(words)), None)
+
+
+def _unknown(words: Sequence[str]) -> UsageError:
+    """What is wrong with a command's name, and which one may be meant."""
+    if len(words) == 1 and (group := _group(words[0])):
+        return UsageError(f"{words[0]} is a group of commands: {', '.join(command.name for command in group)}")
+    # `stauts` may be `region status`, `regoin` the group
+    names = {form: command.name for command in COMMANDS for form in (command.name, command.name.rpartition(" ")[2])}
+    groups = {name.partition(" ")[0]: name.partition(" ")[0] for name in names.values() if " " in name}
+    return UsageError(f"unknown command {' '.join(words)!r}{_nearest(' '.join(words), {**names, **groups})}")
+
+
+def _nearest(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
+    """The end of a line that says what may be meant; a mapping gives the name to show."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    shown = known[near[0]] if near and isinstance(known, Mapping) else "".join(near)
+    return f", did you mean {shown}?" if near else "; --help lists the commands"
+
+
+def _print_help(words: Sequence[str]) -> int:
+    """`speil help`, `speil help region`, `speil help region status`."""
+    if not words:
+        print(_overview())
+        return 0
+    for count in (2, 1):
+        if command := _find(words[:count]):
+            return _run(command, ["--help"])
+    if not _group(words[0]) or len(words) > 1:
+        raise _unknown(words[:2])
+    print(_overview(words[0]))
+    return 0
 
 
 def _run(command: Command, argv: list[str]) -> int:
     module = importlib.import_module(f"speil.cli.{command.module}")
+    from speil import config
+    from speil.config import ConfigError, HelpRequested
+    from speil.observe import logs
+    from speil.observe.settings import LogSettings
+    from speil.setting import declared
+
     kind: type = module.Settings
     known = [
         *config.all_settings(kind),
@@ -114,8 +187,8 @@ def _run(command: Command, argv: list[str]) -> int:
         if arguments.positional:
             raise ConfigError(f"unexpected argument {arguments.positional[0]!r}")
         config.read_old_variables(command.name, arguments, known, os.environ)
-        log_settings = config.build(LogSettings, arguments, os.environ)
-        settings: Any = config.build(kind, arguments, os.environ)
+        log_settings = config.build(LogSettings, arguments, os.environ, by_hand=command.by_hand)
+        settings: Any = config.build(kind, arguments, os.environ, by_hand=command.by_hand)
     except HelpRequested:
         print(_help(command, kind))
         return 0
@@ -126,9 +199,20 @@ def _run(command: Command, argv: list[str]) -> int:
     log = logs.get_log("cli")
     for warning in arguments.warnings:
         log.warning(warning)
-    run: Callable[[Any], int] = module.run
+    for setting in known:
+        if (variable := setting.variable(by_hand=command.by_hand)) != setting.env and setting.env in os.environ:
+            log.debug(f"environment variable {setting.env} is not read by this command, {variable} is")
+    return _call(command, module, settings)
+
+
+def _call(command: Command, module: ModuleType, settings: Any) -> int:
+    from speil.config import ConfigError
+    from speil.observe import logs
+
+    prefix, run = f"speil {command.name}", module.run
     try:
-        return run(settings)
+        code: int = run(settings)
+        return code
     except ConfigError as error:
         print(f"{prefix}: {error}", file=sys.stderr)
         return 2
@@ -136,32 +220,46 @@ def _run(command: Command, argv: list[str]) -> int:
         print(f"{prefix}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return signals.exit_code()
+    except BrokenPipeError:
+        raise  # of what a command prints; a node's broken connections never get here
     except Exception as error:
-        log.exception("the command failed", error)
+        if isinstance(error, ExceptionGroup) and error.split(BrokenPipeError)[1] is None:
+            raise BrokenPipeError from error
+        logs.get_log("cli").exception("the command failed", error)
         print(f"{prefix}: {error!r}. This is a bug in speil; --log-level DEBUG shows more.", file=sys.stderr)
         return 1
 
 
-def _overview() -> str:
+def _overview(group: str = "") -> str:
+    usage = f"{group} COMMAND" if group else "COMMAND"
     lines = [
         f"speil {__version__}: a peer-to-peer OCI registry mirror",
         "",
-        "usage: speil COMMAND [--flag value ...]",
+        f"usage: speil {usage} [--flag value ...]",
         "",
     ]
-    lines += [f"  {command.name:<15}{command.summary}" for command in COMMANDS]
-    lines += ["", "`speil COMMAND --help` lists its flags; each is an environment variable too."]
+    lines += [f"  {command.name:<15}{command.summary}" for command in (_group(group) if group else COMMANDS)]
+    lines += ["", f"`speil {usage} --help` lists its flags; each is an environment variable too."]
     return "\n".join(lines)
 
 
 def _help(command: Command, kind: type) -> str:
+    import textwrap
+
+    from speil.config import all_settings
+    from speil.observe.settings import LogSettings
+    from speil.setting import declared
+
     lines = [f"usage: speil {command.name} [--flag value ...]", "", command.summary, ""]
-    for setting in [*config.all_settings(kind), *declared(LogSettings)]:
-        if f"  {setting.flag} " in "\n".join(lines):
+    shown_flags: set[str] = set()
+    for setting in (*all_settings(kind), *declared(LogSettings)):
+        if setting.flag in shown_flags:
             continue
+        shown_flags.add(setting.flag)
         default = setting.kind.show(setting.default)
         shown = "required" if setting.required else f"default {default}" if default else "empty by default"
-        lines.append(f"  {setting.flag} <{setting.kind.name}>  ({shown}; {setting.env})")
+        variable = setting.variable(by_hand=command.by_hand)
+        lines.append(f"  {setting.flag} <{setting.kind.name}>  ({shown}; {variable})")
         lines += textwrap.wrap(setting.help, 100, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)

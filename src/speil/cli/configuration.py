@@ -64,8 +64,11 @@ class Settings:
 def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
     """What containerd has to send along: the credentials, and the token that says it is a node of the region."""
     headers = []
-    if authorization := BasicAuth(settings.basic_auth_dir).header:
+    auth = BasicAuth(settings.basic_auth_dir)
+    if authorization := auth.header:
         headers.append(("Authorization", authorization))
+    elif auth.failure:
+        raise ConfigError(f"--basic-auth-dir: {auth.failure}")
     if path := settings.region.region_secret_file:
         region = settings.region.identity().region
         if not region and settings.region.topology_from_node:

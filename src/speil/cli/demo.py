@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from speil.cli.app import CommandError
 from speil.config import ConfigError
@@ -19,5 +20,10 @@ def run(settings: DemoSettings) -> int:
         raise ConfigError(f"--nodes must be between {NODES_MIN} and {NODES_MAX}")
     try:
         return asyncio.run(run_demo(settings))
+    except KeyboardInterrupt:
+        print("\nspeil demo: interrupted; its nodes have ended and its files are gone", file=sys.stderr)
+        raise
+    except BrokenPipeError:
+        raise  # nobody reads what it says
     except OSError as error:
         raise CommandError(f"the demo can't run here: {error}") from error

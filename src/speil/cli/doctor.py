@@ -24,6 +24,7 @@ from speil.setting import (
     listen_address,
     one_of,
     setting,
+    socket_path,
     text,
 )
 from speil.store.settings import DEFAULT_CONFIG_FILE, StoreSettings
@@ -53,7 +54,7 @@ class Settings:
     metrics_addr: ListenAddress = setting(
         listen_address, _DEFAULTS["metrics_addr"], help="Where this node's speil serves metrics."
     )
-    containerd_sock: str = setting(text, _DEFAULTS["containerd_sock"], help="containerd's socket.")
+    containerd_sock: str = setting(socket_path, _DEFAULTS["containerd_sock"], help="containerd's socket.")
     containerd_namespace: str = setting(text, _DEFAULTS["containerd_namespace"], help="containerd's namespace.")
     containerd_registry_config_path: Path = setting(
         Kind("directory", Path), Path("/etc/containerd/certs.d"), help="Where hosts.toml files should be."

@@ -11,36 +11,73 @@ import gzip
 import io
 import sysconfig
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from speil.oci.image_builder import BuiltImage, ImageBuilder, Layer
 
 FILE_BYTES_MAX = 8 << 20  # one file must not make a layer
+_PACK_BYTES = 1 << 20  # between looks whether to go on
+T = TypeVar("T")
 _SOURCES = (sysconfig.get_path("stdlib"), "/usr/lib", "/usr/bin", "/usr/share")
 
 
-def make_images(count: int, layers: int, layer_bytes: int, progress: Callable[[str], None]) -> list[BuiltImage]:
-    """Images that share nothing: `layers` layers of about `layer_bytes` of files for amd64, two for arm64."""
-    files = _files()
-    return [_make_image(files, layers, layer_bytes, progress) for _ in range(count)]
+class StoppedError(Exception):
+    """The images are not wanted any more."""
 
 
-def _make_image(files: Iterator[Path], layers: int, layer_bytes: int, progress: Callable[[str], None]) -> BuiltImage:
+def make_images(
+    count: int,
+    layers: int,
+    layer_bytes: int,
+    progress: Callable[[str], None],
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> list[BuiltImage]:
+    """Images that share nothing: `layers` layers of about `layer_bytes` of files for amd64, two for arm64.
+
+    Raises StoppedError soon after `is_stopped` says so: a thread can't be cancelled.
+    """
+    files = _unless(is_stopped, _files(is_stopped))
+    return [_make_image(files, layers, layer_bytes, progress, is_stopped) for _ in range(count)]
+
+
+def _make_image(
+    files: Iterator[Path],
+    layers: int,
+    layer_bytes: int,
+    progress: Callable[[str], None],
+    is_stopped: Callable[[], bool],
+) -> BuiltImage:
     builder = ImageBuilder()
     built: list[Layer] = []
     for number in range(1, layers + 2):  # one more, for the other platform alone
         tar = _tar(files, layer_bytes)
-        layer = builder.layer(gzip.compress(tar, compresslevel=1, mtime=0), tar)
+        layer = builder.layer(_packed(tar, is_stopped), tar)
         built.append(layer)
         packed = layer.descriptor.size
         progress(f"layer {number}/{layers + 1}: {len(tar) >> 20} MiB of files, {packed >> 20} MiB packed")
     return builder.build({"amd64": built[:layers], "arm64": [built[0], built[layers]]})
 
 
-def _files() -> Iterator[Path]:
+def _unless(is_stopped: Callable[[], bool], items: Iterable[T]) -> Iterator[T]:
+    for item in items:
+        if is_stopped():
+            raise StoppedError
+        yield item
+
+
+def _packed(tar: bytes, is_stopped: Callable[[], bool]) -> bytes:
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as file:
+        for start in _unless(is_stopped, range(0, len(tar), _PACK_BYTES)):
+            file.write(tar[start : start + _PACK_BYTES])
+    return out.getvalue()
+
+
+def _files(is_stopped: Callable[[], bool]) -> Iterator[Path]:
     for source in _SOURCES:
-        for path in sorted(Path(source).rglob("*")):
+        for path in sorted(_unless(is_stopped, Path(source).rglob("*"))):
             if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
                 yield path
 

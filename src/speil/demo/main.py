@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
+import threading
 import time
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -58,9 +59,13 @@ async def run(settings: DemoSettings) -> int:
 
 async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
     say(f"making two images of {settings.layers} layers from files of this machine ...")
-    first, second = await asyncio.to_thread(
-        make_images, 2, settings.layers, settings.layer_mib << 20, lambda line: say(f"  {line}")
-    )
+    stopped = threading.Event()
+    try:
+        first, second = await asyncio.to_thread(
+            make_images, 2, settings.layers, settings.layer_mib << 20, lambda line: say(f"  {line}"), stopped.is_set
+        )
+    finally:
+        stopped.set()
     upstream = Upstream(NAME, {FIRST_TAG: first, SECOND_TAG: second})
     report = Report()
     async with AsyncExitStack() as stack:

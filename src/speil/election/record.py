@@ -110,7 +110,7 @@ def encode(record: LeaderElectionRecord, base: Lease | None, *, name: str, names
 
 
 def _age_seconds(metadata: Mapping[str, Any], record: LeaderElectionRecord, served_at: datetime | None) -> float | None:
-    if served_at is None:
+    if served_at is None or served_at.tzinfo is None:
         return None
     fields = metadata.get("managedFields")
     entries = [entry for entry in fields if isinstance(entry, dict)] if isinstance(fields, list) else []

@@ -12,7 +12,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from speil.kube.error import (
     KubeUnauthorizedError,
     KubeUnreachableError,
 )
+from speil.local_file import parse_json
 
 REQUEST_SECONDS_MAX = 30.0
 ANSWER_BYTES_MAX = 32 << 20  # a list of five thousand nodes
@@ -137,7 +138,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _document(data: bytes) -> Mapping[str, Any]:
     """The JSON object; for anything else (a proxy's page) a Status with its first words."""
     try:
-        document = json.loads(data)
+        document = parse_json(data)
     except ValueError:
         document = None
     if isinstance(document, dict):
@@ -146,9 +147,11 @@ def _document(data: bytes) -> Mapping[str, Any]:
 
 
 def _date(text: str) -> datetime | None:
+    """The time in a `Date` header, with its zone: an HTTP date is in UTC, whatever its zone says (RFC 9110, 5.6.7)."""
     try:
-        return parsedate_to_datetime(text)
-    except ValueError:
+        date = parsedate_to_datetime(text)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 

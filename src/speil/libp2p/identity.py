@@ -1,28 +1,38 @@
 """Who this node is: an Ed25519 key, kept across restarts in the data directory.
 
-The file is libp2p's protobuf `PrivateKey` (go-libp2p's `MarshalPrivateKey`), as Spegel's `private.key` is, so a data
-directory can move from one to the other. It is made atomically and readable by its owner alone. A file that can't be
-read is never replaced: a new identity would look like a new peer, and the old one may be wanted back. A disk that is
-full keeps no node from its work: it goes without a key of its own until the disk has room at a start.
+The file is what Spegel writes, PKCS#8 in PEM, so that a data directory can move from one to the other and back. What
+speil wrote before, libp2p's protobuf `PrivateKey`, is read too and then written anew as PEM. The file is made
+atomically and readable by its owner alone. A file that can't be read is never replaced: a new identity would look like
+a new peer, and the old one may be wanted back. A disk that is full keeps no node from its work: it goes without a key
+of its own until the disk has room at a start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import DecodeError
 
 from speil.libp2p._pb import keys_pb2
+from speil.local_file import NotAFileError, read_file
 from speil.multiformats.peer_id import PeerId
 from speil.observe.logs import get_log
 
 FILE_NAME = "private.key"
-_FILE_BYTES_MAX = 4096  # an Ed25519 key file has 68
+_FILE_BYTES_MAX = 16 * 1024  # an Ed25519 key has 119 in PEM; an RSA key, which is told apart, a few thousand
+_LEFT_OVER_SECONDS = 60.0  # a temporary file that old is of a process that was killed while it wrote
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 log = get_log("libp2p")
 
@@ -56,23 +66,60 @@ class Identity:
         return self.key.sign(data)
 
     def encode(self) -> bytes:
-        """The protobuf PrivateKey: type, and the seed with the public key behind it."""
-        raw = self.key.private_bytes_raw() + self.key.public_key().public_bytes_raw()
-        return keys_pb2.PrivateKey(type=keys_pb2.ED25519, data=raw).SerializeToString(deterministic=True)
+        """PKCS#8 in PEM, as Spegel keeps it."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Identity:
-        """From `encode`. Raises ValueError."""
-        try:
-            message = keys_pb2.PrivateKey.FromString(data)
-        except DecodeError as error:
-            raise ValueError("it is not a libp2p private key") from error
-        if message.type != keys_pb2.ED25519 or len(message.data) not in (32, 64, 96):
-            raise ValueError("it is not an Ed25519 key")
-        identity = cls.of(Ed25519PrivateKey.from_private_bytes(message.data[:32]))
-        if message.data[32:64] not in (b"", identity.key.public_key().public_bytes_raw()):
-            raise ValueError("its public key does not belong to its private key")
-        return identity
+        """From PEM (PKCS#8) or libp2p's protobuf PrivateKey. Raises ValueError that says what was found instead."""
+        if match := _PEM.search(data):
+            return cls.of(_from_pem(data, match[1].decode()))
+        return cls.of(_from_protobuf(data))
+
+
+def is_pem(data: bytes) -> bool:
+    """Whether a key file is in today's form."""
+    return _PEM.search(data) is not None
+
+
+def _from_pem(data: bytes, label: str) -> Ed25519PrivateKey:
+    if "PRIVATE KEY" not in label:
+        raise ValueError(f"it holds a {label.lower()}, not a private key")
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except TypeError:
+        raise ValueError("its private key is encrypted with a password") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"its PEM block {label!r} can't be read") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        kind = type(key).__name__.strip("_").removesuffix("PrivateKey")
+        kind = "ECDSA" if kind.startswith(("EC", "Elliptic")) else kind
+        raise ValueError(f"it is not an Ed25519 key but one of type {kind}")
+    return key
+
+
+def _from_protobuf(data: bytes) -> Ed25519PrivateKey:
+    try:
+        message = keys_pb2.PrivateKey.FromString(data)
+    except DecodeError:
+        raise ValueError("it is neither a PEM file nor a libp2p private key") from None
+    if message.type != keys_pb2.ED25519:
+        raise ValueError(f"it is not an Ed25519 key but one of type {_type_name(message.type)}")
+    if len(message.data) not in (32, 64, 96):
+        raise ValueError("it is not an Ed25519 key: its length is wrong")
+    key = Ed25519PrivateKey.from_private_bytes(message.data[:32])
+    if message.data[32:64] not in (b"", key.public_key().public_bytes_raw()):
+        raise ValueError("its public key does not belong to its private key")
+    return key
+
+
+def _type_name(number: int) -> str:
+    try:
+        return str(keys_pb2.KeyType.Name(number))
+    except ValueError:
+        return str(number)
 
 
 def load_or_create(data_dir: Path | None) -> Identity:
@@ -83,32 +130,74 @@ def load_or_create(data_dir: Path | None) -> Identity:
     if data_dir is None:
         return Identity.generate()
     path = data_dir / FILE_NAME
-    identity = Identity.generate()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            with path.open("rb") as file:
-                return Identity.decode(file.read(_FILE_BYTES_MAX))
-        _write(path, identity.encode())
+        kept = _read(path)
+    except OSError as error:
+        if isinstance(error, NotAFileError) or error.errno == errno.EFBIG:
+            raise IdentityError(f"{path} can't be used: {error.strerror}. Remove it for a new peer id.") from error
+        raise IdentityError(f"{path}: {error.strerror}. Is --data-dir a directory this user may use?") from error
+    if not kept:
+        return _make(path)
+    try:
+        identity = Identity.decode(kept)
     except ValueError as error:
         raise IdentityError(f"{path} can't be used: {error}. Restore it, or remove it for a new peer id.") from error
+    if not is_pem(kept):
+        try:
+            _write(path, identity.encode())
+        except OSError as error:
+            log.warning("the node's key is of an older form that Spegel can't read", path=path, error=error)
+    return identity
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes; empty where there is none, or nothing in it. Raises OSError."""
+    try:
+        data = read_file(path, _FILE_BYTES_MAX).data
+    except FileNotFoundError:
+        return b""
+    if not data:
+        log.warning("the node's key file is empty, as a crash may leave it: a new key is made", path=path)
+    return data
+
+
+def _make(path: Path) -> Identity:
+    identity = Identity.generate()
+    try:
+        _write(path, identity.encode())
     except OSError as error:
-        if error.errno in _FULL:
-            log.warning("the node's key can't be kept: it will have another after a restart", path=path, error=error)
-            return identity
-        raise IdentityError(f"{path}: {error.strerror}. Is --data-dir a directory this user may write?") from error
+        if error.errno not in _FULL:
+            raise IdentityError(f"{path}: {error.strerror}. Is --data-dir a directory this user may write?") from error
+        log.warning("the node's key can't be kept: it will have another after a restart", path=path, error=error)
     return identity
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Put a file there whole, for its owner alone. Raises OSError."""
+    _remove_left_over(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
         raise
+    with contextlib.suppress(OSError):  # it is there; some file systems can't sync a directory
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _remove_left_over(path: Path) -> None:
+    """What a killed process began to write; a younger file may be one that is being written."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f".{path.name}.*"):
+            if time.time() - left.lstat().st_mtime > _LEFT_OVER_SECONDS:
+                left.unlink()

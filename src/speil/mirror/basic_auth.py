@@ -1,4 +1,8 @@
-"""Basic auth (RFC 7617) from two files, read anew when they change; off while they are missing."""
+"""Basic auth (RFC 7617) from two files, read anew when they change; off while neither is there, as in Spegel.
+
+Files that are there and can't be read open nothing: the last credentials stay in force, and where there were none,
+nobody is let in. containerd is sent upstream then (`failure`), so that no pull fails for it.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,75 @@ import base64
 import hmac
 from pathlib import Path
 
+from speil.local_file import read_file
+from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
+
+FILE_BYTES_MAX = 64 * 1024  # of a name or a password
+
+log = get_log("mirror")
+
 
 class BasicAuth:
-    """The credentials in `directory`/username and /password."""
+    """The credentials in `directory`/username and /password; one that is missing is empty."""
 
     def __init__(self, directory: Path) -> None:
         self._files = (directory / "username", directory / "password")
-        self._stamp: tuple[int, ...] = ()
-        self._header = ""
+        self._stamp: tuple[object, ...] | None = None
+        self._token: bytes | None = None  # None: off
+        self._said = Seldom()
+        self.failure = ""  # why nobody is let in; empty where that is not so
 
     @property
     def header(self) -> str:
         """The Authorization value that is right now; empty while auth is off."""
-        try:
-            stamp = tuple(file.stat().st_mtime_ns for file in self._files)
-            if stamp != self._stamp:
-                pair = ":".join(file.read_text().rstrip("\n") for file in self._files)
-                self._header, self._stamp = "Basic " + base64.b64encode(pair.encode()).decode(), stamp
-        except FileNotFoundError:
-            self._header, self._stamp = "", ()
-        return self._header
+        token = self._read()
+        return f"Basic {token.decode()}" if token is not None else ""
 
     def allows(self, authorization: str) -> bool:
-        """Whether a request's Authorization passes; compared in constant time."""
-        wanted = self.header
-        return not wanted or hmac.compare_digest(authorization.encode(), wanted.encode())
+        """Whether a request's Authorization (as aiohttp decodes it) passes; compared in constant time."""
+        wanted = self._read()
+        if self.failure:
+            return False
+        if wanted is None:
+            return True
+        scheme, _, token = authorization.partition(" ")
+        given = token.strip().encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, wanted) and scheme.lower() == "basic"
+
+    def _read(self) -> bytes | None:
+        try:
+            stamp = tuple(_look(file) for file in self._files)
+            if stamp != self._stamp:
+                parts = [_content(file) for file in self._files]
+                self._token = base64.b64encode(b":".join(parts)) if any(parts) else None
+                self._stamp = stamp
+            self.failure = ""
+            if self._said.over():
+                log.info("the files of basic auth can be read again")
+        except OSError as error:
+            reason = f"{error.filename or self._files[0]}: {error.strerror}"
+            if self._token is None:
+                self.failure = reason
+            if self._said.due(reason):
+                log.warning(
+                    "the files of basic auth can't be read",
+                    error=reason,
+                    meanwhile="the last credentials stay in force" if self._token else "nobody is let in",
+                )
+        return self._token
+
+
+def _look(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return read_file(file, FILE_BYTES_MAX).data.rstrip(b"\r\n")
+    except FileNotFoundError:
+        return b""

@@ -20,7 +20,9 @@ from aiohttp import web
 
 from speil.border.http import HttpDoor
 from speil.mirror.handlers import Handlers
+from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.observe.seldom import Seldom
 from speil.setting import ListenAddress
 
 HEAD_SECONDS_MAX = 10.0  # containerd sends its head in one piece
@@ -31,6 +33,8 @@ BACKLOG = 512
 # of the event loop; some milliseconds. With fewer a probe at the end of the queue waits for more rounds
 ACCEPTS_PER_ROUND = 32
 SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
+
+log = get_log("mirror")
 
 
 class _Connection(web.RequestHandler):
@@ -72,6 +76,7 @@ class RegistryServer:
 
     def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
+        self._bugs = Seldom()
 
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
@@ -113,12 +118,23 @@ class RegistryServer:
             # the door is here and not in the handlers: nothing below /v2 can be reached around it
             if self._door.refuses(request.method, request.raw_path, request.headers, request.remote or ""):
                 return web.Response(status=404)
-            return await self._handlers.handle(request)
+            return await self._handle(request)
         if request.method not in ("GET", "HEAD") or handler == "other":
             return web.Response(status=404)
         if handler == "/livez" or self._ready():
             return web.Response()
         return web.Response(status=500, text="not ready: no decision about bootstrap yet, see the log\n")
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A bug of ours is a miss: containerd goes upstream at once, as with everything that is not here."""
+        try:
+            return await self._handlers.handle(request)
+        except Exception as error:
+            if request.writer.output_size:
+                raise  # the head is out: this answer can only break off
+            if self._bugs.due(repr(error)):
+                log.exception("a request failed", error, method=request.method, path=request.path)
+            return web.Response(status=404)
 
 
 def _lengthen_backlog(site: web.TCPSite) -> None:

@@ -17,15 +17,22 @@ from prometheus_client import (
     Metric,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from speil.region.policy import Layer
 
 __all__ = ["CONTENT_TYPE", "Gauge", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# client_golang's default buckets, which Spegel uses: alerts and recording rules name them by `le`
+_DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _RESPONSE_SIZE_BUCKETS = tuple(1024.0 * 5**exponent for exponent in range(10))
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel has not and nobody asks for
 
 
 class _LabelledRegistry(CollectorRegistry):
@@ -37,8 +44,38 @@ class _LabelledRegistry(CollectorRegistry):
 
     def collect(self) -> Iterator[Metric]:
         for family in super().collect():
-            family.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in family.samples]
+            family.samples = [sample._replace(labels=self._labelled(sample.labels)) for sample in family.samples]
             yield family
+
+    def _labelled(self, labels: dict[str, str]) -> dict[str, str]:
+        if "le" in labels:
+            # Go writes le="1" in the text format, Python 1.0: to older Prometheus servers these are two series
+            labels = {**labels, "le": labels["le"].removesuffix(".0")}
+        return {**labels, **self._labels}
+
+
+class _EraGauges(Collector):
+    """Two gauges of Spegel up to 0.0.30, whose dashboard shows them, from the ones of today."""
+
+    def __init__(self, tags: Gauge, images: Gauge, content: Gauge) -> None:
+        self._tags, self._images, self._content = tags, images, content
+
+    def collect(self) -> Iterator[Metric]:
+        images = GaugeMetricFamily("spegel_advertised_images", "Images announced to peers.", labels=("registry",))
+        keys = GaugeMetricFamily("spegel_advertised_keys", "Keys announced to peers.", labels=("registry",))
+        for registry, count in _by_registry(self._images).items():
+            images.add_metric((registry,), count)
+        content = _by_registry(self._content)
+        for registry, count in _by_registry(self._tags).items():
+            content[registry] = content.get(registry, 0) + count
+        for registry, count in content.items():
+            keys.add_metric((registry,), count)
+        yield images
+        yield keys
+
+
+def _by_registry(gauge: Gauge) -> dict[str, float]:
+    return {sample.labels["registry"]: sample.value for family in gauge.collect() for sample in family.samples}
 
 
 class Metrics:
@@ -63,7 +100,7 @@ class Metrics:
         )
         self.resolve_duration = Histogram(
             "spegel_resolve_duration_seconds", "Time to the first provider of a key.", ("router",),
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5), registry=registry,
+            buckets=_DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.advertised_image_tags = Gauge(
             "spegel_advertised_image_tags", "Image tags announced to peers.", ("registry",), registry=registry
@@ -80,9 +117,12 @@ class Metrics:
             ("registry",),
             registry=registry,
         )
+        registry.register(
+            _EraGauges(self.advertised_image_tags, self.advertised_image_digests, self.advertised_content_digests)
+        )
         self.http_request_duration = Histogram(
             "http_request_duration_seconds", "Time from a request's head to the end of its answer.", http,
-            registry=registry,
+            buckets=_DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.http_response_size = Histogram(
             "http_response_size_bytes", "Bytes of body in an answer.", http, buckets=_RESPONSE_SIZE_BUCKETS,

@@ -6,15 +6,19 @@ never a must: a file that is missing or damaged is an empty list and one line in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from speil.local_file import parse_json, read_file
 from speil.multiformats.error import FormatError
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 
 FILE_NAME = "peers.json"
 PEERS_MAX = 50  # a few that are still there are enough
@@ -28,29 +32,52 @@ class Peerstore:
 
     def __init__(self, data_dir: Path | None) -> None:
         self._path = data_dir / FILE_NAME if data_dir else None
+        self._failure = Seldom(again_seconds=600)
 
     def load(self) -> list[Multiaddr]:
         """Addresses with peer ids, most recent first."""
         if self._path is None:
             return []
         try:
-            with self._path.open("rb") as file:
-                items = json.loads(file.read(_FILE_BYTES_MAX))
-            return [Multiaddr.parse(str(item)) for item in items[:PEERS_MAX]]
+            items = parse_json(read_file(self._path, _FILE_BYTES_MAX).data)
+            if not isinstance(items, list):
+                raise ValueError("it is not a list")
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, KeyError, FormatError) as error:
-            log.warning("the list of known peers can't be read: starting without", path=self._path, error=error)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            log.warning("the list of known peers can't be read: starting without", path=self._path, error=reason)
             return []
+        found, damaged = [], 0
+        for item in items[:PEERS_MAX]:
+            try:
+                found.append(Multiaddr.parse(item if isinstance(item, str) else ""))
+            except FormatError:
+                damaged += 1
+        if damaged:
+            log.warning("some known peers have no address: passed over", path=self._path, count=damaged)
+        return found
 
     def save(self, peers: Iterable[PeerInfo]) -> None:
         """Keep `peers` (one address each) in place of what was there."""
         if self._path is None:
             return
         items = [str(peer.addresses[0].with_peer_id(peer.peer_id)) for peer in peers if peer.addresses][:PEERS_MAX]
-        temporary = self._path.with_name(f".{FILE_NAME}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps(items, indent=1))
-            temporary.rename(self._path)
+            _write(self._path, json.dumps(items, indent=1))
+            self._failure.over()
         except OSError as error:
-            log.warning("the list of known peers can't be written", path=self._path, error=error)
+            if self._failure.due(str(error.errno)):
+                log.warning("the list of known peers can't be written", path=self._path, error=error.strerror)
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=path.parent)
+    try:
+        with open(descriptor, "w") as file:
+            file.write(text)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from speil.multiformats.multiaddr import Multiaddr
 from speil.routing.bootstrap.base import Bootstrapper
 from speil.routing.bootstrap.dns import DnsBootstrapper
-from speil.routing.bootstrap.http import HttpBootstrapper
+from speil.routing.bootstrap.http import CertificateError, HttpBootstrapper
 from speil.routing.bootstrap.static import StaticBootstrapper
 from speil.setting import Kind, ListenAddress, SettingError, each, listen_address, one_of, setting, text
 
@@ -25,8 +25,8 @@ def _protocol_prefix(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    if value and not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", value):
-        raise SettingError(f"{value!r} is not a URL: say something like http://10.0.0.7:5002/id")
+    if value and not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?(\?[^\s#]*)?", value):
+        raise SettingError(f"{value!r} is not a URL: say something like http://10.0.0.7:5002")
     return value
 
 
@@ -65,7 +65,21 @@ class RouterSettings:
     http_bootstrap_addr: ListenAddress | None = setting(
         listen_address, None, help="For http: where to serve this node's id, at /id. Empty: nowhere."
     )
-    http_bootstrap_peer: str = setting(url, "", help="For http: the URL of a peer's /id. Empty: ask nobody.")
+    http_bootstrap_peer: str = setting(
+        url,
+        "",
+        help="For http: where a peer serves its id: a base address, to which /id is added, or the whole URL. "
+        "Empty: ask nobody.",
+    )
+    http_bootstrap_url: str = setting(
+        url, "", help="For http: the whole URL of that page, as newer Spegels call it; in place of the peer's address."
+    )
+    http_bootstrap_cert_dir: Path | None = setting(
+        directory,
+        None,
+        help="For http: files ca.crt (who may serve that page over https) and tls.crt, tls.key (this node's client "
+        "certificate). Empty: the system's authorities, and no certificate.",
+    )
     static_bootstrap_peers: tuple[Multiaddr, ...] = setting(
         multiaddr_list, (), help="For static: peers to dial, such as /ip4/10.0.0.7/tcp/5001, with or without /p2p."
     )
@@ -95,5 +109,19 @@ class RouterSettings:
                 raise SettingError("--bootstrap-kind dns needs --dns-bootstrap-domain")
             return DnsBootstrapper(self.dns_bootstrap_domain, self.router_addr.port)
         if self.bootstrap_kind == "http":
-            return HttpBootstrapper(self.http_bootstrap_peer, self.http_bootstrap_addr)
+            return self._http_bootstrapper()
         return StaticBootstrapper(self.static_bootstrap_peers)
+
+    def _http_bootstrapper(self) -> HttpBootstrapper:
+        peer, whole = self.http_bootstrap_peer, self.http_bootstrap_url
+        if peer and whole and peer != whole:
+            raise SettingError("--http-bootstrap-peer and --http-bootstrap-url name two pages: say one of them")
+        try:
+            return HttpBootstrapper(
+                whole or peer,
+                self.http_bootstrap_addr,
+                router_port=self.router_addr.port,
+                cert_dir=self.http_bootstrap_cert_dir,
+            )
+        except CertificateError as error:
+            raise SettingError(f"--http-bootstrap-cert-dir: {error}") from error

@@ -5,6 +5,7 @@ Each package owns a frozen dataclass of its settings with `setting(…)` fields;
 
 from speil.setting.declare import Kind, Setting, SettingError, declared, setting
 from speil.setting.kinds import (
+    BOOLEAN_WORDS,
     ListenAddress,
     boolean,
     byte_size,
@@ -13,11 +14,13 @@ from speil.setting.kinds import (
     integer,
     listen_address,
     one_of,
+    socket_path,
     text,
     text_list,
 )
 
 __all__ = [
+    "BOOLEAN_WORDS",
     "Kind",
     "ListenAddress",
     "Setting",
@@ -31,6 +34,7 @@ __all__ = [
     "listen_address",
     "one_of",
     "setting",
+    "socket_path",
     "text",
     "text_list",
 ]

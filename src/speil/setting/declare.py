@@ -3,6 +3,10 @@
 The field's name is the setting's name: `mirror_resolve_timeout` is `--mirror-resolve-timeout` and
 `MIRROR_RESOLVE_TIMEOUT`. A value arrives as text from either and goes through the setting's kind, which returns the
 typed value or raises SettingError with words that tell the operator what would be right.
+
+Commands that people run by hand share their environment with CI systems and shells, which set variables of their own
+under common names (`OUTPUT`, `IMAGE`, `NODES`, `REGION`, `LOG_LEVEL`). There such names are read with `SPEIL_` before
+them, and only so; the commands that charts and units run keep Spegel's names.
 """
 
 from __future__ import annotations
@@ -11,6 +15,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+PREFIX = "SPEIL_"
+# of two words and common all the same; every name of one word is taken for common
+COMMON_NAMES = frozenset({"log_level", "log_format"})
 
 
 class SettingError(ValueError):
@@ -49,8 +57,13 @@ class Setting:
 
     @property
     def env(self) -> str:
-        """`MIRROR_RESOLVE_TIMEOUT`."""
+        """`MIRROR_RESOLVE_TIMEOUT`: the variable of commands that charts and units run."""
         return self.name.upper()
+
+    def variable(self, *, by_hand: bool) -> str:
+        """The environment variable, for a command that people run `by_hand`, or for one that they don't."""
+        is_common = "_" not in self.name or self.name in COMMON_NAMES
+        return f"{PREFIX}{self.env}" if by_hand and is_common else self.env
 
 
 def setting(kind: Kind, default: Any = None, *, help: str, required: bool = False) -> Any:

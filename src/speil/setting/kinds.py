@@ -15,6 +15,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?(?:([KMGT]i?|k)?B?)?", re.ASCII)
 _SPEGEL_SPEED = re.compile(r"(\d+)\s?([KMGT]?)Bps", re.ASCII)
 _BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TRUE, _FALSE = {"1", "t", "T", "true", "TRUE", "True"}, {"0", "f", "F", "false", "FALSE", "False"}
+BOOLEAN_WORDS = frozenset(_TRUE | _FALSE)
 
 
 def _boolean(value: str) -> bool:
@@ -72,6 +73,17 @@ def _integer(value: str) -> int:
     return int(value)
 
 
+def _socket(value: str) -> str:
+    """A path; `unix:///run/x.sock` and `unix:/run/x.sock`, as crictl and gRPC write it, are that path too."""
+    scheme, colon, rest = value.partition(":")
+    if colon and scheme.isalpha():
+        path = rest.removeprefix("//") if rest.startswith("///") else rest
+        if scheme != "unix" or not path.startswith("/") or path.startswith("//"):
+            raise SettingError(f"{value!r} is not a socket's path: say something like /run/containerd/containerd.sock")
+        return path
+    return value
+
+
 def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
@@ -102,6 +114,7 @@ duration = Kind("duration", parse_duration, show_duration)
 byte_size = Kind("size", parse_size, show_size)
 integer = Kind("number", _integer)
 listen_address = Kind("address", ListenAddress.parse)
+socket_path = Kind("path", _socket)
 text = Kind("text", str)
 text_list = Kind("list", _list, ",".join, is_list=True)
 

@@ -1,6 +1,7 @@
 """Content as files `<root>/blobs/<algorithm>/<hex>`: the layout of containerd's content store and of OCI layouts.
 
-Both put a file there by renaming it once it is complete and verified, so what can be opened is right.
+Both put a file there by renaming it once it is complete and verified, so what can be opened is right. What is no
+regular file is not content: a FIFO, a device or a directory of that name is as good as nothing, and is not waited for.
 """
 
 from __future__ import annotations
@@ -8,17 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from speil.local_file import NotAFileError, kind_of, open_file
+from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 from speil.oci.digest import Digest
 from speil.store.base import NotFoundError, OpenContent, StoreUnavailableError
 
+log = get_log("store")
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
 
 class BlobDirectory:
-    """The files below `root`."""
+    """The files below `root`. `strict`: others may write there, so a symbolic link on the way leads nowhere."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, strict: bool = False) -> None:
+        self.root, self._strict = root, strict
+        self._odd = Seldom()
 
     def path(self, digest: Digest) -> Path:
         """Where the content of `digest` is, if it is."""
@@ -27,23 +37,51 @@ class BlobDirectory:
     def size(self, digest: Digest) -> int:
         """Bytes of content. Raises NotFoundError, StoreUnavailableError."""
         try:
-            found = self.path(digest).stat()
+            with self._directory(digest) as directory:
+                found = os.stat(self._place(digest, directory), dir_fd=directory, follow_symlinks=False)
         except OSError as error:
             raise _translate(error, digest) from error
         if not stat.S_ISREG(found.st_mode):
+            self._say_odd(digest, f"it is {kind_of(found)}, not a file")
             raise NotFoundError(f"{digest} is not a file")
         return found.st_size
 
     def open(self, digest: Digest) -> OpenContent:
         """Content, open. Raises NotFoundError, StoreUnavailableError."""
         try:
-            descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with self._directory(digest) as directory:
+                descriptor, found = open_file(self._place(digest, directory), follow_links=False, dir_fd=directory)
         except OSError as error:
+            if isinstance(error, NotAFileError):
+                self._say_odd(digest, error.strerror)
             raise _translate(error, digest) from error
-        return OpenContent(digest, descriptor, os.fstat(descriptor).st_size)
+        return OpenContent(digest, descriptor, found.st_size)
+
+    def _say_odd(self, digest: Digest, what: str | None) -> None:
+        if self._odd.due(str(digest)):
+            log.warning("a blob can't be served", file=self.path(digest), error=what)
+
+    def _place(self, digest: Digest, directory: int | None) -> Path | str:
+        return self.path(digest) if directory is None else digest.hex
+
+    @contextmanager
+    def _directory(self, digest: Digest) -> Iterator[int | None]:
+        """The directory of the algorithm, open, and reached without a link; None where links may be followed."""
+        if not self._strict:
+            yield None
+            return
+        descriptor = os.open(self.root, _DIRECTORY)
+        try:
+            for name in ("blobs", digest.algorithm):
+                below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 def _translate(error: OSError, digest: Digest) -> NotFoundError | StoreUnavailableError:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+    if isinstance(error, NotAFileError) or error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return NotFoundError(f"{digest} is not here")
     return StoreUnavailableError(f"{digest}: {error.strerror}")

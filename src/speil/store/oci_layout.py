@@ -12,12 +12,16 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from speil.local_file import kind_of, parse_json, read_file
+from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 from speil.oci.digest import Digest, DigestError
 from speil.oci.manifest import Descriptor
 from speil.oci.reference import InvalidReferenceError, Reference
@@ -26,8 +30,11 @@ from speil.store.blob_directory import BlobDirectory
 
 LOOK_SECONDS = 0.1  # between looks at the directory
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-INDEX_BYTES_MAX = 64 << 20  # a layout of a hundred thousand images
+PROBLEM_SECONDS = 1.0  # between looks for what is wrong with the whole layout
+INDEX_BYTES_MAX = 8 << 20  # some 25,000 images; read at once, it takes ten times that in memory
 _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
+
+log = get_log("store")
 
 
 class VerificationError(Exception):
@@ -39,18 +46,45 @@ class OciLayoutStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._blobs = BlobDirectory(root)
+        self._blobs = BlobDirectory(root, strict=True)
         self._watched = [root / part for part in ("index.json", "blobs/sha256", "blobs/sha512")]
-        self._index: tuple[int, int, list[tuple[str, Digest]]] | None = None
+        self._index: tuple[tuple[int, ...], list[tuple[str, Digest]] | StoreUnavailableError] | None = None
+        self._problem, self._skipped = Seldom(again_seconds=600), Seldom(again_seconds=600)
 
     @property
     def available(self) -> bool:
         """Whether there is a layout to read."""
-        return (self.root / "oci-layout").is_file() and (self.root / "index.json").is_file()
+        return all(_is_file(self.root / name) for name in ("oci-layout", "index.json"))
 
     async def run(self) -> None:
-        """Nothing to keep alive."""
-        await asyncio.Event().wait()
+        """Nothing to keep alive; a layout that can't be read is said, and said again while it lasts."""
+        while True:
+            if problem := self.problem():
+                if self._problem.due(problem):
+                    log.warning("the image layout can't be served", path=self.root, error=problem)
+            elif self._problem.over():
+                log.info("the image layout can be served", path=self.root)
+            await asyncio.sleep(PROBLEM_SECONDS)
+
+    def problem(self) -> str:
+        """What keeps the layout from being served; empty where nothing does."""
+        if not self.root.is_dir():
+            return f"{self.root} is not a directory" if self.root.exists() else f"there is no directory {self.root}"
+        for name in ("oci-layout", "index.json"):
+            try:
+                found = (self.root / name).lstat()
+            except OSError as error:
+                return f"{self.root / name}: {error.strerror}; is this an OCI image layout?"
+            if not stat.S_ISREG(found.st_mode):
+                return f"{self.root / name} is {kind_of(found)}, not a file"
+        for path in (self.root / "blobs", *self._watched[1:]):
+            if path.is_symlink():
+                return f"{path} is a symbolic link: what is behind it is not served"
+        try:
+            self._read_index()
+        except StoreUnavailableError as error:
+            return str(error)
+        return ""
 
     async def resolve(self, image: str) -> Digest:
         """See ContentStore."""
@@ -127,7 +161,7 @@ class OciLayoutStore:
         """Name an image, in place of what had the name."""
         self._make()
         with self._locked():
-            document = json.loads((self.root / "index.json").read_bytes())
+            document = self._read_document()
             others = [entry for entry in document["manifests"] if _name(entry) != name]
             entry = {
                 "mediaType": target.media_type,
@@ -150,9 +184,15 @@ class OciLayoutStore:
             raise StoreUnavailableError(f"{self.root}: {error.strerror}") from error
 
     def _replace(self, name: str, text: str) -> None:
-        temporary = self.root / f".{name}.{os.getpid()}"
-        temporary.write_text(text)
-        temporary.rename(self.root / name)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.root)
+        try:
+            with open(descriptor, "w") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(text)
+            os.rename(temporary, self.root / name)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -169,18 +209,46 @@ class OciLayoutStore:
         """(name, target) of all named entries. Raises StoreUnavailableError for a missing or damaged index."""
         path = self.root / "index.json"
         try:
-            found = path.stat()
-            if self._index and self._index[:2] == (found.st_mtime_ns, found.st_ino):
-                return self._index[2]
-            if found.st_size > INDEX_BYTES_MAX:
-                raise StoreUnavailableError(f"{path} has {found.st_size} bytes: that is no image layout's index")
-            entries = json.loads(path.read_bytes())["manifests"]
-            named = [(name, Digest.parse(entry["digest"])) for entry in entries if (name := _name(entry))]
+            found = path.lstat()
         except OSError as error:
             raise StoreUnavailableError(f"{path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, DigestError) as error:
-            raise StoreUnavailableError(f"{path} is not an image layout's index: {error!r}") from error
-        self._index = (found.st_mtime_ns, found.st_ino, named)
+        state = found.st_mtime_ns, found.st_ino, found.st_size
+        if self._index is None or self._index[0] != state:
+            try:
+                self._index = state, self._named(self._read_document()["manifests"])
+            except StoreUnavailableError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise  # of this moment: no descriptor is left, say
+                self._index = state, error  # a damaged index is read once, not at each request
+        known = self._index[1]
+        if isinstance(known, StoreUnavailableError):
+            raise StoreUnavailableError(str(known))
+        return known
+
+    def _read_document(self) -> dict[str, Any]:
+        """The index, with a list of manifests. Raises StoreUnavailableError."""
+        path = self.root / "index.json"
+        try:
+            document = parse_json(read_file(path, INDEX_BYTES_MAX, follow_links=False).data)
+        except OSError as error:
+            raise StoreUnavailableError(f"{path}: {error.strerror}") from error
+        except ValueError as error:
+            raise StoreUnavailableError(f"{path} is not an image layout's index: {error}") from error
+        if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
+            raise StoreUnavailableError(f"{path} is not an image layout's index: it has no list of manifests")
+        return document
+
+    def _named(self, entries: list[Any]) -> list[tuple[str, Digest]]:
+        """Those entries that have a name; one that is damaged costs itself alone."""
+        named, damaged = [], 0
+        for entry in entries:
+            try:
+                if name := _name(entry):
+                    named.append((name, Digest.parse(entry["digest"])))
+            except (DigestError, KeyError, TypeError, AttributeError):
+                damaged += 1
+        if damaged and self._skipped.due(str(damaged)):
+            log.warning("entries of the image layout's index are damaged", file=self.root / "index.json", count=damaged)
         return named
 
     def _list_names(self) -> set[tuple[str, Digest]]:
@@ -192,8 +260,9 @@ class OciLayoutStore:
     def _list_blobs(self) -> set[Digest]:
         found = set()
         for algorithm in ("sha256", "sha512"):
+            directory = self.root / "blobs" / algorithm
             try:
-                names = os.listdir(self.root / "blobs" / algorithm)
+                names = [] if directory.is_symlink() or directory.parent.is_symlink() else os.listdir(directory)
             except OSError:
                 continue
             for name in names:
@@ -206,6 +275,13 @@ class OciLayoutStore:
     def _stamp(self) -> tuple[int, ...]:
         """Changes when content or names change."""
         return tuple(_mtime(path) for path in self._watched)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _mtime(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from speil.setting import one_of, setting, text
+from speil.setting import one_of, setting, socket_path, text
 
 DEFAULT_CONFIG_FILE = "/etc/containerd/config.toml"
 
@@ -16,7 +16,9 @@ class StoreSettings:
     store_kind: str = setting(
         one_of("containerd", "oci-layout"), "containerd", help="Serve a containerd's content, or an OCI image layout."
     )
-    containerd_sock: str = setting(text, "/run/containerd/containerd.sock", help="containerd's socket.")
+    containerd_sock: str = setting(
+        socket_path, "/run/containerd/containerd.sock", help="containerd's socket; unix:// may stand before it."
+    )
     containerd_namespace: str = setting(
         text, "k8s.io", help="containerd's namespace whose images are served; the kubelet's is k8s.io."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from math import isnan
@@ -14,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError
+from speil.local_file import parse_json
 from speil.region.view import NodeView, Traffic
 from speil.survey.leases import SurveyError
 
@@ -85,7 +85,7 @@ async def _views(sources: Sequence[tuple[str, Fetch]]) -> list[NodeView]:
 
 def read_node(name: str, metrics: str, state: str) -> NodeView:
     """A node from the texts of `/metrics` and `/debug/state`. Raises ValueError and KeyError where they are others'."""
-    told = json.loads(state)
+    told = parse_json(state)
     traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
     rejected: dict[str, int] = {}
     leads, started_at = False, 0.0

@@ -1,21 +1,31 @@
 // A go-libp2p node with a Kademlia DHT, as Spegel runs one, driven by JSON lines on stdin and answering on stdout.
 //
 //	{"cmd":"connect","addr":"/ip4/127.0.0.1/tcp/1/p2p/..."}  ->  {"ok":true, ...} or {"ok":false,"error":"..."}
+//
+// What Spegel does beside libp2p is done with the same libraries and formats: the page /id of its http bootstrap
+// (serve_id, get_id) and the key that it keeps in its data directory (write_key, read_key).
 package main
 
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/ipfs/go-cid"
-	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -34,6 +44,8 @@ type request struct {
 	Key      string `json:"key"`
 	Protocol string `json:"protocol"`
 	Size     int    `json:"size"`
+	Path     string `json:"path"`
+	URL      string `json:"url"`
 }
 
 func main() {
@@ -154,7 +166,103 @@ func run(h host.Host, d *dht.IpfsDHT, r request) (map[string]any, error) {
 		}
 		return map[string]any{"providers": found}, nil
 	}
+	switch r.Cmd {
+	case "serve_id": // {} -> the base address of a page /id, as Spegel 0.2 to 0.7 serves it
+		body, err := peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}.MarshalJSON()
+		if err != nil {
+			return nil, err
+		}
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		mux := http.NewServeMux()
+		mux.HandleFunc("/id", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
+		go func() { _ = http.Serve(listener, mux) }()
+		return map[string]any{"url": "http://" + listener.Addr().String()}, nil
+	case "get_id": // asks base address + /id and connects, as Spegel 0.4 to 0.7 does
+		body, err := get(ctx, r.URL+"/id")
+		if err != nil {
+			return nil, err
+		}
+		info := peer.AddrInfo{}
+		if err := info.UnmarshalJSON(body); err != nil {
+			return nil, err
+		}
+		return map[string]any{"id": info.ID.String()}, h.Connect(ctx, info)
+	case "get_id_list": // asks the whole URL and connects, as Spegel's main branch does
+		body, err := get(ctx, r.URL)
+		if err != nil {
+			return nil, err
+		}
+		infos := []struct{ ID string }{}
+		if err := json.Unmarshal(body, &infos); err != nil {
+			return nil, err
+		}
+		full := []peer.AddrInfo{}
+		if err := json.Unmarshal(body, &full); err != nil {
+			return nil, err
+		}
+		return map[string]any{"id": infos[0].ID}, h.Connect(ctx, full[0])
+	case "write_key": // a new key, in the form in which Spegel keeps it
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(private)
+		if err != nil {
+			return nil, err
+		}
+		block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+		if err := os.WriteFile(r.Path, block, 0o600); err != nil {
+			return nil, err
+		}
+		return peerOf(private)
+	case "read_key": // the key in a file, read as Spegel reads it
+		data, err := os.ReadFile(r.Path)
+		if err != nil {
+			return nil, err
+		}
+		block, _ := pem.Decode(data)
+		if block == nil || block.Type != "PRIVATE KEY" {
+			return nil, fmt.Errorf("no PEM block of a private key")
+		}
+		parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		private, ok := parsed.(ed25519.PrivateKey)
+		if !ok {
+			return nil, fmt.Errorf("not an Ed25519 private key")
+		}
+		return peerOf(private)
+	}
 	return nil, fmt.Errorf("unknown command %q", r.Cmd)
+}
+
+func get(ctx context.Context, url string) ([]byte, error) {
+	question, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := http.DefaultClient.Do(question)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", url, answer.Status)
+	}
+	return io.ReadAll(answer.Body)
+}
+
+func peerOf(key ed25519.PrivateKey) (map[string]any, error) {
+	private, _, err := crypto.KeyPairFromStdKey(&key)
+	if err != nil {
+		return nil, err
+	}
+	id, err := peer.IDFromPrivateKey(private)
+	return map[string]any{"id": id.String()}, err
 }
 
 // key is Spegel's: CIDv1, raw, sha2-256 of the name.

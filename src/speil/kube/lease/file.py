@@ -21,11 +21,17 @@ from typing import Any
 
 from speil.election.record import LeaderElectionRecord, Lease, decode, encode
 from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
+from speil.local_file import parse_json, read_file
+from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 
 _BYTES_MAX = 1 << 20  # a Lease has one kilobyte
+_DEPTH_MAX = 32  # a Lease with managedFields has eight; copying one that is nested deep would end in a RecursionError
 # The lock is held for microseconds. Longer means that its holder is frozen: better an error than to wait with it.
 _LOCK_TRIES_MAX = 50
 _LOCK_WAIT_SECONDS = 0.01
+
+log = get_log("lease")
 
 
 class FileLease:
@@ -34,6 +40,7 @@ class FileLease:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock_path = path.with_name(f".{path.name}.lock")
+        self._damaged = Seldom()
 
     def __str__(self) -> str:
         return str(self._path)
@@ -63,19 +70,25 @@ class FileLease:
 
     def _read(self) -> Lease | None:
         try:
-            with self._path.open("rb") as file:
-                written_at = os.fstat(file.fileno()).st_mtime
-                document = json.loads(file.read(_BYTES_MAX))
+            found = read_file(self._path, _BYTES_MAX)
         except FileNotFoundError:
             return None
         except PermissionError as error:
             raise LeaseDeniedError(f"this user may not read the lease file {self}: {error.strerror}") from error
         except OSError as error:
-            raise LeaseError(f"the lease file {self} can't be read: {error}") from error
-        except ValueError:
-            document = {}  # somebody's garbage is a Lease that nobody holds; writing it again mends it
-        lease = decode(document if isinstance(document, dict) else {}, None)
-        return Lease(lease.record, lease.version, time.time() - written_at, lease.document)
+            raise LeaseError(f"the lease file {self} can't be read: {error.strerror}") from error
+        try:
+            document = parse_json(found.data, _DEPTH_MAX)
+            if not isinstance(document, dict):
+                raise ValueError("it is not an object")
+            self._damaged.over()
+        except ValueError as error:
+            # somebody's garbage is a Lease that nobody holds; writing it again mends it
+            document = {}
+            if self._damaged.due(str(error)):
+                log.warning("the lease file is damaged: nobody holds this Lease", path=self._path, error=error)
+        lease = decode(document, None)
+        return Lease(lease.record, lease.version, time.time() - found.stat.st_mtime, lease.document)
 
     def _replace(self, document: dict[str, Any]) -> None:
         try:
@@ -94,7 +107,7 @@ class FileLease:
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
         try:
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
         except OSError as error:
             raise LeaseDeniedError(
                 f"the lease file {self} can't be written: {error.strerror}; its directory must exist and be writable"

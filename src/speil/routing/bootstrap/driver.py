@@ -1,14 +1,14 @@
 """Finds the first peers, and finds them again when the last is gone.
 
-Persisted peers and the configured kind are asked together; whoever answers is asked for more (`refresh`). With nobody
-reached the attempts slow down to one in ten seconds. The first round that the source answered is the decision which
-readiness waits for: peers reached, or alone.
+Persisted peers are dialled while the configured kind is asked; whoever answers is asked for more (`refresh`). With
+nobody reached the attempts slow down to one in ten seconds. The first round that the source answered is the decision
+which readiness waits for: peers reached, or alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 
 from speil.multiformats.multiaddr import Multiaddr
@@ -16,6 +16,7 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.observe.seldom import Seldom
 from speil.routing.bootstrap.base import BootstrapError, Bootstrapper
 from speil.routing.network import NetworkError, PeerNetwork
 from speil.routing.peerstore import PEERS_MAX, Peerstore
@@ -23,6 +24,9 @@ from speil.routing.peerstore import PEERS_MAX, Peerstore
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.05, 10.0  # Spegel's
 AGAIN_SECONDS = 30 * 60.0  # Spegel's: joins meshes that grew apart
 DIALS_MAX = 60  # in one round: what the source names, and persisted peers
+KNOWN_DIALS_MAX = 40  # of them for persisted peers: the source keeps a share
+UNREACHABLE_SECONDS = 10 * 60.0  # between equal lines: the first node of a mesh may wait for hours
+_NAMED_MAX = 4  # addresses in a line of the log
 SAVE_SECONDS = 60.0  # how often the list of known peers is written while it changes
 
 log = get_log("bootstrap")
@@ -37,7 +41,7 @@ class Bootstrap:
         self._met: dict[PeerId, PeerInfo] = {}
         self._changed = False
         self._wake = asyncio.Event()
-        self._last_failure = ""
+        self._failure, self._unreachable = Seldom(), Seldom(UNREACHABLE_SECONDS)
 
     def wake(self) -> None:
         """Look for peers now: the last one is gone."""
@@ -63,12 +67,23 @@ class Bootstrap:
     ) -> None:
         persisted = self._peerstore.load()
         backoff = BACKOFF_SECONDS_MIN
-        while True:
-            self._wake.clear()
-            answered = await self._round(network, [*persisted, *self._addresses()])
+
+        joined = False
+
+        async def join() -> None:
+            nonlocal joined
             if known():
+                joined = True
                 await refresh()
                 self.decided = True
+
+        while True:
+            self._wake.clear()
+            joined = False
+            answered = await self._round(network, [*persisted, *self._addresses()], join)
+            if not joined:
+                await join()
+            if known():
                 wait, backoff = AGAIN_SECONDS, BACKOFF_SECONDS_MIN
             else:
                 if answered and not self.decided:
@@ -81,26 +96,53 @@ class Bootstrap:
             except TimeoutError:
                 continue
 
-    async def _round(self, network: PeerNetwork, persisted: list[Multiaddr]) -> bool:
-        """Ask the source and dial everybody; whether the source answered."""
+    async def _round(
+        self, network: PeerNetwork, persisted: Sequence[Multiaddr], join: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Dial who is known from before and, beside it, ask the source and dial whom it names. Whether it answered.
+
+        `join` is called when somebody was reached: known peers wait for no source, which may hang.
+        """
+        persisted = list(dict.fromkeys(persisted))[:KNOWN_DIALS_MAX]
+
+        async def known_ones() -> int:
+            reached = await self._dial_all(network, persisted)
+            if reached:
+                await join()
+            return reached
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(known_ones())
+            found = await self._ask(network)
+            reached = await self._dial_all(network, (found or [])[: DIALS_MAX - len(persisted)])
+            if reached:
+                await join()
+        total = reached + task.result()
+        if found is not None:
+            self._metrics.bootstrap_attempts.labels(self._bootstrapper.kind, "ok" if total else "empty").inc()
+            if found and not reached:
+                self._say_unreachable(found)
+            elif reached:
+                self._unreachable.over()
+        return found is not None
+
+    async def _ask(self, network: PeerNetwork) -> list[Multiaddr] | None:
+        """Whom the source names; None where it can't be asked."""
         kind = self._bootstrapper.kind
         try:
             found = await self._bootstrapper.find(network.local)
         except BootstrapError as error:
             self._metrics.bootstrap_attempts.labels(kind, "error").inc()
-            if not error.told:
-                self._say_once(str(error))
-            await self._dial_all(network, persisted)
-            return False
-        reached = await self._dial_all(network, [*found, *persisted])
-        self._metrics.bootstrap_attempts.labels(kind, "ok" if reached else "empty").inc()
-        if reached:
-            self._last_failure = ""
-        return True
+            if not error.told and self._failure.due(str(error)):
+                log.warning("bootstrap failed, trying again", kind=kind, error=error)
+            return None
+        if self._failure.over():
+            log.info("the source of first peers answers again", kind=kind)
+        return found
 
     async def _dial_all(self, network: PeerNetwork, addresses: Iterable[Multiaddr]) -> int:
-        own = {(address.tcp, None) for address in network.local.addresses}
-        targets = [one for one in dict.fromkeys(addresses) if (one.tcp, None) not in own][:DIALS_MAX]
+        own = {address.tcp for address in network.local.addresses}
+        targets = [one for one in dict.fromkeys(addresses) if one.tcp not in own]
 
         async def dial(address: Multiaddr) -> bool:
             try:
@@ -116,10 +158,11 @@ class Bootstrap:
     def _addresses(self) -> list[Multiaddr]:
         return [peer.addresses[0].with_peer_id(peer.peer_id) for peer in reversed(self._met.values())]
 
-    def _say_once(self, failure: str) -> None:
-        if failure != self._last_failure:
-            self._last_failure = failure
-            log.warning("bootstrap failed, trying again", kind=self._bootstrapper.kind, error=failure)
+    def _say_unreachable(self, found: Sequence[Multiaddr]) -> None:
+        """Whom the source names is not there, or is no peer of this mesh."""
+        named = ", ".join(str(address) for address in found[:_NAMED_MAX])
+        if self._unreachable.due(named):
+            log.warning("no peer that bootstrap names can be joined, trying again", named=named, count=len(found))
 
     async def _keep_saving(self) -> None:
         try:

@@ -1,63 +1,102 @@
-"""`http`: a peer's id and addresses from a URL, and the page that gives ours.
+"""`http`: first peers from a page that a peer serves, and the page that this node serves.
 
-`GET /id` answers `{"ID": "12D3…", "Addrs": ["/ip4/…/tcp/5001"]}` (go-libp2p's AddrInfo, Spegel since 0.1); the plain
-multiaddr text of older Spegels is understood too.
+The address is a base (`http://10.0.0.7:5002`), to which `/id` is added as Spegel does, or the page itself. Both are
+tried where the one does not answer with a peer; the one that did is asked first the next time.
+
+This node serves itself in each form that Spegel has read: `/id` (0.2 to 0.7), `/ids` (a list, for the URL of its main
+branch) and `/id.txt` (up to 0.1).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import ssl
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
-import aiohttp
-from aiohttp import web
-
-from speil.multiformats.error import FormatError
+from speil.local_file import read_file
 from speil.multiformats.multiaddr import Multiaddr
-from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.observe.logs import get_log
+from speil.routing.bootstrap import http_answer
 from speil.routing.bootstrap.base import BootstrapError
+from speil.routing.bootstrap.http_answer import AnswerError
 from speil.setting import ListenAddress
+
+if TYPE_CHECKING:
+    import aiohttp  # at run time only where it is used: `speil --help` reads the settings, and so this module
 
 REQUEST_SECONDS_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024
+CERTIFICATE_BYTES_MAX = 1 << 20  # a bundle of all public authorities has a quarter of it
+CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"  # Spegel's names, and Kubernetes' TLS Secrets'
+
+log = get_log("bootstrap")
+
+
+class CertificateError(Exception):
+    """The certificates can't be used; the message names the file."""
 
 
 class HttpBootstrapper:
-    """Asks `peer_url` (empty: nobody) and serves `/id` at `listen` (None: no page)."""
+    """Asks `address` (empty: nobody) and serves this node's id at `listen` (None: no page)."""
 
     kind = "http"
 
-    def __init__(self, peer_url: str, listen: ListenAddress | None) -> None:
-        self._url, self._listen = peer_url, listen
+    def __init__(
+        self, address: str, listen: ListenAddress | None, *, router_port: int = 5001, cert_dir: Path | None = None
+    ) -> None:
+        """`cert_dir` has the authority and the client certificate for https. Raises CertificateError."""
+        self._urls, self._listen, self._router_port, self._cert_dir = pages(address), listen, router_port, cert_dir
+        if cert_dir is not None:
+            tls_context(cert_dir)
+            if not any((cert_dir / name).exists() for name in (CA_FILE, CERTIFICATE_FILE)):
+                log.warning("there are no certificates for bootstrap: going without", directory=cert_dir)
 
     async def find(self, local: PeerInfo) -> list[Multiaddr]:
         """See Bootstrapper."""
-        if not self._url:
+        if not self._urls:
             return []
+        import aiohttp
+
+        failures = []
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self._url) as response:
-                if response.status != 200:
-                    raise BootstrapError(f"{self._url} answered {response.status}")
-                text = (await response.content.read(ANSWER_BYTES_MAX)).decode()
-        except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
-            raise BootstrapError(f"{self._url} can't be asked: {error!r}") from error
-        found = _parse(self._url, text.strip())
-        return [address for address in found if address.peer_id != local.peer_id]
+            tls: ssl.SSLContext | bool = True if self._cert_dir is None else tls_context(self._cert_dir)
+        except CertificateError as error:
+            raise BootstrapError(f"--http-bootstrap-cert-dir: {error}") from error
+        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=tls)) as session:
+            for url in self._urls:
+                try:
+                    found = http_answer.parse(await _get(session, url), local.peer_id, self._router_port)
+                except AnswerError as error:
+                    failures.append(f"{_shown(url)} {error}")
+                except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                    reason = str(error) or type(error).__name__
+                    raise BootstrapError("; ".join([*failures, f"{_shown(url)} can't be asked: {reason}"])) from error
+                else:
+                    self._urls = [url, *(other for other in self._urls if other != url)]
+                    return found
+        raise BootstrapError("; ".join(failures))
 
     async def run(self, local: Callable[[], PeerInfo]) -> None:
-        """Serve `/id`."""
+        """Serve the page."""
         if self._listen is None:
             return
+        from aiohttp import web
 
-        async def answer(request: web.Request) -> web.Response:
-            peer = local()
-            return web.json_response({"ID": str(peer.peer_id), "Addrs": [str(address) for address in peer.addresses]})
+        def page(show: Callable[[PeerInfo], str], kind: str) -> Callable[[web.Request], object]:
+            async def answer(request: web.Request) -> web.Response:
+                return web.Response(text=show(local()), content_type=kind)
+
+            return answer
 
         app = web.Application()
-        app.router.add_get("/id", answer)
+        app.router.add_get("/id", page(http_answer.as_document, "application/json"))  # type: ignore[arg-type]
+        app.router.add_get("/ids", page(http_answer.as_list, "application/json"))  # type: ignore[arg-type]
+        app.router.add_get("/id.txt", page(http_answer.as_text, "text/plain"))  # type: ignore[arg-type]
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
@@ -69,12 +108,68 @@ class HttpBootstrapper:
             await runner.cleanup()
 
 
-def _parse(url: str, text: str) -> list[Multiaddr]:
+def pages(address: str) -> list[str]:
+    """The pages that an address may mean, likeliest first; none for an empty one."""
+    if not address:
+        return []
+    parts = urlsplit(address)
+    below = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/id"))
+    if not parts.path.strip("/"):
+        return [below, address]
+    return [address] if parts.path.rstrip("/").endswith("/id") else [address, below]
+
+
+def tls_context(directory: Path) -> ssl.SSLContext:
+    """For https: `ca.crt` (else the system's authorities) and, where they are there, `tls.crt` with `tls.key`.
+
+    Raises CertificateError.
+    """
+    there = {name for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE) if _is_there(directory / name)}
+    if (CERTIFICATE_FILE in there) != (KEY_FILE in there):
+        missing = KEY_FILE if CERTIFICATE_FILE in there else CERTIFICATE_FILE
+        raise CertificateError(
+            f"{directory / missing} is missing: a client certificate needs {CERTIFICATE_FILE} and {KEY_FILE}"
+        )
     try:
-        if text.startswith("/"):
-            return [Multiaddr.parse(text)]
-        document = json.loads(text)
-        peer_id = PeerId.parse(document["ID"])
-        return [Multiaddr.parse(address).with_peer_id(peer_id) for address in document["Addrs"] or ()]
-    except (FormatError, ValueError, KeyError, TypeError) as error:
-        raise BootstrapError(f"{url} answered something that is no peer: {error!r}") from error
+        context = ssl.create_default_context(cafile=str(directory / CA_FILE) if CA_FILE in there else None)
+    except (ssl.SSLError, OSError) as error:
+        raise CertificateError(f"{directory / CA_FILE} holds no certificate that can be used: {error}") from error
+    if CERTIFICATE_FILE in there:
+        try:
+            # with a password an encrypted key is an error; without one OpenSSL would ask for it on the terminal
+            context.load_cert_chain(directory / CERTIFICATE_FILE, directory / KEY_FILE, password="")
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise CertificateError(
+                f"{directory / CERTIFICATE_FILE} and {KEY_FILE} can't be used together: {error}"
+            ) from error
+    return context
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return bool(read_file(path, CERTIFICATE_BYTES_MAX).data)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise CertificateError(f"{path}: {error.strerror}") from error
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> str:
+    async with session.get(url) as response:
+        if response.status != 200:
+            raise AnswerError(f"answered {response.status}")
+        data = b""
+        async for chunk in response.content.iter_any():
+            data += chunk
+            if len(data) > ANSWER_BYTES_MAX:
+                raise AnswerError(f"answered more than {ANSWER_BYTES_MAX} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise AnswerError("is no peer: it is not text") from None
+
+
+def _shown(url: str) -> str:
+    """The URL without a password, for logs."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
