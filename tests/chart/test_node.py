@@ -145,6 +145,89 @@ def test_nodes_with_ipv6_addresses_get_targets_that_containerd_takes() -> None:
     assert read(init, host_ip="fd00::9")[1].mirror_targets == ("http://[fd00::9]:30020",)
 
 
+# what the shell, YAML, Go's templates, the kubelet or a list could take for something else
+ODD = (
+    "a,b", "a b", 'say "x"', "it's", "$(NODE_NAME)", "$$(NODE_NAME)", "$(NOBODY)", "$$", "$$$", ":latest$", "a$|b$", "^$",
+    "back\\slash\\d", "#no: comment", "{{ .Values }}", "- item", "*", "tab\tin", "ünïcode", "%s", "a{1,3}", "[a-z]{2,}",
+    "(", "!yes", "null", "1e3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_texts_reach_the_process_unharmed(odd: str) -> None:
+    values = {
+        "service": {"registry": {"nodeIp": odd}},
+        "spegel": {
+            "registryFilters": [odd],
+            "additionalMirrorTargets": [f"https://m.example.org/{odd}"],
+            "containerdNamespace": odd,
+            "containerdSock": f"/run/{odd}/c.sock",
+            "containerdRegistryConfigPath": f"/etc/{odd}/certs.d",
+        },
+        "speil": {"defaultRegistry": odd},
+        "dnsBootstrapDomain": odd,
+        "bootstrapKind": "dns",
+    }
+    objects = render(values)
+    pod = objects.only("DaemonSet")["spec"]["template"]["spec"]
+    (init,), (registry,) = pod["initContainers"], pod["containers"]
+    environ = {"NODE_NAME": "node-1", **environment(init)}
+    assert environ["NODE_IP"] == odd
+    said = [*arguments(init, environ), *arguments(registry, environ)]
+    for expected in (
+        f"--registry-filters={odd}", f"--mirror-targets=https://m.example.org/{odd}", f"--containerd-namespace={odd}",
+        f"--containerd-sock=/run/{odd}/c.sock", f"--containerd-registry-config-path=/etc/{odd}/certs.d",
+        f"--default-registry={odd}", f"--dns-bootstrap-domain={odd}",
+    ):  # fmt: skip
+        assert expected in said
+    paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert {f"/run/{odd}", f"/etc/{odd}/certs.d"} <= paths
+
+
+def test_the_nodes_address_may_stand_in_the_operators_targets() -> None:
+    values = {"spegel": {"additionalMirrorTargets": ["http://$(NODE_IP):5555", "http://$(NODE_IP):30020"]}}
+    assert node_of(render(values))[0].mirror_targets == (
+        "http://10.0.0.9:30020", "http://10.0.0.9:30021", "http://10.0.0.9:5555",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["_default"], ["_default"]),
+        (["*"], ["*"]),
+        (["https://docker.io", "*"], ["https://docker.io", "*"]),
+        (["https://docker.io,"], ["https://docker.io"]),
+        (["https://docker.io, https://ghcr.io,"], ["https://docker.io", "https://ghcr.io"]),
+        (["https://docker.io", ""], ["https://docker.io"]),
+        (["https://[fd00::1]:5000"], ["https://[fd00::1]:5000"]),
+        (["https://docker.io", "https://docker.io"], ["https://docker.io"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["mirroredRegistries", "registries"])
+def test_lists_of_registries(name: str, given: list[str], expected: list[str]) -> None:
+    pod = render({"spegel": {name: given}}).only("DaemonSet")["spec"]["template"]["spec"]
+    for container in (pod["initContainers"][0], pod["containers"][0]):
+        found = [one for one in container["args"] if one.startswith("--mirrored-registries")]
+        assert found == [f"--mirrored-registries={one}" for one in expected]
+
+
+def test_a_pattern_that_is_empty_is_left_out() -> None:
+    # of `--set spegel.registryFilters={a,}`: an empty pattern would leave every image alone
+    pod = render({"spegel": {"registryFilters": ["a", ""]}}).only("DaemonSet")["spec"]["template"]["spec"]
+    assert [one for one in pod["containers"][0]["args"] if "filters" in one] == ["--registry-filters=a"]
+
+
+def test_keys_and_names_that_yaml_would_take_for_something_else() -> None:
+    for odd in ("null", "true", "1", "1e3", "on", "0x1"):
+        objects = render({"regionSecret": {"value": "x" * 32, "key": odd}, "priorityClassName": odd})
+        assert list(objects.only("Secret")["data"]) == [odd]
+        pod = objects.only("DaemonSet")["spec"]["template"]["spec"]
+        (volume,) = (one for one in pod["volumes"] if one["name"] == "region-secret")
+        assert volume["secret"]["items"] == [{"key": odd, "path": odd}]
+        assert pod["priorityClassName"] == odd
+
+
 def test_probes_ask_the_registry_port() -> None:
     pod = render({}).only("DaemonSet")["spec"]["template"]["spec"]
     (container,) = pod["containers"]

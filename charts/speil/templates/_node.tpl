@@ -1,5 +1,19 @@
 {{/* Parts of the pods. */}}
 
+{{/*
+A text as it has to stand in `args` or `env` for the process to get it unharmed: the kubelet takes $(NAME) for a
+variable and $$ for one $. What it leaves alone stays as it is.
+*/}}
+{{- define "speil.escaped" -}}
+{{- $text := toString . }}{{ if kindIs "float64" . }}{{ $text = toString (int64 .) }}{{ end -}}
+{{- regexReplaceAll "(^|[^$])\\$\\$([^$(]|$)" (replace "$" "$$" $text) "${1}$$${2}" -}}
+{{- end }}
+
+{{/* An argument of a container: list of the flag's name and its value, which may be any text. */}}
+{{- define "speil.flag" -}}
+- {{ printf "--%s=%s" (first .) (include "speil.escaped" (last .)) | quote }}
+{{- end }}
+
 {{/* Who and where the node is: the same for `configuration`, which signs its token, and for `registry`. */}}
 {{- define "speil.identityEnv" -}}
 - name: NODE_NAME
@@ -38,14 +52,14 @@
 {{- end }}
 {{- if .region.secret.on }}
 - name: REGION_SECRET_FILE
-  value: /etc/secrets/region/{{ .region.secret.key }}
+  value: {{ printf "/etc/secrets/region/%s" .region.secret.key | quote }}
 {{- end }}
 {{- end }}
 
 {{- define "speil.nodeIpEnv" -}}
 - name: NODE_IP
   {{- with .root.Values.service.registry.nodeIp }}
-  value: {{ . | quote }}
+  value: {{ include "speil.escaped" . | quote }}
   {{- else }}
   valueFrom:
     fieldRef:
@@ -68,9 +82,23 @@
 
 {{/* Spegel's values of both generations: the old name counts where it is given. */}}
 {{- define "speil.mirroredRegistries" -}}
-{{- $given := .Values.spegel -}}
-{{- if and $given.registries $given.mirroredRegistries }}{{ fail "spegel.registries is the old name of spegel.mirroredRegistries: give one of them" }}{{ end -}}
-{{- toJson ($given.registries | default $given.mirroredRegistries | default list) -}}
+{{- $registries := list -}}
+{{- range $item := include "speil.renamed" (dict "values" .Values.spegel "names" (list "mirroredRegistries" "registries" "mirrorRegistries")) | fromJsonArray -}}
+  {{- range $one := splitList "," $item }}{{ with trim $one }}{{ $registries = append $registries . }}{{ end }}{{ end -}}
+{{- end -}}
+{{- toJson (uniq $registries) -}}
+{{- end }}
+
+{{/* A list of `spegel` under today's name or one of its old ones: dict values, names. */}}
+{{- define "speil.renamed" -}}
+{{- $found := list }}{{ $named := "" -}}
+{{- range $name := .names -}}
+  {{- with get $.values $name -}}
+    {{- if $named }}{{ fail (printf "spegel.%s is the old name of spegel.%s: give one of them" $name (first $.names)) }}{{ end -}}
+    {{- $named = $name }}{{ $found = . -}}
+  {{- end -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end }}
 
 {{- define "speil.uploadLimit" -}}
@@ -79,17 +107,21 @@
 {{- .Values.spegel.blobSpeed | default $limit -}}
 {{- end }}
 
+{{/* Where containerd finds its node, then the operator's. $(NODE_IP) is the node's address in these too, as in Spegel's. */}}
 {{- define "speil.mirrorTargets" -}}
-{{- $given := .root.Values.spegel -}}
-{{- if and $given.additionalMirrorRegistries $given.additionalMirrorTargets }}{{ fail "spegel.additionalMirrorRegistries is the old name of spegel.additionalMirrorTargets: give one of them" }}{{ end -}}
+{{- $more := include "speil.renamed" (dict "values" .root.Values.spegel "names" (list "additionalMirrorTargets" "additionalMirrorRegistries" "extraMirrorRegistries")) | fromJsonArray -}}
 {{- $targets := list -}}
-{{- with .root.Values.service.registry.hostPort }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
-{{- with .region.nodePort }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
-{{- toJson (concat $targets ($given.additionalMirrorRegistries | default $given.additionalMirrorTargets | default list)) -}}
+{{- range $port := list .root.Values.service.registry.hostPort .region.nodePort -}}
+  {{- with $port }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
+{{- end -}}
+{{- range $one := $more -}}
+  {{- with trim $one }}{{ $targets = append $targets (include "speil.escaped" . | replace "$$(NODE_IP)" "$(NODE_IP)") }}{{ end -}}
+{{- end -}}
+{{- toJson (uniq $targets) -}}
 {{- end }}
 
 {{- define "speil.registryFilters" -}}
-{{- $filters := .Values.spegel.registryFilters | default list -}}
+{{- $filters := without (.Values.spegel.registryFilters | default list) "" -}}
 {{- if eq (toString .Values.spegel.resolveLatestTag) "false" }}{{ $filters = append $filters ":latest$" }}{{ end -}}
 {{- toJson $filters -}}
 {{- end }}
@@ -126,7 +158,7 @@ alternatives, so each is taken twice, with the label being the region and with t
 {{/* On which nodes the pods of a region run: the node's, and the ones that clean up after it. */}}
 {{- define "speil.placement" -}}
 {{- with .root.Values.priorityClassName -}}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
@@ -160,6 +192,6 @@ securityContext:
 {{- end }}
 
 {{- define "speil.logArgs" -}}
-- --log-level={{ .Values.spegel.logLevel }}
-- --log-format={{ .Values.speil.logFormat }}
+{{ include "speil.flag" (list "log-level" .Values.spegel.logLevel) }}
+{{ include "speil.flag" (list "log-format" .Values.speil.logFormat) }}
 {{- end }}
