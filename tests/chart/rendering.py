@@ -89,7 +89,7 @@ def environment(
     """A container's environment on a node with these topology labels."""
     fields = {"spec.nodeName": "node-1", "status.hostIP": host_ip}
     fields |= {f"metadata.labels['{key}']": value for key, value in (labels or {}).items()}
-    found = {}
+    found: dict[str, str] = {}
     for one in container.get("env", ()):
         field = one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
         found[one["name"]] = expanded(one["value"], found) if field is None else fields.get(field, "")

@@ -147,9 +147,9 @@ def test_nodes_with_ipv6_addresses_get_targets_that_containerd_takes() -> None:
 
 # what the shell, YAML, Go's templates, the kubelet or a list could take for something else
 ODD = (
-    "a,b", "a b", 'say "x"', "it's", "$(NODE_NAME)", "$$(NODE_NAME)", "$(NOBODY)", "$$", "$$$", ":latest$", "a$|b$", "^$",
-    "back\\slash\\d", "#no: comment", "{{ .Values }}", "- item", "*", "tab\tin", "ünïcode", "%s", "a{1,3}", "[a-z]{2,}",
-    "(", "!yes", "null", "1e3",
+    "a,b", "a b", 'say "x"', "it's", "$(NODE_NAME)", "$$(NODE_NAME)", "$(NOBODY)", "$$", "$$$", ":latest$", "a$|b$",
+    "^$", "back\\slash\\d", "#no: comment", "{{ .Values }}", "- item", "*", "tab\tin", "ünïcode", "%s", "a{1,3}",
+    "[a-z]{2,}", "(", "!yes", "null", "1e3",
 )  # fmt: skip
 
 

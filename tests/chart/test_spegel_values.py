@@ -137,7 +137,7 @@ def test_the_defaults_of_spegel_main_have_one_port_for_two_ways() -> None:
 @pytest.mark.parametrize("version", SPEGEL)
 def test_the_image_of_spegel_is_refused_with_the_remedy(version: str) -> None:
     for more in ({}, THREE_LINES):
-        with pytest.raises(RefusedError, match="is Spegel's image.*image.repository.*migrating-from-spegel"):
+        with pytest.raises(RefusedError, match=r"is Spegel's image.*image.repository.*migrating-from-spegel"):
             render({**SPEGEL[version], **more})
 
 
@@ -216,8 +216,9 @@ def test_an_upgrade_with_spegels_values_alone_is_refused_with_the_way(version: s
         rendered(chart, {}, "--is-upgrade")
     said = str(raised.value)
     for part in (
-        "was not made by the chart speil", "helm get values speil -n mirror", "helm uninstall speil -n mirror --no-hooks",
-        "helm install speil", "docs/migrating-from-spegel.md", "Nothing was changed",
+        "was not made by the chart speil", "helm get values speil -n mirror",
+        "helm uninstall speil -n mirror --no-hooks", "helm install speil", "docs/migrating-from-spegel.md",
+        "Nothing was changed",
     ):  # fmt: skip
         assert part in said
     assert "nil pointer" not in said
