@@ -67,6 +67,46 @@ variable and $$ for one $. What it leaves alone stays as it is.
   {{- end }}
 {{- end }}
 
+{{/* For `kubectl exec … -- speil doctor`, which looks at what `configuration` wrote and asks where containerd does. */}}
+{{- define "speil.doctorEnv" -}}
+{{- include "speil.nodeIpEnv" . }}
+{{- $spegel := .root.Values.spegel }}
+{{- $directory := include "speil.containerdDirectory" .root | default (dir $spegel.containerdRegistryConfigPath) }}
+{{- $values := dict
+  "REGISTRY_ADDR" (printf ":%v" .root.Values.service.registry.port)
+  "METRICS_ADDR" (printf ":%v" .root.Values.service.metrics.port)
+  "CONTAINERD_SOCK" $spegel.containerdSock
+  "CONTAINERD_NAMESPACE" $spegel.containerdNamespace
+  "CONTAINERD_REGISTRY_CONFIG_PATH" $spegel.containerdRegistryConfigPath
+  "CONTAINERD_CONFIG" (printf "%s/config.toml" $directory) }}
+{{- range $name, $value := $values }}
+- name: {{ $name }}
+  value: {{ include "speil.escaped" $value | quote }}
+{{- end }}
+{{- with include "speil.ownTargets" . | fromJsonArray }}
+- name: MIRROR_TARGETS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+The directory of containerd's configuration, where it can be mounted beside the one of hosts.toml: the usual layouts have
+config.toml there. Another directory, such as /etc, would hide the container's own.
+*/}}
+{{- define "speil.containerdDirectory" -}}
+{{- $directory := dir (trimSuffix "/" .Values.spegel.containerdRegistryConfigPath) -}}
+{{- $isMounted := has $directory (list (dir .Values.spegel.containerdSock) .Values.spegel.containerdContentPath .Values.spegel.persistence.path) -}}
+{{- if and (eq (base $directory) "containerd") (not $isMounted) }}{{ $directory }}{{ end -}}
+{{- end }}
+
+{{- define "speil.ownTargets" -}}
+{{- $targets := list -}}
+{{- range $port := list .root.Values.service.registry.hostPort .region.nodePort -}}
+  {{- with $port }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
+{{- end -}}
+{{- toJson (uniq $targets) -}}
+{{- end }}
+
 {{- define "speil.secretMounts" -}}
 {{- if .region.secret.on -}}
 - name: region-secret
@@ -110,10 +150,7 @@ variable and $$ for one $. What it leaves alone stays as it is.
 {{/* Where containerd finds its node, then the operator's. $(NODE_IP) is the node's address in these too, as in Spegel's. */}}
 {{- define "speil.mirrorTargets" -}}
 {{- $more := include "speil.renamed" (dict "values" .root.Values.spegel "names" (list "additionalMirrorTargets" "additionalMirrorRegistries" "extraMirrorRegistries")) | fromJsonArray -}}
-{{- $targets := list -}}
-{{- range $port := list .root.Values.service.registry.hostPort .region.nodePort -}}
-  {{- with $port }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
-{{- end -}}
+{{- $targets := include "speil.ownTargets" . | fromJsonArray -}}
 {{- range $one := $more -}}
   {{- with trim $one }}{{ $targets = append $targets (include "speil.escaped" . | replace "$$(NODE_IP)" "$(NODE_IP)") }}{{ end -}}
 {{- end -}}
