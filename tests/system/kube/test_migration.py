@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,14 @@ def commands(title: str) -> list[str]:
 
 
 class Shell:
-    """Runs the page's commands, in a folder where the charts are, with helm and kubectl that reach the cluster."""
+    """Runs the page's commands, in a folder where the charts are, with tools that reach the cluster."""
 
     def __init__(self, cluster: KubeCluster, folder: Path) -> None:
         self.folder = folder / "shell"
         self.folder.mkdir()
         (self.folder / "charts").symlink_to(ROOT / "charts")
         tools = [str(kube_tool_path(tool).parent) for tool in ("helm", "kubectl")]
-        path = os.pathsep.join([*tools, os.environ["PATH"]])
+        path = os.pathsep.join([*tools, str(Path(sys.executable).parent), os.environ["PATH"]])
         self._environ = {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig)}
 
     def run(self, command: str) -> str:
