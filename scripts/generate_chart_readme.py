@@ -1,7 +1,7 @@
-"""Write the table of values into charts/speil/README.md (`make docs`); a test compares the two.
+"""Write the table of values into charts/speil/README.md and the defaults into its files (`make docs`); a test compares.
 
 The table comes from the comments of values.yaml: `# --` opens what is said of the next key, and lines of comment behind
-it go on.
+it go on. files/defaults.json is values.yaml for the templates: helm keeps that file from them (`speil.defaults`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parent.parent / "charts" / "speil"
-README, VALUES = CHART / "README.md", CHART / "values.yaml"
+README, VALUES, DEFAULTS = CHART / "README.md", CHART / "values.yaml", CHART / "files" / "defaults.json"
 BEGIN, END = "<!-- values: written by `make docs` -->\n", "<!-- end of values -->\n"
 _KEY = re.compile(r"( *)([A-Za-z]+):")
 
@@ -65,5 +65,12 @@ def readme() -> str:
     return f"{before}{BEGIN}{table()}{END}{after}"
 
 
+def defaults() -> str:
+    """values.yaml as the templates can read it, one line a top-level key."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in yaml.safe_load(VALUES.read_text()).items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 if __name__ == "__main__":
     README.write_text(readme())
+    DEFAULTS.write_text(defaults())

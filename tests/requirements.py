@@ -87,6 +87,9 @@ REQUIREMENTS = {
             "python scripts/build_kube_tools.py",
         ),
         Requirement("helm", lambda: kube_tool_path("helm").exists(), "python scripts/build_kube_tools.py helm"),
+        Requirement(
+            "kubectl", lambda: kube_tool_path("kubectl").exists(), "python scripts/build_kube_tools.py kubectl"
+        ),
         Requirement("promtool", lambda: shutil.which("promtool") is not None, "apt-get install prometheus"),
         Requirement(
             "go-election", lambda: tool_path("go-election").exists(), "python scripts/build_go_tools.py go-election"

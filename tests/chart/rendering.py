@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -88,18 +89,28 @@ def environment(
     """A container's environment on a node with these topology labels."""
     fields = {"spec.nodeName": "node-1", "status.hostIP": host_ip}
     fields |= {f"metadata.labels['{key}']": value for key, value in (labels or {}).items()}
-    found = {}
+    found: dict[str, str] = {}
     for one in container.get("env", ()):
         field = one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
-        found[one["name"]] = one["value"] if field is None else fields.get(field, "")
+        found[one["name"]] = expanded(one["value"], found) if field is None else fields.get(field, "")
     return found
 
 
 def arguments(container: Manifest, environ: Mapping[str, str]) -> list[str]:
-    """A container's arguments, with $(NAME) filled in."""
-    filled = []
-    for argument in container["args"]:
-        for name, value in environ.items():
-            argument = argument.replace(f"$({name})", value)
-        filled.append(argument)
-    return filled
+    """A container's arguments as its process gets them."""
+    return [expanded(argument, environ) for argument in container["args"]]
+
+
+def expanded(text: str, environ: Mapping[str, str]) -> str:
+    """What the kubelet makes of `args` and `env`: $(NAME) where it knows the name, $$ for $, all else as it is."""
+
+    def fill(match: re.Match[str]) -> str:
+        return "$" if match[1] is None else environ.get(match[1], match[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", fill, text)
+
+
+def notes(values: Values | Path, *arguments: str, release: str = "speil", namespace: str = "mirror") -> str:
+    """What helm says when the release is installed. Raises RefusedError."""
+    dry = ("install", release, str(CHART), "--namespace", namespace, "--dry-run=client")
+    return helm(*dry, *arguments, values=values).partition("\nNOTES:\n")[2]

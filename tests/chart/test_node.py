@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from speil.cli.app import COMMANDS
+from speil.cli.doctor import Settings as DoctorSettings
 from speil.config import all_settings, build, split_arguments
 from speil.observe.settings import LogSettings
 from speil.setting import declared
@@ -18,9 +19,10 @@ from tests.chart.rendering import CHART, EXAMPLES, Manifest, Objects, Values, ar
 pytestmark = pytest.mark.requires("helm")
 LABELS = {"topology.kubernetes.io/region": "from-the-label", "topology.kubernetes.io/zone": "zone-of-the-label"}
 NO_SETTINGS = {"NODE_IP"}  # what arguments are put together from
+FOR_DOCTOR = {one.env for one in declared(DoctorSettings)}  # run in the same container
 # the chart has no use for these: other stores and kinds, and what a node finds out by itself
 NOT_IN_THE_CHART = {
-    "store_kind", "oci_layout_path", "lease_file", "kubeconfig_context", "basic_auth_dir", "containerd_config",
+    "store_kind", "oci_layout_path", "lease_file", "kubeconfig_context", "basic_auth_dir",
     "topology_from_node",
 }  # fmt: skip
 
@@ -34,7 +36,7 @@ def read(
     (command,) = (one for one in COMMANDS if one.name == name)
     kind = importlib.import_module(f"speil.cli.{command.module}").Settings
     known = [*all_settings(kind), *(one for one in declared(LogSettings) if one not in all_settings(kind))]
-    unknown = set(environ) - {one.env for one in known} - NO_SETTINGS
+    unknown = set(environ) - {one.env for one in known} - NO_SETTINGS - (FOR_DOCTOR if name == "registry" else set())
     assert not unknown, f"{name} knows no variable {unknown}"
     found = split_arguments(name, argv, known)
     assert not found.positional
@@ -145,6 +147,89 @@ def test_nodes_with_ipv6_addresses_get_targets_that_containerd_takes() -> None:
     assert read(init, host_ip="fd00::9")[1].mirror_targets == ("http://[fd00::9]:30020",)
 
 
+# what the shell, YAML, Go's templates, the kubelet or a list could take for something else
+ODD = (
+    "a,b", "a b", 'say "x"', "it's", "$(NODE_NAME)", "$$(NODE_NAME)", "$(NOBODY)", "$$", "$$$", ":latest$", "a$|b$",
+    "^$", "back\\slash\\d", "#no: comment", "{{ .Values }}", "- item", "*", "tab\tin", "ünïcode", "%s", "a{1,3}",
+    "[a-z]{2,}", "(", "!yes", "null", "1e3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_texts_reach_the_process_unharmed(odd: str) -> None:
+    values = {
+        "service": {"registry": {"nodeIp": odd}},
+        "spegel": {
+            "registryFilters": [odd],
+            "additionalMirrorTargets": [f"https://m.example.org/{odd}"],
+            "containerdNamespace": odd,
+            "containerdSock": f"/run/{odd}/c.sock",
+            "containerdRegistryConfigPath": f"/etc/{odd}/certs.d",
+        },
+        "speil": {"defaultRegistry": odd},
+        "dnsBootstrapDomain": odd,
+        "bootstrapKind": "dns",
+    }
+    objects = render(values)
+    pod = objects.only("DaemonSet")["spec"]["template"]["spec"]
+    (init,), (registry,) = pod["initContainers"], pod["containers"]
+    environ = {"NODE_NAME": "node-1", **environment(init)}
+    assert environ["NODE_IP"] == odd
+    said = [*arguments(init, environ), *arguments(registry, environ)]
+    for expected in (
+        f"--registry-filters={odd}", f"--mirror-targets=https://m.example.org/{odd}", f"--containerd-namespace={odd}",
+        f"--containerd-sock=/run/{odd}/c.sock", f"--containerd-registry-config-path=/etc/{odd}/certs.d",
+        f"--default-registry={odd}", f"--dns-bootstrap-domain={odd}",
+    ):  # fmt: skip
+        assert expected in said
+    paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert {f"/run/{odd}", f"/etc/{odd}/certs.d"} <= paths
+
+
+def test_the_nodes_address_may_stand_in_the_operators_targets() -> None:
+    values = {"spegel": {"additionalMirrorTargets": ["http://$(NODE_IP):5555", "http://$(NODE_IP):30020"]}}
+    assert node_of(render(values))[0].mirror_targets == (
+        "http://10.0.0.9:30020", "http://10.0.0.9:30021", "http://10.0.0.9:5555",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["_default"], ["_default"]),
+        (["*"], ["*"]),
+        (["https://docker.io", "*"], ["https://docker.io", "*"]),
+        (["https://docker.io,"], ["https://docker.io"]),
+        (["https://docker.io, https://ghcr.io,"], ["https://docker.io", "https://ghcr.io"]),
+        (["https://docker.io", ""], ["https://docker.io"]),
+        (["https://[fd00::1]:5000"], ["https://[fd00::1]:5000"]),
+        (["https://docker.io", "https://docker.io"], ["https://docker.io"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["mirroredRegistries", "registries"])
+def test_lists_of_registries(name: str, given: list[str], expected: list[str]) -> None:
+    pod = render({"spegel": {name: given}}).only("DaemonSet")["spec"]["template"]["spec"]
+    for container in (pod["initContainers"][0], pod["containers"][0]):
+        found = [one for one in container["args"] if one.startswith("--mirrored-registries")]
+        assert found == [f"--mirrored-registries={one}" for one in expected]
+
+
+def test_a_pattern_that_is_empty_is_left_out() -> None:
+    # of `--set spegel.registryFilters={a,}`: an empty pattern would leave every image alone
+    pod = render({"spegel": {"registryFilters": ["a", ""]}}).only("DaemonSet")["spec"]["template"]["spec"]
+    assert [one for one in pod["containers"][0]["args"] if "filters" in one] == ["--registry-filters=a"]
+
+
+def test_keys_and_names_that_yaml_would_take_for_something_else() -> None:
+    for odd in ("null", "true", "1", "1e3", "on", "0x1"):
+        objects = render({"regionSecret": {"value": "x" * 32, "key": odd}, "priorityClassName": odd})
+        assert list(objects.only("Secret")["data"]) == [odd]
+        pod = objects.only("DaemonSet")["spec"]["template"]["spec"]
+        (volume,) = (one for one in pod["volumes"] if one["name"] == "region-secret")
+        assert volume["secret"]["items"] == [{"key": odd, "path": odd}]
+        assert pod["priorityClassName"] == odd
+
+
 def test_probes_ask_the_registry_port() -> None:
     pod = render({}).only("DaemonSet")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -161,9 +246,50 @@ def test_containerds_directories_are_mounted_and_only_hosts_toml_may_be_written(
     assert mounts["/run/containerd"]["readOnly"] is True, "the directory: a socket's file is gone with its containerd"
     assert mounts["/run/containerd"]["mountPropagation"] == "HostToContainer"
     assert mounts["/var/lib/containerd/io.containerd.content.v1.content"]["readOnly"] is True
-    assert "/etc/containerd/certs.d" not in mounts
+    for path in ("/etc/containerd", "/etc/containerd/certs.d"):
+        assert mounts[path]["readOnly"] is True, "for doctor"
     (init,) = pod["initContainers"]
     assert [mount["mountPath"] for mount in init["volumeMounts"]] == ["/etc/containerd/certs.d"]
+
+
+def doctor_of(values: Values) -> tuple[DoctorSettings, set[str]]:
+    """What doctor reads in a node's container, and the container's mounts."""
+    (container,) = render(values).only("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    environ = environment(container)
+    settings = build(DoctorSettings, split_arguments("doctor", [], declared(DoctorSettings)), environ)
+    return settings, {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize(
+    ("config_path", "seen"),
+    [
+        ("/etc/containerd/certs.d", "/etc/containerd"),
+        ("/etc/containerd/certs.d/", "/etc/containerd"),
+        ("/var/lib/rancher/k3s/agent/etc/containerd/certs.d", "/var/lib/rancher/k3s/agent/etc/containerd"),
+        ("/etc/certs.d", ""),
+        ("/own", ""),
+    ],
+)
+def test_doctor_finds_in_the_container_what_it_looks_at(config_path: str, seen: str) -> None:
+    values = {
+        "spegel": {
+            "containerdRegistryConfigPath": config_path,
+            "containerdSock": "/run/k3s/containerd/containerd.sock",
+        },
+        "service": {"registry": {"port": 5678, "hostPort": 30999, "nodePort": 31234}, "metrics": {"port": 9999}},
+    }
+    settings, mounts = doctor_of(values)
+    assert settings.containerd_registry_config_path == Path(config_path)
+    assert settings.containerd_sock == "/run/k3s/containerd/containerd.sock"
+    assert (settings.registry_addr.port, settings.metrics_addr.port) == (5678, 9999)
+    assert settings.mirror_targets == ("http://10.0.0.9:30999", "http://10.0.0.9:31234")
+    assert config_path in mounts
+    if seen:
+        assert settings.containerd_config == Path(seen) / "config.toml"
+        assert seen in mounts
+    # never a directory that would hide the container's own
+    assert not mounts & {"/", "/etc", "/run", "/var", "/var/lib", "/usr"}
+    assert not doctor_of({"spegel": {"containerdMirrorAdd": False}})[1] & {"/etc/containerd", "/etc/containerd/certs.d"}
 
 
 def test_a_token_is_mounted_only_where_the_api_server_is_asked() -> None:

@@ -15,7 +15,9 @@ from speil.version import __version__
 
 OLD_NAMES = {
     "spegel.registries", "spegel.additionalMirrorRegistries", "spegel.appendMirrors", "spegel.resolveLatestTag",
-    "spegel.blobSpeed",
+    "spegel.blobSpeed", "spegel.mirrorRegistries", "spegel.extraMirrorRegistries", "spegel.imageFilter",
+    "spegel.containerdMirrorRemove", "service.registry.internalTrafficLocal", "grafanaDashboard.sidecarLabel",
+    "grafanaDashboard.sidecarLabelValue",
 }  # fmt: skip
 ROOT = CHART.parent.parent
 

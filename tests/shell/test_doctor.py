@@ -13,7 +13,7 @@ from speil.finding import Finding, Level
 from speil.hosts_toml.document import Mirrors, render
 from speil.hosts_toml.judge import judge
 from speil.setting import ListenAddress
-from speil.store.containerd.inspect import ContainerdFacts
+from speil.store.containerd.inspect import ContainerdFacts, from_file
 from tests.shell.nodes import running_node
 
 URL = "http://127.0.0.1:5000"
@@ -98,6 +98,55 @@ def test_what_is_wrong_is_named_with_a_remedy(facts: Facts, name: str, level: Le
     assert finding.level is level
     assert words in finding.message
     assert finding.remedy or level is Level.WARN
+
+
+IN_POD = replace(GOOD, is_in_pod=True)
+ASKED = {"ready": True, "store_available": True, "peers": [{}], "recent_requests": [{"client": "node"}]}
+UNTOLD = containerd(path=None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "level"),
+    [
+        # what is not mounted may well be on the node: its effect tells, or nobody knows
+        (replace(IN_POD, containerd=UNTOLD, config_exists=False), "config_path", Level.WARN),
+        (replace(IN_POD, containerd=UNTOLD, config_exists=False, state=ASKED), "config_path", Level.OK),
+        (replace(IN_POD, containerd=UNTOLD, config_imports=("/nowhere/*.toml",)), "config_path", Level.WARN),
+        (replace(IN_POD, directories=(), config_path_exists=False), "hosts.toml", Level.WARN),
+        (replace(IN_POD, directories=(), config_path_exists=False, state=ASKED), "hosts.toml", Level.OK),
+        (replace(IN_POD, mirrors={URL: None}, registry=200), "mirror", Level.WARN),
+        (replace(IN_POD, mirrors={URL: None}, registry=200, state=ASKED), "mirror", Level.OK),
+        # what is seen counts as on the node
+        (replace(IN_POD, containerd=UNTOLD), "config_path", Level.FAIL),
+        (replace(IN_POD, containerd=containerd(path="/other"), state=ASKED), "config_path", Level.FAIL),
+        (replace(IN_POD, directories=()), "hosts.toml", Level.FAIL),
+        (replace(IN_POD, mirrors={URL: None}), "mirror", Level.FAIL),
+        (replace(GOOD, directories=(), config_path_exists=False), "hosts.toml", Level.FAIL),
+        (replace(GOOD, mirrors={URL: None}, registry=200), "mirror", Level.FAIL),
+        (replace(GOOD, containerd=UNTOLD, config_exists=False), "config_path", Level.FAIL),
+    ],
+)
+def test_in_a_pod_what_is_not_seen_is_no_failure(facts: Facts, name: str, level: Level) -> None:
+    finding = check(facts, name)
+    assert finding.level is level
+    assert finding.remedy or level is Level.OK
+
+
+@pytest.mark.parametrize("pattern", ["conf.d/*.toml", "{folder}/conf.d/*.toml"])
+async def test_what_the_configuration_imports_counts(tmp_path: Path, pattern: str) -> None:
+    table = "plugins.'io.containerd.cri.v1.images'"
+    main, first, second = tmp_path / "config.toml", tmp_path / "conf.d" / "a.toml", tmp_path / "conf.d" / "b.toml"
+    first.parent.mkdir()
+    main.write_text(
+        f'version = 3\nimports = ["{pattern.format(folder=tmp_path)}"]\n[{table}.registry]\nconfig_path = "/0"\n'
+    )
+    assert from_file(main)["config_path"] == "/0"
+    first.write_text(f'[{table}.registry]\nconfig_path = "/a"\n[{table}]\ndiscard_unpacked_layers = true\n')
+    second.write_text(f'imports = ["*.toml"]\n[{table}.registry]\nconfig_path = "/b"\n')
+    found = from_file(main)
+    assert (found["config_path"], found["discard"]) == ("/b", True)
+    second.write_text("plugins = 7\n[broken")
+    assert from_file(main)["config_path"] == "/a"
 
 
 async def test_facts_are_gathered_from_a_running_node(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 {{/* What can't work is refused here, before anything is created; values.schema.json has refused what is misspelt. */}}
 {{- define "speil.checks" -}}
+{{- include "speil.checkUpgrade" . -}}
+{{- include "speil.checkImage" . -}}
 {{- $regions := include "speil.regions" . | fromJsonArray -}}
 {{- if and .Values.regions (or .Values.region .Values.leaderElectionName .Values.leaderElectionNamespace) -}}
   {{- fail "`regions` names each region's Lease itself: leave region, leaderElectionName and leaderElectionNamespace at the top empty" -}}

@@ -1,5 +1,19 @@
 {{/* Parts of the pods. */}}
 
+{{/*
+A text as it has to stand in `args` or `env` for the process to get it unharmed: the kubelet takes $(NAME) for a
+variable and $$ for one $. What it leaves alone stays as it is.
+*/}}
+{{- define "speil.escaped" -}}
+{{- $text := toString . }}{{ if kindIs "float64" . }}{{ $text = toString (int64 .) }}{{ end -}}
+{{- regexReplaceAll "(^|[^$])\\$\\$([^$(]|$)" (replace "$" "$$" $text) "${1}$$${2}" -}}
+{{- end }}
+
+{{/* An argument of a container: list of the flag's name and its value, which may be any text. */}}
+{{- define "speil.flag" -}}
+- {{ printf "--%s=%s" (first .) (include "speil.escaped" (last .)) | quote }}
+{{- end }}
+
 {{/* Who and where the node is: the same for `configuration`, which signs its token, and for `registry`. */}}
 {{- define "speil.identityEnv" -}}
 - name: NODE_NAME
@@ -38,19 +52,59 @@
 {{- end }}
 {{- if .region.secret.on }}
 - name: REGION_SECRET_FILE
-  value: /etc/secrets/region/{{ .region.secret.key }}
+  value: {{ printf "/etc/secrets/region/%s" .region.secret.key | quote }}
 {{- end }}
 {{- end }}
 
 {{- define "speil.nodeIpEnv" -}}
 - name: NODE_IP
   {{- with .root.Values.service.registry.nodeIp }}
-  value: {{ . | quote }}
+  value: {{ include "speil.escaped" . | quote }}
   {{- else }}
   valueFrom:
     fieldRef:
       fieldPath: status.hostIP
   {{- end }}
+{{- end }}
+
+{{/* For `kubectl exec … -- speil doctor`, which looks at what `configuration` wrote and asks where containerd does. */}}
+{{- define "speil.doctorEnv" -}}
+{{- include "speil.nodeIpEnv" . }}
+{{- $spegel := .root.Values.spegel }}
+{{- $directory := include "speil.containerdDirectory" .root | default (dir $spegel.containerdRegistryConfigPath) }}
+{{- $values := dict
+  "REGISTRY_ADDR" (printf ":%v" .root.Values.service.registry.port)
+  "METRICS_ADDR" (printf ":%v" .root.Values.service.metrics.port)
+  "CONTAINERD_SOCK" $spegel.containerdSock
+  "CONTAINERD_NAMESPACE" $spegel.containerdNamespace
+  "CONTAINERD_REGISTRY_CONFIG_PATH" $spegel.containerdRegistryConfigPath
+  "CONTAINERD_CONFIG" (printf "%s/config.toml" $directory) }}
+{{- range $name, $value := $values }}
+- name: {{ $name }}
+  value: {{ include "speil.escaped" $value | quote }}
+{{- end }}
+{{- with include "speil.ownTargets" . | fromJsonArray }}
+- name: MIRROR_TARGETS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+The directory of containerd's configuration, where it can be mounted beside the one of hosts.toml: the usual layouts have
+config.toml there. Another directory, such as /etc, would hide the container's own.
+*/}}
+{{- define "speil.containerdDirectory" -}}
+{{- $directory := dir (trimSuffix "/" .Values.spegel.containerdRegistryConfigPath) -}}
+{{- $isMounted := has $directory (list (dir .Values.spegel.containerdSock) .Values.spegel.containerdContentPath .Values.spegel.persistence.path) -}}
+{{- if and (eq (base $directory) "containerd") (not $isMounted) }}{{ $directory }}{{ end -}}
+{{- end }}
+
+{{- define "speil.ownTargets" -}}
+{{- $targets := list -}}
+{{- range $port := list .root.Values.service.registry.hostPort .region.nodePort -}}
+  {{- with $port }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
+{{- end -}}
+{{- toJson (uniq $targets) -}}
 {{- end }}
 
 {{- define "speil.secretMounts" -}}
@@ -68,9 +122,23 @@
 
 {{/* Spegel's values of both generations: the old name counts where it is given. */}}
 {{- define "speil.mirroredRegistries" -}}
-{{- $given := .Values.spegel -}}
-{{- if and $given.registries $given.mirroredRegistries }}{{ fail "spegel.registries is the old name of spegel.mirroredRegistries: give one of them" }}{{ end -}}
-{{- toJson ($given.registries | default $given.mirroredRegistries | default list) -}}
+{{- $registries := list -}}
+{{- range $item := include "speil.renamed" (dict "values" .Values.spegel "names" (list "mirroredRegistries" "registries" "mirrorRegistries")) | fromJsonArray -}}
+  {{- range $one := splitList "," $item }}{{ with trim $one }}{{ $registries = append $registries . }}{{ end }}{{ end -}}
+{{- end -}}
+{{- toJson (uniq $registries) -}}
+{{- end }}
+
+{{/* A list of `spegel` under today's name or one of its old ones: dict values, names. */}}
+{{- define "speil.renamed" -}}
+{{- $found := list }}{{ $named := "" -}}
+{{- range $name := .names -}}
+  {{- with get $.values $name -}}
+    {{- if $named }}{{ fail (printf "spegel.%s is the old name of spegel.%s: give one of them" $name (first $.names)) }}{{ end -}}
+    {{- $named = $name }}{{ $found = . -}}
+  {{- end -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end }}
 
 {{- define "speil.uploadLimit" -}}
@@ -79,17 +147,18 @@
 {{- .Values.spegel.blobSpeed | default $limit -}}
 {{- end }}
 
+{{/* Where containerd finds its node, then the operator's. $(NODE_IP) is the node's address in these too, as in Spegel's. */}}
 {{- define "speil.mirrorTargets" -}}
-{{- $given := .root.Values.spegel -}}
-{{- if and $given.additionalMirrorRegistries $given.additionalMirrorTargets }}{{ fail "spegel.additionalMirrorRegistries is the old name of spegel.additionalMirrorTargets: give one of them" }}{{ end -}}
-{{- $targets := list -}}
-{{- with .root.Values.service.registry.hostPort }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
-{{- with .region.nodePort }}{{ $targets = append $targets (printf "http://$(NODE_IP):%d" (int .)) }}{{ end -}}
-{{- toJson (concat $targets ($given.additionalMirrorRegistries | default $given.additionalMirrorTargets | default list)) -}}
+{{- $more := include "speil.renamed" (dict "values" .root.Values.spegel "names" (list "additionalMirrorTargets" "additionalMirrorRegistries" "extraMirrorRegistries")) | fromJsonArray -}}
+{{- $targets := include "speil.ownTargets" . | fromJsonArray -}}
+{{- range $one := $more -}}
+  {{- with trim $one }}{{ $targets = append $targets (include "speil.escaped" . | replace "$$(NODE_IP)" "$(NODE_IP)") }}{{ end -}}
+{{- end -}}
+{{- toJson (uniq $targets) -}}
 {{- end }}
 
 {{- define "speil.registryFilters" -}}
-{{- $filters := .Values.spegel.registryFilters | default list -}}
+{{- $filters := without (.Values.spegel.registryFilters | default list) "" -}}
 {{- if eq (toString .Values.spegel.resolveLatestTag) "false" }}{{ $filters = append $filters ":latest$" }}{{ end -}}
 {{- toJson $filters -}}
 {{- end }}
@@ -126,7 +195,7 @@ alternatives, so each is taken twice, with the label being the region and with t
 {{/* On which nodes the pods of a region run: the node's, and the ones that clean up after it. */}}
 {{- define "speil.placement" -}}
 {{- with .root.Values.priorityClassName -}}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
@@ -160,6 +229,6 @@ securityContext:
 {{- end }}
 
 {{- define "speil.logArgs" -}}
-- --log-level={{ .Values.spegel.logLevel }}
-- --log-format={{ .Values.speil.logFormat }}
+{{ include "speil.flag" (list "log-level" .Values.spegel.logLevel) }}
+{{ include "speil.flag" (list "log-format" .Values.speil.logFormat) }}
 {{- end }}

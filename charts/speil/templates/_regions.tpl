@@ -54,7 +54,10 @@ top, else what follows from the names. Without `regions` it is one, whose object
   {{- $port := $.Values.service.registry.nodePort -}}
   {{- if hasKey $item "nodePort" }}{{ $port = $item.nodePort }}{{ end -}}
   {{- if eq (toString $port) "auto" }}{{ $port = ternary 0 30021 (not (empty $region.name)) }}{{ end -}}
-  {{- $_ := set $region "nodePort" (int $port) -}}
+  {{- /* a node answers at a port once, and the host port leads to the node itself: Spegel's chart later than 0.7.4 */ -}}
+  {{- $isTaken := and (int $port) (eq (int $port) (int $.Values.service.registry.hostPort)) -}}
+  {{- $_ := set $region "nodePortTaken" $isTaken -}}
+  {{- $_ := set $region "nodePort" (ternary 0 (int $port) (not (empty $isTaken))) -}}
 
   {{- /* its secret */ -}}
   {{- $secret := dict -}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from speil.setting import (
 from speil.store.settings import DEFAULT_CONFIG_FILE, StoreSettings
 
 _DEFAULTS = {one.name: one.default for one in (*declared(MirrorSettings), *declared(StoreSettings))}
+# the first is every pod's, the second the chart's
+POD_VARIABLES = ("KUBERNETES_SERVICE_HOST", "NODE_NAME")
 
 
 def _target(value: str) -> str:
@@ -75,14 +78,16 @@ def run(settings: Settings) -> int:
 
 
 async def _findings(settings: Settings) -> list[Finding]:
-    metrics_url = local_url(settings.metrics_addr)
+    metrics_url, registry_url = local_url(settings.metrics_addr), local_url(settings.registry_addr)
     facts = await gather(
         settings.containerd_sock,
         settings.containerd_namespace,
         settings.containerd_registry_config_path,
         settings.containerd_config,
-        settings.mirror_targets or (local_url(settings.registry_addr),),
+        settings.mirror_targets or (registry_url,),
         metrics_url,
+        registry_url,
+        is_in_pod=any(os.environ.get(name) for name in POD_VARIABLES),
     )
     found = findings(facts)
     if settings.image and facts.containerd is not None:

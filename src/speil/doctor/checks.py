@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from speil.doctor.facts import Facts, RegistryDirectory
 from speil.finding import Finding, Level
@@ -43,7 +44,11 @@ def _config_path(facts: Facts) -> Iterator[Finding]:
     )
     remedy = f'set config_path = "{wanted}" under {table} in containerd\'s config.toml and restart containerd'
     source = facts.containerd.source
-    if configured is None:
+    if configured is None and _is_hidden(facts):
+        yield _by_requests(
+            facts, "config_path", f"containerd does not tell, and not all of {facts.config_file} is mounted in this pod"
+        )
+    elif configured is None:
         yield Finding(
             "config_path",
             Level.WARN if old else Level.FAIL,
@@ -68,6 +73,26 @@ def _config_path(facts: Facts) -> Iterator[Finding]:
     else:
         yield Finding("config_path", Level.OK, f"{configured} ({source})")
     yield from _drop_ins(facts)
+
+
+def _is_hidden(facts: Facts) -> bool:
+    """Whether containerd's configuration, or what it imports, may be on the node and is not seen from this pod."""
+    imported = [Path(one) for one in facts.config_imports]
+    return facts.is_in_pod and (
+        not facts.config_exists or any(one.is_absolute() and not one.parent.is_dir() for one in imported)
+    )
+
+
+def _by_requests(facts: Facts, check: str, unseen: str) -> Finding:
+    """What can't be seen from a pod is told by its effect: does this node's containerd ask speil?"""
+    if facts.requests:
+        return Finding(check, Level.OK, f"{unseen}; its requests arrive here, so hosts.toml is read")
+    return Finding(
+        check,
+        Level.WARN,
+        f"{unseen}; no request of it has arrived here yet",
+        "pull an image through it with --image, or run speil doctor on the node",
+    )
 
 
 def _drop_ins(facts: Facts) -> Iterator[Finding]:
@@ -99,7 +124,9 @@ def _layers(facts: Facts) -> Iterator[Finding]:
 
 
 def _hosts(facts: Facts) -> Iterator[Finding]:
-    if not facts.directories:
+    if facts.is_in_pod and not facts.config_path_exists:
+        yield _by_requests(facts, "hosts.toml", f"{facts.config_path} is not mounted in this pod")
+    elif not facts.directories:
         yield Finding(
             "hosts.toml",
             Level.FAIL,
@@ -127,7 +154,15 @@ def _judge_directory(directory: RegistryDirectory, facts: Facts) -> Finding:
 
 def _mirror(facts: Facts) -> Iterator[Finding]:
     for url, status in facts.mirrors.items():
-        if status is None:
+        if status is None and facts.is_in_pod and facts.registry == 200:
+            yield Finding(
+                "mirror",
+                Level.OK if facts.requests else Level.WARN,
+                f"speil answers in this pod, and {url}, where containerd asks it, can't be reached from here"
+                + ("; its requests arrive" if facts.requests else ""),
+                "" if facts.requests else f"ask on the node: curl {url}/livez; a network policy may be why",
+            )
+        elif status is None:
             yield Finding(
                 "mirror",
                 Level.FAIL,

@@ -40,11 +40,20 @@ class Facts:
     containerd: ContainerdFacts | None = None
     containerd_error: str = ""
     config_exists: bool = False
+    config_path_exists: bool = True
     config_imports: tuple[str, ...] = ()
     drop_ins: tuple[Path, ...] = ()
     directories: tuple[RegistryDirectory, ...] = ()
     mirrors: dict[str, int | None] = field(default_factory=dict)
+    registry: int | None = None  # what the registry port answers here, without the way that containerd takes
     state: dict[str, Any] | None = None
+    is_in_pod: bool = False  # what is not mounted is not seen from here, and may well be on the node
+
+    @property
+    def requests(self) -> int:
+        """How many requests of this node's containerd speil remembers."""
+        recent = (self.state or {}).get("recent_requests", [])
+        return sum(request.get("client") == "node" for request in recent)
 
     def is_ours(self, host: str) -> bool:
         """Whether a hosts.toml entry names this node's mirror."""
@@ -58,7 +67,15 @@ def local_url(address: ListenAddress) -> str:
 
 
 async def gather(
-    socket: str, namespace: str, config_path: Path, config_file: Path, mirrors: tuple[str, ...], metrics_url: str
+    socket: str,
+    namespace: str,
+    config_path: Path,
+    config_file: Path,
+    mirrors: tuple[str, ...],
+    metrics_url: str,
+    registry_url: str = "",
+    *,
+    is_in_pod: bool = False,
 ) -> Facts:
     """Look at everything. Never raises for what it looks at."""
     containerd, error = await _inspect(socket, namespace, str(config_file))
@@ -73,11 +90,14 @@ async def gather(
         containerd=containerd,
         containerd_error=error,
         config_exists=config_file.is_file(),
+        config_path_exists=config_path.is_dir(),
         config_imports=containerd.imports if containerd else (),
         drop_ins=tuple(sorted(drop_in_directory.glob("*.toml"))),
         directories=tuple(_directories(config_path)),
         mirrors=dict(zip(mirrors, statuses, strict=True)),
+        registry=await _status(f"{registry_url}/livez") if registry_url else None,
         state=await state(metrics_url),
+        is_in_pod=is_in_pod,
     )
 
 

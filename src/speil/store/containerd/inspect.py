@@ -15,6 +15,7 @@ from typing import Any
 from speil.store.base import StoreError
 from speil.store.containerd.client import ContainerdClient
 
+FILES_MAX = 64  # a configuration of containerd is a file and a handful of imports
 _CRI_TABLES = ("io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri")
 
 
@@ -44,17 +45,17 @@ async def inspect(client: ContainerdClient, config_file: str) -> ContainerdFacts
     except StoreError:
         status = {}
     found = _from_status(status)
-    from_file = _from_file(Path(config_file))
+    of_file = from_file(Path(config_file))
     if found.get("config_path") is not None:
         source = "containerd's CRI status"
     else:
-        found, source = {**from_file, **{key: value for key, value in found.items() if value is not None}}, config_file
+        found, source = {**of_file, **{key: value for key, value in found.items() if value is not None}}, config_file
     return ContainerdFacts(
         version,
         found.get("config_path"),
         found.get("discard"),
         source if found else "unknown",
-        tuple(from_file.get("imports", ())),
+        tuple(of_file.get("imports", ())),
         (config_file,) if Path(config_file).is_file() else (),
     )
 
@@ -74,17 +75,50 @@ def _from_status(info: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def from_file(path: Path) -> dict[str, Any]:
+    """The facts of a configuration file and of what it imports: what is imported later wins, as in containerd."""
+    found: dict[str, Any] = {}
+    pending, seen = [path], {path}
+    while pending and len(seen) <= FILES_MAX:
+        file = pending.pop(0)
+        document = _document(file)
+        if document is None:
+            continue
+        imports = [one for one in document.get("imports", []) if isinstance(one, str)]
+        found |= {"imports": [*found.get("imports", []), *imports], **_settings(document)}
+        for one in imports:
+            more = [imported for imported in _imported(file, one) if imported not in seen]
+            seen.update(more)
+            pending.extend(more)
+    return found
+
+
+def _imported(file: Path, pattern: str) -> list[Path]:
+    """The files that an import names, which may be a pattern; relative ones lie beside the file."""
+    absolute = file.parent.absolute() / pattern
+    return sorted(Path(absolute.anchor).glob(str(absolute.relative_to(absolute.anchor))))
+
+
+def _document(path: Path) -> dict[str, Any] | None:
     try:
-        document = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (OSError, ValueError):
-        return {}
-    found: dict[str, Any] = {"imports": document.get("imports", [])}
-    for table in _CRI_TABLES:
-        section = document.get("plugins", {}).get(table, {})
-        if (config_path := section.get("registry", {}).get("config_path")) is not None:
+        return None
+
+
+def _settings(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    plugins = _table(document, "plugins")
+    for name in _CRI_TABLES:
+        section = _table(plugins, name)
+        if (config_path := _table(section, "registry").get("config_path")) is not None:
             found["config_path"] = config_path
-        discard = section.get("discard_unpacked_layers", section.get("containerd", {}).get("discard_unpacked_layers"))
+        discard = section.get("discard_unpacked_layers", _table(section, "containerd").get("discard_unpacked_layers"))
         if discard is not None:
             found["discard"] = discard
     return found
+
+
+def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,30 @@
+{{/*
+Values that are missing get the chart's defaults. With `--reuse-values` helm leaves out the defaults of the new chart:
+a release of Spegel brings Spegel's values only, and a release of an older speil lacks what is new. Each template file
+includes this first.
+
+A key that the operator took away with null is missing too. So where the values are speil's own, only the sections are
+filled that speil alone has: no null means anything there.
+*/}}
+{{- define "speil.defaults" -}}
+{{- $defaults := .Files.Get "files/defaults.json" | fromJson -}}
+{{- if not (hasKey .Values "speil") -}}
+  {{- $_ := set .Values "isOfAnotherChart" true -}}
+  {{- include "speil.fill" (dict "values" .Values "defaults" $defaults) -}}
+{{- else -}}
+  {{- range $section := list "speil" "regionSecret" "cleanup" "networkPolicy" -}}
+    {{- include "speil.fill" (dict "values" $.Values "defaults" (dict $section (get $defaults $section))) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* dict values, defaults: sets in `values` what only `defaults` has, at any depth. */}}
+{{- define "speil.fill" -}}
+{{- range $key, $default := .defaults -}}
+  {{- if not (hasKey $.values $key) -}}
+    {{- $_ := set $.values $key $default -}}
+  {{- else if and (kindIs "map" $default) (kindIs "map" (get $.values $key)) -}}
+    {{- include "speil.fill" (dict "values" (get $.values $key) "defaults" $default) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
