@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from speil.host_config import tree
 from speil.host_config.record import RECORD
 from speil.host_config.tree import BACKUP, HostConfigError, configure, preview, restore
+from speil.host_config.write import write as real_write
 from speil.hosts_toml.document import Mirrors, parse
 from tests.shell.certs_d import leftovers, snapshot
 
@@ -372,14 +372,14 @@ def test_a_mount_inside_is_not_moved(tmp_path: Path) -> None:
 
 def test_an_edit_during_the_run_is_not_lost(certs: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool) -> None:
     put(certs, "docker.io/hosts.toml")
-    real, edits = tree.write, iter(["[host.'https://first.test']\n", "[host.'https://second.test']\n"])
+    edits = iter(["[host.'https://first.test']\n", "[host.'https://second.test']\n"])
 
     def write(*arguments: object) -> None:
         if text := next(edits, None):
             put(certs, "docker.io/hosts.toml", text)
-        real(*arguments)  # type: ignore[arg-type]
+        real_write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tree, "write", write)
+    monkeypatch.setattr("speil.host_config.tree.write", write)
     configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=True, in_place=in_place)
     assert hosts(certs, "docker.io") == [TARGET, "https://second.test"]
     assert leftovers(certs) == []
