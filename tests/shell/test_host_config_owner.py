@@ -285,6 +285,7 @@ def test_a_path_that_is_no_directory_of_registries_is_refused_and_left_alone(tmp
         (Path(f"{etc}/certs.d:/etc/docker/certs.d"), rf"a list of directories.*as {etc}/certs\.d"),
         (Path("/"), "a directory of the system"),
         (Path("/etc/../etc"), "a directory of the system"),
+        (Path("/etc/containerd/"), "a directory of the system.*as /etc/containerd/certs.d"),
         (Path(), "the path is empty"),
     ]:
         for work in (configure, preview):
@@ -339,35 +340,51 @@ def test_bytes_that_are_no_text_are_refused(certs: Path) -> None:
         configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=True)
 
 
+def mounted(mount: str, certs: Path, *calls: str) -> subprocess.CompletedProcess[str]:
+    """Run `calls` (configure, restore) on `certs` where `mount` was done, in a mount namespace of its own."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from speil.host_config.tree import configure, restore; from speil.hosts_toml.document import Mirrors\n"
+        "certs, mirrors = Path(sys.argv[1]), Mirrors(('http://127.0.0.1:5000',))\n"
+    )
+    run = [sys.executable, "-c", script + "\n".join(calls), str(certs)]
+    argv = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *run]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("no mount namespaces here")
+    return done
+
+
+CONFIGURE = "configure(certs, (), mirrors, prepend_existing=True)"
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
 def test_a_mount_inside_is_not_moved(tmp_path: Path) -> None:
     put(tmp_path, "certs.d/docker.io/hosts.toml")
     put(tmp_path, "other/hosts.toml")
     (tmp_path / "certs.d" / "quay.io").mkdir()
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from speil.host_config.tree import configure; from speil.hosts_toml.document import Mirrors\n"
-        "configure(Path(sys.argv[1]), (), Mirrors(('http://127.0.0.1:5000',)), prepend_existing=True)"
-    )
-    mount = f"mount --bind {tmp_path}/other {tmp_path}/certs.d/quay.io"
-    argv = [
-        "unshare",
-        "-m",
-        "sh",
-        "-c",
-        f'{mount} && exec "$@"',
-        "sh",
-        sys.executable,
-        "-c",
-        script,
-        f"{tmp_path}/certs.d",
-    ]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
-    if "unshare" in done.stderr or "mount:" in done.stderr:
-        pytest.skip("no mount namespaces here")
+    done = mounted(f"mount --bind {tmp_path}/other {tmp_path}/certs.d/quay.io", tmp_path / "certs.d", CONFIGURE)
     assert "quay.io is a mount inside" in done.stderr
     assert (tmp_path / "other" / "hosts.toml").read_text() == CACHE
     assert leftovers(tmp_path / "certs.d") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_a_volume_of_exactly_this_directory_is_changed_inside(tmp_path: Path) -> None:
+    """As in a pod: a mount point, below a file system that can't be written to."""
+    host, pod = tmp_path / "host" / "certs.d", tmp_path / "pod" / "certs.d"
+    put(host, "docker.io/hosts.toml")
+    (host / "docker.io" / "far.crt").symlink_to("../../../pki/ca.crt")
+    pod.mkdir(parents=True)
+    inode, before = host.stat().st_ino, snapshot(host)
+    mount = f"mount -t tmpfs none {pod.parent} && mkdir {pod} && mount --bind {host} {pod}"
+    mount += f" && mount -o remount,ro {pod.parent}"
+    done = mounted(mount, pod, CONFIGURE, CONFIGURE)
+    assert done.returncode == 0, done.stderr
+    assert hosts(host, "docker.io") == [TARGET, "https://cache.test"]
+    assert (host.stat().st_ino, leftovers(host)) == (inode, [])
+    assert mounted(mount, pod, "assert restore(certs)", "assert not restore(certs)").returncode == 0
+    assert snapshot(host) == before
 
 
 def test_an_edit_during_the_run_is_not_lost(certs: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool) -> None:
