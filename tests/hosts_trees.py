@@ -41,7 +41,9 @@ capabilities = ["pull", "resolve", "push"]
     "no server": '[host."{other}"]\ncapabilities = ["pull", "resolve"]\n',
     "no hosts": 'server = "{stub}"\n',
     "an empty table of hosts": 'server = "{stub}"\n[host]\n',
-    "a path of its own": 'server = "{stub}"\n[host."{other}/v2/cache"]\ncapabilities = ["resolve"]\noverride_path = true\n',
+    "a path of its own": (
+        'server = "{stub}"\n[host."{other}/v2/cache"]\ncapabilities = ["pull", "resolve"]\noverride_path = true\n'
+    ),
     "a slash behind": 'server = "{stub}"\n[host."{other}/"]\ncapabilities = ["pull", "resolve"]\n',
     "speil by hand": 'server = "{stub}"\n[host."http://127.0.0.1:5000"]\n[host."{other}"]\n',
     "speil by hand, with a slash": (
@@ -53,7 +55,8 @@ capabilities = ["pull", "resolve", "push"]
         'list = [\n["a"],\n["b"],\n]\n[host."{other}"]\n[extra.table]\nkept = 1\n'
     ),
     "a host in two places": (
-        '[host."{other}"]\ncapabilities = ["pull", "resolve"]\n[header]\nx-a = "b"\n[host."{other}".header]\nx-c = "d"\n'
+        '[host."{other}"]\ncapabilities = ["pull", "resolve"]\n[header]\nx-a = "b"\n'
+        '[host."{other}".header]\nx-c = "d"\n'
     ),
     "carriage returns": 'server = "{stub}"\r\n\r\n[host."{other}"]\r\n  capabilities = ["pull", "resolve"]\r\n',
     "comments": "# nothing here\n",

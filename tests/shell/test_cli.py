@@ -153,6 +153,48 @@ async def test_cleanup_restores_and_says_so_and_cleanup_wait_waits_for_it(tmp_pa
                 assert await cleaner.wait() == 0
 
 
+async def test_cleanup_without_an_address_restores_once_and_returns(tmp_path: Path) -> None:
+    directory = tmp_path / "certs.d"
+    flag = f"--containerd-registry-config-path={directory}"
+    for registries in ("_default", "https://docker.io,*"):
+        code, _, _ = await speil(
+            "configuration", "--mirror-targets=http://127.0.0.1:5000", f"--mirrored-registries={registries}", flag
+        )
+        assert code == 0
+        assert (directory / "_default" / "hosts.toml").exists()
+    for _ in range(2):
+        code, _, _ = await speil("cleanup", flag)
+        assert code == 0
+        assert list(directory.iterdir()) == []
+    code, _, err = await speil("cleanup", "--containerd-registry-config-path=/etc/hostname")
+    assert (code, "nothing to restore" in err) == (0, True)
+
+
+async def test_a_dry_run_prints_a_diff_and_changes_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "certs.d"
+    (directory / "docker.io").mkdir(parents=True)
+    (directory / "docker.io" / "hosts.toml").write_text('[host."https://cache.test"]\n')
+    code, out, _ = await speil(
+        "configuration", "--mirror-targets=http://127.0.0.1:5000,http://127.0.0.1:5000/", "--prepend-existing",
+        "--mirrored-registries=https://docker.io", f"--containerd-registry-config-path={directory}", "--dry-run",
+    )  # fmt: skip
+    assert code == 0
+    assert out.startswith("--- a/docker.io/hosts.toml\n+++ b/docker.io/hosts.toml\n")
+    assert out.count("+[host.'http://127.0.0.1:5000']") == 1
+    assert [path.name for path in directory.iterdir()] == ["docker.io"]
+
+
+async def test_a_directory_that_is_not_of_registries_is_named_with_what_it_should_be(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("version = 2\n")
+    code, _, err = await speil(
+        "configuration", "--mirror-targets=http://127.0.0.1:5000", f"--containerd-registry-config-path={tmp_path}"
+    )
+    assert code == 1
+    assert f"{tmp_path} holds config.toml" in err
+    assert f"as {tmp_path}/certs.d" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
 async def test_a_node_serves_its_layout_tells_its_state_and_ends_on_sigterm(tmp_path: Path) -> None:
     image, layout = random_image(1), tmp_path / "layout"
     await write_layout(layout, image, "reg.test/a:1")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from speil.host_config.record import RECORD
 from speil.host_config.switch import STAGING_PREFIX
 from speil.host_config.tree import BACKUP, HostConfigError, configure, restore
 from speil.hosts_toml.document import Mirrors
+from tests.shell.certs_d import killed_after
 
 MIRRORS = Mirrors(("http://127.0.0.1:5000",))
 DOCKER, GHCR = "https://docker.io", "https://ghcr.io"
@@ -123,40 +122,6 @@ def test_a_hosts_toml_that_can_not_be_read_changes_nothing(directory: Path) -> N
 
 
 # --- killed at any point -------------------------------------------------------------------------------------
-
-_WATCHED = (
-    "open",
-    "os.mkdir",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.chmod",
-    "os.listdir",
-    "os.scandir",
-    "ctypes.dlsym",
-    "os.symlink",
-    "shutil.",
-)
-
-
-def killed_after(steps: int, work: Callable[[], object]) -> bool:
-    """Run `work` in a child that SIGKILLs itself at its n-th file operation; whether it came to its end before."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def watch(event: str, arguments: object) -> None:
-            nonlocal count
-            if event.startswith(_WATCHED):
-                count += 1
-                if count > steps:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
-        work()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return not os.WIFSIGNALED(status)
 
 
 def outcomes(directory: Path, work: Callable[[], object], reset: Callable[[], None]) -> list[Tree]:

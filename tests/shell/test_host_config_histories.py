@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -39,12 +38,19 @@ URLS = [
 ]
 TARGETS = [("http://127.0.0.1:5000",), ("http://10.0.0.9:30020", "http://10.0.0.9:30021"), ("http://[fd00::9]:30020",)]
 OURS = {f"{target}/v2" for targets in TARGETS for target in targets}
-SHAPES = sorted({*FILES} - UNREADABLE - {"a timeout that is none"} - {name for name in FILES if "by hand" in name})
+SHAPES = sorted(
+    {*FILES}
+    - UNREADABLE
+    - {"a timeout that is none", "a host inside its table"}
+    - {name for name in FILES if "by hand" in name}
+)
 CERTIFICATES = ["ca.crt", "client.cert", "client.key", "special.pem", "docker-mirror.crt"]
+
+EXAMPLES = int(os.environ.get("SPEIL_TEST_HISTORIES", "25"))  # some hundred take a minute
 
 
 class Histories(RuleBasedStateMachine):
-    """`wanted` is what the directory would be without speil; files that were edited inside ours are known by meaning."""
+    """`wanted` is what the directory would be without speil; edits inside files of ours are known by meaning."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,11 +180,8 @@ class Histories(RuleBasedStateMachine):
                     if not prepend or self._is_read_only_by(without, registry, Generation.V2):
                         continue
                     if registry == "reg.test:5000" and not self._has_any(without, registry):
-                        was = [*was[:-1], was[-1]]
                         assert self._hosts(found)[:-1] == self._hosts(was)[:-1]
                         continue  # the operator said http
-                    if registry == "localhost:5000" and not self._has_any(without, registry):
-                        continue
                     assert self._hosts(found) == self._hosts(was), (registry, generation)
                 elif not ({"_default"} & names and not prepend):
                     assert found == was, (registry, generation)
@@ -254,11 +257,10 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=25,
+    max_examples=EXAMPLES,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
     phases=(Phase.explicit, Phase.generate),  # each step writes a tree or two: shrinking would take minutes
 )
-_ = pytest

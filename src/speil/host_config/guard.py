@@ -9,7 +9,10 @@ from speil.host_config.errors import HostConfigError
 from speil.host_config.nodes import Kind, Tree, children
 
 USUAL = "/etc/containerd/certs.d"
-_SYSTEM = re.compile(r"/(bin|boot|dev|etc|home|lib|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)?")
+_SYSTEM = re.compile(
+    r"/((bin|boot|dev|etc|home|lib|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)"
+    r"|(etc|run|var/lib)/(containerd|docker|rancher|kubernetes|kubelet))?"
+)
 _SETTINGS = ("config.toml", "config.toml.tmpl", "config-v3.toml.tmpl", "daemon.json", "containerd.sock", "hosts.toml")
 _OF_A_REGISTRY = (".crt", ".cert", ".key", ".pem", ".toml")
 SHOWN_MAX = 3  # entries that a message names
@@ -38,7 +41,8 @@ def check_path(directory: Path) -> None:
 def check_tree(tree: Tree, directory: Path) -> None:
     """Raises HostConfigError where what is in the directory is not the configuration of registries."""
     top = children(tree, "")
-    if found := [name for name in top if name in _SETTINGS or name.endswith((".sock", ".db"))]:
+    files = [name for name in top if tree[name].kind is not Kind.DIRECTORY]
+    if found := [name for name in files if name in _SETTINGS or name.endswith((".sock", ".db"))]:
         if found == ["hosts.toml"]:
             raise HostConfigError(
                 f"{directory} holds a hosts.toml: it is the directory of one registry; {_should_be(directory.parent)}"

@@ -61,14 +61,15 @@ def _theirs(node: Node, before: Node | None, path: str, record: Record) -> Node 
     try:
         text = data.decode()
         rest = without_targets(text, record.targets)
-        if rest_digest(text, record.targets) == written.rest_digest:
+        is_same = rest_digest(text, record.targets) == written.rest_digest
+        if rest == text:  # written anew; but our own server line alone is no wish
+            return None if is_same and not written.merged and "server" in parse(text) else node
+        if is_same:
             return None
         if "host" not in parse(rest):  # containerd 1.6 rejects a file without it, and so the server in it
             rest = f"{rest.rstrip()}\n\n[host]\n"
     except (UnicodeDecodeError, HostsTomlError):
         return node  # broken, but theirs
-    if rest == text:
-        return node
     return Node(Kind.FILE, node.source, data=rest.encode())
 
 

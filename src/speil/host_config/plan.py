@@ -70,6 +70,10 @@ def in_front(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: M
                     "or put a file there instead of the link"
                 ) from error
             plan.notes.append(f"{error}: it stays as it is, without speil in front")
+        except HostConfigError as error:
+            if url or name == DEFAULT_DIRECTORY:
+                raise
+            plan.notes.append(f"{error}; until then it stays as it is, without speil in front")
     return plan
 
 
@@ -111,7 +115,8 @@ def _text(found: Found, file: Path, prefix: str, url: str, mirrors: Mirrors) -> 
     host = urlsplit(url).netloc
     # containerd goes to a server that is not named by its own rules, as it did without a file
     as_default = url.startswith("https://") and not is_localhost(host)
-    text = render(url if not certificates or as_default else "", mirrors, certificates=certificates)
+    is_said = as_default or not (certificates or existing or is_localhost(host))
+    text = render(url if is_said else "", mirrors, certificates=certificates)
     return f"{existing.strip()}\n{text}" if existing.strip() else text  # what says nothing are comments
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,8 +39,11 @@ def prove(plan: Plan, operator: Tree, root: Path, mirrors: Mirrors) -> None:
             count = len(once_each(mirrors.targets))
             if not _are(found[:count], mirrors):
                 raise _wrong(root / path, generation, "speil is not asked first")
-            if _rejected(before.get(name, before.get(DEFAULT_DIRECTORY, {})), generation):
-                continue  # containerd 1.6 ignores a file without hosts; with ours in it, it follows its server line
+            source = before.get(name, before.get(DEFAULT_DIRECTORY, {}))
+            if _rejected(source, generation) or (_rejected(source, Generation.V1) and not _says(source)):
+                # containerd 1.6 ignores a file without hosts; with ours in it, it follows its server line. And where
+                # the file says nothing at all, 1.6 takes the certificates beside it and 2.x does not: now both do
+                continue
             kept = [host for host in was[:-1] if not _is_ours(host, mirrors)] + was[-1:]
             if merged and found[count:] != kept:
                 raise _wrong(root / path, generation, f"it asks {_shown(found[count:])} instead of {_shown(kept)}")
@@ -56,6 +60,11 @@ def folders(tree: Tree, root: Path) -> dict[str, Folder]:
         if folder is not None:
             found[name] = folder.files
     return found
+
+
+def _says(folder: Folder) -> bool:
+    """Whether there is more than comments in a hosts.toml that is TOML."""
+    return bool(tomllib.loads(folder[HOSTS_FILE].decode()))
 
 
 def _rejected(folder: Folder, generation: Generation) -> str:
@@ -87,7 +96,7 @@ def _is_ours(host: Host, mirrors: Mirrors) -> bool:
 
 def _plain(host: Host) -> str:
     """The URL as it is written in a file."""
-    return host.url.removesuffix("/v2") if host.path != "//v2" else host.url.removesuffix("//v2")
+    return host.url.removesuffix("/v2")
 
 
 def _shown(hosts: list[Host]) -> str:

@@ -51,7 +51,9 @@ def configure(
             for _ in range(TRIES_MAX):
                 now = scan(entries(directory))
                 plan, whole = _planned(now, directory, registries, mirrors, prepend_existing=prepend_existing)
-                if (_same(now, whole) and not leftovers(directory)) or _replaced(directory, now, whole, in_place=in_place):
+                if _same(now, whole) and not leftovers(directory):
+                    break
+                if _replaced(directory, now, whole, in_place=in_place):
                     break
             else:
                 raise _busy(directory)

@@ -86,7 +86,9 @@ def read_hosts(text: str, base: str, generation: Generation) -> list[Host]:
     if generation is Generation.V1:
         if "host" not in document:
             raise RejectedError("it has no [host] table")
-        order = list(tables)
+        # tables by their lines; what is written as a value has none, and comes first
+        headers = {section.path[1] for section in sections if section.path[:1] == ("host",) and len(section.path) > 1}
+        order = sorted(tables, key=lambda url: url in headers)
     else:
         order = []
         for section in sections:
@@ -157,7 +159,7 @@ def _host(url: str, table: dict[str, Any], base: str, generation: Generation) ->
         override = _typed(table, "override_path", bool, False)
         if path:
             path = posixpath.normpath(path)
-            path = path if path.endswith("/v2") or override else f"{path}/v2"
+            path = path if path.endswith("/v2") or override else f"{path.rstrip('/')}/v2"
         elif not override:
             path = "/v2"
     known = {"pull", "resolve", "push"} | ({"referrers"} if generation is Generation.V2 else set())
