@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import pytest
 
@@ -13,7 +14,14 @@ from speil.kad.message import Message, MessageType
 from speil.libp2p import admission as admission_module
 from speil.libp2p import host as host_module
 from speil.libp2p import identify, multistream
-from speil.libp2p.admission import HANDSHAKES_MAX, STRANGERS_HANDSHAKES_MAX, STRANGERS_MAX, Admission, Ticket
+from speil.libp2p.admission import (
+    CONNECTIONS_BURST,
+    HANDSHAKES_MAX,
+    STRANGERS_HANDSHAKES_MAX,
+    STRANGERS_MAX,
+    Admission,
+    Ticket,
+)
 from speil.libp2p.budget import CONNECTION_BYTES_MAX, FREE_BYTES, SHARE_BYTES_MAX, TOTAL_BYTES_MAX, Account, Budget
 from speil.libp2p.channel import EARLY_BYTES_MAX, Channel
 from speil.libp2p.connection import FRAMES_PER_TURN_MAX, STREAMS_BEFORE_ADMISSION_MAX, STREAMS_BURST
@@ -178,6 +186,7 @@ async def test_a_peer_whose_streams_churn_is_cut_off_and_counted() -> None:
 
 async def test_handlers_of_streams_that_were_reset_count_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_module, "SERVED_AT_ONCE_MAX", 5)
+    monkeypatch.setattr(host_module, "SERVED_FREE", 2)
     running = 0
 
     async def stuck(stream: Stream) -> None:
@@ -196,6 +205,28 @@ async def test_handlers_of_streams_that_were_reset_count_until_they_end(monkeypa
                 outcomes.append(False)
         assert outcomes == [True] * 5 + [False] * 5
         assert running == 5
+
+
+async def test_idle_streams_of_many_connections_of_one_address_are_few_and_each_peer_has_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_module, "SERVED_OF_SHARE_MAX", 60)
+    victim = Victim()
+    async with victim.host:
+        before = len(asyncio.all_tasks())
+        attackers = [Attacker(polite=True) for _ in range(4)]
+        for attacker in attackers:
+            await victim.meet(attacker)
+            await attacker.open(200)
+        await eventually(lambda: rejected(victim.metrics, "too_many_streams") >= 600, what="the others are reset")
+        assert len(asyncio.all_tasks()) <= before + 60 + 8 * len(attackers) + 4 * len(attackers)
+        async with new_host() as honest:
+            network = Libp2pNetwork(honest, "/t", Metrics(), BorderRecord("", Metrics()))
+            network.attach(lambda *_: None, lambda *_: None, lambda *_: None)
+            await network.request(victim.host.local, Message(MessageType.PING))
+        for attacker in attackers:
+            attacker.channel.abort()
+        await eventually(lambda: not victim.host._serving, what="all have ended")
 
 
 # --- turns ----------------------------------------------------------------------------------------------------
@@ -452,8 +483,8 @@ def admission() -> Admission:
 
 
 def come(gate: Admission, host: str) -> tuple[Ticket, Ticket | None]:
-    assert gate.refusal(host) is None
-    return gate.came(host, lambda: None)
+    assert gate.refusal(host, 0.0) is None
+    return gate.came(host, 0.0, lambda: None)
 
 
 def test_strangers_are_counted_by_prefix_and_neighbours_by_address() -> None:
@@ -462,10 +493,10 @@ def test_strangers_are_counted_by_prefix_and_neighbours_by_address() -> None:
         gate.shook_hands(come(gate, f"192.0.2.{number}")[0])
         gate.shook_hands(come(gate, f"2001:db8::{number:x}")[0])
         gate.shook_hands(come(gate, "10.1.9.9")[0])
-    assert gate.refusal("192.0.2.250") == gate.refusal("2001:db8::ffff") == "too_many_from_address"
-    assert gate.refusal("10.1.9.9") == "too_many_from_address"
+    assert gate.refusal("192.0.2.250", 0.0) == gate.refusal("2001:db8::ffff", 0.0) == "too_many_from_address"
+    assert gate.refusal("10.1.9.9", 0.0) == "too_many_from_address"
     for other in ("192.0.3.1", "2001:db8:0:1::1", "10.1.9.10", "fd00:1::8"):
-        assert gate.refusal(other) is None
+        assert gate.refusal(other, 0.0) is None
 
 
 def test_an_ipv4_address_inside_ipv6_counts_as_what_it_is() -> None:
@@ -474,14 +505,25 @@ def test_an_ipv4_address_inside_ipv6_counts_as_what_it_is() -> None:
         assert neighbourhood.share_of(host) == neighbourhood.share_of("192.0.2.9")
 
 
+def test_in_the_regions_networks_each_address_is_one_nodes() -> None:
+    neighbourhood = Neighbourhood((ip_network("172.20.0.0/14"),))
+    neighbourhood.set_own(["10.1.2.3"])
+    assert neighbourhood.share_of("172.22.1.1") == "172.22.1.1"
+    assert neighbourhood.share_of("10.1.250.1") == "10.1.250.1"
+    assert neighbourhood.share_of("172.24.1.1") == "172.24.1.0/24"
+    assert neighbourhood.is_near("172.22.1.1")
+    assert not neighbourhood.is_near("10.2.0.1")
+    assert not neighbourhood.is_near("127.0.0.1")
+
+
 def test_places_are_kept_for_neighbours_and_members() -> None:
     gate = admission()
     for number in range(STRANGERS_MAX):
         gate.shook_hands(come(gate, f"100.{number >> 8}.{number & 255}.1")[0])
-    assert gate.refusal("99.9.9.9") == "too_many"
-    assert gate.refusal("10.1.200.1") is None
+    assert gate.refusal("99.9.9.9", 0.0) == "too_many"
+    assert gate.refusal("10.1.200.1", 0.0) is None
     gate._neighbourhood.add_member("99.9.9.9")
-    assert gate.refusal("99.9.9.9") is None
+    assert gate.refusal("99.9.9.9", 0.0) is None
 
 
 def test_the_slowest_handshake_of_whoever_has_most_makes_way() -> None:
@@ -495,7 +537,7 @@ def test_the_slowest_handshake_of_whoever_has_most_makes_way() -> None:
     assert slowest is first, "it had most, and this one is its oldest"
     near, slowest = come(gate, "10.1.5.5")
     assert slowest is None, "places are kept"
-    for _ in range(500):
+    for _ in range(200):
         _, slowest = come(gate, "192.0.77.1")
         assert slowest not in (None, honest, near)
         assert slowest is not None
@@ -503,10 +545,20 @@ def test_the_slowest_handshake_of_whoever_has_most_makes_way() -> None:
     assert gate.shaking_count <= HANDSHAKES_MAX
 
 
+def test_connections_that_come_and_go_have_a_rate() -> None:
+    gate = admission()
+    for number in range(CONNECTIONS_BURST):
+        gate.left(come(gate, f"192.0.2.{number % 250}")[0])
+    assert gate.refusal("192.0.2.7", 0.0) == "too_fast"
+    assert gate.refusal("192.0.3.7", 0.0) is None
+    assert gate.refusal("192.0.2.7", 1.0) is None
+    assert (gate.count, gate.shaking_count) == (0, 0)
+
+
 def test_strangers_never_push_a_neighbours_handshake_out() -> None:
     gate = admission()
     near = [come(gate, f"10.1.0.{number}")[0] for number in range(HANDSHAKES_MAX)]
-    assert gate.refusal("192.0.2.1") == "too_many"
+    assert gate.refusal("192.0.2.1", 0.0) == "too_many"
     _, slowest = come(gate, "10.1.7.7")
     assert slowest is near[0]
 

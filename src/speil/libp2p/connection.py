@@ -69,6 +69,7 @@ class Connection:
         self.protocols: frozenset[str] = frozenset()
         self.info: PeerInfo
         self.agent_version = ""
+        self.share = ""  # whose share its costs count against: its address, or a stranger's prefix
         self.failure: PeerMisbehavedError | None = None
         self.polite = False
         self._channel = Channel(raw, self._lost)
