@@ -14,6 +14,7 @@ from speil.kad.message import Message, MessageType
 from speil.libp2p import admission as admission_module
 from speil.libp2p import host as host_module
 from speil.libp2p import identify, multistream
+from speil.libp2p import serving as serving_module
 from speil.libp2p.admission import (
     CONNECTIONS_BURST,
     HANDSHAKES_MAX,
@@ -185,8 +186,8 @@ async def test_a_peer_whose_streams_churn_is_cut_off_and_counted() -> None:
 
 
 async def test_handlers_of_streams_that_were_reset_count_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "SERVED_AT_ONCE_MAX", 5)
-    monkeypatch.setattr(host_module, "SERVED_FREE", 2)
+    monkeypatch.setattr(serving_module, "SERVED_AT_ONCE_MAX", 5)
+    monkeypatch.setattr(serving_module, "SERVED_FREE", 2)
     running = 0
 
     async def stuck(stream: Stream) -> None:
@@ -210,7 +211,7 @@ async def test_handlers_of_streams_that_were_reset_count_until_they_end(monkeypa
 async def test_idle_streams_of_many_connections_of_one_address_are_few_and_each_peer_has_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(host_module, "SERVED_OF_SHARE_MAX", 60)
+    monkeypatch.setattr(serving_module, "SERVED_OF_SHARE_MAX", 60)
     victim = Victim()
     async with victim.host:
         before = len(asyncio.all_tasks())
@@ -226,7 +227,7 @@ async def test_idle_streams_of_many_connections_of_one_address_are_few_and_each_
             await network.request(victim.host.local, Message(MessageType.PING))
         for attacker in attackers:
             attacker.channel.abort()
-        await eventually(lambda: not victim.host._serving, what="all have ended")
+        await eventually(lambda: victim.host._serving.count == 0, what="all have ended")
 
 
 # --- turns ----------------------------------------------------------------------------------------------------
@@ -272,8 +273,8 @@ async def test_messages_that_are_none_end_their_stream_at_the_first(message: byt
 
 
 async def test_a_flood_of_small_messages_lets_others_go_first_and_has_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "TURNS_BURST", 300)
-    monkeypatch.setattr(host_module, "TURNS_PER_SECOND", 1e-9)  # what is above the burst comes never
+    monkeypatch.setattr(serving_module, "TURNS_BURST", 300)
+    monkeypatch.setattr(serving_module, "TURNS_PER_SECOND", 1e-9)  # what is above the burst comes never
     victim = Victim()
     ping = Message(MessageType.PING).encode()
     async with victim.host:

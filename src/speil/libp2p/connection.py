@@ -302,6 +302,7 @@ class Connection:
         match event:
             case DataReceived(stream_id, data):
                 if stream := self._streams.get(stream_id):
+                    self.used_at = self._now()  # not for pings: each connection has those
                     self._feed(stream, data)
             case StreamOpened(stream_id):
                 self._open(stream_id)

@@ -34,7 +34,7 @@ from speil.libp2p.identity import Identity
 from speil.libp2p.interfaces import announced_addresses
 from speil.libp2p.neighbourhood import Neighbourhood, Network
 from speil.libp2p.noise import NO_SECRET, WRONG_SECRET
-from speil.libp2p.rate import Buckets
+from speil.libp2p.serving import Serving
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpTransport, Transport
 from speil.multiformats.multiaddr import Multiaddr
@@ -54,12 +54,6 @@ NEGOTIATE_SECONDS_MAX = 10.0
 CONNECTIONS_HIGH_WATER = 384  # above, the longest idle are closed …
 CONNECTIONS_LOW_WATER = 256  # … down to this: k-buckets of a large region hold under 200 peers
 SHARE_WHEN_FULL = 8  # connections of one address or prefix; above high water more are closed even when in use
-# what the streams of one address or prefix may ask for: each costs tens of microseconds, and then others have a turn
-TURNS_BURST, TURNS_PER_SECOND = 2000, 1000.0
-SHARES_MAX = 4096  # addresses and prefixes whose turns are remembered
-SERVED_AT_ONCE_MAX = 256  # handlers for one peer; as many as it may have streams
-# handlers of one address or prefix, and in all: one that waits for its peer takes six KiB. A few are free for each peer
-SERVED_OF_SHARE_MAX, SERVED_MAX, SERVED_FREE = 512, 4096, 8
 
 # before a peer is let in it may ask this and nothing else
 _ANSWERED_TO_ALL = frozenset((identify.PROTOCOL, identify.PUSH_PROTOCOL, PING_PROTOCOL))
@@ -131,8 +125,7 @@ class Host:
             self._gate, metrics, self._neighbourhood, self._now, ports=dial_ports, never=never_dialled
         )
         self._lines = LineLimit()
-        self._serving = Counter[str]()
-        self._turns = Buckets(TURNS_BURST, TURNS_PER_SECOND, SHARES_MAX)
+        self._serving = Serving(self._now)
         self._dialer = Dialer(self._transport, self.dial_rules, self._upgrade)
         self._sequence = 0
         self._closing = False
@@ -193,8 +186,8 @@ class Host:
         return self._budget.held
 
     async def wait_turn(self, connection: Connection) -> None:
-        """Before each thing that a peer asks for: lets others go first, and waits where it asks for too much."""
-        await asyncio.sleep(self._turns.of(connection.share, self._now()).owe(self._now()))
+        """See Serving; for handlers that answer many questions on a stream."""
+        await self._serving.wait_turn(connection)
 
     def set_handler(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of `protocol`; its name is told to peers that identify us from now on."""
@@ -391,25 +384,13 @@ class Host:
     # --- streams ----------------------------------------------------------------------------------------
 
     def _on_stream(self, stream: Stream) -> None:
-        share = stream.connection.share
-        if self._closing or self._serves_enough(stream.connection, share):
+        if self._closing or not self._serving.begin(stream.connection):
             self._metrics.rejected_connections.labels("too_many_streams").inc()
             stream.reset()
-            return
-        stream.connection.serving_count += 1
-        self._serving[share] += 1
-        self._tasks.create_task(self._serve_stream(stream, share))
+        else:
+            self._tasks.create_task(self._serve_stream(stream))
 
-    def _serves_enough(self, connection: Connection, share: str) -> bool:
-        if connection.serving_count < SERVED_FREE:
-            return False
-        return (
-            connection.serving_count >= SERVED_AT_ONCE_MAX
-            or self._serving[share] >= SERVED_OF_SHARE_MAX
-            or self._serving.total() >= SERVED_MAX
-        )
-
-    async def _serve_stream(self, stream: Stream, share: str) -> None:
+    async def _serve_stream(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(NEGOTIATE_SECONDS_MAX):
                 await self.wait_turn(stream.connection)
@@ -428,10 +409,7 @@ class Host:
                 log.exception("a stream handler failed", error, protocol=stream.protocol)
             stream.reset()
         finally:
-            stream.connection.serving_count -= 1
-            self._serving[share] -= 1
-            if not self._serving[share]:
-                del self._serving[share]
+            self._serving.end(stream.connection)
 
     # --- identify and ping ------------------------------------------------------------------------------
 
