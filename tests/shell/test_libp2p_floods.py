@@ -26,13 +26,13 @@ from speil.libp2p.admission import (
 from speil.libp2p.budget import CONNECTION_BYTES_MAX, FREE_BYTES, SHARE_BYTES_MAX, TOTAL_BYTES_MAX, Account, Budget
 from speil.libp2p.channel import EARLY_BYTES_MAX, Channel
 from speil.libp2p.connection import FRAMES_PER_TURN_MAX, STREAMS_BEFORE_ADMISSION_MAX, STREAMS_BURST
-from speil.libp2p.error import ConnectionClosedError, Libp2pError
+from speil.libp2p.error import ConnectionClosedError, Libp2pError, PeerMisbehavedError
 from speil.libp2p.host import PING_PROTOCOL, Host
 from speil.libp2p.identity import Identity
 from speil.libp2p.neighbourhood import Neighbourhood
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import RawConnection, TcpTransport
-from speil.libp2p.yamux import STREAMS_INBOUND_MAX, DataReceived, StreamOpened, Yamux
+from speil.libp2p.yamux import STREAMS_INBOUND_MAX, WINDOW_BYTES, DataReceived, StreamOpened, Yamux
 from speil.multiformats import varint
 from speil.multiformats.multiaddr import Multiaddr
 from speil.observe.metrics import Metrics
@@ -254,6 +254,49 @@ async def test_frames_are_taken_in_turns() -> None:
         most = await most_between_turns(lambda: seen, lambda: seen >= 20_000)
         assert most <= 2 * FRAMES_PER_TURN_MAX
         attacker.channel.abort()
+
+
+async def test_frames_of_one_address_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "FRAMES_BURST", 1000)
+    monkeypatch.setattr(host_module, "FRAMES_PER_SECOND", 1e-9)  # what is above the burst comes never
+    victim = Victim()
+    async with victim.host:
+        attackers = [Attacker(polite=True) for _ in range(2)]
+        seen = 0
+        for attacker in attackers:
+            await victim.meet(attacker)
+        for connection in victim.host.connections:
+
+            def counted(event: object) -> None:
+                nonlocal seen
+                seen += 1
+
+            connection._handle = counted  # type: ignore[method-assign]
+        for attacker in attackers:
+            (stream_id,) = await attacker.open(1)
+            for _ in range(3000):
+                attacker.channel.send(b"\0\1\0\0" + stream_id.to_bytes(4, "big") + b"\0\0\0\1")
+        await eventually(lambda: seen >= 900, what="the burst is taken")
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert seen <= 1000 + len(attackers) * FRAMES_PER_TURN_MAX
+        for attacker in attackers:
+            attacker.channel.abort()
+
+
+def test_bytes_for_streams_that_are_gone_are_as_many_as_were_under_way() -> None:
+    dialer, listener = Yamux(dialer=True), Yamux(dialer=False)
+    for _ in range(3):
+        stream = dialer.open()
+        dialer.send(stream, bytes(100))
+        listener.receive(dialer.take_output())
+        listener.reset(stream)
+    for _ in range(3 * (WINDOW_BYTES // 65536)):
+        body = bytes(65536 - 100)
+        assert listener.receive(b"\0\0\0\0" + stream.to_bytes(4, "big") + len(body).to_bytes(4, "big") + body) == []
+    with pytest.raises(PeerMisbehavedError) as caught:
+        listener.receive(b"\0\0\0\0" + stream.to_bytes(4, "big") + (1000).to_bytes(4, "big") + bytes(1000))
+    assert caught.value.reason == "window_exceeded"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from types import TracebackType
 from speil.libp2p import identify, multistream
 from speil.libp2p.admission import Admission, Ticket
 from speil.libp2p.budget import Account, Budget
-from speil.libp2p.connection import Connection
+from speil.libp2p.connection import FRAMES_BURST, FRAMES_PER_SECOND, Connection
 from speil.libp2p.dial_rules import DialRules
 from speil.libp2p.dialer import Dialer, Target
 from speil.libp2p.error import (
@@ -34,7 +34,8 @@ from speil.libp2p.identity import Identity
 from speil.libp2p.interfaces import announced_addresses
 from speil.libp2p.neighbourhood import Neighbourhood, Network
 from speil.libp2p.noise import NO_SECRET, WRONG_SECRET
-from speil.libp2p.serving import Serving
+from speil.libp2p.rate import Buckets
+from speil.libp2p.serving import SHARES_MAX, Serving
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpTransport, Transport
 from speil.multiformats.multiaddr import Multiaddr
@@ -126,6 +127,7 @@ class Host:
         )
         self._lines = LineLimit()
         self._serving = Serving(self._now)
+        self._frames = Buckets(FRAMES_BURST, FRAMES_PER_SECOND, SHARES_MAX)
         self._dialer = Dialer(self._transport, self.dial_rules, self._upgrade)
         self._sequence = 0
         self._closing = False
@@ -293,6 +295,7 @@ class Host:
             on_stream=self._on_stream,
             now=self._now,
             account=Account(self._budget, share),
+            frames=self._frames.of(share, self._now()),
             dialled=dialled,
             count=lambda reason: self._metrics.rejected_connections.labels(reason).inc(),
         )
