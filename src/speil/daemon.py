@@ -286,6 +286,7 @@ async def _start_host(
         psks=lambda: secret.secret.noise_keys if secret else (),
         dial_ports=settings.router.router_dial_ports,
         never_dialled=_api_server(),
+        networks=settings.region.region_networks,
     )
     try:
         return await stack.enter_async_context(host)

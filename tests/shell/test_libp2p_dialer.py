@@ -300,12 +300,12 @@ async def test_our_streams_to_a_peer_are_bounded_while_they_live_and_it_is_not_b
         network_of(target)
         network = network_of(host)
         streams = [await host.open_stream(target.local, "/hold/1") for _ in range(STREAMS_OUTBOUND_MAX)]
-        monkeypatch.setattr(connection_module, "OPEN_SECONDS_MAX", 0.1)
+        monkeypatch.setattr(connection_module, "SLOT_SECONDS_MAX", 0.1)
         with pytest.raises(OwnLimitError):
             await host.open_stream(target.local, "/hold/1")
         with pytest.raises(NotAskedError):
             await network.request(target.local, Message(MessageType.PING))
-        monkeypatch.setattr(connection_module, "OPEN_SECONDS_MAX", 30.0)
+        monkeypatch.setattr(connection_module, "SLOT_SECONDS_MAX", 30.0)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(host.open_stream(target.local, "/hold/1"))
             await asyncio.sleep(0)

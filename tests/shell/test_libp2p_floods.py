@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import pytest
 
@@ -13,17 +14,25 @@ from speil.kad.message import Message, MessageType
 from speil.libp2p import admission as admission_module
 from speil.libp2p import host as host_module
 from speil.libp2p import identify, multistream
-from speil.libp2p.admission import HANDSHAKES_MAX, STRANGERS_HANDSHAKES_MAX, STRANGERS_MAX, Admission, Ticket
+from speil.libp2p import serving as serving_module
+from speil.libp2p.admission import (
+    CONNECTIONS_BURST,
+    HANDSHAKES_MAX,
+    STRANGERS_HANDSHAKES_MAX,
+    STRANGERS_MAX,
+    Admission,
+    Ticket,
+)
 from speil.libp2p.budget import CONNECTION_BYTES_MAX, FREE_BYTES, SHARE_BYTES_MAX, TOTAL_BYTES_MAX, Account, Budget
 from speil.libp2p.channel import EARLY_BYTES_MAX, Channel
 from speil.libp2p.connection import FRAMES_PER_TURN_MAX, STREAMS_BEFORE_ADMISSION_MAX, STREAMS_BURST
-from speil.libp2p.error import ConnectionClosedError, Libp2pError
+from speil.libp2p.error import ConnectionClosedError, Libp2pError, PeerMisbehavedError
 from speil.libp2p.host import PING_PROTOCOL, Host
 from speil.libp2p.identity import Identity
 from speil.libp2p.neighbourhood import Neighbourhood
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import RawConnection, TcpTransport
-from speil.libp2p.yamux import STREAMS_INBOUND_MAX, DataReceived, StreamOpened, Yamux
+from speil.libp2p.yamux import STREAMS_INBOUND_MAX, WINDOW_BYTES, DataReceived, StreamOpened, Yamux
 from speil.multiformats import varint
 from speil.multiformats.multiaddr import Multiaddr
 from speil.observe.metrics import Metrics
@@ -177,7 +186,8 @@ async def test_a_peer_whose_streams_churn_is_cut_off_and_counted() -> None:
 
 
 async def test_handlers_of_streams_that_were_reset_count_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "SERVED_AT_ONCE_MAX", 5)
+    monkeypatch.setattr(serving_module, "SERVED_AT_ONCE_MAX", 5)
+    monkeypatch.setattr(serving_module, "SERVED_FREE", 2)
     running = 0
 
     async def stuck(stream: Stream) -> None:
@@ -196,6 +206,28 @@ async def test_handlers_of_streams_that_were_reset_count_until_they_end(monkeypa
                 outcomes.append(False)
         assert outcomes == [True] * 5 + [False] * 5
         assert running == 5
+
+
+async def test_idle_streams_of_many_connections_of_one_address_are_few_and_each_peer_has_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving_module, "SERVED_OF_SHARE_MAX", 60)
+    victim = Victim()
+    async with victim.host:
+        before = len(asyncio.all_tasks())
+        attackers = [Attacker(polite=True) for _ in range(4)]
+        for attacker in attackers:
+            await victim.meet(attacker)
+            await attacker.open(200)
+        await eventually(lambda: rejected(victim.metrics, "too_many_streams") >= 600, what="the others are reset")
+        assert len(asyncio.all_tasks()) <= before + 60 + 8 * len(attackers) + 4 * len(attackers)
+        async with new_host() as honest:
+            network = Libp2pNetwork(honest, "/t", Metrics(), BorderRecord("", Metrics()))
+            network.attach(lambda *_: None, lambda *_: None, lambda *_: None)
+            await network.request(victim.host.local, Message(MessageType.PING))
+        for attacker in attackers:
+            attacker.channel.abort()
+        await eventually(lambda: victim.host._serving.count == 0, what="all have ended")
 
 
 # --- turns ----------------------------------------------------------------------------------------------------
@@ -224,6 +256,49 @@ async def test_frames_are_taken_in_turns() -> None:
         attacker.channel.abort()
 
 
+async def test_frames_of_one_address_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "FRAMES_BURST", 1000)
+    monkeypatch.setattr(host_module, "FRAMES_PER_SECOND", 1e-9)  # what is above the burst comes never
+    victim = Victim()
+    async with victim.host:
+        attackers = [Attacker(polite=True) for _ in range(2)]
+        seen = 0
+        for attacker in attackers:
+            await victim.meet(attacker)
+        for connection in victim.host.connections:
+
+            def counted(event: object) -> None:
+                nonlocal seen
+                seen += 1
+
+            connection._handle = counted  # type: ignore[method-assign]
+        for attacker in attackers:
+            (stream_id,) = await attacker.open(1)
+            for _ in range(3000):
+                attacker.channel.send(b"\0\1\0\0" + stream_id.to_bytes(4, "big") + b"\0\0\0\1")
+        await eventually(lambda: seen >= 900, what="the burst is taken")
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert seen <= 1000 + len(attackers) * FRAMES_PER_TURN_MAX
+        for attacker in attackers:
+            attacker.channel.abort()
+
+
+def test_bytes_for_streams_that_are_gone_are_as_many_as_were_under_way() -> None:
+    dialer, listener = Yamux(dialer=True), Yamux(dialer=False)
+    for _ in range(3):
+        stream = dialer.open()
+        dialer.send(stream, bytes(100))
+        listener.receive(dialer.take_output())
+        listener.reset(stream)
+    for _ in range(3 * (WINDOW_BYTES // 65536)):
+        body = bytes(65536 - 100)
+        assert listener.receive(b"\0\0\0\0" + stream.to_bytes(4, "big") + len(body).to_bytes(4, "big") + body) == []
+    with pytest.raises(PeerMisbehavedError) as caught:
+        listener.receive(b"\0\0\0\0" + stream.to_bytes(4, "big") + (1000).to_bytes(4, "big") + bytes(1000))
+    assert caught.value.reason == "window_exceeded"
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [(b"\0", "bad_dht_message"), (b"\1\xff", "bad_dht_message"), (b"\2\x08\x63", "bad_dht_message")],
@@ -235,13 +310,14 @@ async def test_messages_that_are_none_end_their_stream_at_the_first(message: byt
         await victim.meet(attacker)
         await attacker.open(4, message * (250_000 // len(message)))
         await eventually(lambda: rejected(victim.metrics, reason) == 4, what="each is counted once")
-        assert (victim.asked, victim.host.held_bytes) == (0, 0)
+        await eventually(lambda: victim.host.held_bytes == 0, what="what came behind it is dropped")
+        assert victim.asked == 0
         attacker.channel.abort()
 
 
 async def test_a_flood_of_small_messages_lets_others_go_first_and_has_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "TURNS_BURST", 300)
-    monkeypatch.setattr(host_module, "TURNS_PER_SECOND", 1e-9)  # what is above the burst comes never
+    monkeypatch.setattr(serving_module, "TURNS_BURST", 300)
+    monkeypatch.setattr(serving_module, "TURNS_PER_SECOND", 1e-9)  # what is above the burst comes never
     victim = Victim()
     ping = Message(MessageType.PING).encode()
     async with victim.host:
@@ -348,7 +424,7 @@ async def test_a_message_that_is_not_finished_in_time_ends_its_stream(monkeypatc
         await victim.meet(attacker)
         await attacker.open(3, varint.encode(100_000) + bytes(50_000))
         await eventually(lambda: rejected(victim.metrics, "slow_message") == 3, what="each is counted")
-        assert victim.host.held_bytes == 0
+        await eventually(lambda: victim.host.held_bytes == 0, what="nothing is held")
         attacker.channel.abort()
 
 
@@ -452,8 +528,8 @@ def admission() -> Admission:
 
 
 def come(gate: Admission, host: str) -> tuple[Ticket, Ticket | None]:
-    assert gate.refusal(host) is None
-    return gate.came(host, lambda: None)
+    assert gate.refusal(host, 0.0) is None
+    return gate.came(host, 0.0, lambda: None)
 
 
 def test_strangers_are_counted_by_prefix_and_neighbours_by_address() -> None:
@@ -462,10 +538,10 @@ def test_strangers_are_counted_by_prefix_and_neighbours_by_address() -> None:
         gate.shook_hands(come(gate, f"192.0.2.{number}")[0])
         gate.shook_hands(come(gate, f"2001:db8::{number:x}")[0])
         gate.shook_hands(come(gate, "10.1.9.9")[0])
-    assert gate.refusal("192.0.2.250") == gate.refusal("2001:db8::ffff") == "too_many_from_address"
-    assert gate.refusal("10.1.9.9") == "too_many_from_address"
+    assert gate.refusal("192.0.2.250", 0.0) == gate.refusal("2001:db8::ffff", 0.0) == "too_many_from_address"
+    assert gate.refusal("10.1.9.9", 0.0) == "too_many_from_address"
     for other in ("192.0.3.1", "2001:db8:0:1::1", "10.1.9.10", "fd00:1::8"):
-        assert gate.refusal(other) is None
+        assert gate.refusal(other, 0.0) is None
 
 
 def test_an_ipv4_address_inside_ipv6_counts_as_what_it_is() -> None:
@@ -474,14 +550,25 @@ def test_an_ipv4_address_inside_ipv6_counts_as_what_it_is() -> None:
         assert neighbourhood.share_of(host) == neighbourhood.share_of("192.0.2.9")
 
 
+def test_in_the_regions_networks_each_address_is_one_nodes() -> None:
+    neighbourhood = Neighbourhood((ip_network("172.20.0.0/14"),))
+    neighbourhood.set_own(["10.1.2.3"])
+    assert neighbourhood.share_of("172.22.1.1") == "172.22.1.1"
+    assert neighbourhood.share_of("10.1.250.1") == "10.1.250.1"
+    assert neighbourhood.share_of("172.24.1.1") == "172.24.1.0/24"
+    assert neighbourhood.is_near("172.22.1.1")
+    assert not neighbourhood.is_near("10.2.0.1")
+    assert not neighbourhood.is_near("127.0.0.1")
+
+
 def test_places_are_kept_for_neighbours_and_members() -> None:
     gate = admission()
     for number in range(STRANGERS_MAX):
         gate.shook_hands(come(gate, f"100.{number >> 8}.{number & 255}.1")[0])
-    assert gate.refusal("99.9.9.9") == "too_many"
-    assert gate.refusal("10.1.200.1") is None
+    assert gate.refusal("99.9.9.9", 0.0) == "too_many"
+    assert gate.refusal("10.1.200.1", 0.0) is None
     gate._neighbourhood.add_member("99.9.9.9")
-    assert gate.refusal("99.9.9.9") is None
+    assert gate.refusal("99.9.9.9", 0.0) is None
 
 
 def test_the_slowest_handshake_of_whoever_has_most_makes_way() -> None:
@@ -495,7 +582,7 @@ def test_the_slowest_handshake_of_whoever_has_most_makes_way() -> None:
     assert slowest is first, "it had most, and this one is its oldest"
     near, slowest = come(gate, "10.1.5.5")
     assert slowest is None, "places are kept"
-    for _ in range(500):
+    for _ in range(200):
         _, slowest = come(gate, "192.0.77.1")
         assert slowest not in (None, honest, near)
         assert slowest is not None
@@ -503,10 +590,20 @@ def test_the_slowest_handshake_of_whoever_has_most_makes_way() -> None:
     assert gate.shaking_count <= HANDSHAKES_MAX
 
 
+def test_connections_that_come_and_go_have_a_rate() -> None:
+    gate = admission()
+    for number in range(CONNECTIONS_BURST):
+        gate.left(come(gate, f"192.0.2.{number % 250}")[0])
+    assert gate.refusal("192.0.2.7", 0.0) == "too_fast"
+    assert gate.refusal("192.0.3.7", 0.0) is None
+    assert gate.refusal("192.0.2.7", 1.0) is None
+    assert (gate.count, gate.shaking_count) == (0, 0)
+
+
 def test_strangers_never_push_a_neighbours_handshake_out() -> None:
     gate = admission()
     near = [come(gate, f"10.1.0.{number}")[0] for number in range(HANDSHAKES_MAX)]
-    assert gate.refusal("192.0.2.1") == "too_many"
+    assert gate.refusal("192.0.2.1", 0.0) == "too_many"
     _, slowest = come(gate, "10.1.7.7")
     assert slowest is near[0]
 

@@ -11,12 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from speil.libp2p.neighbourhood import Neighbourhood
+from speil.libp2p.rate import Buckets
 
 HANDSHAKES_MAX = 128  # at once; each costs a few milliseconds of CPU
 STRANGERS_HANDSHAKES_MAX = 96  # of these
 CONNECTIONS_MAX = 1024
 STRANGERS_MAX = 768  # of these
 CONNECTIONS_PER_ADDRESS_MAX = 64  # go-libp2p allows 8; NAT and host networks share an address, a /24 of strangers too
+# that one address or prefix may open; go-libp2p allows 16, then one in five seconds. A handshake costs milliseconds
+CONNECTIONS_BURST, CONNECTIONS_PER_SECOND = 256, 8.0
+SHARES_MAX = 4096  # addresses and prefixes whose rate is remembered
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +38,7 @@ class Admission:
     def __init__(self, neighbourhood: Neighbourhood) -> None:
         self._neighbourhood = neighbourhood
         self._shares: Counter[str] = Counter()
+        self._comings = Buckets(CONNECTIONS_BURST, CONNECTIONS_PER_SECOND, SHARES_MAX)
         self._strangers = 0
         self._shaking: dict[Ticket, None] = {}  # oldest first
 
@@ -47,16 +52,19 @@ class Admission:
         """Those that still shake hands."""
         return len(self._shaking)
 
-    def refusal(self, host: str) -> str | None:
+    def refusal(self, host: str, now: float) -> str | None:
         """Why one more from `host` can't come in (a metric label); None where it can."""
-        if self._shares[self._neighbourhood.share_of(host)] >= CONNECTIONS_PER_ADDRESS_MAX:
+        share = self._neighbourhood.share_of(host)
+        if self._shares[share] >= CONNECTIONS_PER_ADDRESS_MAX:
             return "too_many_from_address"
+        if self._comings.of(share, now).is_empty(now):
+            return "too_fast"
         is_near = self._neighbourhood.is_near(host)
         if self.count >= CONNECTIONS_MAX or (not is_near and self._strangers >= STRANGERS_MAX):
             return "too_many"
         return "too_many" if self._is_full(is_near) and self._slowest(is_near) is None else None
 
-    def came(self, host: str, close: Callable[[], None]) -> tuple[Ticket, Ticket | None]:
+    def came(self, host: str, now: float, close: Callable[[], None]) -> tuple[Ticket, Ticket | None]:
         """One came in and begins to shake hands; and the one that has to make way for it, which is for the caller
         to `close`."""
         is_near = self._neighbourhood.is_near(host)
@@ -64,6 +72,7 @@ class Admission:
         if slowest:
             del self._shaking[slowest]
         ticket = Ticket(self._neighbourhood.share_of(host), is_near, close)
+        self._comings.of(ticket.share, now).take(now)
         self._shares[ticket.share] += 1
         self._strangers += not is_near
         self._shaking[ticket] = None

@@ -37,6 +37,8 @@ PONG_SECONDS_MAX = 10.0  # go-yamux drops a peer that is silent for as long
 STREAMS_OUTBOUND_MAX = 60  # go-libp2p resets what comes above 64 per peer and protocol
 OPEN_SECONDS_MAX = 10.0
 FRAMES_PER_TURN_MAX = 64  # then the others' turn comes: a read holds 20,000 frames without a payload
+FRAMES_BURST, FRAMES_PER_SECOND = 20_000, 10_000.0  # of one address or prefix: a frame costs some microseconds
+SLOT_SECONDS_MAX = 2.0  # a lookup gives a peer three
 STREAMS_BEFORE_ADMISSION_MAX = 64  # go-libp2p opens three before it has answered identify
 STREAMS_BURST, STREAMS_PER_SECOND = 1024, 200.0  # that a peer may open; more is churn
 # of ours to a peer, so that two busy nodes never take each other for hostile
@@ -57,10 +59,11 @@ class Connection:
         account: Account | None = None,
         dialled: Multiaddr | None = None,
         count: Callable[[str], None] = lambda reason: None,
+        frames: Bucket | None = None,
     ) -> None:
         """`account` counts the bytes held for the peer; `dialled` is the address as the dial knew it.
 
-        `count` hears why a stream was reset for what the peer did.
+        `count` hears why a stream was reset for what the peer did. `frames` is what its share may still send.
         """
         self.remote_address: Multiaddr = raw.remote
         self.inbound, self.dialled = inbound, dialled
@@ -69,6 +72,7 @@ class Connection:
         self.protocols: frozenset[str] = frozenset()
         self.info: PeerInfo
         self.agent_version = ""
+        self.share = ""  # whose share its costs count against: its address, or a stranger's prefix
         self.failure: PeerMisbehavedError | None = None
         self.polite = False
         self._channel = Channel(raw, self._lost)
@@ -79,6 +83,7 @@ class Connection:
         self._admitted = asyncio.Event()
         self._pong = asyncio.Event()
         self._slots = asyncio.Semaphore(STREAMS_OUTBOUND_MAX)
+        self._frames = frames or Bucket(FRAMES_BURST, FRAMES_PER_SECOND, now())
         self._openings = Bucket(STREAMS_BURST, STREAMS_PER_SECOND, now())
         self._own_openings = Bucket(OWN_STREAMS_BURST, OWN_STREAMS_PER_SECOND, now())
         self._starvable = Bucket(STARVED_MAX, 1, now())
@@ -134,32 +139,37 @@ class Connection:
     async def open_stream(self, protocol: str) -> Stream:
         """A new stream that speaks `protocol`.
 
-        Raises ProtocolNotSupportedError, ConnectionClosedError, StreamResetError, PeerMisbehavedError.
+        Raises ProtocolNotSupportedError, ConnectionClosedError, StreamResetError, PeerMisbehavedError, and
+        OwnLimitError where too many of ours are open.
         """
-        stream = None
+        await self._take_slot()
+        try:
+            stream = self._new_stream(multistream.encode(multistream.HEADER, protocol))
+        except BaseException:
+            self._slots.release()
+            raise
         try:
             async with asyncio.timeout(OPEN_SECONDS_MAX):
-                if wait := self._own_openings.owe(self._now()):
-                    await asyncio.sleep(wait)
-                await self._slots.acquire()
-                try:
-                    stream = self._new_stream(multistream.encode(multistream.HEADER, protocol))
-                except BaseException:
-                    self._slots.release()
-                    raise
                 await multistream.expect(stream, protocol)
         except TimeoutError:
-            if stream is None:
-                self._own_openings.give_back()
-                raise OwnLimitError(f"{STREAMS_OUTBOUND_MAX} streams to {self.peer_id.short} are open") from None
             stream.reset()
             raise StreamResetError(f"{protocol} was not agreed on in {OPEN_SECONDS_MAX:.0f} s") from None
         except BaseException:
-            if stream is not None:
-                stream.reset()
+            stream.reset()
             raise
         stream.protocol = protocol
         return stream
+
+    async def _take_slot(self) -> None:
+        """Wait until one more stream of ours fits. Raises OwnLimitError."""
+        try:
+            async with asyncio.timeout(SLOT_SECONDS_MAX):
+                if wait := self._own_openings.owe(self._now()):
+                    await asyncio.sleep(wait)
+                await self._slots.acquire()
+        except TimeoutError:
+            self._own_openings.give_back()
+            raise OwnLimitError(f"{STREAMS_OUTBOUND_MAX} streams to {self.peer_id.short} are open") from None
 
     def _new_stream(self, first_data: bytes) -> Stream:
         """Its slot is given back when neither side sends on it any more."""
@@ -253,10 +263,11 @@ class Connection:
         if self.closed:
             return
         self._flush()
-        if self._yamux.is_behind and not self._behind:
+        wait = self._frames.owe(self._now(), self._yamux.frames_taken)
+        if (self._yamux.is_behind or wait) and not self._behind:
             self._behind = True
             self._channel.pause(True)
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_later(wait, self._go_on)
 
     def _go_on(self) -> None:
         """The others have had their turn."""
@@ -301,6 +312,7 @@ class Connection:
         match event:
             case DataReceived(stream_id, data):
                 if stream := self._streams.get(stream_id):
+                    self.used_at = self._now()  # not for pings: each connection has those
                     self._feed(stream, data)
             case StreamOpened(stream_id):
                 self._open(stream_id)

@@ -19,7 +19,7 @@ from types import TracebackType
 from speil.libp2p import identify, multistream
 from speil.libp2p.admission import Admission, Ticket
 from speil.libp2p.budget import Account, Budget
-from speil.libp2p.connection import Connection
+from speil.libp2p.connection import FRAMES_BURST, FRAMES_PER_SECOND, Connection
 from speil.libp2p.dial_rules import DialRules
 from speil.libp2p.dialer import Dialer, Target
 from speil.libp2p.error import (
@@ -32,9 +32,10 @@ from speil.libp2p.error import (
 )
 from speil.libp2p.identity import Identity
 from speil.libp2p.interfaces import announced_addresses
-from speil.libp2p.neighbourhood import Neighbourhood
+from speil.libp2p.neighbourhood import Neighbourhood, Network
 from speil.libp2p.noise import NO_SECRET, WRONG_SECRET
 from speil.libp2p.rate import Buckets
+from speil.libp2p.serving import SHARES_MAX, Serving
 from speil.libp2p.stream import Stream
 from speil.libp2p.transport import ConnectionGate, OpenGate, RawConnection, TcpTransport, Transport
 from speil.multiformats.multiaddr import Multiaddr
@@ -54,10 +55,6 @@ NEGOTIATE_SECONDS_MAX = 10.0
 CONNECTIONS_HIGH_WATER = 384  # above, the longest idle are closed …
 CONNECTIONS_LOW_WATER = 256  # … down to this: k-buckets of a large region hold under 200 peers
 SHARE_WHEN_FULL = 8  # connections of one address or prefix; above high water more are closed even when in use
-# what the streams of one address or prefix may ask for: each costs tens of microseconds, and then others have a turn
-TURNS_BURST, TURNS_PER_SECOND = 2000, 1000.0
-SHARES_MAX = 4096  # addresses and prefixes whose turns are remembered
-SERVED_AT_ONCE_MAX = 256  # handlers for one peer; as many as it may have streams
 
 # before a peer is let in it may ask this and nothing else
 _ANSWERED_TO_ALL = frozenset((identify.PROTOCOL, identify.PUSH_PROTOCOL, PING_PROTOCOL))
@@ -103,10 +100,12 @@ class Host:
         psks: Callable[[], tuple[bytes, ...]] = tuple,
         dial_ports: Iterable[int] = (),
         never_dialled: frozenset[tuple[str, int]] = frozenset(),
+        networks: Iterable[Network] = (),
     ) -> None:
         """`told` is told beside the protocols that have handlers; `psks` gives the pre-shared keys in force.
 
-        `dial_ports` and `never_dialled` (host, port) are what DialRules says about addresses that peers told.
+        `dial_ports` and `never_dialled` (host, port) are what DialRules says about addresses that peers told. In
+        `networks`, as in this node's own subnet, each address is one node's.
         """
         self._identity, self._listen, self._agent_version = identity, listen, agent_version
         self._metrics, self._transport = metrics, transport or TcpTransport()
@@ -120,14 +119,15 @@ class Host:
         }
         self._listeners: list[Callable[[PeerEvent], None]] = []
         self._connections: dict[PeerId, list[Connection]] = {}
-        self._neighbourhood = Neighbourhood()
+        self._neighbourhood = Neighbourhood(networks)
         self._admission = Admission(self._neighbourhood)
         self._budget = Budget()
         self.dial_rules = DialRules(
             self._gate, metrics, self._neighbourhood, self._now, ports=dial_ports, never=never_dialled
         )
         self._lines = LineLimit()
-        self._turns = Buckets(TURNS_BURST, TURNS_PER_SECOND, SHARES_MAX)
+        self._serving = Serving(self._now)
+        self._frames = Buckets(FRAMES_BURST, FRAMES_PER_SECOND, SHARES_MAX)
         self._dialer = Dialer(self._transport, self.dial_rules, self._upgrade)
         self._sequence = 0
         self._closing = False
@@ -187,13 +187,9 @@ class Host:
         """Bytes that peers sent and that nobody has taken yet, as far as they count."""
         return self._budget.held
 
-    def source_of(self, connection: Connection) -> str:
-        """Whose share a connection's costs count against: its address, or a stranger's prefix."""
-        return self._neighbourhood.share_of(connection.remote_address.components[0][1])
-
     async def wait_turn(self, connection: Connection) -> None:
-        """Before each thing that a peer asks for: lets others go first, and waits where it asks for too much."""
-        await asyncio.sleep(self._turns.of(self.source_of(connection), self._now()).owe(self._now()))
+        """See Serving; for handlers that answer many questions on a stream."""
+        await self._serving.wait_turn(connection)
 
     def set_handler(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of `protocol`; its name is told to peers that identify us from now on."""
@@ -255,11 +251,11 @@ class Host:
         source = raw.remote.components[0][1]
         if self._closing:
             raw.abort()
-        elif layer := self._gate.intercept_accept(raw.remote) or self._admission.refusal(source):
+        elif layer := self._gate.intercept_accept(raw.remote) or self._admission.refusal(source, self._now()):
             self._refuse(layer)
             raw.abort()
         else:
-            ticket, slowest = self._admission.came(source, raw.abort)
+            ticket, slowest = self._admission.came(source, self._now(), raw.abort)
             if slowest:
                 self._refuse("slow_handshake")
                 slowest.close()
@@ -292,17 +288,18 @@ class Host:
         `dialled` is the address that was dialled, None for a connection that came in.
         """
         inbound, host = dialled is None, raw.remote.components[0][1]
-        account = Account(self._budget, self._neighbourhood.share_of(host))
+        share = self._neighbourhood.share_of(host)
         connection = Connection(
             raw,
             inbound=inbound,
             on_stream=self._on_stream,
             now=self._now,
-            account=account,
+            account=Account(self._budget, share),
+            frames=self._frames.of(share, self._now()),
             dialled=dialled,
             count=lambda reason: self._metrics.rejected_connections.labels(reason).inc(),
         )
-        psks = self._psks()
+        connection.share, psks = share, self._psks()
         try:
             await connection.secure(self._identity, psks)
             if psks:
@@ -372,9 +369,8 @@ class Host:
         of_share = Counter[str]()
         surplus, idle = list[Connection](), list[Connection]()
         for connection in everyone:
-            share = self.source_of(connection)
-            of_share[share] += 1
-            if of_share[share] > SHARE_WHEN_FULL and not self._neighbourhood.is_near(
+            of_share[connection.share] += 1
+            if of_share[connection.share] > SHARE_WHEN_FULL and not self._neighbourhood.is_near(
                 connection.remote_address.components[0][1]
             ):
                 surplus.append(connection)
@@ -391,10 +387,10 @@ class Host:
     # --- streams ----------------------------------------------------------------------------------------
 
     def _on_stream(self, stream: Stream) -> None:
-        if self._closing or stream.connection.serving_count >= SERVED_AT_ONCE_MAX:
+        if self._closing or not self._serving.begin(stream.connection):
+            self._metrics.rejected_connections.labels("too_many_streams").inc()
             stream.reset()
         else:
-            stream.connection.serving_count += 1
             self._tasks.create_task(self._serve_stream(stream))
 
     async def _serve_stream(self, stream: Stream) -> None:
@@ -412,11 +408,11 @@ class Host:
         except (TimeoutError, Libp2pError):
             stream.reset()
         except Exception as error:
-            if self._lines.due(self.source_of(stream.connection)) is not None:
+            if self._lines.due(stream.connection.share) is not None:
                 log.exception("a stream handler failed", error, protocol=stream.protocol)
             stream.reset()
         finally:
-            stream.connection.serving_count -= 1
+            self._serving.end(stream.connection)
 
     # --- identify and ping ------------------------------------------------------------------------------
 

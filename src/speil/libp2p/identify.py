@@ -20,10 +20,11 @@ from speil.multiformats.multiaddr import Multiaddr
 
 PROTOCOL, PUSH_PROTOCOL = "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0"
 PROTOCOL_VERSION = "ipfs/0.1.0"
-MESSAGE_BYTES_MAX = 64 * 1024  # of all messages; go-libp2p's is 8 KiB for each, hosts with many addresses need more
+MESSAGE_BYTES_MAX = 32 * 1024  # of all messages; go-libp2p's is 8 KiB for each, and real hosts need under 4 KiB
 MESSAGES_MAX = 10  # go-libp2p's bound
 ADDRESSES_MAX = 16  # of one peer; real ones list up to ten
-PROTOCOLS_MAX = 256
+PROTOCOLS_MAX = 128  # real ones list up to thirty
+PROTOCOL_CHARACTERS_MAX = 256  # a longer name is no protocol of ours: what is kept of each peer has a bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ async def read(stream: Stream) -> Identification:
     if merged.signed_peer_record:
         encoded = signed_record.open_record(merged.signed_peer_record, stream.peer_id)
     return Identification(
-        frozenset(merged.protocols[:PROTOCOLS_MAX]),
+        frozenset(name for name in merged.protocols[:PROTOCOLS_MAX] if len(name) <= PROTOCOL_CHARACTERS_MAX),
         tuple(address for data in encoded[:ADDRESSES_MAX] if (address := _address(data))),
         merged.agent_version[:128],
     )

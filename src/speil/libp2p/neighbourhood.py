@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREFIX_BITS = {4: 24, 6: 64}
 OWN_BITS = {4: 16, 6: 64}  # a cluster's pod networks are /16 or smaller, a node's share of one a /24
 MEMBERS_MAX = 4096  # addresses of proven members that are remembered
@@ -41,15 +42,18 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 class Neighbourhood:
     """Tells one's own subnet and proven members from strangers."""
 
-    def __init__(self) -> None:
-        self._own: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        """`networks`: of the region, where the operator has told them."""
+        self._networks = tuple(networks)
+        self._own = self._networks
         self._members: OrderedDict[str, None] = OrderedDict()
         self.has_loopback = False
 
     def set_own(self, hosts: Iterable[str]) -> None:
         """The addresses where this node listens."""
         found = [ip for host in hosts if (ip := ip_of(host))]
-        self._own = [ipaddress.ip_network((ip, OWN_BITS[ip.version]), strict=False) for ip in found]
+        around = (ipaddress.ip_network((ip, OWN_BITS[ip.version]), strict=False) for ip in found)
+        self._own = (*self._networks, *around)
         self.has_loopback = any(ip.is_loopback for ip in found)
 
     def add_member(self, host: str) -> None:

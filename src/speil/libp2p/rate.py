@@ -25,9 +25,9 @@ class Bucket:
         """Whether `take` would give nothing."""
         return self._fill(now) < 1
 
-    def owe(self, now: float) -> float:
-        """One more in any case; seconds to wait until it is paid."""
-        self._left = self._fill(now) - 1
+    def owe(self, now: float, count: int = 1) -> float:
+        """So many more in any case; seconds to wait until they are paid."""
+        self._left = self._fill(now) - count
         return max(0.0, -self._left / self._per_second)
 
     def give_back(self) -> None:

@@ -17,8 +17,8 @@ from speil.multiformats.peer_id import PeerId
 from speil.setting import ListenAddress
 
 LISTEN_BACKLOG = 256
-UNDRAINED_BYTES_MAX = 1 << 20  # answers that nobody waits for may pile up to this
-WRITE_BUFFER_BYTES_MAX = 256 * 1024  # per connection; a writer waits above it
+UNDRAINED_BYTES_MAX = 256 * 1024  # answers that nobody waits for may pile up to this
+WRITE_BUFFER_BYTES_MAX = 64 * 1024  # per connection; a writer waits above it
 READ_BYTES_MAX = 64 * 1024  # at once: what a turn of one peer may hold and cost
 
 

@@ -109,8 +109,10 @@ class Yamux:
     _input: bytearray = field(default_factory=bytearray)
     _output: list[bytes] = field(default_factory=list)
     is_behind: bool = False
+    frames_taken: int = 0  # by the last call of `receive`
     _next_id: int = 0
     _inbound: int = 0
+    _droppable: int = 0  # bytes that were under way when their streams ended here; more is no accident
     _frame_left: int = 0  # bytes to come of the data frame whose header was the last one
     _frame_stream: int = 0
     _frame_flags: int = 0
@@ -214,6 +216,7 @@ class Yamux:
                 raise PeerMisbehavedError("bad_yamux", f"version {version}, type {kind}")
             self._receive_header(kind, flags, stream_id, length, events)
         del buffer[:offset]
+        self.frames_taken = frames
         self.is_behind = frames == frames_max and len(buffer) >= (1 if self._frame_left else HEADER_BYTES)
         return events
 
@@ -235,6 +238,10 @@ class Yamux:
         if kind == FrameType.DATA and length:
             if state:
                 self._expect_data(state, length)
+            else:
+                self._droppable -= length
+                if self._droppable < 0:
+                    raise PeerMisbehavedError("window_exceeded", "bytes for streams that are gone")
             self._frame_left, self._frame_stream = length, stream_id if state else 0
             self._frame_flags = flags if state else 0
         elif state:
@@ -271,6 +278,7 @@ class Yamux:
         if stream_id % 2 == self._next_id % 2 or stream_id == 0 or stream_id in self._streams:
             raise PeerMisbehavedError("bad_yamux", f"a stream opened with id {stream_id}")
         if self._inbound >= STREAMS_INBOUND_MAX:
+            self._droppable += WINDOW_BYTES
             self._header(FrameType.WINDOW_UPDATE, Flag.RST, stream_id, 0)
             return False
         self._inbound += 1
@@ -284,7 +292,9 @@ class Yamux:
             self._forget(stream_id)
 
     def _forget(self, stream_id: int) -> None:
-        del self._streams[stream_id]
+        state = self._streams.pop(stream_id)
+        if not state.finished_there:
+            self._droppable += state.receive_window
         if stream_id % 2 != self._next_id % 2:
             self._inbound -= 1
 

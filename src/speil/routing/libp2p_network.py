@@ -35,7 +35,7 @@ REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
 REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 128 * 1024, 1 << 20
 MESSAGE_SECONDS_MAX = 10.0  # from a message's first byte to its last; go-libp2p-kad-dht's write timeout
 ANSWERS_AT_ONCE_MAX = 16  # to one address or prefix: each holds its message until the peer takes the answer
-IDLE_STREAMS_PER_PEER_MAX = 16  # a lookup asks a peer once; an image's layers are looked up at the same time
+IDLE_STREAMS_PER_PEER_MAX = 8  # a lookup asks a peer once; an image's layers are looked up at the same time
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
 ZONES_MAX = 5000  # remembered after a peer has left, too: a provider is seldom connected in a large region
@@ -189,7 +189,7 @@ class Libp2pNetwork:
         closer = (replace(peer, addresses=usable(peer.addresses)) for peer in message.closer_peers)
         # of a provider the host alone counts: its registry listens on another port
         providers = (replace(one, addresses=usable(one.addresses, any_port=True)) for one in message.provider_peers)
-        teller, time = self._host.source_of(stream.connection), asyncio.get_running_loop().time()
+        teller, time = stream.connection.share, asyncio.get_running_loop().time()
         return replace(
             message,
             closer_peers=self._hearsay.believed(teller, [peer for peer in closer if peer.addresses], time),
@@ -197,7 +197,7 @@ class Libp2pNetwork:
         )
 
     async def _serve(self, stream: Stream) -> None:
-        source = self._host.source_of(stream.connection)
+        source = stream.connection.share
         answering = self._answering.setdefault(source, asyncio.Semaphore(ANSWERS_AT_ONCE_MAX))
         while True:
             async with asyncio.timeout(INBOUND_IDLE_SECONDS_MAX):
