@@ -33,6 +33,7 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("speil's own modules", ("speil.cli.registry", "speil.daemon")),
 )  # fmt: skip
 REST_SECONDS = 2.0  # a node that says it is ready still writes down the last of its start
+OVERVIEWS = 9  # the median of them
 
 _WEIGH = """
 import importlib, json, os, sys
@@ -75,7 +76,23 @@ def figures(directory: Path) -> list[Figure]:
     found = [Figure(f"RSS of {names[0]}", _mib(steps[0]))]
     found += [Figure(f"+ {name}", _mib(step)) for name, step in zip(names[1:], steps[1:], strict=True)]
     found.append(Figure("+ running it, less what is given back when it has started", _mib(_less(running, weighed[-1]))))
-    return [*found, Figure("= a node that runs, idle, empty store", _mib(running), goal="< 56 MiB")]
+    found.append(Figure("= a node that runs, idle, empty store", _mib(running), goal="< 56 MiB"))
+    return [*found, _overview()]
+
+
+def _overview() -> Figure:
+    """How long a person waits for `speil --help`, beside an interpreter that does nothing."""
+    ours, bare = _seconds("-m", "speil", "--help"), _seconds("-c", "pass")
+    return Figure("`speil --help`", f"{ours * 1000:.0f} ms", f"{bare * 1000:.0f} ms (python -c pass)", goal="< 150 ms")
+
+
+def _seconds(*arguments: str) -> float:
+    taken = []
+    for _ in range(OVERVIEWS):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)[OVERVIEWS // 2]
 
 
 def _less(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

@@ -183,7 +183,7 @@ def _make_store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
         path = Path(chosen.oci_layout_path)
         if path.exists() and not path.is_dir():
             raise StartError(f"--oci-layout-path: {path} is not a directory")
-        return OciLayoutStore(path)
+        return OciLayoutStore(path, metrics.store_available.set)
     socket = Path(chosen.containerd_sock)
     if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
         raise StartError(f"--containerd-sock: this user may not use {socket}; run as root or as a member of its group")

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ from speil.testing.lease_conformance import RECORD
 from tests.shell.nodes import running_node, write_layout
 
 Place = Callable[[Path], object]
+START_SECONDS_MAX = 90.0  # of a process, on a machine where ten wait for each core
 
 
 def _sparse(path: Path) -> None:
@@ -203,6 +205,9 @@ async def test_a_node_says_that_its_layout_is_wrong_and_serves_it_once_it_is_rig
         assert "there is no directory" in lines("WARN")[0]
         await write_layout(layout, random_image(1), "reg.test/a:1")
         await eventually(lambda: any("can be served" in line for line in lines("INFO ")), what="and that it is over")
+        metrics = f"http://{node.host}:{node.metrics_port}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(metrics) as response:
+            assert 'speil_store_available{region="",zone=""} 1.0' in await response.text()
 
 
 # --- peers.json, the Lease file -----------------------------------------------------------------------------------
@@ -269,6 +274,7 @@ async def test_a_node_starts_whatever_its_files_are(tmp_path: Path, odd: str) ->
                     str(path) in line and (" WARN " in line or " ERROR " in line)
                     for line in node.log.read_text().splitlines()
                 ),
+                timeout_seconds=START_SECONDS_MAX,
                 what=f"{path.name} is named",
             )
         assert node.process.returncode is None

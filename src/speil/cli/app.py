@@ -156,7 +156,7 @@ def _nearest(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
 
 def _print_help(words: Sequence[str]) -> int:
     """`speil help`, `speil help region`, `speil help region status`."""
-    if not words:
+    if not words or words == ["help"]:
         print(_overview())
         return 0
     for count in (2, 1):

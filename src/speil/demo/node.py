@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from speil.region.naming import lease_of
 
-START_SECONDS_MAX = 20.0  # a node starts in one; a loaded machine may take ten
+START_SECONDS_MAX = 60.0  # a node starts in one; where ten processes wait for each core, in half a minute
 STOP_SECONDS_MAX = 5.0
 UPLOADS_MAX = 256  # three for each of some eighty nodes
 _POLL_SECONDS = 0.05

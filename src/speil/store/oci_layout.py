@@ -14,7 +14,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,10 @@ class VerificationError(Exception):
 
 
 class OciLayoutStore:
-    """A layout at `root`; `ingest` and `tag` make it where it is missing."""
+    """A layout at `root`; `ingest` and `tag` make it where it is missing. `tell` hears whether it can be served."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, tell: Callable[[bool], None] = lambda can_be_served: None) -> None:
+        self.root, self._tell = root, tell
         self._blobs = BlobDirectory(root, strict=True)
         self._watched = [root / part for part in ("index.json", "blobs/sha256", "blobs/sha512")]
         self._index: tuple[tuple[int, ...], list[tuple[str, Digest]] | StoreUnavailableError] | None = None
@@ -59,7 +59,9 @@ class OciLayoutStore:
     async def run(self) -> None:
         """Nothing to keep alive; a layout that can't be read is said, and said again while it lasts."""
         while True:
-            if problem := self.problem():
+            problem = self.problem()
+            self._tell(not problem)
+            if problem:
                 if self._problem.due(problem):
                     log.warning("the image layout can't be served", path=self.root, error=problem)
             elif self._problem.over():
