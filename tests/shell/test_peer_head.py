@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 
@@ -9,6 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speil.border.http import HttpDoor
+from speil.border.record import BorderRecord
+from speil.libp2p.identity import Identity
+from speil.mirror.peer_client import Endpoint, PeerClient, PeerError
 from speil.mirror.peer_head import (
     CONTENT_BYTES_MAX,
     HEAD_BYTES_MAX,
@@ -18,6 +23,9 @@ from speil.mirror.peer_head import (
     HeadParser,
     ResponseHead,
 )
+from speil.mirror.wire import Wire
+from speil.observe.metrics import Metrics
+from speil.region.policy import Policy
 
 PIECES = st.lists(
     st.sampled_from(
@@ -162,3 +170,37 @@ def test_a_head_that_comes_byte_by_byte_costs_no_more_than_its_bound() -> None:
             assert parser.feed(bytes([byte])) is None
             fed += 1
     assert fed <= HEAD_BYTES_MAX
+
+
+@settings(max_examples=150, deadline=None)
+@given(PIECES.map(b"".join), st.sampled_from(["GET", "HEAD"]), st.sampled_from(["", "bytes=1-"]))
+def test_whatever_a_peer_sends_the_client_has_an_answer_or_an_error_of_its_own(
+    data: bytes, method: str, range_header: str
+) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        writer.close()
+
+    async def run() -> None:
+        door = HttpDoor(Policy(), Identity.generate().peer_id, None, BorderRecord("", Metrics()), "")
+        wire = Wire(zero_copy=False)
+        client = PeerClient("speil/test", door, wire)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        try:
+            endpoint, peer_id = Endpoint(*server.sockets[0].getsockname()[:2]), Identity.generate().peer_id
+            response = await client.request(
+                method, endpoint, peer_id, "/v2/a/blobs/b", authorization="", range_header=range_header
+            )
+            assert response.status in (200, 206)
+            while response.left:
+                await response.read(5.0)
+            response.close()
+        except PeerError:
+            pass
+        finally:
+            client.close()
+            wire.close()
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(run())

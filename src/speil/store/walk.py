@@ -14,12 +14,13 @@ import threading
 from speil.observe.logs import get_log
 from speil.oci.digest import Digest
 from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest, parse
-from speil.store.base import ContentStore, NotFoundError, OpenContent
+from speil.store.base import ContentStore, NotFoundError
 
 DEPTH_MAX = 32  # an index of indexes of manifests is the deepest in practice; the bounds below hold at any depth
 CONTENTS_MAX = 10_000  # looked at, of one image: a bound against documents made to blow up
 MANIFEST_BYTES_TOTAL_MAX = 64 << 20  # read and parsed, of one image; an index of ten thousand manifests has ten
 TURN_LOOKS = 64  # then other tasks have their turn: looks at a disk do not wait for anything
+READ_AT_ONCE_BYTES_MAX = 64 << 10
 PARSED_AT_ONCE_BYTES_MAX = 64 << 10  # what is larger is parsed in a thread, one at a time: that bounds their memory
 
 log = get_log("walk")
@@ -37,9 +38,14 @@ async def read(store: ContentStore, digest: Digest, size_bytes_max: int = MANIFE
 async def read_manifest(store: ContentStore, digest: Digest) -> tuple[bytes, Manifest] | None:
     """A manifest's bytes and what they say; None for content that is no manifest. Raises as `read`."""
     with await store.open(digest) as content:
-        if content.size > MANIFEST_BYTES_MAX or not _may_be_json(content):
+        if content.size > MANIFEST_BYTES_MAX:
             return None
-        data = await asyncio.to_thread(os.pread, content.fd, content.size, 0)
+        # what is small is read at once: it is in memory, or a page away, and a thread hop costs more
+        data = content.peek(READ_AT_ONCE_BYTES_MAX)
+        if not _may_be_json(data):
+            return None
+        if content.size > len(data):
+            data = await asyncio.to_thread(os.pread, content.fd, content.size, 0)
     manifest = await parsed(data)
     return (data, manifest) if manifest else None
 
@@ -133,9 +139,9 @@ class _Walk:
         return size
 
 
-def _may_be_json(content: OpenContent) -> bool:
-    start = content.peek(64).lstrip(b" \t\r\n")
-    return not start or start.startswith(b"{")
+def _may_be_json(start: bytes) -> bool:
+    stripped = start[:64].lstrip(b" \t\r\n")
+    return not stripped or stripped.startswith(b"{")
 
 
 def _parse_alone(data: bytes) -> Manifest | None:
