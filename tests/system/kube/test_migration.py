@@ -123,6 +123,18 @@ async def test_an_upgrade_is_refused_with_the_way_and_changes_nothing(
     await helm.uninstall(release, namespace)
 
 
+async def test_the_api_server_takes_the_defaults_of_each_version_in_a_region(cluster: KubeCluster, helm: Helm) -> None:
+    for number, (version, values) in enumerate(SPEGEL.items()):
+        region = f"generation-{number}"
+        image = values["image"] | {"repository": "registry.example.org/speil"}
+        lines = lease_values(f"spegel-leader-election-{region}", f"spegel-{region}")
+        more = {**lines, "createNamespace": True, "image": image}
+        said = await helm.install("speil", region, {**values, **more})
+        assert f"region {region}\n" in said, version
+        assert "arning" not in said, "neither of the API server nor of helm"
+        await helm.uninstall("speil", region)
+
+
 async def test_the_page_goes_from_one_release_to_the_other(cluster: KubeCluster, helm: Helm, tmp_path: Path) -> None:
     await spegel(helm, "spegel", "spegel", 30021)
     shell = Shell(cluster, tmp_path)
