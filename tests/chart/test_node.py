@@ -145,6 +145,10 @@ def test_spegels_values_of_the_second_generation() -> None:
 def test_nodes_with_ipv6_addresses_get_targets_that_containerd_takes() -> None:
     (init,) = render({"region": "eu"}).only("DaemonSet")["spec"]["template"]["spec"]["initContainers"]
     assert read(init, host_ip="fd00::9")[1].mirror_targets == ("http://[fd00::9]:30020",)
+    for odd in ("fd00::9", "[fd00::9]"):
+        assert doctor_of({"region": "eu", "service": {"registry": {"nodeIp": odd}}})[0].mirror_targets == (
+            "http://[fd00::9]:30020",
+        )  # fmt: skip
 
 
 # what the shell, YAML, Go's templates, the kubelet or a list could take for something else
@@ -193,6 +197,17 @@ def test_the_nodes_address_may_stand_in_the_operators_targets() -> None:
     )  # fmt: skip
 
 
+def test_commas_in_the_paths_of_targets_are_theirs() -> None:
+    targets = [
+        "https://m.example.org/a,b",
+        "https://m.example.org/v2/c,d,e",
+        "http://[fd00::7]:5000",
+        "https://n.example.org",
+    ]
+    configuration, _ = node_of(render({"region": "eu", "spegel": {"additionalMirrorTargets": targets}}))
+    assert configuration.mirror_targets == ("http://10.0.0.9:30020", *targets)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -238,6 +253,9 @@ def test_probes_ask_the_registry_port() -> None:
         "startup": "/livez", "readiness": "/readyz", "liveness": "/livez",
     }  # fmt: skip
     assert {probe["port"] for probe in probes.values()} == {"registry"}
+    startup = container["startupProbe"]
+    waited = startup["initialDelaySeconds"] + startup["periodSeconds"] * startup["failureThreshold"]
+    assert waited >= 180, "as long as Spegel's"
 
 
 def test_containerds_directories_are_mounted_and_only_hosts_toml_may_be_written() -> None:

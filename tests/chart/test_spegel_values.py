@@ -212,9 +212,14 @@ def test_with_spegels_values_alone_everything_is_as_with_the_defaults_below(
 @pytest.mark.parametrize("version", SPEGEL)
 def test_an_upgrade_with_spegels_values_alone_is_refused_with_the_way(version: str, tmp_path: Path) -> None:
     chart = chart_with(SPEGEL[version], tmp_path)
-    with pytest.raises(RefusedError) as raised:
-        rendered(chart, {}, "--is-upgrade")
-    said = str(raised.value)
+    for given in ({}, {"speil": {"uploadsMax": 7}, "regionSecret": {"generate": True}}, THREE_LINES):
+        with pytest.raises(RefusedError) as raised:
+            rendered(chart, given, "--is-upgrade")
+        check_the_way(str(raised.value))
+
+
+def check_the_way(said: str) -> None:
+    """The message names the way."""
     for part in (
         "was not made by the chart speil", "helm get values speil -n mirror",
         "helm uninstall speil -n mirror --no-hooks", "helm install speil", "docs/migrating-from-spegel.md",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from speil import config
 from speil.config import ConfigError, NodeSettings
 from speil.mirror.settings import MirrorSettings
-from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration
+from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration, text_list
 from speil.setting.kinds import parse_duration, show_duration
 
 
@@ -76,6 +76,20 @@ def test_booleans_are_gos() -> None:
     assert [boolean.parse(text) for text in ("true", "T", "1", "false", "F", "0")] == [True] * 3 + [False] * 3
     with pytest.raises(SettingError):
         boolean.parse("yes")
+
+
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [
+        ("a, b,,c,", ("a", "b", "c")),
+        ("https://a,https://b/,_default", ("https://a", "https://b/", "_default")),
+        ("http://10.0.0.1:5000,10.0.0.2:5000", ("http://10.0.0.1:5000", "10.0.0.2:5000")),
+        ("https://a/b,c,d,https://e", ("https://a/b,c,d", "https://e")),
+        ("https://a/b,https://c/d,", ("https://a/b", "https://c/d")),
+    ],
+)
+def test_a_comma_in_the_path_of_an_url_is_the_urls(value: str, items: tuple[str, ...]) -> None:
+    assert text_list.parse(value) == items
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,11 @@ filled that speil alone has: no null means anything there.
 */}}
 {{- define "speil.defaults" -}}
 {{- $defaults := .Files.Get "files/defaults.json" | fromJson -}}
-{{- if not (hasKey .Values "speil") -}}
+{{- $own := list "speil" "regionSecret" "cleanup" "namespaceCheck" "keepToRegion" "topologyFromNode" "createNamespace" "regions" -}}
+{{- $missing := 0 -}}
+{{- range $key := $own }}{{ if not (hasKey $.Values $key) }}{{ $missing = add1 $missing }}{{ end }}{{ end -}}
+{{- /* most, and not all: some may have been given with the upgrade */ -}}
+{{- if gt (mul 2 $missing) (len $own) -}}
   {{- $_ := set .Values "isOfAnotherChart" true -}}
   {{- include "speil.fill" (dict "values" .Values "defaults" $defaults) -}}
 {{- else -}}

@@ -9,28 +9,31 @@
 
 {{/*
 An upgrade of a release that another chart made: the selector of a DaemonSet can't change, and Spegel's objects would
-be taken away while its pods still hold the ports. Seen in the cluster by the label helm.sh/chart of the release's
-DaemonSets; without a cluster by values that lack all of this chart's own.
+be taken away while its pods still hold the ports. Seen in the cluster by the release's DaemonSets, which are all this
+chart's unless it is part of another one; without a cluster by values that lack all of this chart's own.
 */}}
 {{- define "speil.checkUpgrade" -}}
 {{- if .Release.IsUpgrade -}}
-  {{- $foreign := "" -}}
-  {{- if .Values.isOfAnotherChart }}{{ $foreign = "its values (--reuse-values) lack all of this chart's own" }}{{ end -}}
+  {{- $foreign := ternary "its values (--reuse-values) lack all of this chart's own" "" (not (empty .Values.isOfAnotherChart)) -}}
   {{- if .Values.namespaceCheck -}}
     {{- range $namespace := list (include "speil.namespace" .) .Release.Namespace | uniq -}}
-      {{- $found := lookup "apps/v1" "DaemonSet" $namespace "" | default dict -}}
-      {{- range $one := $found.items | default list -}}
+      {{- range $one := dig "items" list (lookup "apps/v1" "DaemonSet" $namespace "" | default dict) -}}
         {{- $annotations := $one.metadata.annotations | default dict -}}
+        {{- $isOfRelease := and (eq (get $annotations "meta.helm.sh/release-name") $.Release.Name) (eq (get $annotations "meta.helm.sh/release-namespace") $.Release.Namespace) -}}
+        {{- $selected := dig "spec" "selector" "matchLabels" dict $one -}}
         {{- $chart := get ($one.metadata.labels | default dict) "helm.sh/chart" -}}
-        {{- $ofRelease := and (eq (get $annotations "meta.helm.sh/release-name") $.Release.Name) (eq (get $annotations "meta.helm.sh/release-namespace") $.Release.Namespace) -}}
-        {{- if and $ofRelease (ne (dig "spec" "selector" "matchLabels" "app.kubernetes.io/name" "" $one) "speil") -}}
+        {{- $isOurs := has (get $selected "app.kubernetes.io/name") (list "speil" "speil-cleanup") -}}
+        {{- $isSpegels := or (eq (get $selected "app.kubernetes.io/component") "spegel") (hasPrefix "spegel-" $chart) -}}
+        {{- if and $isOfRelease (not $isOurs) (or $.Chart.IsRoot $isSpegels) -}}
           {{- $foreign = printf "DaemonSet %s/%s is of chart %s" $namespace $one.metadata.name ($chart | default "(no label helm.sh/chart)") -}}
         {{- end -}}
       {{- end -}}
     {{- end -}}
   {{- end -}}
-  {{- if $foreign -}}
+  {{- if and $foreign .Chart.IsRoot -}}
     {{- fail (printf "release %s in namespace %s was not made by the chart speil: %s. An upgrade can't turn one chart's release into another's. Remove it and install speil: keep the values with `helm get values %s -n %s -o yaml > values.yaml`, take out `image`, run `helm uninstall %s -n %s --no-hooks` (without its hooks, which reset hosts.toml on all nodes), then `helm install speil <this chart> -n %s -f values.yaml`. docs/migrating-from-spegel.md goes through it step by step. Nothing was changed." .Release.Name .Release.Namespace $foreign .Release.Name .Release.Namespace .Release.Name .Release.Namespace .Release.Namespace) -}}
+  {{- else if $foreign -}}
+    {{- fail (printf "release %s in namespace %s has Spegel's DaemonSet, where speil is to take its place: %s. The two can't change places in one upgrade, because they take the same ports of the nodes. Upgrade the release without Spegel first, then with speil; see docs/migrating-from-spegel.md. Nothing was changed." .Release.Name .Release.Namespace $foreign) -}}
   {{- end -}}
 {{- end -}}
 {{- end }}

@@ -13,6 +13,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?(?:([KMGT]i?|k)?B?)?", re.ASCII)
 _SPEGEL_SPEED = re.compile(r"(\d+)\s?([KMGT]?)Bps", re.ASCII)
+_URL_WITH_PATH = re.compile(r"https?://[^/]+/.")
 _BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TRUE, _FALSE = {"1", "t", "T", "true", "TRUE", "True"}, {"0", "f", "F", "false", "FALSE", "False"}
 BOOLEAN_WORDS = frozenset(_TRUE | _FALSE)
@@ -85,7 +86,14 @@ def _socket(value: str) -> str:
 
 
 def _list(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+    found: list[str] = []
+    for part in filter(None, map(str.strip, value.split(","))):
+        # a comma in the path of an URL is the URL's
+        if found and _URL_WITH_PATH.match(found[-1]) and "://" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

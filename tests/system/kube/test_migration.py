@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,7 @@ async def test_an_upgrade_is_refused_with_the_way_and_changes_nothing(
         ((), {**own, "region": "regiona", "createNamespace": True}),
         (("--reuse-values",), {}),
         (("--reuse-values",), own),
+        (("--reuse-values", "--set", "speil.uploadsMax=7"), own),
         (("--reset-then-reuse-values",), own),
         (("--install",), own),
     ]
@@ -121,6 +123,58 @@ async def test_an_upgrade_is_refused_with_the_way_and_changes_nothing(
     assert {one for one in await names_in(cluster, namespace) - before if "sh.helm.release" not in one} == set()
     assert before <= await names_in(cluster, namespace)
     await helm.uninstall(release, namespace)
+
+
+AGENT = """apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app.kubernetes.io/name: agent}}
+  template:
+    metadata: {labels: {app.kubernetes.io/name: agent}}
+    spec: {containers: [{name: agent, image: agent}]}
+"""
+
+
+def umbrella(folder: Path, *parts: Path) -> Path:
+    """A chart with a DaemonSet of its own that has others as parts."""
+    folder.mkdir()
+    (folder / "Chart.yaml").write_text("apiVersion: v2\nname: platform\nversion: 1.0.0\n")
+    (folder / "templates").mkdir()
+    (folder / "templates" / "agent.yaml").write_text(AGENT)
+    for part in parts:
+        shutil.copytree(part, folder / "charts" / part.name)
+    return folder
+
+
+async def test_as_a_part_of_another_chart_it_takes_spegels_place_in_two_upgrades(
+    cluster: KubeCluster, helm: Helm, tmp_path: Path
+) -> None:
+    port = {"service": {"registry": {"port": 5000, "hostPort": 30020, "nodePort": 30902}}}
+    values = {"spegel": {**SPEGEL["v0.7.4"], **port}, "speil": port}
+    where = ("--namespace", "platform", "--create-namespace")
+    with_spegel = umbrella(tmp_path / "a", SPEGELS_CHART)
+    without, with_speil = umbrella(tmp_path / "b"), umbrella(tmp_path / "c", CHART)
+    await helm.run("install", "platform", str(with_spegel), *where, values=values)
+    said = await helm.run("upgrade", "platform", str(with_speil), *where, values=values, fails=True)
+    assert "Upgrade the release without Spegel first, then with speil" in said
+    assert "helm uninstall" not in said, "that would take all of it away"
+    for chart in (without, with_speil, with_speil):
+        await helm.run("upgrade", "platform", str(chart), *where, values=values)
+    assert {"daemonsets/agent", "daemonsets/platform"} <= await names_in(cluster, "platform")
+    await helm.uninstall("platform", "platform")
+
+
+async def test_the_api_server_takes_the_defaults_of_each_version_in_a_region(cluster: KubeCluster, helm: Helm) -> None:
+    for number, (version, values) in enumerate(SPEGEL.items()):
+        region = f"generation-{number}"
+        image = values["image"] | {"repository": "registry.example.org/speil"}
+        lines = lease_values(f"spegel-leader-election-{region}", f"spegel-{region}")
+        more = {**lines, "createNamespace": True, "image": image}
+        said = await helm.install("speil", region, {**values, **more})
+        assert f"region {region}\n" in said, version
+        assert "arning" not in said, "neither of the API server nor of helm"
+        await helm.uninstall("speil", region)
 
 
 async def test_the_page_goes_from_one_release_to_the_other(cluster: KubeCluster, helm: Helm, tmp_path: Path) -> None:
