@@ -41,6 +41,12 @@ class OwnNetwork:
         """Whether it is one of this node's: other nodes there share its interface."""
         return address_of(host) in self._addresses
 
+    def share_of(self, host: str, identity: str) -> str:
+        """Whose word a peer's is: its subnet's; in this node's own network its address's, here its own alone."""
+        if not host or self.is_own_address(host):
+            return identity
+        return address_of(host) if self.covers(host) else subnet_of(host)
+
     def covers(self, host: str) -> bool:
         """Whether it is in this node's own network, as the other nodes of its cluster are."""
         return (ip := _ip(host)) is not None and any(ip in network for network in self._networks)

@@ -5,7 +5,7 @@ and the rest of the space by samples. A full bucket prefers those who have been 
 takes the place only of one that failed, of one whose network has more than its own there, or, when it is a member
 known from before, of a stranger. No network can fill the table with identities: an address and a subnet have a few
 places in a bucket and some in all (go-libp2p's diversity filter). What counts is where a peer was seen to come from.
-This node's own network, where most of its cluster is, fills what buckets it likes; its own address nearly so.
+In this node's own network, where most of its cluster is, subnets are not bounded, addresses are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from speil.kad.answer_trust import AnswerTrust
 from speil.kad.key import common_prefix_length, position
 from speil.kad.network_group import OwnNetwork, address_of, subnet_of
 from speil.multiformats.peer_id import PeerId
@@ -46,7 +47,8 @@ class Entry:
     last_seen: float
     address: str
     subnet: str
-    is_bounded: bool  # whether its network's places are
+    is_own: bool  # in this node's own network
+    is_member: bool
     failures: int = 0
 
 
@@ -69,9 +71,15 @@ class RoutingTable:
         """`origin_of` tells where a peer comes from; for those it does not know the address they claim stands."""
         self._local, self._local_position = local, position(local.multihash)
         self._own, self._origin_of = own or OwnNetwork(), origin_of
+        self._trust = AnswerTrust(self._network_of)
         self._entries: dict[PeerId, Entry] = {}
         self._buckets: dict[int, _Bucket] = {}
         self._networks: Counter[str] = Counter()
+
+    @property
+    def trust(self) -> AnswerTrust:
+        """What the peers that others name are worth."""
+        return self._trust
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -97,12 +105,11 @@ class RoutingTable:
         origin = self._origin_of(peer.peer_id)
         host = origin.host or next(iter(peer.hosts), "")
         place = position(peer.peer_id.multihash)
-        is_own = self._own.covers(host) and not self._own.is_own_address(host)
-        entry = Entry(peer, place, now, address_of(host), subnet_of(host), not (origin.is_member or is_own))
+        entry = Entry(peer, place, now, address_of(host), subnet_of(host), self._own.covers(host), origin.is_member)
         bucket = self._buckets.setdefault(common_prefix_length(place, self._local_position), _Bucket())
-        if entry.is_bounded and not self._has_place(entry, bucket, is_own_address=self._own.is_own_address(host)):
+        if not origin.is_member and not self._has_place(entry, bucket, is_here=self._own.is_own_address(host)):
             return False
-        if len(bucket.peers) >= K and not self._make_room(bucket, entry, is_member=origin.is_member):
+        if len(bucket.peers) >= K and not self._make_room(bucket, entry):
             return False
         bucket.peers.append(peer.peer_id)
         self._entries[peer.peer_id] = entry
@@ -133,28 +140,31 @@ class RoutingTable:
         """Peers that have given no sign since `time`: ask them."""
         return [entry.peer for entry in self._entries.values() if entry.last_seen < time]
 
-    def _has_place(self, entry: Entry, bucket: _Bucket, *, is_own_address: bool) -> bool:
-        """Whether its address and subnet have places left."""
-        if is_own_address:
+    def _network_of(self, peer_id: PeerId) -> str:
+        return self._own.share_of(self._origin_of(peer_id).host, str(peer_id))
+
+    def _has_place(self, entry: Entry, bucket: _Bucket, *, is_here: bool) -> bool:
+        """Whether its address and subnet have places left; `is_here`: it has an address of this machine."""
+        if is_here:
             return bucket.networks[entry.address] < OWN_ADDRESS_IN_BUCKET_MAX
-        return (
-            bucket.networks[entry.address] < ADDRESS_IN_BUCKET_MAX
-            and bucket.networks[entry.subnet] < SUBNET_IN_BUCKET_MAX
-            and self._networks[entry.address] < PEERS_PER_ADDRESS_MAX
-            and self._networks[entry.subnet] < PEERS_PER_SUBNET_MAX
+        if bucket.networks[entry.address] >= ADDRESS_IN_BUCKET_MAX:
+            return False
+        if self._networks[entry.address] >= PEERS_PER_ADDRESS_MAX:
+            return False
+        return entry.is_own or (
+            bucket.networks[entry.subnet] < SUBNET_IN_BUCKET_MAX and self._networks[entry.subnet] < PEERS_PER_SUBNET_MAX
         )
 
-    def _make_room(self, bucket: _Bucket, newcomer: Entry, *, is_member: bool) -> bool:
+    def _make_room(self, bucket: _Bucket, newcomer: Entry) -> bool:
         """Whether one had to go: one that failed, else the last of the network that has most."""
         entries = [self._entries[peer_id] for peer_id in bucket.peers]
         if failed := next((entry for entry in entries if entry.failures), None):
             self.remove(failed.peer.peer_id)
             return True
-        strangers = [entry for entry in entries if entry.is_bounded]
-        if not strangers:
+        if not (strangers := [entry for entry in entries if not (entry.is_own or entry.is_member)]):
             return False
         most = max(strangers, key=lambda entry: (bucket.networks[entry.subnet], entry.last_seen))
-        if not is_member and bucket.networks[most.subnet] <= bucket.networks[newcomer.subnet] + 1:
+        if not newcomer.is_member and bucket.networks[most.subnet] <= bucket.networks[newcomer.subnet] + 1:
             return False
         self.remove(most.peer.peer_id)
         return True

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from speil.border.record import BorderRecord
 from speil.kad.key import Key
-from speil.kad.message import MESSAGE_BYTES_MAX, Message, MessageError, MessageType, announcements
+from speil.kad.message import ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, Message, MessageError, MessageType, announcements
 from speil.libp2p.error import Libp2pError, PeerMisbehavedError
 from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
 from speil.libp2p.stream import Stream
@@ -25,6 +25,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer, zone_said
 from speil.routing.network import NetworkError, RequestHandler
+from speil.routing.turns import Turns
 
 REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
 IDLE_STREAMS_PER_PEER_MAX = 4  # a lookup asks a peer once; several lookups may ask the same one
@@ -40,6 +41,7 @@ class Libp2pNetwork:
     def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord) -> None:
         self._host, self._metrics, self._record = host, metrics, record
         self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
+        self._turns = Turns(metrics)
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
@@ -66,6 +68,10 @@ class Libp2pNetwork:
     def zone_of(self, peer_id: PeerId) -> str:
         """See PeerNetwork."""
         return self._zones.get(peer_id, "")
+
+    def host_of(self, peer_id: PeerId) -> str:
+        """See PeerNetwork."""
+        return self._host.host_of(peer_id)
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -113,7 +119,7 @@ class Libp2pNetwork:
         try:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 await stream.write_message(message.encode())
-                data = await stream.read_message(MESSAGE_BYTES_MAX)
+                data = await stream.read_message(ANSWER_BYTES_MAX)
             if data is None:
                 raise NetworkError("the peer closed the stream instead of answering")
             answer = Message.decode(data)
@@ -163,9 +169,12 @@ class Libp2pNetwork:
     async def _serve(self, stream: Stream) -> None:
         while True:
             async with asyncio.timeout(INBOUND_IDLE_SECONDS_MAX):
-                data = await stream.read_message(MESSAGE_BYTES_MAX)
+                data = await stream.read_message(REQUEST_BYTES_MAX)
             if data is None:
                 stream.close_write()
+                return
+            if not await self._turns.wait(stream.peer_id, stream.connection.remote_address.components[0][1], len(data)):
+                stream.reset()
                 return
             try:
                 message = Message.decode(data)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 
+from speil.kad.known_peers import KnownPeers
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -23,6 +24,7 @@ from speil.routing.peerstore import PEERS_MAX, Peerstore
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.05, 10.0  # Spegel's
 AGAIN_SECONDS = 30 * 60.0  # Spegel's: joins meshes that grew apart
 DIALS_MAX = 60  # in one round: what the source names, and persisted peers
+MEMBERS_MAX = 256  # remembered as named by the source or known from before; a few rounds of DIALS_MAX
 SAVE_SECONDS = 60.0  # how often the list of known peers is written while it changes
 
 log = get_log("bootstrap")
@@ -34,7 +36,8 @@ class Bootstrap:
     def __init__(self, bootstrapper: Bootstrapper, peerstore: Peerstore, metrics: Metrics, rng: Random) -> None:
         self._bootstrapper, self._peerstore, self._metrics, self._rng = bootstrapper, peerstore, metrics, rng
         self.decided = False
-        self._met: dict[PeerId, PeerInfo] = {}
+        self._met = KnownPeers(PEERS_MAX)
+        self._members: dict[PeerId, None] = {}
         self._changed = False
         self._wake = asyncio.Event()
         self._last_failure = ""
@@ -43,13 +46,14 @@ class Bootstrap:
         """Look for peers now: the last one is gone."""
         self._wake.set()
 
-    def met(self, peer: PeerInfo) -> None:
-        """Remember a peer of the mesh for the next start."""
-        self._met.pop(peer.peer_id, None)
-        self._met[peer.peer_id] = peer
-        while len(self._met) > PEERS_MAX:
-            del self._met[next(iter(self._met))]
+    def met(self, peer: PeerInfo, host: str, *, is_near: bool, is_here: bool) -> None:
+        """Remember a peer of the mesh for the next start; see `KnownPeers`."""
+        self._met.add(peer, host, is_near=is_near, is_here=is_here)
         self._changed = True
+
+    def is_member(self, peer_id: PeerId) -> bool:
+        """Whether a peer is named by the source, or known from before this start."""
+        return peer_id in self._members
 
     async def run(self, network: PeerNetwork, known: Callable[[], int], refresh: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled. `known` says how many peers the table holds, `refresh` asks them for more."""
@@ -65,7 +69,7 @@ class Bootstrap:
         backoff = BACKOFF_SECONDS_MIN
         while True:
             self._wake.clear()
-            answered = await self._round(network, [*persisted, *self._addresses()])
+            answered = await self._round(network, persisted)
             if known():
                 await refresh()
                 self.decided = True
@@ -98,23 +102,40 @@ class Bootstrap:
             self._last_failure = ""
         return True
 
-    async def _dial_all(self, network: PeerNetwork, addresses: Iterable[Multiaddr]) -> int:
+    async def _dial_all(self, network: PeerNetwork, named: Iterable[Multiaddr]) -> int:
+        """Dial those that are `named`, and whom this node has met; how many answered."""
+        named = dict.fromkeys(named)
         own = {(address.tcp, None) for address in network.local.addresses}
-        targets = [one for one in dict.fromkeys(addresses) if (one.tcp, None) not in own][:DIALS_MAX]
+        targets = [one for one in dict.fromkeys([*named, *self._addresses()]) if (one.tcp, None) not in own][:DIALS_MAX]
 
         async def dial(address: Multiaddr) -> bool:
+            if address.peer_id and address in named:
+                self._is_named(address.peer_id)  # before it joins: nobody else can prove that id
             try:
-                return await network.dial(address) is not None
+                if (found := await network.dial(address)) is None:
+                    return False
             except NetworkError as error:
                 log.debug("a first peer can't be reached", address=address, error=error)
                 return False
+            if address in named:
+                self._is_named(found.peer_id)
+            return True
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(dial(address)) for address in targets]
         return sum(task.result() for task in tasks)
 
+    def _is_named(self, peer_id: PeerId) -> None:
+        self._members.pop(peer_id, None)
+        self._members[peer_id] = None
+        if len(self._members) > MEMBERS_MAX:
+            del self._members[next(iter(self._members))]
+
+    def _latest_first(self) -> list[PeerInfo]:
+        return list(self._met)[::-1]
+
     def _addresses(self) -> list[Multiaddr]:
-        return [peer.addresses[0].with_peer_id(peer.peer_id) for peer in reversed(self._met.values())]
+        return [peer.addresses[0].with_peer_id(peer.peer_id) for peer in self._latest_first()]
 
     def _say_once(self, failure: str) -> None:
         if failure != self._last_failure:
@@ -132,4 +153,4 @@ class Bootstrap:
     def _save(self) -> None:
         if self._changed:
             self._changed = False
-            self._peerstore.save(reversed(self._met.values()))
+            self._peerstore.save(self._latest_first())
