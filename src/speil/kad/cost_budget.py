@@ -3,8 +3,8 @@
 Each message has a price, told by its size alone, so it is known before the message is looked at. It is paid from the
 budgets of the identity, its address and its subnet. Who has spent a budget waits until it has filled up again, so
 that a stream is slowed to what the budget allows; who would have to wait too long, with many streams at once or for a
-long while, is refused. In all the node spends NODE_SHARE of its time on whoever asks much; those that ask little never
-wait for them.
+long while, is refused. What a subnet asks beyond a little is paid from the node's budget for all of them too; who asks
+little never waits for others.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ PEER = Limit("peer", 0.08, 1.0)
 ADDRESS = Limit("address", 0.10, 1.5)
 SUBNET = Limit("subnet", 0.20, 2.0)
 NODE = Limit("node", 0.40, 4.0)
+LITTLE = Limit("little", 0.01, 0.1)  # of a subnet: twenty messages a second; a node of a large region sends two
 
 
 def price(size_bytes: int) -> float:
@@ -64,13 +65,21 @@ class _Account:
     def wait(self, limit: Limit, cost: float) -> float:
         return max(0.0, (cost - self.left) / limit.share)
 
+    def pay(self, cost: float, now: float) -> None:
+        self.left -= cost
+        if self.left < 0 and self.overdrawn_since is None:
+            self.overdrawn_since = now
+
+    def is_overdrawn_for_long(self, now: float) -> bool:
+        return self.overdrawn_since is not None and now - self.overdrawn_since > OVERDRAWN_SECONDS_MAX
+
 
 class CostBudget:
     """The budgets of one node; times are the caller's monotonic seconds."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, OrderedDict[str, _Account]] = {
-            one.name: OrderedDict() for one in (PEER, ADDRESS, SUBNET)
+            one.name: OrderedDict() for one in (PEER, ADDRESS, SUBNET, LITTLE)
         }
         self._node: _Account | None = None
 
@@ -79,24 +88,24 @@ class CostBudget:
 
         Raises RefusedError, and then nothing is paid.
         """
-        cost = price(size_bytes)
+        cost, subnet = price(size_bytes), subnet_of(host)
         used = [
             (limit, self._account(limit, key, now))
-            for limit, key in ((PEER, peer), (ADDRESS, address_of(host)), (SUBNET, subnet_of(host)))
+            for limit, key in ((PEER, peer), (ADDRESS, address_of(host)), (SUBNET, subnet))
         ]
-        if any(account.left < limit.burst_seconds / 2 for limit, account in used):
-            used.append((NODE, self._of_node(now)))
+        for limit, account in used:
+            if account.is_overdrawn_for_long(now):
+                raise RefusedError(limit.name)
+        little = self._account(LITTLE, subnet, now)
+        used.append((LITTLE, little) if little.left >= cost else (NODE, self._of_node(now)))
         wait = 0.0
         for limit, account in used:
             needed = account.wait(limit, cost)
-            since = account.overdrawn_since
-            if needed > WAIT_SECONDS_MAX or (since is not None and now - since > OVERDRAWN_SECONDS_MAX):
+            if needed > WAIT_SECONDS_MAX:
                 raise RefusedError(limit.name)
             wait = max(wait, needed)
         for _, account in used:
-            account.left -= cost
-            if account.left < 0 and account.overdrawn_since is None:
-                account.overdrawn_since = now
+            account.pay(cost, now)
         return wait
 
     def _account(self, limit: Limit, key: str, now: float) -> _Account:

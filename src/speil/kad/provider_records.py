@@ -262,11 +262,15 @@ class ProviderRecords:
 
     def remove(self, key: bytes, peer_id: PeerId) -> None:
         """Drop one record."""
+        self.remove_place(place(key), peer_id)
+
+    def remove_place(self, place: int, peer_id: PeerId) -> None:
+        """Drop one record."""
         if (number := self._numbers.get(peer_id)) is None:
             return
-        slots = self._of(place(key))
+        slots = self._of(place)
         if (at := _find(slots, struct.pack("<I", number))) >= 0:
-            self._drop(place(key), slots, at)
+            self._drop(place, slots, at)
 
     def expire(self, now: float) -> None:
         """Drop what has run out."""
