@@ -40,12 +40,14 @@ class AnswerTrust:
         """A peer that it named has not."""
         self._count(network, 0, 1)
 
+    def is_trusted(self, network: str) -> bool:
+        """Whether enough of those that it named have answered, or few were tried yet."""
+        answered, failed = self._counts.get(network, (0, 0))
+        return failed < FAILED_MAX or failed <= FAILED_PER_ANSWERED * answered
+
     def tried_at_once(self, network: str) -> int:
         """How many of those that it alone has named may be waited for at a time."""
-        answered, failed = self._counts.get(network, (0, 0))
-        if failed >= FAILED_MAX and failed > FAILED_PER_ANSWERED * answered:
-            return TRIED_DISTRUSTED_MAX
-        return TRIED_AT_ONCE_MAX
+        return TRIED_AT_ONCE_MAX if self.is_trusted(network) else TRIED_DISTRUSTED_MAX
 
     def _count(self, network: str, answered: int, failed: int) -> None:
         before = self._counts.pop(network, (0, 0))

@@ -29,6 +29,7 @@ from speil.multiformats.peer_info import PeerInfo
 ALPHA = 10  # requests at a time: go-libp2p's value; a region's lookups take milliseconds, not bandwidth
 BETA = 3  # go-libp2p-kad-dht's resiliency: what the closest say of their own neighbourhood is complete
 QUERY_SECONDS_MAX = 3.0  # a peer that takes longer is as good as gone
+SLOW_SECONDS = 0.5  # one that takes longer is still waited for, but others are asked meanwhile
 PEERS_HEARD_MAX = 500  # liars can name new peers for ever; an honest lookup hears of under two hundred
 HEARD_FROM_NETWORK_MAX = 3 * K  # of them from one network: an honest answer has k, and most of them are known
 PEERS_ASKED_MAX = 100  # an honest lookup asks thirty, and sixty where half of the mesh is dead
@@ -50,13 +51,7 @@ class _Candidate:
     state: _State = _State.HEARD
     deadline: float = 0.0
     named_by: set[str] = field(default_factory=set)  # networks; empty: we knew it
-
-    @property
-    def only_named_by(self) -> str | None:
-        """The one network whose word we have for it, while it has not answered itself."""
-        if self.state is _State.ANSWERED or len(self.named_by) != 1:
-            return None
-        return next(iter(self.named_by))
+    is_slow: bool = False
 
 
 class Lookup:
@@ -92,7 +87,7 @@ class Lookup:
 
     def ask(self, now: float) -> list[PeerInfo]:
         """Whom to ask now; each is then waited for until its deadline."""
-        running = sum(item.state is _State.ASKED for item in self._candidates.values())
+        running = sum(item.state is _State.ASKED and not item.is_slow for item in self._candidates.values())
         chosen: list[PeerInfo] = []
         for item in self._closest(self._converge):
             if running + len(chosen) >= ALPHA or self._asked >= PEERS_ASKED_MAX:
@@ -118,14 +113,18 @@ class Lookup:
             self._give_up(item)
 
     def next_deadline(self) -> float | None:
-        """When to call `expire`: the earliest deadline of a peer that is waited for."""
-        return min((item.deadline for item in self._candidates.values() if item.state is _State.ASKED), default=None)
+        """When to call `expire` and `ask`: when the next peer that is waited for is late, or slow."""
+        waiting = (item for item in self._candidates.values() if item.state is _State.ASKED)
+        return min((item.deadline if item.is_slow else _slow_at(item) for item in waiting), default=None)
 
     def expire(self, now: float) -> list[PeerId]:
         """Give up on peers past their deadline; who they are."""
-        late = [item for item in self._candidates.values() if item.state is _State.ASKED and item.deadline <= now]
+        waiting = [item for item in self._candidates.values() if item.state is _State.ASKED]
+        late = [item for item in waiting if item.deadline <= now]
         for item in late:
             self._give_up(item)
+        for item in waiting:
+            item.is_slow = item.is_slow or _slow_at(item) <= now
         return [item.peer.peer_id for item in late]
 
     def result(self, count: int = K) -> list[PeerInfo]:
@@ -145,18 +144,25 @@ class Lookup:
 
     def _closest(self, count: int) -> Iterator[_Candidate]:
         """The closest that have not failed, but no more than some of those that one network alone has named."""
-        waiting: Counter[str] = Counter()
+        waiting, waiting_max = Counter[str](), max(2, count // 2)
         for item in self._order:
             if count <= 0:
                 return
             if item.state is _State.FAILED:
                 continue
-            if network := item.only_named_by:
-                if waiting[network] >= self._trust.tried_at_once(network):
+            if network := self._alone_named_by(item):
+                if waiting[network] >= self._trust.tried_at_once(network) or waiting.total() >= waiting_max:
                     continue
                 waiting[network] += 1
             count -= 1
             yield item
+
+    def _alone_named_by(self, item: _Candidate) -> str | None:
+        """The one network whose word there is for a peer that has not answered; distrusted ones count together."""
+        if not item.named_by or item.state is _State.ANSWERED:
+            return None
+        trusted = [network for network in item.named_by if self._trust.is_trusted(network)]
+        return None if len(trusted) > 1 else next(iter(trusted or item.named_by))
 
     def _give_up(self, item: _Candidate) -> None:
         item.state = _State.FAILED
@@ -180,3 +186,7 @@ class Lookup:
             item.named_by.update([network] if network else [])
             self._candidates[peer.peer_id] = item
             insort(self._order, item, key=_DISTANCE)
+
+
+def _slow_at(item: _Candidate) -> float:
+    return item.deadline - QUERY_SECONDS_MAX + SLOW_SECONDS
