@@ -21,7 +21,7 @@ NETWORKS_MAX = 1024
 
 
 def _itself(peer_id: PeerId) -> str:
-    return str(peer_id)
+    return peer_id.multihash.hex()
 
 
 class AnswerTrust:

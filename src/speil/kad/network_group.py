@@ -11,6 +11,8 @@ import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 
+from speil.multiformats.peer_id import PeerId
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 SUBNET_BITS = {4: 24, 6: 48}
 ADDRESS_BITS = {4: 32, 6: 64}
@@ -41,10 +43,10 @@ class OwnNetwork:
         """Whether it is one of this node's: other nodes there share its interface."""
         return address_of(host) in self._addresses
 
-    def share_of(self, host: str, identity: str) -> str:
+    def share_of(self, host: str, peer_id: PeerId) -> str:
         """Whose word a peer's is: its subnet's; in this node's own network its address's, here its own alone."""
         if not host or self.is_own_address(host):
-            return identity
+            return peer_id.multihash.hex()
         return address_of(host) if self.covers(host) else subnet_of(host)
 
     def covers(self, host: str) -> bool:

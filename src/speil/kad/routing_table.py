@@ -141,7 +141,7 @@ class RoutingTable:
         return [entry.peer for entry in self._entries.values() if entry.last_seen < time]
 
     def _network_of(self, peer_id: PeerId) -> str:
-        return self._own.share_of(self._origin_of(peer_id).host, str(peer_id))
+        return self._own.share_of(self._origin_of(peer_id).host, peer_id)
 
     def _has_place(self, entry: Entry, bucket: _Bucket, *, is_here: bool) -> bool:
         """Whether its address and subnet have places left; `is_here`: it has an address of this machine."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,12 +35,11 @@ class Peerstore:
         if self._path is None:
             return []
         try:
-            with self._path.open("rb") as file:
-                items = json.loads(file.read(_FILE_BYTES_MAX))
+            items = json.loads(_read(self._path))
             return [Multiaddr.parse(str(item)) for item in items[:PEERS_MAX]]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, KeyError, FormatError) as error:
+        except (OSError, ValueError, TypeError, KeyError, FormatError, RecursionError) as error:
             log.warning("the list of known peers can't be read: starting without", path=self._path, error=error)
             return []
 
@@ -54,3 +54,11 @@ class Peerstore:
             temporary.rename(self._path)
         except OSError as error:
             log.warning("the list of known peers can't be written", path=self._path, error=error)
+
+
+def _read(path: Path) -> bytes:
+    """The file's first bytes; a pipe or a device, from which reading may never end, is an OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("not a regular file")
+        return file.read(_FILE_BYTES_MAX)

@@ -31,7 +31,7 @@ class Turns:
         """Until a message of `size_bytes` may be looked at; False where its stream is to be reset."""
         now = asyncio.get_running_loop().time()
         try:
-            seconds = self._budget.charge(str(peer_id), host, size_bytes, now)
+            seconds = self._budget.charge(peer_id.multihash.hex(), host, size_bytes, now)
         except RefusedError as error:
             self._refused(peer_id, host, error.limit, now)
             return False
