@@ -181,7 +181,8 @@ class Lookup:
                 if self._heard_from[network] >= HEARD_FROM_NETWORK_MAX:
                     continue
                 self._heard_from[network] += 1
-            peer = PeerInfo(peer.peer_id, peer.addresses[:ADDRESSES_HEARD_MAX], peer.zone)
+            if len(peer.addresses) > ADDRESSES_HEARD_MAX:
+                peer = PeerInfo(peer.peer_id, peer.addresses[:ADDRESSES_HEARD_MAX], peer.zone)
             item = _Candidate(peer, position(peer.peer_id.multihash) ^ self._target)
             item.named_by.update([network] if network else [])
             self._candidates[peer.peer_id] = item
