@@ -122,6 +122,8 @@ def _store_bytes(records: ProviderRecords, parts: int) -> float:
     """The records of all parts, and once the providers and their addresses."""
     names = ("_peers", "_providers", "_numbers")
     providers = deep_size([getattr(records, name) for name in names if hasattr(records, name)])
+    if isinstance(records, ProviderRecords):  # whose lists of places are as long as the parts have records
+        providers -= sum(sys.getsizeof(one.places) for one in records._providers.values())
     return providers + parts * (deep_size(records) - providers)
 
 

@@ -44,7 +44,7 @@ class RecordsBefore:
         self._peers[provider.peer_id] = provider
         return True
 
-    def add_places(self, places: Iterable[int], provider: PeerInfo, time: float) -> int:
+    def add_places(self, places: Iterable[int], provider: PeerInfo, time: float, **origin: object) -> int:
         """There were none."""
         return 0
 

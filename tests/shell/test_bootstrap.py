@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -120,9 +121,12 @@ def test_known_peers_are_kept_and_a_damaged_list_is_none(tmp_path: Path) -> None
     loaded = store.load()
     assert loaded[0] == OTHER.addresses[0].with_peer_id(OTHER.peer_id)
     assert len(loaded) == PEERS_MAX
-    for text in ("", "nonsense", "{}", '["/nope"]', "[3]"):
+    for text in ("", "nonsense", "{}", '["/nope"]', "[3]", "[" * 60_000):
         (tmp_path / FILE_NAME).write_text(text)
         assert store.load() == []
+    (tmp_path / FILE_NAME).unlink()
+    os.mkfifo(tmp_path / FILE_NAME)
+    assert store.load() == [], "a pipe is not waited for"
     assert Peerstore(None).load() == []
 
 

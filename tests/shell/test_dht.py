@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from random import Random
 
 import pytest
 
+from speil.kad import cost_budget
 from speil.kad.key import place, position
+from speil.kad.known_peers import PER_ADDRESS_MAX
 from speil.kad.message import Message, MessageType
-from speil.kad.routing_table import K
+from speil.kad.provider_records import PROVIDERS_PER_KEY_MAX
+from speil.kad.routing_table import PEERS_PER_ADDRESS_MAX, K, Origin
+from speil.libp2p.error import Libp2pError
+from speil.libp2p.host import Host
 from speil.multiformats.content_key import content_key
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
-from speil.routing.dht import DhtRouter
+from speil.routing.bootstrap.driver import Bootstrap
+from speil.routing.bootstrap.static import StaticBootstrapper
+from speil.routing.dht import PROVIDERS_TAKEN_MAX, DhtRouter
+from speil.routing.network import NetworkError
+from speil.routing.peerstore import Peerstore
+from speil.routing.search import FOUND_MAX
 from speil.testing.eventually import eventually
-from speil.testing.network import MemoryWire
+from speil.testing.network import MemoryNetwork, MemoryWire
 from tests.conformance.test_routers import memory_dht
-from tests.shell.mesh import address, dht_node, providers
+from tests.shell.mesh import address, dht_node, new_host, providers
 
 NODES = 50
 KEYS = [f"sha256:{number:064x}" for number in range(20)]
@@ -158,6 +171,143 @@ async def test_strangers_records_for_others_and_floods_are_bounded() -> None:
         await stranger.send(routers[0].local, [own])
         answer = await stranger.request(routers[0].local, Message(MessageType.GET_PROVIDERS, key))
         assert answer.provider_peers == (stranger.local,)
+
+
+def silent(wire: MemoryWire, host: str) -> MemoryNetwork:
+    """A node that says nothing by itself, at a place of its own choice."""
+    node = wire.new_node()
+    node.host = host
+    node.attach(lambda peer, message: None, lambda peer, is_new: None, lambda peer, polite: None)
+    return node
+
+
+async def test_identities_of_one_network_do_not_push_the_honest_provider_of_a_key_out() -> None:
+    wire, key = MemoryWire(seed=11), content_key("sha256:popular")
+    async with memory_dht(wire, 1) as routers:
+        honest = silent(wire, "172.20.0.1")
+        await honest.send(routers[0].local, [_own_record(honest, key)])
+        for number in range(100):  # each claims an address of its own
+            stranger = silent(wire, f"172.30.0.{number % 10}")
+            await stranger.send(routers[0].local, [_own_record(stranger, key)])
+        kept = routers[0]._records.live(key, asyncio.get_running_loop().time())
+        assert honest.local in kept
+        assert len(kept) == PROVIDERS_PER_KEY_MAX
+
+
+def _own_record(node: MemoryNetwork, key: bytes) -> Message:
+    return Message(MessageType.ADD_PROVIDER, key, provider_peers=(node.local,))
+
+
+async def test_sixty_identities_of_one_address_take_a_few_places_here_and_in_what_is_kept(tmp_path: Path) -> None:
+    wire = MemoryWire(seed=12)
+    peerstore = Peerstore(tmp_path)
+    network = wire.new_node()
+    router = DhtRouter(
+        network, Bootstrap(StaticBootstrapper(()), peerstore, Metrics(), Random(1)), Metrics(), Random(2)
+    )
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(router.run())
+        honest = [silent(wire, f"172.20.{number}.1") for number in range(5)]
+        for node in (*honest, *(silent(wire, "172.30.0.1") for _ in range(60))):
+            with contextlib.suppress(NetworkError):
+                await node.request(router.local, Message(MessageType.PING))
+        known = {peer.peer_id for peer in router.peers()}
+        assert {node.local.peer_id for node in honest} <= known
+        assert len(known) <= len(honest) + PEERS_PER_ADDRESS_MAX
+        task.cancel()
+    saved = [address.peer_id for address in peerstore.load()]
+    assert {node.local.peer_id for node in honest} <= set(saved)
+    assert len(saved) <= len(honest) + PER_ADDRESS_MAX
+
+
+async def test_one_answer_can_not_fill_a_search_with_invented_providers() -> None:
+    wire = MemoryWire(seed=13)
+    async with memory_dht(wire, 1) as routers:
+        liars = [silent(wire, f"172.30.{number}.1") for number in range(10)]
+        invented = 0
+
+        def lie(peer: PeerInfo, message: Message) -> Message | None:
+            nonlocal invented
+            invented += 100
+            providers = tuple(
+                PeerInfo(PeerId.of_public_key(number.to_bytes(36, "big")), peer.addresses)
+                for number in range(invented, invented + 100)
+            )
+            return Message(message.type, message.key, provider_peers=providers)
+
+        for liar in liars:
+            liar.attach(lie, lambda peer, is_new: None, lambda peer, polite: None)
+            await liar.request(routers[0].local, Message(MessageType.PING))
+        found = await providers(routers[0], "sha256:wanted")
+        assert 0 < len(found) <= min(FOUND_MAX, PROVIDERS_TAKEN_MAX * len(liars))
+
+
+async def test_what_the_bootstrap_names_is_a_member_and_what_only_came_by_is_not() -> None:
+    wire = MemoryWire(seed=14)
+    named, other = silent(wire, "172.20.0.1"), silent(wire, "172.20.1.1")
+    bootstrap = Bootstrap(StaticBootstrapper(named.local.addresses), Peerstore(None), Metrics(), Random(1))
+    router = DhtRouter(wire.new_node(), bootstrap, Metrics(), Random(2))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(router.run())
+        await eventually(lambda: router._origin_of(named.local.peer_id).is_member, what="the named one is a member")
+        await other.request(router.local, Message(MessageType.PING))
+        bootstrap.wake()
+        await eventually(lambda: len(router.peers()) == 2, what="both are there")
+        assert router._origin_of(other.local.peer_id) == Origin("172.20.1.1")
+        task.cancel()
+
+
+async def test_a_peer_that_asks_too_much_is_slowed_then_reset_and_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cost_budget, "MESSAGE_SECONDS", 0.05)
+    metrics, ping = Metrics(), Message(MessageType.PING).encode()
+    async with dht_node(metrics=metrics) as router, new_host() as greedy, new_host() as modest:
+
+        async def ask(host: Host) -> bool:
+            try:
+                async with await host.open_stream(router.local, "/spegel/kad/1.0.0") as stream:
+                    await stream.write_message(ping)
+                    return await stream.read_message(1024) == ping
+            except Libp2pError:
+                return False
+
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(ask(greedy)) for _ in range(50)]
+            await eventually(
+                lambda: _value(metrics, "speil_dht_refused_total", reason="peer") > 0, what="it is refused"
+            )
+            assert await ask(modest), "others are answered meanwhile"
+        answers = [one.result() for one in asked]
+        assert answers.count(True) >= 20, "what it had saved up is answered"
+        assert answers.count(False) >= 1
+        assert _value(metrics, "speil_dht_slowed_seconds_total") > 0
+
+
+def _value(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, {"region": "", "zone": "", **labels}) or 0.0
+
+
+async def test_a_buffered_crowd_of_messages_leaves_turns_to_everything_else() -> None:
+    async with dht_node() as router, new_host() as host:
+        stream = await host.open_stream(router.local, "/spegel/kad/1.0.0")
+        answered = 0
+
+        async def read() -> None:
+            nonlocal answered
+            while await stream.read_message(1024) is not None:
+                answered += 1
+
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(read())
+            await stream.write(bytes(10_000))  # as many messages of no length, all at once
+            most, last = 0, 0
+            while answered < 1_000:
+                await asyncio.sleep(0)
+                most, last = max(most, answered - last), answered
+            assert most <= 200, "messages came between two turns of another task"
+            reader.cancel()
+        stream.reset()
 
 
 async def test_over_libp2p_many_keys_are_one_message_and_answers_tell_zones() -> None:

@@ -4,15 +4,23 @@ It starts from the peers we know, asks the closest that have not been asked, α 
 name. It has converged when the k closest peers it has heard of have all answered (or fewer: BETA are enough to know
 who the k closest are, if not that they live); peers that fail don't count.
 Every answer brings it nearer or leaves the set as it is, and each peer is asked once, so it ends.
+
+Who answers can name peers that are nearer than all others and don't exist. So of those that one network alone has
+named a few are tried at a time (`answer_trust`), and the others stand behind those that somebody else names too: a liar
+slows a lookup down, but the honest are asked beside it.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import islice
+from operator import attrgetter
 
+from speil.kad.answer_trust import AnswerTrust
 from speil.kad.key import position
 from speil.kad.routing_table import K
 from speil.multiformats.peer_id import PeerId
@@ -21,7 +29,12 @@ from speil.multiformats.peer_info import PeerInfo
 ALPHA = 10  # requests at a time: go-libp2p's value; a region's lookups take milliseconds, not bandwidth
 BETA = 3  # go-libp2p-kad-dht's resiliency: what the closest say of their own neighbourhood is complete
 QUERY_SECONDS_MAX = 3.0  # a peer that takes longer is as good as gone
+SLOW_SECONDS = 0.5  # one that takes longer is still waited for, but others are asked meanwhile
 PEERS_HEARD_MAX = 500  # liars can name new peers for ever; an honest lookup hears of under two hundred
+HEARD_FROM_NETWORK_MAX = 3 * K  # of them from one network: an honest answer has k, and most of them are known
+PEERS_ASKED_MAX = 100  # an honest lookup asks thirty, and sixty where half of the mesh is dead
+ADDRESSES_HEARD_MAX = 4  # of one peer
+_DISTANCE = attrgetter("distance")
 
 
 class _State(Enum):
@@ -37,21 +50,35 @@ class _Candidate:
     distance: int
     state: _State = _State.HEARD
     deadline: float = 0.0
+    named_by: set[str] = field(default_factory=set)  # networks; empty: we knew it
+    is_slow: bool = False
 
 
 class Lookup:
     """A lookup for the position of a key; `ask(now)` says whom to ask, until `done`."""
 
-    def __init__(self, key: bytes, local: PeerId, seeds: Iterable[PeerInfo], converge: int = K) -> None:
-        """`converge`: how many of the closest must have answered."""
+    def __init__(
+        self,
+        key: bytes,
+        local: PeerId,
+        seeds: Iterable[PeerInfo],
+        converge: int = K,
+        trust: AnswerTrust | None = None,
+    ) -> None:
+        """`converge`: how many of the closest must have answered. `trust` remembers beyond this lookup."""
         self.key, self._target, self._local, self._converge = key, position(key), local, converge
+        self._trust = trust or AnswerTrust()
         self._candidates: dict[PeerId, _Candidate] = {}
-        self._hear(seeds)
+        self._order: list[_Candidate] = []  # by distance
+        self._heard_from: Counter[str] = Counter()
+        self._asked = 0
+        self._hear(seeds, None)
 
     @property
     def done(self) -> bool:
         """Whether the closest have all answered, or there is nobody left to ask."""
-        return not any(item.state in (_State.HEARD, _State.ASKED) for item in self._closest(self._converge))
+        open_states = (_State.HEARD, _State.ASKED) if self._asked < PEERS_ASKED_MAX else (_State.ASKED,)
+        return not any(item.state in open_states for item in self._closest(self._converge))
 
     @property
     def answered_count(self) -> int:
@@ -60,12 +87,13 @@ class Lookup:
 
     def ask(self, now: float) -> list[PeerInfo]:
         """Whom to ask now; each is then waited for until its deadline."""
-        running = sum(item.state is _State.ASKED for item in self._candidates.values())
+        running = sum(item.state is _State.ASKED and not item.is_slow for item in self._candidates.values())
         chosen: list[PeerInfo] = []
         for item in self._closest(self._converge):
-            if running + len(chosen) >= ALPHA:
+            if running + len(chosen) >= ALPHA or self._asked >= PEERS_ASKED_MAX:
                 break
             if item.state is _State.HEARD:
+                self._asked += 1
                 item.state, item.deadline = _State.ASKED, now + QUERY_SECONDS_MAX
                 chosen.append(item.peer)
         return chosen
@@ -75,42 +103,91 @@ class Lookup:
         if item := self._candidates.get(peer_id):
             if item.state is not _State.HEARD:
                 item.state = _State.ANSWERED
-            self._hear(closer_peers)
+                for network in item.named_by:
+                    self._trust.answered(network)
+            self._hear(islice(closer_peers, K), self._trust.network_of(peer_id))
 
     def failed(self, peer_id: PeerId) -> None:
         """A peer can't be reached, or answered nonsense."""
         if (item := self._candidates.get(peer_id)) and item.state is _State.ASKED:
-            item.state = _State.FAILED
+            self._give_up(item)
 
     def next_deadline(self) -> float | None:
-        """When to call `expire`: the earliest deadline of a peer that is waited for."""
-        return min((item.deadline for item in self._candidates.values() if item.state is _State.ASKED), default=None)
+        """When to call `expire` and `ask`: when the next peer that is waited for is late, or slow."""
+        waiting = (item for item in self._candidates.values() if item.state is _State.ASKED)
+        return min((item.deadline if item.is_slow else _slow_at(item) for item in waiting), default=None)
 
     def expire(self, now: float) -> list[PeerId]:
         """Give up on peers past their deadline; who they are."""
-        late = [item for item in self._candidates.values() if item.state is _State.ASKED and item.deadline <= now]
+        waiting = [item for item in self._candidates.values() if item.state is _State.ASKED]
+        late = [item for item in waiting if item.deadline <= now]
         for item in late:
-            item.state = _State.FAILED
+            self._give_up(item)
+        for item in waiting:
+            item.is_slow = item.is_slow or _slow_at(item) <= now
         return [item.peer.peer_id for item in late]
 
     def result(self, count: int = K) -> list[PeerInfo]:
         """The closest peers that answered, closest first."""
-        answered = (item for item in self._candidates.values() if item.state is _State.ANSWERED)
-        return [item.peer for item in heapq.nsmallest(count, answered, key=lambda item: item.distance)]
+        answered = (item.peer for item in self._order if item.state is _State.ANSWERED)
+        return list(islice(answered, count))
 
     def closest(self) -> list[PeerInfo]:
-        """The k closest peers heard of that have not failed, closest first."""
-        return [item.peer for item in self._closest(K)]
+        """The k closest peers heard of that have not failed, closest first; those that one network alone has named
+        come in only as far as there are places left."""
+        chosen = list(islice(self._closest(K), K))
+        if len(chosen) < K:
+            known = {id(item) for item in chosen}
+            others = (item for item in self._order if item.state is not _State.FAILED and id(item) not in known)
+            chosen = sorted([*chosen, *islice(others, K - len(chosen))], key=_DISTANCE)
+        return [item.peer for item in chosen]
 
-    def _closest(self, count: int) -> list[_Candidate]:
-        """The closest that have not failed."""
-        alive = (item for item in self._candidates.values() if item.state is not _State.FAILED)
-        return heapq.nsmallest(count, alive, key=lambda item: item.distance)
-
-    def _hear(self, peers: Iterable[PeerInfo]) -> None:
-        for peer in peers:
-            if len(self._candidates) >= PEERS_HEARD_MAX:
+    def _closest(self, count: int) -> Iterator[_Candidate]:
+        """The closest that have not failed, but no more than some of those that one network alone has named."""
+        waiting, waiting_max = Counter[str](), max(2, count // 2)
+        for item in self._order:
+            if count <= 0:
                 return
-            if peer.peer_id != self._local and peer.peer_id not in self._candidates and peer.addresses:
-                distance = position(peer.peer_id.multihash) ^ self._target
-                self._candidates[peer.peer_id] = _Candidate(peer, distance)
+            if item.state is _State.FAILED:
+                continue
+            if network := self._alone_named_by(item):
+                if waiting[network] >= self._trust.tried_at_once(network) or waiting.total() >= waiting_max:
+                    continue
+                waiting[network] += 1
+            count -= 1
+            yield item
+
+    def _alone_named_by(self, item: _Candidate) -> str | None:
+        """The one network whose word there is for a peer that has not answered; distrusted ones count together."""
+        if not item.named_by or item.state is _State.ANSWERED:
+            return None
+        trusted = [network for network in item.named_by if self._trust.is_trusted(network)]
+        return None if len(trusted) > 1 else next(iter(trusted or item.named_by))
+
+    def _give_up(self, item: _Candidate) -> None:
+        item.state = _State.FAILED
+        for network in item.named_by:
+            self._trust.failed(network)
+
+    def _hear(self, peers: Iterable[PeerInfo], network: str | None) -> None:
+        for peer in peers:
+            if item := self._candidates.get(peer.peer_id):
+                if network and item.named_by:
+                    item.named_by.add(network)
+                continue
+            if peer.peer_id == self._local or not peer.addresses or len(self._candidates) >= PEERS_HEARD_MAX:
+                continue
+            if network:
+                if self._heard_from[network] >= HEARD_FROM_NETWORK_MAX:
+                    continue
+                self._heard_from[network] += 1
+            if len(peer.addresses) > ADDRESSES_HEARD_MAX:
+                peer = PeerInfo(peer.peer_id, peer.addresses[:ADDRESSES_HEARD_MAX], peer.zone)
+            item = _Candidate(peer, position(peer.peer_id.multihash) ^ self._target)
+            item.named_by.update([network] if network else [])
+            self._candidates[peer.peer_id] = item
+            insort(self._order, item, key=_DISTANCE)
+
+
+def _slow_at(item: _Candidate) -> float:
+    return item.deadline - QUERY_SECONDS_MAX + SLOW_SECONDS

@@ -1,7 +1,8 @@
 """The DHT's messages (libp2p kad-dht spec, "RPC messages"), typed.
 
 Bytes from a peer are checked once, here: a bad message is a MessageError, an address that can't be understood is
-dropped alone. What is sent is bounded the same way.
+dropped alone. What is sent is bounded the same way. Reading counts what it looks at, not what it keeps, and stops at
+FIELDS_MAX: a message that is all empty peers or bad addresses costs no more than an honest one.
 
 Three fields are speil's own, numbered so that others pass over them: `places` names many keys by eight bytes each,
 `horizon_seconds` and `counts` are the question how many providers they have, and its answer. A peer that does not
@@ -10,24 +11,35 @@ know them answers the rest of the message. Records for `places` are sent only to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 
-from google.protobuf.message import DecodeError
-
+from speil.kad import wire_format as wire
 from speil.kad._pb import dht_pb2
 from speil.kad.key import Key
+from speil.kad.wire_format import WireError, fields
 from speil.multiformats.error import FormatError
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 MESSAGE_BYTES_MAX = 4 << 20  # go-libp2p-kad-dht resets the stream at this size
+REQUEST_BYTES_MAX = (
+    64 * 1024
+)  # what a peer sends unasked: PLACES_MAX places are 32 KiB, all else is a few hundred bytes
+ANSWER_BYTES_MAX = 1 << 20  # go-libp2p names all providers of a key: a hundred bytes for each node of a large mesh
+FIELDS_MAX = 1024  # looked at in one message, those of its peers among them. Some milliseconds
 KEY_BYTES_MAX = 80  # go-libp2p-kad-dht's bound for provider keys
 PEERS_MAX = 100  # in one list; honest answers hold k = 20 closer peers, and more providers
-ADDRESSES_MAX = 16  # of one peer in a list
-PLACES_MAX = 4096  # in one message: 32 KiB; questions are a few hundred, a newcomer is told all that a node has
+ADDRESSES_MAX = 16  # of one peer in a list, good and bad together
+PLACES_MAX = 4096  # in one message: 32 KiB; a newcomer is told all that a node has
+PLACES_ASKED_MAX = 512  # in one question; ours name up to 500
+PEER_FIELDS_MAX = ADDRESSES_MAX + 4  # looked at in one peer: its id, what we are to it, its zone, its addresses
+ADDRESS_FIELDS = 4  # as so many fields an address counts: reading it takes as long
+ADDRESS_BYTES_MAX = 320  # a name of 255 characters and what stands around it
 ZONE_CHARACTERS_MAX = 63  # a zone is a label
 _COUNT_MAX = 255  # it goes into a byte; who asks wants to know about a few dozen
 
@@ -45,6 +57,9 @@ class MessageType(IntEnum):
     GET_PROVIDERS = 3
     FIND_NODE = 4
     PING = 5
+
+
+_TYPES = {kind.value: kind for kind in MessageType}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +91,13 @@ class Message:
 
     @classmethod
     def decode(cls, data: bytes) -> Message:
-        """Raises MessageError."""
+        """From a peer's bytes. Lists that are too long are read as far as their bounds. Raises MessageError."""
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise MessageError(f"a message of {len(data)} bytes")
         try:
-            message = dht_pb2.Message.FromString(data)
-            kind = MessageType(message.type)
-        except (DecodeError, ValueError) as error:
-            raise MessageError("not a DHT message") from error
-        if len(message.key) > KEY_BYTES_MAX:
-            raise MessageError(f"a key of {len(message.key)} bytes")
-        if len(message.places) > PLACES_MAX or len(message.counts) > 2 * PLACES_MAX:
-            raise MessageError(f"{len(message.places)} places, {len(message.counts)} bytes of counts")
-        return cls(
-            kind,
-            message.key,
-            _decode_peers(message.closer_peers),
-            _decode_peers(message.provider_peers),
-            tuple(message.places),
-            message.horizon_seconds,
-            tuple(zip(message.counts[::2], message.counts[1::2], strict=False)),
-        )
+            return _Reader(data).read()
+        except WireError as error:
+            raise MessageError(f"not a DHT message: {error}") from error
 
 
 def announcements(provider: PeerInfo, keys: Sequence[Key], *, packed: bool) -> list[Message]:
@@ -120,28 +123,79 @@ def _encode_peer(peer: PeerInfo) -> dht_pb2.Message.Peer:
     )
 
 
-def _decode_peers(peers: Iterable[dht_pb2.Message.Peer]) -> tuple[PeerInfo, ...]:
-    found: list[PeerInfo] = []
-    for peer in peers:
-        if len(found) == PEERS_MAX:
-            break
+class _Reader:
+    """Reads one message; `_left` is how many fields it may still look at."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._left = data, FIELDS_MAX
+
+    def read(self) -> Message:
+        data, number, key, horizon = self._data, 0, b"", 0
+        places: list[int] = []
+        counts = b""
+        closer, providers = dict[PeerId, PeerInfo](), dict[PeerId, PeerInfo]()
+        for field, kind, start, end in fields(data, 0, len(data)):
+            if self._left <= 0:
+                break
+            self._left -= 1
+            match field, kind:
+                case 1, wire.VARINT:
+                    number = start
+                case 2, wire.BYTES:
+                    if end - start > KEY_BYTES_MAX:
+                        raise MessageError(f"a key of {end - start} bytes")
+                    key = data[start:end]
+                case 8, wire.BYTES:
+                    self._take_peer(closer, start, end)
+                case 9, wire.BYTES:
+                    self._take_peer(providers, start, end)
+                case 5001, (wire.BYTES | wire.FIXED64):
+                    if (end - start) % 8 or len(places) + (end - start) // 8 > PLACES_MAX:
+                        raise MessageError(f"{end - start} bytes of places")
+                    places += struct.unpack_from(f"<{(end - start) // 8}Q", data, start)
+                case 5002, wire.VARINT:
+                    horizon = start & 0xFFFF_FFFF
+                case 5003, wire.BYTES:
+                    if end - start > 2 * PLACES_MAX:
+                        raise MessageError(f"{end - start} bytes of counts")
+                    counts = data[start:end]
+        if number not in _TYPES:
+            raise MessageError(f"a message of type {number}")
+        if number == MessageType.GET_PROVIDERS and len(places) > PLACES_ASKED_MAX:
+            raise MessageError(f"a question about {len(places)} places")
+        pairs = tuple(zip(counts[::2], counts[1::2], strict=False))
+        return Message(
+            _TYPES[number], key, tuple(closer.values()), tuple(providers.values()), tuple(places), horizon, pairs
+        )
+
+    def _take_peer(self, found: dict[PeerId, PeerInfo], start: int, end: int) -> None:
+        """One peer of a list; the same one again adds nothing."""
+        if len(found) >= PEERS_MAX:
+            return
+        data, peer_id, zone = self._data, b"", ""
+        addresses: list[Multiaddr] = []
+        for field, kind, first, last in islice(fields(data, start, end), PEER_FIELDS_MAX):
+            if self._left <= 0:
+                break
+            self._left -= 1
+            if field == 1 and kind == wire.BYTES:
+                peer_id = data[first:last] if last - first <= KEY_BYTES_MAX else b""
+            elif field == 2 and kind == wire.BYTES and last - first <= ADDRESS_BYTES_MAX:
+                self._left -= ADDRESS_FIELDS - 1
+                if address := _address(data[first:last]):
+                    addresses.append(address)
+            elif field == 5001 and kind == wire.BYTES and last - first <= ZONE_CHARACTERS_MAX:
+                zone = data[first:last].decode("ascii") if data[first:last].isascii() else ""
         try:
-            zone = peer.zone if len(peer.zone) <= ZONE_CHARACTERS_MAX else ""
-            found.append(PeerInfo(PeerId(peer.id), _decode_addresses(peer.addrs), zone))
+            one = PeerId(peer_id)
         except FormatError:
-            continue
-    return tuple(found)
+            return
+        found.setdefault(one, PeerInfo(one, tuple(addresses[:ADDRESSES_MAX]), zone))
 
 
-def _decode_addresses(encoded: Iterable[bytes]) -> tuple[Multiaddr, ...]:
-    found: list[Multiaddr] = []
-    for data in encoded:
-        if len(found) == ADDRESSES_MAX:
-            break
-        try:
-            address = Multiaddr.decode(data).without_peer_id
-        except FormatError:
-            continue
-        if address.tcp:
-            found.append(address)
-    return tuple(found)
+def _address(data: bytes) -> Multiaddr | None:
+    try:
+        address = Multiaddr.decode(data).without_peer_id
+    except FormatError:
+        return None
+    return address if address.tcp else None

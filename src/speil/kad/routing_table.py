@@ -2,23 +2,40 @@
 
 A bucket holds up to k peers that share a prefix of the same length with us, so we know our own neighbourhood well
 and the rest of the space by samples. A full bucket prefers those who have been there long and answer: a newcomer
-takes the place only of one that failed. One host can't fill the table with identities: each IP address has a bound.
+takes the place only of one that failed, of one whose network has more than its own there, or, when it is a member
+known from before, of a stranger. No network can fill the table with identities: an address and a subnet have a few
+places in a bucket and some in all (go-libp2p's diversity filter). What counts is where a peer was seen to come from.
+In this node's own network, where most of its cluster is, subnets are not bounded, addresses are.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
+from speil.kad.answer_trust import AnswerTrust
 from speil.kad.key import common_prefix_length, position
+from speil.kad.network_group import OwnNetwork, address_of, subnet_of
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 K = 20  # the spec's bucket size and replication
-PEERS_PER_ADDRESS_MAX = 32  # nodes behind one NAT or on one host; an attacker with one address gets no more
+PEERS_PER_ADDRESS_MAX = 8  # nodes behind one NAT; a node has an address of its own everywhere else
+ADDRESS_IN_BUCKET_MAX = 2  # go-libp2p's
+PEERS_PER_SUBNET_MAX = 64  # a rack of nodes with addresses of the host network
+SUBNET_IN_BUCKET_MAX = 8
+OWN_ADDRESS_IN_BUCKET_MAX = 16  # nodes on this very machine; the other places stay for those of other machines
 FAILURES_MAX = 1  # in a row; then the next newcomer takes the place
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a peer was seen to come from; `is_member`: known from before, or from the bootstrap."""
+
+    host: str = ""
+    is_member: bool = False
 
 
 @dataclass(slots=True)
@@ -28,17 +45,41 @@ class Entry:
     peer: PeerInfo
     position: int
     last_seen: float
+    address: str
+    subnet: str
+    is_own: bool  # in this node's own network
+    is_member: bool
     failures: int = 0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    peers: list[PeerId] = field(default_factory=list)
+    networks: Counter[str] = field(default_factory=Counter)
+
+
+def _unknown(peer_id: PeerId) -> Origin:
+    return Origin()
 
 
 class RoutingTable:
     """The table of one node."""
 
-    def __init__(self, local: PeerId) -> None:
+    def __init__(
+        self, local: PeerId, own: OwnNetwork | None = None, origin_of: Callable[[PeerId], Origin] = _unknown
+    ) -> None:
+        """`origin_of` tells where a peer comes from; for those it does not know the address they claim stands."""
         self._local, self._local_position = local, position(local.multihash)
+        self._own, self._origin_of = own or OwnNetwork(), origin_of
+        self._trust = AnswerTrust(self._network_of)
         self._entries: dict[PeerId, Entry] = {}
-        self._buckets: dict[int, list[PeerId]] = {}
-        self._hosts: Counter[str] = Counter()
+        self._buckets: dict[int, _Bucket] = {}
+        self._networks: Counter[str] = Counter()
+
+    @property
+    def trust(self) -> AnswerTrust:
+        """What the peers that others name are worth."""
+        return self._trust
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -58,20 +99,21 @@ class RoutingTable:
         if peer.peer_id == self._local:
             return False
         if entry := self._entries.get(peer.peer_id):
-            self._count(entry.peer, -1)
             entry.peer = peer if peer.addresses else entry.peer
             entry.last_seen, entry.failures = now, 0
-            self._count(entry.peer, 1)
             return True
-        if any(self._hosts[host] >= PEERS_PER_ADDRESS_MAX for host in peer.hosts[:1]):
-            return False
+        origin = self._origin_of(peer.peer_id)
+        host = origin.host or next(iter(peer.hosts), "")
         place = position(peer.peer_id.multihash)
-        bucket = self._buckets.setdefault(common_prefix_length(place, self._local_position), [])
-        if len(bucket) >= K and not self._make_room(bucket):
+        entry = Entry(peer, place, now, address_of(host), subnet_of(host), self._own.covers(host), origin.is_member)
+        bucket = self._buckets.setdefault(common_prefix_length(place, self._local_position), _Bucket())
+        if not origin.is_member and not self._has_place(entry, bucket, is_here=self._own.is_own_address(host)):
             return False
-        bucket.append(peer.peer_id)
-        self._entries[peer.peer_id] = Entry(peer, place, now)
-        self._count(peer, 1)
+        if len(bucket.peers) >= K and not self._make_room(bucket, entry):
+            return False
+        bucket.peers.append(peer.peer_id)
+        self._entries[peer.peer_id] = entry
+        self._count(entry, bucket, 1)
         return True
 
     def failed(self, peer_id: PeerId) -> None:
@@ -84,8 +126,9 @@ class RoutingTable:
     def remove(self, peer_id: PeerId) -> None:
         """Forget a peer."""
         if entry := self._entries.pop(peer_id, None):
-            self._buckets[common_prefix_length(entry.position, self._local_position)].remove(peer_id)
-            self._count(entry.peer, -1)
+            bucket = self._buckets[common_prefix_length(entry.position, self._local_position)]
+            bucket.peers.remove(peer_id)
+            self._count(entry, bucket, -1)
 
     def closest(self, target: int, count: int = K, *, without: PeerId | None = None) -> list[PeerInfo]:
         """The `count` peers closest to a position, closest first."""
@@ -97,15 +140,38 @@ class RoutingTable:
         """Peers that have given no sign since `time`: ask them."""
         return [entry.peer for entry in self._entries.values() if entry.last_seen < time]
 
-    def _make_room(self, bucket: list[PeerId]) -> bool:
-        for peer_id in bucket:
-            if self._entries[peer_id].failures:
-                self.remove(peer_id)
-                return True
-        return False
+    def _network_of(self, peer_id: PeerId) -> str:
+        return self._own.share_of(self._origin_of(peer_id).host, peer_id)
 
-    def _count(self, peer: PeerInfo, step: int) -> None:
-        for host in peer.hosts[:1]:
-            self._hosts[host] += step
-            if not self._hosts[host]:
-                del self._hosts[host]
+    def _has_place(self, entry: Entry, bucket: _Bucket, *, is_here: bool) -> bool:
+        """Whether its address and subnet have places left; `is_here`: it has an address of this machine."""
+        if is_here:
+            return bucket.networks[entry.address] < OWN_ADDRESS_IN_BUCKET_MAX
+        if bucket.networks[entry.address] >= ADDRESS_IN_BUCKET_MAX:
+            return False
+        if self._networks[entry.address] >= PEERS_PER_ADDRESS_MAX:
+            return False
+        return entry.is_own or (
+            bucket.networks[entry.subnet] < SUBNET_IN_BUCKET_MAX and self._networks[entry.subnet] < PEERS_PER_SUBNET_MAX
+        )
+
+    def _make_room(self, bucket: _Bucket, newcomer: Entry) -> bool:
+        """Whether one had to go: one that failed, else the last of the network that has most."""
+        entries = [self._entries[peer_id] for peer_id in bucket.peers]
+        if failed := next((entry for entry in entries if entry.failures), None):
+            self.remove(failed.peer.peer_id)
+            return True
+        if not (strangers := [entry for entry in entries if not (entry.is_own or entry.is_member)]):
+            return False
+        most = max(strangers, key=lambda entry: (bucket.networks[entry.subnet], entry.last_seen))
+        if not newcomer.is_member and bucket.networks[most.subnet] <= bucket.networks[newcomer.subnet] + 1:
+            return False
+        self.remove(most.peer.peer_id)
+        return True
+
+    def _count(self, entry: Entry, bucket: _Bucket, step: int) -> None:
+        for networks in (self._networks, bucket.networks):
+            for network in {entry.address, entry.subnet}:
+                networks[network] += step
+                if not networks[network]:
+                    del networks[network]

@@ -172,6 +172,11 @@ class Host:
         """All identified connections."""
         return [connection for group in self._connections.values() for connection in group]
 
+    def host_of(self, peer_id: PeerId) -> str:
+        """The address at the other end of a peer's newest connection, "" where there is none."""
+        connection = self._connected(peer_id)
+        return connection.remote_address.components[0][1] if connection else ""
+
     @property
     def inbound_count(self) -> int:
         """Connections that came in and are open, those that still shake hands among them."""

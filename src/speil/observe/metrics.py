@@ -199,6 +199,15 @@ class Metrics:
             "speil_dht_messages", "DHT messages, by direction (in, out) and type.", ("direction", "type"),
             registry=registry,
         )  # fmt: skip
+        self.dht_refused = Counter(
+            "speil_dht_refused",
+            "Streams reset and records turned away for what a peer asked beyond a share, by whose share it was "
+            "(peer, address, subnet, node; records: of what is kept for others).",
+            ("reason",), registry=registry,
+        )  # fmt: skip
+        self.dht_slowed_seconds = Counter(
+            "speil_dht_slowed_seconds", "Time that peers' DHT messages waited for their budget.", registry=registry
+        )
         self.rejected_connections = Counter(
             "speil_rejected_connections", "Connections and streams closed for what the peer did, by reason.",
             ("reason",), registry=registry,

@@ -13,8 +13,9 @@ from random import Random
 
 from speil.kad.key import place, position
 from speil.kad.message import Message, MessageType
+from speil.kad.network_group import OwnNetwork
 from speil.kad.provider_records import VALIDITY_SECONDS, ProviderRecords
-from speil.kad.routing_table import RoutingTable
+from speil.kad.routing_table import Origin, RoutingTable
 from speil.multiformats.content_key import content_key
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -28,6 +29,9 @@ from speil.routing.search import Search
 
 SEARCH_SECONDS_MAX = 5.0  # a lookup that takes longer helps nobody
 SEARCHES_MAX = 512  # running or remembered; more requests than this get what is known locally
+PROVIDERS_TAKEN_MAX = (
+    40  # from one answer: ours name 20, go-libp2p all it knows, and one that lies must not crowd out others
+)
 FOUND_MEMORY_SECONDS = 3.0  # a layer is asked for by HEAD, GET and Range within moments
 EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced any moment
 LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for as long is asked
@@ -46,8 +50,9 @@ class DhtRouter:
         """`zone` is this node's own, "" where it has none."""
         self._network, self._bootstrap, self._metrics, self._rng = network, bootstrap, metrics, rng
         self._zone = zone
-        self._table = RoutingTable(network.local.peer_id)
-        self._records = ProviderRecords()
+        self._own = OwnNetwork(network.local.hosts)
+        self._table = RoutingTable(network.local.peer_id, self._own, self._origin_of)
+        self._records = ProviderRecords(self._own)
         self._lookups = Lookups(network, self._table, metrics, self._ran_dry)
         self._publisher = Publisher(network, self._table, self._records, self._lookups, metrics, rng, zone=zone)
         self._searches: dict[str, Search] = {}
@@ -119,7 +124,7 @@ class DhtRouter:
 
         def found(answer: Message) -> None:
             nonlocal first
-            for provider in answer.provider_peers:
+            for provider in answer.provider_peers[:PROVIDERS_TAKEN_MAX]:
                 if provider.peer_id != self.local.peer_id and provider.addresses:
                     first = first or now()
                     search.add(provider)
@@ -184,8 +189,14 @@ class DhtRouter:
             zone = self._network.zone_of(sender.peer_id)
             announced = PeerInfo(provider.peer_id, provider.addresses or sender.addresses, zone)
             if announced.addresses:
-                self._records.add_places((place(message.key), *message.places), announced, now())
+                places, origin = (place(message.key), *message.places), self._origin_of(sender.peer_id)
+                kept = self._records.add_places(places, announced, now(), host=origin.host, is_member=origin.is_member)
+                self._metrics.dht_refused.labels("records").inc(len(places) - kept)
+            break
         self._metrics.provider_records.set(len(self._records))
+
+    def _origin_of(self, peer_id: PeerId) -> Origin:
+        return Origin(self._network.host_of(peer_id), self._bootstrap.is_member(peer_id))
 
     # --- keeping in shape -------------------------------------------------------------------------------
 
@@ -196,12 +207,22 @@ class DhtRouter:
             return
         if not known:
             self._metrics.routing_table_size.set(len(self._table))
-            self._bootstrap.met(peer)
+            self._remember(peer)
             if len(self._table) == 1:
                 log.info("joined the mesh", peer=peer.peer_id, address=peer.addresses[0])
         if is_new or not known:
             # also whom we know: it may have been restarted, with its old connection still open on our side
             self._publisher.met(peer)
+
+    def _remember(self, peer: PeerInfo) -> None:
+        """For the next start."""
+        origin = self._origin_of(peer.peer_id)
+        host = origin.host or next(iter(peer.hosts), "")
+        # what it was reached at comes first: it can claim any address
+        addresses = sorted(peer.addresses, key=lambda one: host not in PeerInfo(peer.peer_id, (one,)).hosts)
+        peer = PeerInfo(peer.peer_id, tuple(addresses), peer.zone)
+        is_near = origin.is_member or self._own.covers(host)
+        self._bootstrap.met(peer, host, is_near=is_near, is_here=self._own.is_own_address(host))
 
     def _left(self, peer_id: PeerId, polite: bool) -> None:
         if self._tasks is None:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from speil.border.record import BorderRecord
 from speil.kad.key import Key
-from speil.kad.message import Message, MessageError, MessageType, announcements
+from speil.kad.message import ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, Message, MessageError, MessageType, announcements
 from speil.libp2p.error import Libp2pError, OwnLimitError, PeerMisbehavedError, PeerUnreachableError
 from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
 from speil.libp2p.stream import Stream
@@ -28,11 +28,9 @@ from speil.observe.metrics import Metrics
 from speil.region.policy import Layer, zone_said
 from speil.routing.hearsay import Hearsay
 from speil.routing.network import NetworkError, NotAskedError, RequestHandler
+from speil.routing.turns import Turns
 
 REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
-# go-libp2p's bound is 4 MiB. The largest honest request tells 4,096 places in under 64 KiB, the largest honest answer
-# names all providers of what thousands of nodes have, at about a hundred bytes each
-REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 128 * 1024, 1 << 20
 MESSAGE_SECONDS_MAX = 10.0  # from a message's first byte to its last; go-libp2p-kad-dht's write timeout
 ANSWERS_AT_ONCE_MAX = 16  # to one address or prefix: each holds its message until the peer takes the answer
 IDLE_STREAMS_PER_PEER_MAX = 8  # a lookup asks a peer once; an image's layers are looked up at the same time
@@ -48,6 +46,7 @@ class Libp2pNetwork:
     def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord) -> None:
         self._host, self._metrics, self._record = host, metrics, record
         self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
+        self._turns = Turns(metrics)
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
         self._hearsay = Hearsay(self._has_met, lambda: metrics.dials_refused.labels("teller").inc())
@@ -76,6 +75,10 @@ class Libp2pNetwork:
     def zone_of(self, peer_id: PeerId) -> str:
         """See PeerNetwork."""
         return self._zones.get(peer_id, "")
+
+    def host_of(self, peer_id: PeerId) -> str:
+        """See PeerNetwork."""
+        return self._host.host_of(peer_id)
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -211,7 +214,9 @@ class Libp2pNetwork:
                 raise PeerMisbehavedError("slow_message", f"{MESSAGE_SECONDS_MAX:.0f} s for a message") from None
             if not data:
                 raise PeerMisbehavedError("bad_dht_message", "a message without a byte")
-            await self._host.wait_turn(stream.connection)
+            if not await self._turns.wait(stream.peer_id, stream.connection.remote_address.components[0][1], len(data)):
+                stream.reset()
+                return
             async with answering, asyncio.timeout(MESSAGE_SECONDS_MAX):
                 await self._answer(stream, data)
 

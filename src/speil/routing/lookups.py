@@ -45,7 +45,8 @@ class Lookups:
         converge: int = K,
     ) -> Lookup:
         """Run a lookup until the `converge` closest have answered; `on_answer` hears each answer as it comes."""
-        lookup = Lookup(key, self._network.local.peer_id, self._table.closest(position(key)), converge)
+        seeds = self._table.closest(position(key))
+        lookup = Lookup(key, self._network.local.peer_id, seeds, converge, self._table.trust)
         question = Message(kind, key)
         changed = asyncio.Event()
 

@@ -48,6 +48,9 @@ class PeerNetwork(Protocol):
     def zone_of(self, peer_id: PeerId) -> str:
         """The zone that a peer told when it was met, "" where it told none or was not met."""
 
+    def host_of(self, peer_id: PeerId) -> str:
+        """The address that a connected peer was seen to come from, "" where it is not connected."""
+
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """Connect; the peer there, None where it does not speak our DHT. Raises NetworkError."""
 

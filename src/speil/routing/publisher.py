@@ -24,7 +24,7 @@ from speil.kad.key import Key, common_prefix_length, position
 from speil.kad.lookup import BETA
 from speil.kad.message import Message, MessageType
 from speil.kad.provide_schedule import BATCH_MAX, EARLY_SECONDS, ProvideSchedule
-from speil.kad.provider_records import ProviderRecords
+from speil.kad.provider_records import OWN, ProviderRecords
 from speil.kad.routing_table import K, RoutingTable
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -216,7 +216,7 @@ class Publisher:
     def _renew_own(self, keys: Iterable[Key]) -> None:
         """Whoever asks us shall hear of us, whether we announce or not."""
         held = (key.place for key in keys if key.name in self._schedule)
-        self._records.add_places(held, replace(self._network.local, zone=self._zone), now())
+        self._records.add_places(held, replace(self._network.local, zone=self._zone), now(), host=OWN)
 
     async def _tell(self, placed: Placed) -> set[Key]:
         """Send the records; the keys that at least one node took. Gives back the batch's slot."""

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
+FOUND_MAX = 256  # far more than anybody tries; liars could name providers for ever
+
 
 class Search:
     """Providers found so far, in order."""
@@ -23,7 +25,7 @@ class Search:
 
     def add(self, peer: PeerInfo) -> None:
         """A provider was found."""
-        if peer.peer_id not in self.found:
+        if peer.peer_id not in self.found and len(self.found) < FOUND_MAX:
             self.found[peer.peer_id] = peer
             self._notify()
 

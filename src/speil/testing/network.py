@@ -73,6 +73,7 @@ class MemoryNetwork:
 
     def __init__(self, wire: MemoryWire, local: PeerInfo, zone: str = "") -> None:
         self._wire, self.local, self.zone = wire, local, zone
+        self.host = local.hosts[0]  # where it is, whatever it claims
         self._connected: set[PeerId] = set()
         self._zones: dict[PeerId, str] = {}
         self._handler: RequestHandler
@@ -91,6 +92,11 @@ class MemoryNetwork:
     def zone_of(self, peer_id: PeerId) -> str:
         """See PeerNetwork."""
         return self._zones.get(peer_id, "")
+
+    def host_of(self, peer_id: PeerId) -> str:
+        """See PeerNetwork."""
+        node = self._wire.nodes.get(peer_id)
+        return node.host if node and peer_id in self._connected else ""
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""

@@ -8,9 +8,10 @@ which readiness waits for: peers reached, or alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from random import Random
 
+from speil.kad.known_peers import KnownPeers
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -27,6 +28,7 @@ DIALS_MAX = 60  # in one round: what the source names, and persisted peers
 KNOWN_DIALS_MAX = 40  # of them for persisted peers: the source keeps a share
 UNREACHABLE_SECONDS = 10 * 60.0  # between equal lines: the first node of a mesh may wait for hours
 _NAMED_MAX = 4  # addresses in a line of the log
+MEMBERS_MAX = 256  # remembered as named by the source or known from before; a few rounds of DIALS_MAX
 SAVE_SECONDS = 60.0  # how often the list of known peers is written while it changes
 
 log = get_log("bootstrap")
@@ -38,7 +40,8 @@ class Bootstrap:
     def __init__(self, bootstrapper: Bootstrapper, peerstore: Peerstore, metrics: Metrics, rng: Random) -> None:
         self._bootstrapper, self._peerstore, self._metrics, self._rng = bootstrapper, peerstore, metrics, rng
         self.decided = False
-        self._met: dict[PeerId, PeerInfo] = {}
+        self._met = KnownPeers(PEERS_MAX)
+        self._members: dict[PeerId, None] = {}
         self._changed = False
         self._wake = asyncio.Event()
         self._failure, self._unreachable = Seldom(), Seldom(UNREACHABLE_SECONDS)
@@ -47,13 +50,14 @@ class Bootstrap:
         """Look for peers now: the last one is gone."""
         self._wake.set()
 
-    def met(self, peer: PeerInfo) -> None:
-        """Remember a peer of the mesh for the next start."""
-        self._met.pop(peer.peer_id, None)
-        self._met[peer.peer_id] = peer
-        while len(self._met) > PEERS_MAX:
-            del self._met[next(iter(self._met))]
+    def met(self, peer: PeerInfo, host: str, *, is_near: bool, is_here: bool) -> None:
+        """Remember a peer of the mesh for the next start; see `KnownPeers`."""
+        self._met.add(peer, host, is_near=is_near, is_here=is_here)
         self._changed = True
+
+    def is_member(self, peer_id: PeerId) -> bool:
+        """Whether a peer is named by the source, or known from before this start."""
+        return peer_id in self._members
 
     async def run(self, network: PeerNetwork, known: Callable[[], int], refresh: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled. `known` says how many peers the table holds, `refresh` asks them for more."""
@@ -67,7 +71,6 @@ class Bootstrap:
     ) -> None:
         persisted = self._peerstore.load()
         backoff = BACKOFF_SECONDS_MIN
-
         joined = False
 
         async def join() -> None:
@@ -80,7 +83,7 @@ class Bootstrap:
         while True:
             self._wake.clear()
             joined = False
-            answered = await self._round(network, [*persisted, *self._addresses()], join)
+            answered = await self._round(network, persisted, join)
             if not joined:
                 await join()
             if known():
@@ -103,10 +106,10 @@ class Bootstrap:
 
         `join` is called when somebody was reached: known peers wait for no source, which may hang.
         """
-        persisted = list(dict.fromkeys(persisted))[:KNOWN_DIALS_MAX]
+        known = list(dict.fromkeys([*persisted, *self._addresses()]))[:KNOWN_DIALS_MAX]
 
         async def known_ones() -> int:
-            reached = await self._dial_all(network, persisted)
+            reached = await self._dial_all(network, known, members=persisted)
             if reached:
                 await join()
             return reached
@@ -114,7 +117,8 @@ class Bootstrap:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(known_ones())
             found = await self._ask(network)
-            reached = await self._dial_all(network, (found or [])[: DIALS_MAX - len(persisted)])
+            named = (found or [])[: DIALS_MAX - len(known)]
+            reached = await self._dial_all(network, named, members=named)
             if reached:
                 await join()
         total = reached + task.result()
@@ -140,23 +144,41 @@ class Bootstrap:
             log.info("the source of first peers answers again", kind=kind)
         return found
 
-    async def _dial_all(self, network: PeerNetwork, addresses: Iterable[Multiaddr]) -> int:
+    async def _dial_all(
+        self, network: PeerNetwork, addresses: Iterable[Multiaddr], *, members: Collection[Multiaddr]
+    ) -> int:
+        """Dial them; how many answered. Whoever answers at an address of `members` is one (`is_member`)."""
         own = {address.tcp for address in network.local.addresses}
         targets = [one for one in dict.fromkeys(addresses) if one.tcp not in own]
 
         async def dial(address: Multiaddr) -> bool:
+            if address.peer_id and address in members:
+                self._is_named(address.peer_id)  # before it joins: nobody else can prove that id
             try:
-                return await network.dial(address) is not None
+                if (found := await network.dial(address)) is None:
+                    return False
             except NetworkError as error:
                 log.debug("a first peer can't be reached", address=address, error=error)
                 return False
+            if address in members:
+                self._is_named(found.peer_id)
+            return True
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(dial(address)) for address in targets]
         return sum(task.result() for task in tasks)
 
+    def _is_named(self, peer_id: PeerId) -> None:
+        self._members.pop(peer_id, None)
+        self._members[peer_id] = None
+        if len(self._members) > MEMBERS_MAX:
+            del self._members[next(iter(self._members))]
+
+    def _latest_first(self) -> list[PeerInfo]:
+        return list(self._met)[::-1]
+
     def _addresses(self) -> list[Multiaddr]:
-        return [peer.addresses[0].with_peer_id(peer.peer_id) for peer in reversed(self._met.values())]
+        return [peer.addresses[0].with_peer_id(peer.peer_id) for peer in self._latest_first()]
 
     def _say_unreachable(self, found: Sequence[Multiaddr]) -> None:
         """Whom the source names is not there, or is no peer of this mesh."""
@@ -175,4 +197,4 @@ class Bootstrap:
     def _save(self) -> None:
         if self._changed:
             self._changed = False
-            self._peerstore.save(reversed(self._met.values()))
+            self._peerstore.save(self._latest_first())
