@@ -23,7 +23,7 @@ from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.lookups import Lookups, now
-from speil.routing.network import NetworkError, PeerNetwork
+from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
 from speil.routing.publisher import Publisher
 from speil.routing.search import Search
 
@@ -237,6 +237,8 @@ class DhtRouter:
         """Ask a peer for a sign of life; if there is none drop it, and count its records no more."""
         try:
             await self._network.request(peer, Message(MessageType.PING))
+        except NotAskedError:
+            pass  # a bound of ours: it tells nothing of the peer
         except NetworkError:
             self._records.mark_away(peer.peer_id)
             known = len(self._table)

@@ -31,7 +31,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.lookups import Lookups, now
-from speil.routing.network import NetworkError, PeerNetwork
+from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
 
 NEIGHBOURHOODS_MAX = 4  # next to each other, told together: many nodes are among the closest to keys of several
 NEWS_MAX = 64  # keys that came in one moment and are no image, but a whole store
@@ -187,7 +187,8 @@ class Publisher:
                 return
             except NetworkError as error:
                 log.debug("a peer did not answer", peer=peer.peer_id, error=error)
-                self._lookups.failed(peer.peer_id)
+                if not isinstance(error, NotAskedError):
+                    self._lookups.failed(peer.peer_id)
                 return
             if len(answer.counts) == len(asked):
                 for key, pair in zip(asked, answer.counts, strict=True):
@@ -228,7 +229,8 @@ class Publisher:
                     await self._network.announce(peer, keys)
                 except NetworkError as error:
                     log.debug("a peer took no records", peer=peer.peer_id, keys=len(keys), error=error)
-                    self._lookups.failed(peer.peer_id)
+                    if not isinstance(error, NotAskedError):
+                        self._lookups.failed(peer.peer_id)
                     return
             self._metrics.announcement_keys.observe(len(keys))
             told.update(keys)
