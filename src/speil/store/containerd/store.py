@@ -22,6 +22,7 @@ from speil.store.blob_directory import BlobDirectory
 from speil.store.containerd._pb import events_pb2
 from speil.store.containerd.client import ContainerdClient
 
+SOURCE_LABEL = "containerd.io/distribution.source."  # behind it the registry host; the value lists repositories
 CONTENT_PLUGIN = ("io.containerd.content.v1", "content")
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 5.0  # a restart takes a second; an absent daemon is asked gently
 SUBSCRIBED_SECONDS = 1.0  # a subscription says nothing when it starts; what came before it is seen by looking again
@@ -52,7 +53,10 @@ class ContainerdStore:
         while True:
             try:
                 await self._locate()
-                wait, away = RETRY_SECONDS_MIN, await self._follow(away)
+                if away:
+                    log.info("containerd is back", socket=self._socket_path)
+                wait, away = RETRY_SECONDS_MIN, False
+                await self._follow()
             except StoreUnavailableError as error:
                 self._set_available(False)
                 if not away:
@@ -79,7 +83,25 @@ class ContainerdStore:
     async def images(self) -> list[Image]:
         """See ContentStore. containerd names an image three ways; all are given."""
         self._check()
-        return [Image(image.name, _digest(image.target.digest)) for image in await self._client.list_images()]
+        found = []
+        for image in await self._client.list_images():
+            try:
+                found.append(Image(image.name, _digest(image.target.digest)))
+            except NotFoundError as error:
+                log.debug("an image that can't be shared", image=image.name, error=error)
+        return found
+
+    async def origins(self, digest: Digest) -> tuple[str, ...]:
+        """See ContentStore. containerd writes them down a moment after it tells of the content."""
+        self._check()
+        labels = await self._client.content_labels(str(digest))
+        return tuple(
+            f"{key.removeprefix(SOURCE_LABEL)}/{name}"
+            for key, names in labels.items()
+            if key.startswith(SOURCE_LABEL)
+            for name in names.split(",")
+            if name
+        )
 
     async def events(self) -> AsyncIterator[StoreEvent]:
         """See ContentStore."""
@@ -104,11 +126,9 @@ class ContainerdStore:
                 return
         raise StoreUnavailableError(f"{self._socket_path} tells no content root: set --containerd-content-path")
 
-    async def _follow(self, away: bool) -> bool:
-        """Pass events on until the stream ends, which it does with StoreUnavailableError; False once connected."""
+    async def _follow(self) -> None:
+        """Pass events on until the stream ends, which it does with StoreUnavailableError."""
         stream = self._client.events()
-        if away:
-            log.info("containerd is back", socket=self._socket_path)
         self._set_available(True)
         resync = StoreEvent(StoreEventKind.RESYNC)
         self._tell(resync)
