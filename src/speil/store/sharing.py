@@ -8,12 +8,16 @@ back, but only where anything is kept back at all: without filters every content
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from speil.oci.digest import Digest
 from speil.oci.reference import InvalidReferenceError, Reference
 from speil.oci.selection import Selection
 from speil.store.base import ContentStore, StoreError
+from speil.store.walk import contents
+
+IMAGES_SECONDS = 30.0  # between looks at all images for content nobody knows; whoever asks for nonsense costs no more
 
 
 class Sharing:
@@ -22,6 +26,7 @@ class Sharing:
     def __init__(self, store: ContentStore, selection: Selection) -> None:
         self._store, self.selection = store, selection
         self._shared: set[Digest] = set()
+        self._looked_at: float | None = None
 
     def reference(self, image: str) -> Reference | None:
         """An image name whose repository may be shared; None for others, and for what is no reference."""
@@ -62,14 +67,23 @@ class Sharing:
             return True
         try:
             origins = await self._store.origins(digest)
+            if not any(self.selection.allows_repository(*_split(origin)) for origin in origins):
+                # what was imported has no origin, and names of images may give content to more repositories
+                await self._look_at_images()
+                return digest in self._shared
         except StoreError:
             return False
-        for origin in origins:
-            registry, _, name = origin.partition("/")
-            if self.selection.allows_repository(registry, name):
-                self._shared.add(digest)
-                return True
-        return False
+        self._shared.add(digest)
+        return True
+
+    async def _look_at_images(self) -> None:
+        """Learn what the images name, once in a while. Raises StoreUnavailableError."""
+        now = asyncio.get_running_loop().time()
+        if self._looked_at is not None and now - self._looked_at < IMAGES_SECONDS:
+            return
+        self._looked_at = now
+        for target in {image.target for image in await self._store.images() if self.reference(image.name)}:
+            self.know(await contents(self._store, target))
 
     async def is_known(self, digest: Digest) -> bool:
         """Whether the store knows any repository of it (yet)."""
@@ -77,3 +91,8 @@ class Sharing:
             return bool(await self._store.origins(digest))
         except StoreError:
             return False
+
+
+def _split(origin: str) -> tuple[str, str]:
+    registry, _, name = origin.partition("/")
+    return registry, name
