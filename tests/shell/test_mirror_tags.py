@@ -295,6 +295,18 @@ async def test_a_holder_that_hangs_costs_a_tenth_of_a_second_and_not_the_answer(
         assert (await ask(asker, PATH, "HEAD"))[0] == 200
 
 
+async def test_a_promise_that_could_not_be_kept_is_not_made_again() -> None:
+    async with nodes(2) as (asker, holder):
+        await hold(holder, IMAGE, parts(IMAGE, "amd64"))
+        assert await digest_of(asker) == str(IMAGE.index.digest)
+        for digest in parts(IMAGE, "amd64")[1:2]:
+            assert (await ask(asker, f"/v2/lab/app/manifests/{digest}?ns=reg.test"))[0] == 200
+        assert await digest_of(asker) == str(IMAGE.index.digest), "a client for this node's platform finds it all"
+        arm64 = IMAGE.manifests["arm64"].digest
+        assert (await ask(asker, f"/v2/lab/app/manifests/{arm64}?ns=reg.test"))[0] == 404
+        assert await digest_of(asker) is None, "the next try goes upstream"
+
+
 def test_this_machine_has_a_platform() -> None:
     assert this_machine().os == "linux"
     assert this_machine().architecture

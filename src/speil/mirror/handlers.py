@@ -143,6 +143,8 @@ class Handlers:
                 response = await self._from_store(request, asked, asked.digest, from_peer, outcome)
                 if response is None and not from_peer:
                     response = await self._from_peers(request, asked, outcome)
+                    if response is None and asked.is_manifest:
+                        self._tags.not_supplied(asked.digest)
             if response is None:
                 response = self._not_found(request, asked, from_peer, outcome)
         except ClientGoneError:

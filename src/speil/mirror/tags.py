@@ -10,12 +10,15 @@ the tag and removed what it named, only the mesh could help. So:
   this node's platform can be supplied: a holder said that it has it, or (Spegel and older speils say nothing) each of
   its blobs is held by this node or by a peer that says so when asked.
 - In all other cases it is a miss, and containerd asks the upstream, as it would without speil.
+- What containerd then comes for and nobody has (a client asked for another platform than the node's) tells that the
+  promise was wrong: for BROKEN_SECONDS that tag is a miss, so that the next try goes upstream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,6 +49,9 @@ HOLDERS_ASKED_MAX = 16  # stale records cost a round trip each
 MORE_HOLDERS_SECONDS = 0.005  # a lookup that finds one holder mostly finds the others at once
 MORE_ANSWERS_SECONDS = 0.1  # after the first answer, for the others
 SUPPLY_SECONDS_MAX = 1.5  # to find out whether the content can be supplied; the alternative is the upstream
+PROMISED_MAX = 10_000  # manifests that answered tags name; an index names a dozen
+BROKEN_MAX = 1000  # tags that could not be supplied
+BROKEN_SECONDS = 10 * 60.0  # the kubelet's longest back-off is five minutes
 SUPPLY_AT_ONCE_MAX = 8  # blobs asked for at the same time
 
 log = get_log("tags")
@@ -100,6 +106,8 @@ class Tags:
         self._store, self._relay, self._metrics = store, relay, metrics
         self._whole = Wholeness(store)
         self._node = tuple(node) or (this_machine(),)
+        self._promised: OrderedDict[Digest, str] = OrderedDict()  # a manifest, and the tag that led to it
+        self._broken: OrderedDict[str, float] = OrderedDict()  # a tag, and until when it is a miss
 
     async def held(self, name: str) -> Held | None:
         """A tag that may be answered to a peer. Raises StoreUnavailableError."""
@@ -118,9 +126,26 @@ class Tags:
             self._metrics.tag_answers.labels(miss.outcome).inc()
             raise
         self._metrics.tag_answers.labels("peer" if answer.peer else "store").inc()
+        for child in answer.manifest.children if answer.manifest.is_index else ():
+            self._promised[child.digest] = asked.key
+            self._promised.move_to_end(child.digest)
+            if len(self._promised) > PROMISED_MAX:
+                self._promised.popitem(last=False)
         return answer
 
+    def not_supplied(self, digest: Digest) -> None:
+        """The node came for a manifest that nobody has: the tag that led to it is a miss for a while."""
+        if (key := self._promised.pop(digest, None)) is None:
+            return
+        self._broken[key] = asyncio.get_running_loop().time() + BROKEN_SECONDS
+        self._broken.move_to_end(key)
+        if len(self._broken) > BROKEN_MAX:
+            self._broken.popitem(last=False)
+        log.info("what a tag named can't be supplied: it is left to the upstream", tag=key, manifest=digest)
+
     async def _resolve(self, asked: Content) -> TagAnswer:
+        if self._broken.get(asked.key, 0.0) > asyncio.get_running_loop().time():
+            raise TagMissError("not_whole", "what it named could not be supplied a while ago")
         own = await self._own(asked)
         poll = _Poll(self._relay, asked)
         voices = await poll.run()
