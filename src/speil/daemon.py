@@ -36,6 +36,7 @@ from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.debug import DebugServer
 from speil.mirror.descriptors import raise_limit
+from speil.mirror.filters import split_filters
 from speil.mirror.handlers import Handlers
 from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
@@ -314,6 +315,12 @@ def _cannot_listen(flag: str, address: ListenAddress, error: OSError) -> StartEr
 def _announcer(
     settings: NodeSettings, store: ContentStore, router: DhtRouter, metrics: Metrics, sharing: Sharing
 ) -> Announcer:
+    for pattern in settings.mirror.registry_filters:
+        if len(split_filters(pattern.pattern)) > 1:
+            log.warning(
+                "a registry filter holds a comma, which no name does: give --registry-filters once for each pattern",
+                filter=pattern.pattern,
+            )
     chosen = AnnounceSettings(settings.mirror.resolve_tags, settings.mirror.registry_filters, settings.mirror.mirrors)
     return Announcer(store, router, chosen, metrics, sharing=sharing)
 

@@ -160,7 +160,7 @@ async def test_each_outage_is_said_once_and_waited_for_from_the_start(
             waits.append(seconds)
         await sleep(min(seconds, 0.01))
 
-    monkeypatch.setattr(module.asyncio, "sleep", fake)
+    monkeypatch.setattr("speil.store.containerd.store.asyncio.sleep", fake)
     daemon = Daemon(tmp_path)
     async with following(daemon) as (store, news):
         for outage in range(1, 4):
