@@ -128,7 +128,7 @@ class Announcer:
     async def look(self) -> None:
         """See NewsReader: announce what is new, withdraw what is gone."""
         # what comes meanwhile is none of this look's business
-        before, known = frozenset(self._announced), self._sharing.known
+        before, known, withheld_before = frozenset(self._announced), self._sharing.known, frozenset(self._withheld)
         wanted: dict[str, None] = {}
         walked: dict[Digest, list[Digest]] = {}  # containerd names an image three ways
         withheld: dict[str, Digest] = {}
@@ -146,8 +146,9 @@ class Announcer:
                     tags.add(reference.registry, [tag])
                 elif len(withheld) < WITHHELD_MAX:
                     withheld[tag] = image.target
-        self._withheld = withheld
-        self._metrics.withheld_tags.set(len(withheld))
+        came = {tag: target for tag, target in self._withheld.items() if tag not in withheld_before}
+        self._withheld = withheld | came
+        self._metrics.withheld_tags.set(len(self._withheld))
         tags.show(self._metrics.advertised_image_tags)
         manifests.show(self._metrics.advertised_image_digests)
         content.show(self._metrics.advertised_content_digests)
