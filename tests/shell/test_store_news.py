@@ -24,7 +24,7 @@ class Reader:
     def __init__(self) -> None:
         self.looks: list[float] = []
         self.told: list[tuple[float, str, str]] = []
-        self.look_seconds = self.image_seconds = 0.0
+        self.look_seconds = self.image_seconds = self.name_seconds = 0.0
         self.failing = False
 
     async def content_added(self, digests: Sequence[Digest]) -> None:
@@ -38,6 +38,7 @@ class Reader:
         self._told("image", name)
 
     async def images_removed(self, names: Sequence[str]) -> None:
+        await asyncio.sleep(len(names) * self.name_seconds)
         self._told("removed", *names)
 
     async def look(self) -> None:
@@ -131,6 +132,25 @@ def test_a_layer_waits_neither_for_a_look_nor_for_the_names_before_it() -> None:
             await asyncio.sleep(5)
             assert reader.when("content", str(layer)) - started <= reader.image_seconds
             assert len(reader.looks) == 2, "the look goes on beside it"
+
+    run_virtual(scenario())
+
+
+def test_a_layer_does_not_wait_for_names_that_are_removed() -> None:
+    async def scenario() -> None:
+        store = MemoryStore()
+        names = [f"reg.test/lab/app:{number}" for number in range(360)]
+        for name in names:
+            store.tag(name, Digest.of(b"1"))
+        async with following(store) as reader:
+            reader.name_seconds = 0.003  # a containerd under load
+            for name in names:
+                store.untag(name)
+            await asyncio.sleep(0.001)
+            started, layer = now(), store.put(b"a layer")
+            await asyncio.sleep(5)
+            assert reader.when("content", str(layer)) - started <= 0.05
+            assert [name for _, kind, name in reader.told if kind == "removed"] == names
 
     run_virtual(scenario())
 

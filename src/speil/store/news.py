@@ -1,7 +1,7 @@
 """One place listens to the store and passes its news on, in two lanes.
 
 - What was added or removed goes to the readers at once, in batches: whatever came while they were busy. Content goes
-  before images, images go one by one with new content in between, so that a layer never waits for a storm.
+  before images, and names of images go few at a time with new content in between: a layer never waits for a storm.
 - Looks at everything: when the store says that news may have been missed, when names of images went away (what they
   named may go with them, and containerd tells nothing of that), and LOOK_SECONDS after the last look, whatever the
   news. Removals wait until they are over: the kubelet removes many images in a row, and one look serves them all.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from speil.observe.logs import get_log
@@ -24,6 +25,7 @@ LOOK_SECONDS = 10 * 60.0  # garbage collection tells nothing; records of what is
 QUIET_SECONDS = 1.0  # without a removal: the storm is over
 STORM_SECONDS_MAX = 15.0  # a storm that goes on is looked at all the same
 RETRY_SECONDS = 5.0  # after a look that failed while the store is there
+REMOVED_AT_ONCE = 16  # names; each is a question to containerd, and new content goes in between
 PENDING_MAX = 10_000  # news that waits for its readers; beyond it a look takes its place
 
 T = TypeVar("T")
@@ -122,15 +124,14 @@ class StoreNews:
             await self._fresh.wait()
             self._fresh.clear()
             await self._tell_of_content()
-            while self._images_added:
-                name = next(iter(self._images_added))
-                del self._images_added[name]
-                for reader in self._readers:
-                    await self._follow(reader.image_added(name))
+            while self._images_added or self._images_removed:
+                if added := _taken(self._images_added, 1):
+                    for reader in self._readers:
+                        await self._follow(reader.image_added(added[0]))
+                elif removed := _taken(self._images_removed, REMOVED_AT_ONCE):
+                    for reader in self._readers:
+                        await self._follow(reader.images_removed(removed))
                 await self._tell_of_content()
-            if names := _taken(self._images_removed):
-                for reader in self._readers:
-                    await self._follow(reader.images_removed(names))
 
     async def _tell_of_content(self) -> None:
         if added := _taken(self._content_added):
@@ -178,7 +179,8 @@ class StoreNews:
                 return
 
 
-def _taken(pending: dict[T, None]) -> list[T]:
-    found = list(pending)
-    pending.clear()
+def _taken(pending: dict[T, None], count_max: int = PENDING_MAX) -> list[T]:
+    found = list(islice(pending, count_max))
+    for one in found:
+        del pending[one]
     return found
