@@ -73,17 +73,17 @@ class Daemon:
         for stream in self.subscribed:
             await stream.send_message(events_pb2.Envelope(namespace="k8s.io", topic=topic, event=event))
 
+    async def subscribe(self, stream: Stream[Any, Any]) -> None:
+        await stream.recv_message()
+        self.subscribed.append(stream)
+        await asyncio.Event().wait()
+
     def __mapping__(self) -> dict[str, Handler]:
         def unary(answer: Any, request: type, reply: type) -> Handler:
             async def serve(stream: Stream[Any, Any]) -> None:
                 await stream.send_message(answer(await stream.recv_message()))
 
             return Handler(serve, Cardinality.UNARY_UNARY, request, reply)
-
-        async def subscribe(stream: Stream[Any, Any]) -> None:
-            await stream.recv_message()
-            self.subscribed.append(stream)
-            await asyncio.Event().wait()
 
         services = "/containerd.services."
         content = introspection_pb2.Plugin(
@@ -105,7 +105,7 @@ class Daemon:
             ),
             f"{services}content.v1.Content/Info": unary(self._info, content_pb2.InfoRequest, content_pb2.InfoResponse),
             f"{services}events.v1.Events/Subscribe": Handler(
-                subscribe, Cardinality.UNARY_STREAM, events_pb2.SubscribeRequest, events_pb2.Envelope
+                self.subscribe, Cardinality.UNARY_STREAM, events_pb2.SubscribeRequest, events_pb2.Envelope
             ),
         }
 
@@ -183,6 +183,33 @@ async def test_each_outage_is_said_once_and_waited_for_from_the_start(
                 await store.images()
             with pytest.raises(StoreUnavailableError):
                 await store.origins(DIGEST)
+
+
+async def test_one_that_ends_each_connection_at_once_is_asked_gently_and_fills_no_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(module.log, "warning", lambda text, **facts: said.append(text))
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def fake(seconds: float) -> None:
+        if seconds >= module.RETRY_SECONDS_MIN:
+            waits.append(seconds)
+        await sleep(min(seconds, 0.001))
+
+    async def refuses(daemon: Daemon, stream: Stream[Any, Any]) -> None:
+        raise GRPCError(Status.PERMISSION_DENIED, "no events for you")
+
+    monkeypatch.setattr("speil.store.containerd.store.asyncio.sleep", fake)
+    monkeypatch.setattr(Daemon, "subscribe", refuses)
+    daemon = Daemon(tmp_path)
+    await daemon.start()
+    async with following(daemon):
+        await eventually(lambda: len(waits) >= 30, what="it tries again and again")
+    assert waits[-1] == module.RETRY_SECONDS_MAX
+    assert len(said) <= module.SHORT_MAX + 2
+    await daemon.stop()
 
 
 async def test_where_content_came_from_is_what_its_labels_say(tmp_path: Path) -> None:

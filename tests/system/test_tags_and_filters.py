@@ -153,5 +153,5 @@ async def test_a_containerd_that_comes_and_goes_is_announced_again(lab: Lab) -> 
         first.containerd.socket.unlink(missing_ok=True)
         await first.containerd.start()
         await eventually(lambda: first.metric("speil_store_available") == 1, what="speil sees that it is back")
-    assert first.speil.log_text().count("containerd is away") == 3, "once for each outage"
+    assert first.speil.log_text().count("containerd is away: waiting for it") == 3, "once for each outage"
     assert first.speil.log_text().count("containerd is back") == 3

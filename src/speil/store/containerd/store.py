@@ -25,6 +25,7 @@ from speil.store.containerd.client import ContainerdClient
 SOURCE_LABEL = "containerd.io/distribution.source."  # behind it the registry host; the value lists repositories
 CONTENT_PLUGIN = ("io.containerd.content.v1", "content")
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 5.0  # a restart takes a second; an absent daemon is asked gently
+SHORT_MAX = 10  # connections in a row that ended at once: it serves nothing, and is asked gently as if it were away
 SUBSCRIBED_SECONDS = 1.0  # a subscription says nothing when it starts; what came before it is seen by looking again
 LISTENER_EVENTS_MAX = 10_000  # a listener that lags further is told to look at everything
 
@@ -49,13 +50,16 @@ class ContainerdStore:
 
     async def run(self) -> None:
         """Follow containerd's events for ever, through its restarts."""
-        wait, away = RETRY_SECONDS_MIN, False
+        wait, away, short, now = RETRY_SECONDS_MIN, False, 0, asyncio.get_running_loop().time
         while True:
+            since = None
             try:
                 await self._locate()
-                if away:
-                    log.info("containerd is back", socket=self._socket_path)
-                wait, away = RETRY_SECONDS_MIN, False
+                since = now()
+                if short <= SHORT_MAX:
+                    if away:
+                        log.info("containerd is back", socket=self._socket_path)
+                    wait, away = RETRY_SECONDS_MIN, False
                 await self._follow()
             except StoreUnavailableError as error:
                 self._set_available(False)
@@ -64,6 +68,8 @@ class ContainerdStore:
                     log.warning("containerd is away: waiting for it", socket=self._socket_path, error=error)
             finally:
                 self._client.close()
+            if since is not None:
+                short = short + 1 if now() - since < SUBSCRIBED_SECONDS else 0
             await asyncio.sleep(wait)
             wait = min(wait * 2, RETRY_SECONDS_MAX)
 
