@@ -277,11 +277,8 @@ class Tags:
         if await self._is_here(document.config):
             return await self._whole.platform(document)
         content = Content("blobs", asked.registry, asked.name, document.config)
-        try:
-            async with self._relay.session(content, "GET") as session:
-                _, data = await session.whole(CONFIG_BYTES_MAX, lambda data: True)
-        except NoPeerError:
-            raise TagMissError("not_whole", "its config can't be had") from None
+        if (data := await self._fetch(content, CONFIG_BYTES_MAX)) is None:
+            raise TagMissError("not_whole", "its config can't be had")
         return platforms.platform_of_config(data)
 
     async def _manifest(self, asked: Content, digest: Digest) -> tuple[bytes, Manifest] | None:
@@ -289,13 +286,18 @@ class Tags:
         if loaded := await self._own_manifest(digest):
             return loaded
         content = Content("manifests", asked.registry, asked.name, digest)
+        data = await self._fetch(content, MANIFEST_BYTES_MAX)
+        manifest = parse(data) if data is not None else None
+        return (data, manifest) if data is not None and manifest is not None else None
+
+    async def _fetch(self, content: Content, size_bytes_max: int) -> bytes | None:
+        """Small content from a peer, verified; None where nobody has it."""
         try:
             async with self._relay.session(content, "GET") as session:
-                _, data = await session.whole(MANIFEST_BYTES_MAX, lambda data: parse(data) is not None)
+                _, data = await session.whole(size_bytes_max, lambda data: True)
         except NoPeerError:
             return None
-        manifest = parse(data)
-        return (data, manifest) if manifest else None
+        return data
 
     async def _own_manifest(self, digest: Digest) -> tuple[bytes, Manifest] | None:
         try:
