@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {
+    "containerd/content.proto": "store/containerd",
     "containerd/images.proto": "store/containerd",
     "containerd/events.proto": "store/containerd",
     "containerd/introspection.proto": "store/containerd",

@@ -189,6 +189,8 @@ def _parts(kind: type) -> dict[str, type]:
 
 def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str], variable: str) -> Any:
     if given := arguments.values.get(setting.name):
+        if setting.kind.take is not None:
+            return _take_values(setting, given)
         return _parse(setting, ",".join(given) if setting.kind.is_list else given[-1], setting.flag)
     # an empty variable is an unset one, as charts leave them
     if text := environ.get(variable, ""):
@@ -196,6 +198,14 @@ def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str], v
     if setting.required:
         raise ConfigError(f"{setting.flag} is required: {setting.help}")
     return setting.default
+
+
+def _take_values(setting: Setting, given: list[str]) -> Any:
+    assert setting.kind.take is not None
+    try:
+        return setting.kind.take(given)
+    except SettingError as error:
+        raise ConfigError(f"{setting.flag}: {error}") from error
 
 
 def _parse(setting: Setting, text: str, source: str) -> Any:

@@ -36,12 +36,13 @@ from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.debug import DebugServer
 from speil.mirror.descriptors import raise_limit
+from speil.mirror.filters import split_filters
 from speil.mirror.handlers import Handlers
 from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
-from speil.mirror.settle import settle
+from speil.mirror.settle import Settling
 from speil.mirror.turn_away import TurnAway
 from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.mirror.wire import Wire
@@ -63,7 +64,9 @@ from speil.store.base import ContentStore, StoreError
 from speil.store.containerd.client import ContainerdClient
 from speil.store.containerd.inspect import inspect
 from speil.store.containerd.store import ContainerdStore
+from speil.store.news import StoreNews
 from speil.store.oci_layout import OciLayoutStore
+from speil.store.sharing import Sharing
 from speil.version import __version__
 
 HOSTS_PER_PEER_MAX = 4  # addresses of one peer that a request tries
@@ -141,7 +144,12 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             ),
         )
         upstream_bytes = UpstreamBytes(store, metrics)
-        handlers = Handlers(store, relay, auth, door, wire, settings.mirror, metrics, recent, upstream_bytes)
+        sharing = Sharing(store, settings.mirror.selection)
+        handlers = Handlers(
+            store, relay, auth, door, wire, settings.mirror, metrics, recent, upstream_bytes, sharing=sharing
+        )
+        announcer = _announcer(settings, store, router, metrics, sharing)
+        settling = Settling(store, relay.trust, metrics)
         debug = DebugServer(
             metrics,
             lambda: _state(region, bootstrapper, router, store, recent),
@@ -155,8 +163,9 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         tasks = [
             parts.create_task(store.run()),
             parts.create_task(router.run()),
-            parts.create_task(_announcer(settings, store, router, metrics, upstream_bytes).run()),
-            parts.create_task(settle(store, relay.trust, metrics)),
+            parts.create_task(StoreNews(store, metrics, [announcer, settling, upstream_bytes]).run()),
+            parts.create_task(announcer.follow_up()),
+            parts.create_task(settling.run()),
             parts.create_task(_warn_about_containerd(settings, store)),
             parts.create_task(memory.stay_small()),
         ]
@@ -314,10 +323,16 @@ def _cannot_listen(flag: str, address: ListenAddress, error: OSError) -> StartEr
 
 
 def _announcer(
-    settings: NodeSettings, store: ContentStore, router: DhtRouter, metrics: Metrics, upstream_bytes: UpstreamBytes
+    settings: NodeSettings, store: ContentStore, router: DhtRouter, metrics: Metrics, sharing: Sharing
 ) -> Announcer:
+    for pattern in settings.mirror.registry_filters:
+        if len(split_filters(pattern.pattern)) > 1:
+            log.warning(
+                "a registry filter holds a comma, which no name does: give --registry-filters once for each pattern",
+                filter=pattern.pattern,
+            )
     chosen = AnnounceSettings(settings.mirror.resolve_tags, settings.mirror.registry_filters, settings.mirror.mirrors)
-    return Announcer(store, router, chosen, metrics, upstream_bytes.arrived)
+    return Announcer(store, router, chosen, metrics, sharing=sharing)
 
 
 async def _warn_about_containerd(settings: NodeSettings, store: ContentStore) -> None:

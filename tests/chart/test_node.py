@@ -23,7 +23,7 @@ FOR_DOCTOR = {one.env for one in declared(DoctorSettings)}  # run in the same co
 # the chart has no use for these: other stores and kinds, and what a node finds out by itself
 NOT_IN_THE_CHART = {
     "store_kind", "oci_layout_path", "lease_file", "kubeconfig_context", "basic_auth_dir",
-    "topology_from_node",
+    "topology_from_node", "node_platforms",
 }  # fmt: skip
 
 
@@ -83,6 +83,29 @@ def test_every_setting_of_a_node_can_be_set_or_is_left_out_on_purpose() -> None:
     (registry,) = (one for one in COMMANDS if one.name == "registry")
     settings = {one.name for one in all_settings(importlib.import_module(f"speil.cli.{registry.module}").Settings)}
     assert settings - set_somewhere == NOT_IN_THE_CHART
+
+
+def test_filters_reach_the_node_as_they_are_written() -> None:
+    filters = ["^reg[.]test/a{1,2}/", "secret[[:digit:]]+$", "a,b", ""]
+    _, registry = node_of(render({"spegel": {"registryFilters": filters}}))
+    assert [pattern.pattern for pattern in registry.mirror.registry_filters] == filters[:3]
+
+
+@pytest.mark.parametrize(
+    ("registries", "hosts"),
+    [
+        ([], None),
+        (["_default"], None),
+        (["*"], None),
+        (["https://docker.io", "_default"], None),
+        (["https://docker.io", ""], {"docker.io"}),
+        (["https://docker.io,"], {"docker.io"}),
+    ],
+)
+def test_both_containers_of_a_node_take_the_same_registries(registries: list[str], hosts: set[str] | None) -> None:
+    configuration, registry = node_of(render({"spegel": {"mirroredRegistries": registries}}))
+    assert registry.mirror.mirrored_hosts == hosts
+    assert configuration.mirrored_registries == registry.mirror.mirrored_registries
 
 
 def test_both_containers_of_a_node_agree_about_the_region() -> None:

@@ -30,7 +30,7 @@ class MemoryFiller:
 
     async def add(self, image: BuiltImage, name: str) -> None:
         for data in image.blobs.values():
-            self._store.put(data)
+            self._store.put(data, name.rpartition(":")[0])
         self._store.tag(name, image.index.digest)
 
     async def remove_blob(self, digest: Digest) -> None:
@@ -67,6 +67,17 @@ class TestMemoryStore(StoreConformance):
         store = MemoryStore()
         yield store, MemoryFiller(store)
         store.close()
+
+
+async def test_the_twin_forgets_where_content_came_from_with_the_content() -> None:
+    store = MemoryStore()
+    digest = store.put(b"data", "reg.test/lab/app")
+    store.put(b"data", "docker.io/library/app")
+    assert await store.origins(digest) == ("reg.test/lab/app", "docker.io/library/app")
+    store.remove(digest)
+    store.put(b"data")
+    assert await store.origins(digest) == ()
+    store.close()
 
 
 class TestOciLayout(StoreConformance):

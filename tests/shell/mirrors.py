@@ -20,7 +20,7 @@ from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
 from speil.mirror.server import RegistryServer
 from speil.mirror.settings import MirrorSettings
-from speil.mirror.settle import settle
+from speil.mirror.settle import Settling
 from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.mirror.wire import Wire
 from speil.multiformats.multiaddr import Multiaddr
@@ -31,6 +31,7 @@ from speil.region.policy import Policy
 from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.setting import ListenAddress
 from speil.store.memory import MemoryStore
+from speil.store.news import StoreNews
 from speil.testing.samples import sample
 from tests.shell.nodes import free_ports
 
@@ -112,7 +113,9 @@ async def mirror(
     server = RegistryServer(handlers, door, lambda: ready, metrics)
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
-            tasks = [group.create_task(router.run()), group.create_task(settle(store, relay.trust, metrics))]
+            settling = Settling(store, relay.trust, metrics)
+            parts = (router.run(), settling.run(), StoreNews(store, metrics, [settling]).run())
+            tasks = [group.create_task(part) for part in parts]
             yield Mirror(store, router, metrics, host, port, recent, upstream_bytes, relay, wire)
             for task in tasks:
                 task.cancel()

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from speil.border.record import BorderRecord
-from speil.kad.message import Message, MessageType
+from speil.kad.message import REQUEST_BYTES_MAX, Message, MessageType
 from speil.libp2p import admission as admission_module
 from speil.libp2p import host as host_module
 from speil.libp2p import identify, multistream
@@ -37,7 +37,7 @@ from speil.multiformats import varint
 from speil.multiformats.multiaddr import Multiaddr
 from speil.observe.metrics import Metrics
 from speil.routing import libp2p_network as network_module
-from speil.routing.libp2p_network import ANSWERS_AT_ONCE_MAX, REQUEST_BYTES_MAX, Libp2pNetwork
+from speil.routing.libp2p_network import ANSWERS_AT_ONCE_MAX, Libp2pNetwork
 from speil.testing.eventually import eventually
 from speil.testing.samples import sample
 from tests.shell.mesh import new_host

@@ -72,7 +72,7 @@ async def holder_and_asker(fetch: FetchSettings = FetchSettings()) -> AsyncItera
 async def test_what_containerd_took_in_is_served_with_its_digest_and_type(name: str, algorithm: str) -> None:
     data, kind = odd(name)
     async with holder_and_asker() as (holder, asker):
-        digest = holder.store.put(data, algorithm)
+        digest = holder.store.put(data, algorithm=algorithm)
         holder.store.tag("reg.test/lab/odd:1", digest)
         await holder.router.provide([str(digest), "reg.test/lab/odd:1"])
         for one in (holder, asker):

@@ -71,3 +71,15 @@ async def test_misses_that_never_arrive_are_forgotten_oldest_first() -> None:
     await upstream_bytes.arrived([str(LAYER), str(Digest.of(b"1"))])
     assert sample(metrics, "speil_upstream_bytes_total") == 0
     store.close()
+
+
+async def test_what_a_store_without_content_events_took_in_is_counted_at_a_pull_s_end() -> None:
+    upstream_bytes = UpstreamBytes(store := MemoryStore(), metrics := Metrics())
+    upstream_bytes.missed(LAYER, "reg.test")
+    await upstream_bytes.image_added("reg.test/lab/app:1")
+    assert sample(metrics, "speil_upstream_bytes_total") == 0
+    store.put(DATA)
+    await upstream_bytes.image_added("reg.test/lab/app:1")
+    await upstream_bytes.content_added([LAYER])
+    assert sample(metrics, "speil_upstream_bytes_total") == len(DATA)
+    store.close()

@@ -15,7 +15,9 @@ from speil.store.memory import MemoryStore
 
 def index_of(store: MemoryStore, *children: Digest, algorithm: str = "sha256") -> Digest:
     entries = [{"mediaType": media_type.OCI_INDEX, "digest": str(child), "size": 1} for child in children]
-    return store.put(json.dumps({"mediaType": media_type.OCI_INDEX, "manifests": entries}).encode(), algorithm)
+    return store.put(
+        json.dumps({"mediaType": media_type.OCI_INDEX, "manifests": entries}).encode(), algorithm=algorithm
+    )
 
 
 def manifest_of(store: MemoryStore, *layers: Digest) -> Digest:
@@ -30,7 +32,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize("depth", [1, 2, 5, 10, walk.DEPTH_MAX - 1])
 async def test_an_index_of_indexes_to_any_depth(depth: int, caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryStore()
-    layer = store.put(b"layer", "sha512")
+    layer = store.put(b"layer", algorithm="sha512")
     found = [layer, manifest_of(store, layer)]
     for level in range(depth):
         found.append(index_of(store, found[-1], algorithm="sha512" if level % 2 else "sha256"))

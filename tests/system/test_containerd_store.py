@@ -49,6 +49,10 @@ async def test_images_content_and_events_of_a_real_containerd(lab: Lab) -> None:
         if node.version.major >= 2:
             layers = {digest for kind, digest in seen if kind is StoreEventKind.CONTENT_ADDED}
             assert wanted(image) <= layers, "2.x tells of each blob as it commits"
+        for digest in wanted(image):
+            assert await store.origins(Digest.parse(digest)) == (f"{REGISTRY}/lab/store",)
+        with pytest.raises(NotFoundError):
+            await store.origins(Digest.of(b"nothing"))
         await node.remove(name)
         await eventually(lambda: (StoreEventKind.IMAGE_REMOVED, name) in seen, what="the removal's event")
         for task in tasks:

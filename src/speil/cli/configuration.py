@@ -14,7 +14,7 @@ from speil.config import ConfigError
 from speil.host_config.tree import HostConfigError, configure, preview
 from speil.hosts_toml.document import HostsTomlError, Mirrors, check_target
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.settings import MirrorSettings, parse_registry_url
+from speil.mirror.settings import MirrorSettings, registry_urls
 from speil.observe.logs import get_log
 from speil.region.secret import SecretError
 from speil.region.settings import RegionSettings
@@ -31,10 +31,6 @@ def _target(value: str) -> str:
         raise SettingError(str(error)) from error
 
 
-def _registry(value: str) -> str:
-    return "" if value in ("*", "_default") else parse_registry_url(value)
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Flags."""
@@ -44,7 +40,7 @@ class Settings:
         each("URLs", _target), (), required=True, help="Where containerd reaches speil, in order of preference."
     )
     mirrored_registries: tuple[str, ...] = setting(
-        each("registry URLs", _registry), (), help="Registries to mirror, such as https://docker.io. Empty: all."
+        registry_urls, (), help="Registries to mirror, such as https://docker.io. Empty, _default or *: all."
     )
     resolve_tags: bool = setting(boolean, True, help="Let speil answer tags too, not digests alone.")
     prepend_existing: bool = setting(

@@ -63,6 +63,7 @@ class Node:
             f"--leader-election-name={lease.name}", f"--leader-election-namespace={lease.namespace}",
             # on loopback all nodes come from one address, as if one peer asked for everything
             f"--uploads-per-peer-max={UPLOADS_MAX}", f"--uploads-max={UPLOADS_MAX}",
+            "--node-platforms=linux/amd64",  # what the demo's client pulls, whatever machine this is
             *self._flags,
         ]  # fmt: skip
         with self.log.open("wb") as log:

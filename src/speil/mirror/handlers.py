@@ -5,8 +5,8 @@
 3. Basic auth, where it is on. A wrong one gets a 401 without a challenge: containerd would answer a challenge with the
    user's registry credentials.
 4. What is asked for: a manifest or blob, by digest or tag (`oci.endpoint`). Filtered images and registries that are
-   not mirrored are 404.
-5. This node has it: sent from the store.
+   not mirrored are 404. What a tag's digest is, and whether it may be told, is a matter of its own (`mirror.tags`).
+5. This node has it, and it may be shared (`store.sharing`): sent from the store.
 6. A peer asks (`X-Spegel-Mirrored`): what we don't have is 404 at once, so that peers never ask on our behalf.
 7. Otherwise the peers are asked. A manifest or small blob is verified before a byte is passed on; a larger blob is
    passed on as it comes, containerd checks it (`mirror.relay_session`).
@@ -29,18 +29,20 @@ from speil.mirror.pump import PIECE_BYTES_MAX
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
 from speil.mirror.settings import MirrorSettings
+from speil.mirror.tags import IMAGES_HEADER, IMAGES_MAX, TagMissError, Tags
 from speil.mirror.unreadable import Unreadable
 from speil.mirror.uploads import Uploads, busy
 from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.mirror.wire import Wire
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.oci import byte_range, endpoint, media_type
+from speil.oci import byte_range, endpoint, media_type, platform
 from speil.oci.digest import Digest
 from speil.oci.endpoint import Content, EndpointError, Ping
 from speil.oci.error import ErrorCode, envelope
-from speil.oci.manifest import MANIFEST_BYTES_MAX
+from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest
 from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
+from speil.store.sharing import Sharing
 from speil.store.walk import parsed, read_manifest
 
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
@@ -75,10 +77,16 @@ class Handlers:
         metrics: Metrics,
         recent: RecentRequests,
         upstream_bytes: UpstreamBytes,
+        *,
+        sharing: Sharing | None = None,
     ) -> None:
+        """`sharing` where the announcer tells it what it knows."""
         self._store, self._relay, self._auth, self._door = store, relay, auth, door
         self._wire, self._settings, self._metrics, self._recent = wire, settings, metrics, recent
         self._upstream_bytes = upstream_bytes
+        self._selection = settings.selection
+        self._sharing = sharing or Sharing(store, self._selection)
+        self._tags = Tags(store, relay, metrics, settings.node_platforms)
         self._open = 0
         self._uploads = Uploads(settings, metrics)
         self._unreadable = Unreadable()
@@ -119,20 +127,26 @@ class Handlers:
         return web.Response(status=404)
 
     def _allowed(self, asked: Content) -> bool:
-        if asked.registry is not None and not self._settings.mirrors(asked.registry):
+        if asked.digest is not None:
+            return self._selection.allows_repository(asked.registry, asked.name)
+        if not self._settings.resolve_tags or asked.registry is None:
             return False
-        if asked.digest is None and not self._settings.resolve_tags:
-            return False
-        return not any(pattern.search(_full_name(asked)) for pattern in self._settings.registry_filters)
+        return self._selection.allows_tag(asked.registry, asked.name, str(asked.reference))
 
     async def _answer(self, request: web.BaseRequest, asked: Content, from_peer: bool) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
         started, outcome = loop.time(), Outcome()
         response: web.StreamResponse | None = None
         try:
-            response = await self._from_store(request, asked, from_peer, outcome)
-            if response is None and not from_peer:
-                response = await self._from_peers(request, asked, outcome)
+            if asked.digest is None:
+                answer = self._tag_to_peer if from_peer else self._tag_to_node
+                response = await answer(request, asked, outcome)
+            else:
+                response = await self._from_store(request, asked, asked.digest, from_peer, outcome)
+                if response is None and not from_peer:
+                    response = await self._from_peers(request, asked, outcome)
+                    if response is None and asked.is_manifest:
+                        self._tags.not_supplied(asked.digest)
             if response is None:
                 response = self._not_found(request, asked, from_peer, outcome)
         except ClientGoneError:
@@ -148,10 +162,11 @@ class Handlers:
     # --- from the store ---------------------------------------------------------------------------------
 
     async def _from_store(
-        self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome
+        self, request: web.BaseRequest, asked: Content, digest: Digest, from_peer: bool, outcome: Outcome
     ) -> web.StreamResponse | None:
         try:
-            digest = asked.digest or await self._store.resolve(asked.key)
+            if not await self._sharing.allows(digest):
+                return None
             if asked.is_manifest:
                 return await self._manifest_from_store(request, asked, digest, from_peer, outcome)
             if self._unreadable.holds(digest, asyncio.get_running_loop().time()):
@@ -172,9 +187,8 @@ class Handlers:
             return None
         data, manifest = loaded
         outcome.source, outcome.result = "store", "served"
-        kind = manifest.type_as_told(media_type.asked_type(request.headers.get("Accept", "")))
-        headers = self._headers(asked, digest, kind)
-        return await self._send_bytes(request, asked, headers, data, from_peer)
+        headers = self._headers(asked, digest, _kind(request, manifest))
+        return await self._send_bytes(request, asked, headers, data, "store", from_peer=from_peer)
 
     async def _blob_from_store(
         self, request: web.BaseRequest, asked: Content, content: OpenContent, from_peer: bool, outcome: Outcome
@@ -220,6 +234,48 @@ class Handlers:
             while body.left:
                 granted = await self._uploads.turn(peer, min(body.left, PIECE_BYTES_MAX))
                 self._uploads.give_back(granted - await body.move(sink, granted))
+
+    # --- tags -------------------------------------------------------------------------------------------
+
+    async def _tag_to_peer(
+        self, request: web.BaseRequest, asked: Content, outcome: Outcome
+    ) -> web.StreamResponse | None:
+        try:
+            held = await self._tags.held(asked.key)
+            if held is None or not await self._sharing.allows(held.digest):
+                return None
+            loaded = await read_manifest(self._store, held.digest)
+        except NotFoundError:
+            return None
+        except (StoreError, OSError) as error:
+            log.warning("the store failed", key=asked.key, error=error)
+            return None
+        if loaded is None:
+            return None
+        data, manifest = loaded
+        outcome.source, outcome.result = "store", "served"
+        headers = self._headers(asked, held.digest, _kind(request, manifest))
+        headers[IMAGES_HEADER] = platform.show(held.images[:IMAGES_MAX])
+        return await self._send_bytes(request, asked, headers, data, "store", from_peer=True)
+
+    async def _tag_to_node(
+        self, request: web.BaseRequest, asked: Content, outcome: Outcome
+    ) -> web.StreamResponse | None:
+        try:
+            answer = await self._tags.resolve(asked)
+        except TagMissError as miss:
+            outcome.result, outcome.attempts = str(miss), miss.attempts
+            self._metrics.mirror_requests.labels(self._label(asked), "miss").inc()
+            return None
+        outcome.source, outcome.result = "peer" if answer.peer else "store", "served"
+        outcome.attempts = answer.attempts
+        if answer.peer:
+            outcome.peer = str(answer.peer.peer_id)
+            self._metrics.mirror_requests.labels(self._label(asked), "hit").inc()
+            self._metrics.mirror_last_success.set_to_current_time()
+            self._relay.sizes.learn(answer.manifest.children, asyncio.get_running_loop().time())
+        headers = self._headers(asked, answer.digest, _kind(request, answer.manifest))
+        return await self._send_bytes(request, asked, headers, answer.data, outcome.source, from_peer=False)
 
     # --- from peers -------------------------------------------------------------------------------------
 
@@ -319,13 +375,15 @@ class Handlers:
         asked: Content,
         headers: dict[str, str],
         data: bytes,
+        source: str,
+        *,
         from_peer: bool,
     ) -> web.StreamResponse:
         if request.method == "HEAD":
             response = BodyResponse(200, headers, len(data))
             await response.send_nothing(request)
             return response
-        self._count(asked, "store", from_peer, len(data))
+        self._count(asked, source, from_peer, len(data))
         return web.Response(body=data, headers=headers)
 
     def _headers(self, asked: Content, digest: Digest, kind: str) -> dict[str, str]:
@@ -372,13 +430,14 @@ class Handlers:
         return "other"
 
 
+def _kind(request: web.BaseRequest, manifest: Manifest) -> str:
+    """The type to serve a manifest with: what it says itself counts more than what is asked for."""
+    return manifest.type_as_told(media_type.asked_type(request.headers.get("Accept", "")))
+
+
 def _is_containerd(request: web.BaseRequest) -> bool:
     return request.headers.get("User-Agent", "").startswith("containerd/")
 
 
 def _unsatisfiable(content_range: str) -> web.Response:
     return web.Response(status=416, headers={"Content-Range": content_range, "Accept-Ranges": "bytes"})
-
-
-def _full_name(asked: Content) -> str:
-    return f"{asked.image}@{asked.reference}" if asked.digest else f"{asked.image}:{asked.reference}"

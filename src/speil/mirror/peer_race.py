@@ -35,7 +35,7 @@ from speil.observe.metrics import Metrics
 from speil.oci.endpoint import Content
 from speil.routing.base import Router, RoutingError
 
-_FAILURES = {
+FAILURES = {
     "not_found": Failure.GONE,
     "busy": Failure.BUSY,
     "refused": Failure.REFUSED,
@@ -69,6 +69,25 @@ class PeerAccess:
     endpoints: Callable[[PeerInfo], list[Endpoint]]
     told_zone: Callable[[PeerId, str], None]  # hears of the zone that an answer names
     heard_zone: Callable[[PeerId, str], None]  # and of the one that whoever named the peer says it is in
+
+    async def request(self, method: str, peer: PeerInfo, target: str, range_header: str = "") -> PeerResponse:
+        """A head, from the first of the peer's addresses that takes the connection. Raises PeerError."""
+        error = PeerError("refused", "it told no usable address")
+        for endpoint in self.endpoints(peer):
+            try:
+                return await self.client.request(
+                    method,
+                    endpoint,
+                    peer.peer_id,
+                    target,
+                    authorization=self.authorization(),
+                    range_header=range_header,
+                )
+            except PeerError as failure:
+                error = failure
+                if failure.outcome not in ("refused", "timeout"):
+                    raise
+        raise error
 
 
 @dataclass(slots=True)
@@ -200,7 +219,7 @@ class PeerRace:
         started = self._now()
         self._health.started(peer.peer_id)
         try:
-            response = await self._request(peer, range_header)
+            response = await self._access.request(self._method, peer, self._content.target, range_header)
         except PeerError as error:
             self._health.ended(peer.peer_id)
             self._failed(peer, error, self._now() - started)
@@ -245,7 +264,7 @@ class PeerRace:
         if isinstance(error, RangeRefusedError) and self.transfer.promised is None:
             # believed when nobody serves it, and all who refuse tell the same size
             self._range_refused[error.content_range] = error
-        failure = _FAILURES.get(error.outcome, Failure.BROKEN)
+        failure = FAILURES.get(error.outcome, Failure.BROKEN)
         if failure is Failure.WRONG and not error.blame:
             failure = Failure.GONE
         busy_seconds = error.retry_after_seconds if isinstance(error, PeerBusyError) else 0.0
@@ -259,25 +278,6 @@ class PeerRace:
         if isinstance(error, ContradictionError) and error.size is not None and self._content.digest:
             self._sizes.contradict(self._content.digest, peer.peer_id, error.size, self._now())
         return PeerError("bad_answer", str(error), blame=not contradicts)
-
-    async def _request(self, peer: PeerInfo, range_header: str) -> PeerResponse:
-        """A head, from the first of the peer's addresses that takes the connection. Raises PeerError."""
-        error = PeerError("refused", "it told no usable address")
-        for endpoint in self._access.endpoints(peer):
-            try:
-                return await self._access.client.request(
-                    self._method,
-                    endpoint,
-                    peer.peer_id,
-                    self._content.target,
-                    authorization=self._access.authorization(),
-                    range_header=range_header,
-                )
-            except PeerError as failure:
-                error = failure
-                if failure.outcome not in ("refused", "timeout"):
-                    raise
-        raise error
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

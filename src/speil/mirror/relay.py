@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from speil.fetch.known_sizes import KnownSizes
-from speil.fetch.peer_health import PeerHealth
+from speil.fetch.peer_health import Failure, PeerHealth
 from speil.fetch.settings import FetchSettings
 from speil.fetch.trust import BAN_SECONDS, PeerTrust
-from speil.mirror.peer_client import Endpoint, PeerClient
-from speil.mirror.peer_race import NoPeerError, PeerAccess
+from speil.mirror.peer_client import Endpoint, PeerBusyError, PeerClient, PeerError
+from speil.mirror.peer_race import FAILURES, NoPeerError, PeerAccess
 from speil.mirror.relay_session import Head, RelaySession
 from speil.mirror.verified import VerifiedContent
 from speil.multiformats.peer_id import PeerId
@@ -67,6 +67,33 @@ class Relay:
         """
         forwarded = range_header if _FORWARDED_RANGE.fullmatch(range_header) and not content.is_manifest else ""
         return RelaySession(self, content, method, forwarded, verifies)
+
+    async def ask_head(self, content: Content, peer: PeerInfo, seconds_max: float) -> dict[str, str]:
+        """One peer's headers for content, by HEAD; what came of it counts for the peer's health. Raises PeerError."""
+        now = asyncio.get_running_loop().time
+        started = now()
+        self.health.started(peer.peer_id)
+        try:
+            async with asyncio.timeout(seconds_max):
+                response = await self.access.request("HEAD", peer, content.target)
+            response.close()
+        except (PeerError, TimeoutError) as failure:
+            error = (
+                failure if isinstance(failure, PeerError) else PeerError("timeout", f"no answer in {seconds_max:g} s")
+            )
+            self.metrics.peer_requests.labels(error.outcome).inc()
+            busy = error.retry_after_seconds if isinstance(error, PeerBusyError) else 0.0
+            kind = FAILURES.get(error.outcome, Failure.BROKEN)
+            self.health.failed(peer.peer_id, kind, now(), seconds=now() - started, busy_seconds=busy)
+            raise error from failure
+        else:
+            self.metrics.peer_requests.labels("ok").inc()
+            self.health.answered(peer.peer_id, now() - started)
+            if zone := response.headers.get("x-speil-zone"):
+                self._told_zone(peer.peer_id, zone)
+            return response.headers
+        finally:
+            self.health.ended(peer.peer_id)
 
     def zone_of(self, peer_id: PeerId) -> str:
         """A peer's zone, "" where nobody has told it: libp2p's identify has, or an answer of its own."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from speil.mirror.filters import filters
+from speil.oci.platform import Platform, PlatformError
 from speil.oci.reference import is_registry
+from speil.oci.selection import Pattern, Selection
 from speil.setting import (
     Kind,
     ListenAddress,
@@ -21,6 +23,7 @@ from speil.setting import (
     setting,
 )
 
+ALL_REGISTRIES = ("_default", "*")
 UPLOAD_LIMIT_MIN = 128 << 10  # peers take a node that sends less for broken
 
 
@@ -34,11 +37,12 @@ def parse_registry_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _pattern(value: str) -> re.Pattern[str]:
-    try:
-        return re.compile(value)
-    except re.error as error:
-        raise SettingError(f"{value!r} is not a regular expression: {error}") from error
+def parse_mirrored_registry(value: str) -> str:
+    """A registry URL; "" for a name that stands for all of them, containerd's `_default` or k3s's `*`.
+
+    Raises SettingError.
+    """
+    return "" if value in ALL_REGISTRIES else parse_registry_url(value)
 
 
 def _namespace(value: str) -> str:
@@ -55,8 +59,15 @@ def _upload_limit(value: str) -> int:
     return limit
 
 
-registry_urls = each("registry URLs", parse_registry_url)
-patterns = each("regular expressions", _pattern, lambda pattern: pattern.pattern)
+def _platform(value: str) -> Platform:
+    try:
+        return Platform.parse(value)
+    except PlatformError as error:
+        raise SettingError(str(error)) from error
+
+
+registry_urls = each("registry URLs", parse_mirrored_registry, lambda url: url or ALL_REGISTRIES[0])
+platforms = each("platforms", _platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +81,21 @@ class MirrorSettings:
         listen_address, ListenAddress("", 9090), help="Where metrics and the debug pages are served."
     )
     mirrored_registries: tuple[str, ...] = setting(
-        registry_urls, (), help="Registries to mirror, such as https://docker.io. Empty: all."
+        registry_urls, (), help="Registries to mirror, such as https://docker.io. Empty, _default or *: all."
     )
-    registry_filters: tuple[re.Pattern[str], ...] = setting(
-        patterns, (), help="Images whose name matches one of these are neither announced nor served."
+    registry_filters: tuple[Pattern, ...] = setting(
+        filters,
+        (),
+        help="What matches one of these is neither announced nor served: registry/repository for content, "
+        "registry/repository:tag for tags. Go's syntax (RE2); on the command line each value is one pattern.",
     )
     resolve_tags: bool = setting(boolean, True, help="Answer tags from what nodes hold; without it digests alone.")
+    node_platforms: tuple[Platform, ...] = setting(
+        platforms,
+        (),
+        help="Platforms that this node's containerd pulls, such as linux/arm64: a tag is answered where the content of "
+        "each is there. Empty: this machine's.",
+    )
     mirror_resolve_timeout: float = setting(
         duration, 0.02, help="How long to look for a first peer before containerd is sent upstream; at most 800ms."
     )
@@ -104,7 +124,21 @@ class MirrorSettings:
         help="Bytes a second for all blobs sent to peers together, such as 100MiB. 0: no limit.",
     )
 
+    @property
+    def mirrored_hosts(self) -> frozenset[str] | None:
+        """The hosts of the registries that are mirrored; None: all are."""
+        if not self.mirrored_registries or "" in self.mirrored_registries:
+            return None
+        return frozenset(urlsplit(url).netloc for url in self.mirrored_registries)
+
     def mirrors(self, registry: str) -> bool:
         """Whether requests for a registry host are served."""
-        hosts = {urlsplit(url).netloc for url in self.mirrored_registries}
-        return not hosts or registry in hosts
+        hosts = self.mirrored_hosts
+        return hosts is None or registry in hosts
+
+    @property
+    def selection(self) -> Selection:
+        """What may be announced and served."""
+        hosts = self.mirrored_hosts
+        is_open = hosts is None and not self.registry_filters
+        return Selection(self.registry_filters, lambda registry: hosts is None or registry in hosts, is_open)

@@ -7,15 +7,17 @@ is in no request and is not counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest
-from speil.store.base import ContentStore, StoreError
+from speil.store.base import ContentStore, NotFoundError, StoreError
 
 MISSES_MAX = 10_000  # content that was asked for and is not there yet; a pull has a hundred, failed ones stay behind
+LOOKS_AT_ONCE = 100  # at the disk, before others have their turn
 
 log = get_log("mirror")
 
@@ -27,11 +29,12 @@ class _Miss:
 
 
 class UpstreamBytes:
-    """Counts `speil_upstream_bytes_total`. Tell it of every `missed` and `served` request, and of what `arrived`."""
+    """Counts `speil_upstream_bytes_total`; a reader of the store's news. Tell it of `missed` and `served` requests."""
 
     def __init__(self, store: ContentStore, metrics: Metrics) -> None:
         self._store, self._metrics = store, metrics
         self._misses: dict[str, _Miss] = {}
+        self._looked_at = -1.0
 
     def missed(self, digest: Digest, registry: str, offset: int = 0) -> None:
         """The node asked for `digest` from `offset` on, and goes upstream for it. `registry` is the label."""
@@ -55,3 +58,32 @@ class UpstreamBytes:
                 log.debug("content came and went", key=key, error=error)
                 continue
             self._metrics.upstream_bytes.labels(miss.registry).inc(max(size - miss.offset, 0))
+
+    async def content_added(self, digests: Sequence[Digest]) -> None:
+        """See NewsReader."""
+        await self.arrived(map(str, digests))
+
+    async def content_removed(self, digests: Sequence[Digest]) -> None:
+        """See NewsReader."""
+
+    async def image_added(self, name: str) -> None:
+        """See NewsReader: containerd 1.6 tells of a pull's end alone. A storm of names costs a look a second."""
+        now = asyncio.get_running_loop().time()
+        if len(self._misses) <= LOOKS_AT_ONCE or now - self._looked_at >= 1.0:
+            await self.look()
+
+    async def images_removed(self, names: Sequence[str]) -> None:
+        """See NewsReader."""
+
+    async def look(self) -> None:
+        """See NewsReader."""
+        self._looked_at = asyncio.get_running_loop().time()
+        for number, key in enumerate(list(self._misses), 1):
+            try:
+                await self._store.size(Digest.parse(key))
+            except NotFoundError:
+                continue
+            finally:
+                if number % LOOKS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            await self.arrived([key])

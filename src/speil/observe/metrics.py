@@ -142,6 +142,12 @@ class Metrics:
             "Bytes of content that no peer had when this node asked, and that came into its store then.",
             ("registry",), registry=registry,
         )  # fmt: skip
+        self.tag_answers = Counter(
+            "speil_tag_answers",
+            "Tags the node asked for, by outcome: store, peer; or sent upstream: nobody holds it (none), holders "
+            "disagree (disagreement) or its content can't be supplied (not_whole).",
+            ("outcome",), registry=registry,
+        )  # fmt: skip
         self.open_uploads = Gauge("speil_open_uploads", "Bodies being sent to peers.", registry=registry)
         self.refused_uploads = Counter(
             "speil_refused_uploads",
@@ -257,6 +263,16 @@ class Metrics:
         # --- the content store ------------------------------------------------------------------------------
         self.store_available = Gauge("speil_store_available", "Whether the content store answers.", registry=registry)
         self.store_events = Counter("speil_store_events", "News from the content store.", ("kind",), registry=registry)
+        self.store_looks = Counter(
+            "speil_store_looks",
+            "Looks at everything in the store, by reason (resync, timer, removed, failed, overflow).",
+            ("reason",), registry=registry,
+        )  # fmt: skip
+        self.withheld_tags = Gauge(
+            "speil_withheld_tags",
+            "Tags that are not announced, because no platform's image is whole in the store.",
+            registry=registry,
+        )
         Info("speil_build", "The running version.", registry=registry).info({"version": version})
 
     def exposition(self) -> bytes:

@@ -1,47 +1,54 @@
 """What the node's store holds becomes what the node announces.
 
-At start, and after each gap in the store's news, everything is looked at: the tags, and of each image the content
-that is really on disk. In between news is followed one by one: a layer that is committed is announced within
-milliseconds where the store tells of it. News may miss things (containerd tells nothing of what its garbage collector
-removes), so everything is looked at again from time to time.
+Content is announced as it is committed, where it may be shared (`store.sharing`); a tag where the image that it names
+is whole for a platform (`store.whole`). The store's news comes from `store.news`, which also says when to look at
+everything.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from speil.observe.logs import get_log
 from speil.observe.metrics import Gauge, Metrics
 from speil.oci.digest import Digest
-from speil.oci.reference import InvalidReferenceError, Reference
+from speil.oci.selection import Pattern, Selection
 from speil.routing.base import Router
-from speil.store.base import ContentStore, Image, NotFoundError, StoreError, StoreEvent, StoreEventKind
+from speil.store.base import ContentStore, Image, NotFoundError, StoreError
+from speil.store.news import StoreNews
+from speil.store.sharing import Sharing
 from speil.store.walk import contents
+from speil.store.whole import Wholeness
 
-EVENTS_MAX = 10_000  # an image of a hundred layers makes a few hundred; a reader that lags further waits
-RESYNC_SECONDS = 10 * 60.0  # garbage collection tells nothing; records of what is gone live at most 19 minutes
+# containerd writes down where content comes from a moment after it tells of it
+ORIGIN_WAIT_SECONDS = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
+UNDECIDED_MAX = 1000  # content whose repository is not known yet; the next look decides about the rest
+WITHHELD_MAX = 10_000  # images that are not whole
+RECHECK_SECONDS = 0.5  # content comes in bursts: what it makes whole is looked at behind them
 
 log = get_log("announce")
 
 
 @dataclass(frozen=True, slots=True)
 class AnnounceSettings:
-    """What may be announced: names that match a filter are not; tags only where they may be resolved."""
+    """What may be announced: what matches a filter is not; tags only where they may be resolved."""
 
     resolve_tags: bool
-    registry_filters: tuple[re.Pattern[str], ...]
-    mirrors: Callable[[str], bool] = lambda registry: True  # whether a registry is mirrored at all
+    registry_filters: tuple[Pattern, ...] = ()
+    mirrors: Callable[[str], bool] | None = None  # whether a registry is mirrored; None: all are
 
-
-async def _nobody_listens(keys: Iterable[str]) -> None:
-    pass
+    @property
+    def selection(self) -> Selection:
+        """The rule."""
+        if self.mirrors is None:
+            return Selection(self.registry_filters, is_open=not self.registry_filters)
+        return Selection(self.registry_filters, self.mirrors)
 
 
 class Announcer:
-    """Keeps the router's keys equal to the store's content; `arrived` hears of each key that is new in it."""
+    """Keeps the router's keys equal to the store's content; a reader of the store's news."""
 
     def __init__(
         self,
@@ -49,108 +56,188 @@ class Announcer:
         router: Router,
         settings: AnnounceSettings,
         metrics: Metrics,
-        arrived: Callable[[Iterable[str]], Awaitable[None]] = _nobody_listens,
+        *,
+        sharing: Sharing | None = None,
     ) -> None:
-        self._store, self._router, self._settings, self._metrics = store, router, settings, metrics
-        self._arrived = arrived
+        """`sharing` where others ask it too."""
+        self._store, self._router, self._metrics = store, router, metrics
+        self._resolve_tags = settings.resolve_tags
+        self._sharing = sharing or Sharing(store, settings.selection)
+        self._whole = Wholeness(store)
         self._announced: set[str] = set()
+        self._undecided: dict[Digest, int] = {}  # how often its origin was asked for
+        self._came = asyncio.Event()
+        self._withheld: dict[str, Digest] = {}  # tags of images that are not whole
+        self._recheck = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        events: asyncio.Queue[StoreEvent] = asyncio.Queue(maxsize=EVENTS_MAX)
-
-        async def listen() -> None:
-            async for event in self._store.events():
-                self._metrics.store_events.labels(event.kind).inc()
-                await events.put(event)
-
+        """Follow the news of the store for this announcer alone, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(listen())
-            while True:
-                try:
-                    async with asyncio.timeout(RESYNC_SECONDS):
-                        event = await events.get()
-                except TimeoutError:
-                    event = StoreEvent(StoreEventKind.RESYNC)
-                try:
-                    await self._follow(event)
-                except StoreError as error:
-                    log.debug("the store did not answer; its next news brings everything", error=error)
+            group.create_task(StoreNews(self._store, self._metrics, [self]).run())
+            group.create_task(self.follow_up())
 
-    async def _follow(self, event: StoreEvent) -> None:
-        match event:
-            case StoreEvent(StoreEventKind.CONTENT_ADDED, digest=Digest() as digest):
-                await self._add([str(digest)])
-            case StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=Digest() as digest):
-                self._remove([str(digest)])
-            case StoreEvent(StoreEventKind.IMAGE_ADDED, image=str() as name):
-                await self._image_added(name)
-            case _:
-                await self._resync()
+    async def follow_up(self) -> None:
+        """Decide later what could not be decided when it came, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._decide())
+            group.create_task(self._check_withheld())
 
-    async def _image_added(self, name: str) -> None:
+    # --- news -------------------------------------------------------------------------------------------
+
+    async def content_added(self, digests: Sequence[Digest]) -> None:
+        """See NewsReader."""
+        shared = []
+        for digest in digests:
+            if await self._sharing.allows(digest):
+                shared.append(str(digest))
+            elif len(self._undecided) < UNDECIDED_MAX:
+                self._undecided[digest] = 0
+                self._came.set()
+        await self._add(shared)
+        if self._withheld:
+            self._recheck.set()
+
+    async def content_removed(self, digests: Sequence[Digest]) -> None:
+        """See NewsReader."""
+        for digest in digests:
+            self._undecided.pop(digest, None)
+        self._sharing.forget(digests)
+        self._remove(map(str, digests))
+
+    async def image_added(self, name: str) -> None:
+        """See NewsReader."""
         try:
             image = Image(name, await self._store.resolve(name))
         except NotFoundError:
             return  # it came and went
-        await self._add(await self._keys_of(image))
+        if keys := await self._keys_of(image, {}):
+            await self._add(keys)
+        if tag := self._tag_of(image):
+            await self._follow_tag(tag, image.target)
 
-    async def _resync(self) -> None:
-        """Look at everything; announce what is new, withdraw what is gone."""
-        wanted: set[str] = set()
+    async def images_removed(self, names: Sequence[str]) -> None:
+        """See NewsReader."""
+        for name in names:
+            if (reference := self._sharing.reference(name)) and (tag := self._sharing.tag(reference)):
+                try:
+                    await self._store.resolve(name)
+                except NotFoundError:
+                    self._withheld.pop(tag, None)
+                    self._remove([tag])
+
+    async def look(self) -> None:
+        """See NewsReader: announce what is new, withdraw what is gone."""
+        # what comes meanwhile is none of this look's business
+        before, known, withheld_before = frozenset(self._announced), self._sharing.known, frozenset(self._withheld)
+        wanted: dict[str, None] = {}
+        walked: dict[Digest, list[Digest]] = {}  # containerd names an image three ways
+        withheld: dict[str, Digest] = {}
         tags, manifests, content = _Counts(), _Counts(), _Counts()
         for image in await self._store.images():
-            if (reference := self._reference(image.name)) is None:
+            if (reference := self._sharing.reference(image.name)) is None:
                 continue
-            keys = await self._keys_of(image)
-            wanted.update(keys)
-            tags.add(reference.registry, [key for key in keys if not _is_digest(key)])
+            keys = await self._keys_of(image, walked)
+            wanted.update(dict.fromkeys(keys))
             manifests.add(reference.registry, [str(image.target)])
-            content.add(reference.registry, [key for key in keys if _is_digest(key)])
+            content.add(reference.registry, keys)
+            if tag := self._tag_of(image):
+                if await self._whole.images(image.target):
+                    wanted[tag] = None
+                    tags.add(reference.registry, [tag])
+                elif len(withheld) < WITHHELD_MAX:
+                    withheld[tag] = image.target
+        came = {tag: target for tag, target in self._withheld.items() if tag not in withheld_before}
+        self._withheld = withheld | came
+        self._metrics.withheld_tags.set(len(self._withheld))
         tags.show(self._metrics.advertised_image_tags)
         manifests.show(self._metrics.advertised_image_digests)
         content.show(self._metrics.advertised_content_digests)
-        self._remove(await self._gone(self._announced - wanted))
+        self._sharing.forget(known.difference(*walked.values()))
+        gone = await self._gone(before - wanted.keys())
+        self._remove(gone)
         await self._add(wanted)
-        log.debug("looked at the whole store", keys=len(wanted))
+        log.debug("looked at the whole store", keys=len(wanted), gone=len(gone), withheld_tags=len(withheld))
+
+    # --- what could not be decided at once ---------------------------------------------------------------
+
+    async def _decide(self) -> None:
+        """Ask again where undecided content comes from; what nobody wrote down is left to the next look."""
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            while self._undecided:
+                await asyncio.sleep(ORIGIN_WAIT_SECONDS[min(self._undecided.values())])
+                for digest, tries in list(self._undecided.items()):
+                    if await self._sharing.allows(digest):
+                        self._undecided.pop(digest, None)
+                        await self._add([str(digest)])
+                    elif tries + 1 >= len(ORIGIN_WAIT_SECONDS) or await self._sharing.is_known(digest):
+                        self._undecided.pop(digest, None)
+                    elif digest in self._undecided:
+                        self._undecided[digest] = tries + 1
+
+    async def _check_withheld(self) -> None:
+        """Announce tags that new content has made whole."""
+        while True:
+            await self._recheck.wait()
+            await asyncio.sleep(RECHECK_SECONDS)
+            self._recheck.clear()
+            try:
+                for tag, target in list(self._withheld.items()):
+                    if self._withheld.get(tag) == target:
+                        await self._follow_tag(tag, target)
+            except StoreError as error:
+                log.debug("the store did not answer; its next news brings a look", error=error)
+
+    async def _follow_tag(self, tag: str, target: Digest) -> None:
+        """Announce a tag whose image is whole, withhold it otherwise."""
+        if await self._whole.images(target):
+            self._withheld.pop(tag, None)
+            await self._add([tag])
+        else:
+            if tag not in self._withheld:
+                log.debug("a tag is not announced: its image is whole for no platform", tag=tag, key=target)
+            if len(self._withheld) < WITHHELD_MAX:
+                self._withheld[tag] = target
+            self._remove([tag])
+        self._metrics.withheld_tags.set(len(self._withheld))
+
+    # --- keys -------------------------------------------------------------------------------------------
 
     async def _gone(self, keys: Iterable[str]) -> list[str]:
-        """Those keys whose content is not on disk: what belongs to no image yet may still be there."""
+        """Those keys whose content is not on disk or may not be shared: what belongs to no image may still be there."""
         gone = []
         for key in keys:
             try:
                 if not _is_digest(key):
                     raise NotFoundError(key)
-                await self._store.size(Digest.parse(key))
+                digest = Digest.parse(key)
+                await self._store.size(digest)
+                if not await self._sharing.allows(digest):
+                    raise NotFoundError(key)
             except NotFoundError:
                 gone.append(key)
         return gone
 
-    async def _keys_of(self, image: Image) -> list[str]:
-        if (reference := self._reference(image.name)) is None:
+    async def _keys_of(self, image: Image, walked: dict[Digest, list[Digest]]) -> list[str]:
+        """The content of an image that is here, where it may be shared."""
+        if self._sharing.reference(image.name) is None:
             return []
-        keys = [str(digest) for digest in await contents(self._store, image.target)]
-        if keys and self._settings.resolve_tags and reference.tag_name and str(image.target) in keys:
-            keys.append(reference.tag_name)
-        return keys
+        if image.target not in walked:
+            walked[image.target] = await contents(self._store, image.target)
+        self._sharing.know(walked[image.target])
+        return [str(digest) for digest in walked[image.target]]
 
-    def _reference(self, name: str) -> Reference | None:
-        """The image's reference, None for names that are no reference (`sha256:…`) or may not be announced."""
-        try:
-            reference = Reference.parse(name)
-        except InvalidReferenceError:
+    def _tag_of(self, image: Image) -> str | None:
+        """The tag that an image's name stands for, where it may be announced."""
+        if not self._resolve_tags or (reference := self._sharing.reference(image.name)) is None:
             return None
-        if not self._settings.mirrors(reference.registry):
-            return None
-        if any(pattern.search(name) for pattern in self._settings.registry_filters):
-            return None
-        return reference
+        return self._sharing.tag(reference)
 
     async def _add(self, keys: Iterable[str]) -> None:
         if new := [key for key in keys if key not in self._announced]:
             self._announced.update(new)
             await self._router.provide(new)
-            await self._arrived(new)
 
     def _remove(self, keys: Iterable[str]) -> None:
         if gone := [key for key in keys if key in self._announced]:

@@ -34,6 +34,7 @@ class Kind:
     shower: Callable[[Any], str] = str
     is_list: bool = False  # may be given several times, with commas, or with several values behind the flag
     is_flag: bool = False  # may stand alone: `--resolve-tags` is `--resolve-tags=true`
+    take: Callable[[list[str]], Any] | None = None  # of a list whose values on the command line may hold commas
 
     def show(self, value: Any) -> str:
         """The value as an operator would write it."""

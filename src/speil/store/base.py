@@ -103,6 +103,12 @@ class ContentStore(Protocol):
     async def open(self, digest: Digest) -> OpenContent:
         """Complete content, open. Raises NotFoundError, StoreUnavailableError."""
 
+    async def origins(self, digest: Digest) -> tuple[str, ...]:
+        """The repositories (`registry/name`) that content is recorded to come from; none where nothing is recorded.
+
+        Raises NotFoundError, StoreUnavailableError.
+        """
+
     async def images(self) -> list[Image]:
         """All images. Raises StoreUnavailableError."""
 

@@ -24,17 +24,23 @@ class MemoryStore:
         self.available = True
         self._contents: dict[Digest, tuple[int, int]] = {}
         self._images: dict[str, Digest] = {}
+        self._origins: dict[Digest, tuple[str, ...]] = {}
         self._listeners: list[asyncio.Queue[StoreEvent]] = []
 
-    def put(self, data: bytes, algorithm: str = "sha256") -> Digest:
-        """Take content in, by its digest of that algorithm."""
+    def put(self, data: bytes, *origins: str, algorithm: str = "sha256") -> Digest:
+        """Take content in, by its digest of that algorithm; `origins` are the repositories it comes from."""
         digest = Digest.of(data, algorithm)
+        self.record(digest, *origins)
         if digest not in self._contents:
             descriptor = os.memfd_create(digest.short, os.MFD_CLOEXEC)
             os.write(descriptor, data)
             self._contents[digest] = (descriptor, len(data))
             self.tell(StoreEvent(StoreEventKind.CONTENT_ADDED, digest=digest))
         return digest
+
+    def record(self, digest: Digest, *origins: str) -> None:
+        """Content comes from these repositories too."""
+        self._origins[digest] = (*self._origins.get(digest, ()), *origins)
 
     def tag(self, name: str, target: Digest) -> None:
         """Name an image."""
@@ -44,6 +50,7 @@ class MemoryStore:
     def remove(self, digest: Digest, *, tell: bool = True) -> None:
         """Drop content, as a garbage collector may without telling."""
         os.close(self._contents.pop(digest)[0])
+        self._origins.pop(digest, None)
         if tell:
             self.tell(StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=digest))
 
@@ -83,6 +90,11 @@ class MemoryStore:
         descriptor, size = self._find(digest)
         # through /proc the descriptor gets a file position of its own
         return OpenContent(digest, os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC), size)
+
+    async def origins(self, digest: Digest) -> tuple[str, ...]:
+        """See ContentStore."""
+        self._find(digest)
+        return self._origins.get(digest, ())
 
     async def images(self) -> list[Image]:
         """See ContentStore."""

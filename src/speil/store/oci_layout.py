@@ -103,6 +103,11 @@ class OciLayoutStore:
         """See ContentStore."""
         return self._blobs.open(digest)
 
+    async def origins(self, digest: Digest) -> tuple[str, ...]:
+        """See ContentStore; a layout records none."""
+        self._blobs.size(digest)
+        return ()
+
     async def images(self) -> list[Image]:
         """See ContentStore."""
         return [Image(name, target) for name, target in self._read_index()]

@@ -60,6 +60,14 @@ class StoreConformance:
                 await store.open(IMAGE.index.digest)
             assert await store.images() == []
 
+    async def test_origins_are_repositories_that_it_was_pulled_from_or_nothing(self) -> None:
+        async with self.opened() as (store, filler):
+            with pytest.raises(NotFoundError):
+                await store.origins(IMAGE.index.digest)
+            await filler.add(IMAGE, NAME)
+            for digest in IMAGE.blobs:
+                assert set(await store.origins(digest)) <= {NAME.rpartition(":")[0]}
+
     async def test_open_content_can_be_read_after_it_was_removed(self) -> None:
         async with self.opened() as (store, filler):
             await filler.add(IMAGE, NAME)

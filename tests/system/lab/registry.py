@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -56,6 +57,12 @@ class Registry:
         (folder / "plan.json").write_text(json.dumps({"url": self.url, "name": name, "tag": tag, "blobs": plan}))
         self._hub.run("python3", str(script), str(folder / "plan.json"))
         self.forget()
+
+    def remove(self, image: BuiltImage) -> None:
+        """Drop all blobs of an image, manifests among them, as a registry does that has moved its tag."""
+        blobs = self._process.log.parent / "data" / "docker" / "registry" / "v2" / "blobs" / "sha256"
+        for digest in image.blobs:
+            shutil.rmtree(blobs / digest.hex[:2] / digest.hex)
 
     def forget(self) -> None:
         """Count from now on."""

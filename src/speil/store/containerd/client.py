@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
@@ -18,6 +18,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from speil.store.base import NotFoundError, StoreUnavailableError
 from speil.store.containerd._pb import (
     containerd_version_pb2,
+    content_pb2,
     cri_pb2,
     events_pb2,
     images_pb2,
@@ -62,6 +63,12 @@ class ContainerdClient:
         path = "/containerd.services.images.v1.Images/List"
         return list((await self._call(path, images_pb2.ListImagesRequest(), images_pb2.ListImagesResponse)).images)
 
+    async def content_labels(self, digest: str) -> dict[str, str]:
+        """The labels of content. Raises NotFoundError."""
+        request = content_pb2.InfoRequest(digest=digest)
+        path = "/containerd.services.content.v1.Content/Info"
+        return dict((await self._call(path, request, content_pb2.InfoResponse)).info.labels)
+
     async def events(self) -> AsyncIterator[events_pb2.Envelope]:
         """Events of all namespaces, until the connection ends. Raises StoreUnavailableError then."""
         method = UnaryStreamMethod(
@@ -75,7 +82,7 @@ class ContainerdClient:
                 await stream.send_message(events_pb2.SubscribeRequest(), end=True)
                 async for envelope in stream:
                     yield envelope
-        except (OSError, GRPCError, ProtocolError, StreamTerminatedError) as error:
+        except (OSError, GRPCError, ProtocolError, StreamTerminatedError, DecodeError) as error:
             raise StoreUnavailableError(f"events of {self._path} ended: {error!r}") from error
 
     async def runtime_status(self) -> dict[str, str]:
@@ -122,5 +129,5 @@ class ContainerdClient:
             raise StoreUnavailableError(f"{path.rpartition('/')[2]}: {error.message or error.status.name}") from error
         except TimeoutError as error:
             raise StoreUnavailableError(f"{self._path} did not answer in {timeout_seconds:.0f} s") from error
-        except (OSError, ProtocolError, StreamTerminatedError) as error:
+        except (OSError, ProtocolError, StreamTerminatedError, DecodeError) as error:
             raise StoreUnavailableError(f"{self._path}: {getattr(error, 'strerror', None) or error}") from error

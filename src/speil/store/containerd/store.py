@@ -22,8 +22,10 @@ from speil.store.blob_directory import BlobDirectory
 from speil.store.containerd._pb import events_pb2
 from speil.store.containerd.client import ContainerdClient
 
+SOURCE_LABEL = "containerd.io/distribution.source."  # behind it the registry host; the value lists repositories
 CONTENT_PLUGIN = ("io.containerd.content.v1", "content")
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 5.0  # a restart takes a second; an absent daemon is asked gently
+SHORT_MAX = 10  # connections in a row that ended at once: it serves nothing, and is asked gently as if it were away
 SUBSCRIBED_SECONDS = 1.0  # a subscription says nothing when it starts; what came before it is seen by looking again
 LISTENER_EVENTS_MAX = 10_000  # a listener that lags further is told to look at everything
 
@@ -48,11 +50,17 @@ class ContainerdStore:
 
     async def run(self) -> None:
         """Follow containerd's events for ever, through its restarts."""
-        wait, away = RETRY_SECONDS_MIN, False
+        wait, away, short, now = RETRY_SECONDS_MIN, False, 0, asyncio.get_running_loop().time
         while True:
+            since = None
             try:
                 await self._locate()
-                wait, away = RETRY_SECONDS_MIN, await self._follow(away)
+                since = now()
+                if short <= SHORT_MAX:
+                    if away:
+                        log.info("containerd is back", socket=self._socket_path)
+                    wait, away = RETRY_SECONDS_MIN, False
+                await self._follow()
             except StoreUnavailableError as error:
                 self._set_available(False)
                 if not away:
@@ -60,6 +68,8 @@ class ContainerdStore:
                     log.warning("containerd is away: waiting for it", socket=self._socket_path, error=error)
             finally:
                 self._client.close()
+            if since is not None:
+                short = short + 1 if now() - since < SUBSCRIBED_SECONDS else 0
             await asyncio.sleep(wait)
             wait = min(wait * 2, RETRY_SECONDS_MAX)
 
@@ -79,7 +89,25 @@ class ContainerdStore:
     async def images(self) -> list[Image]:
         """See ContentStore. containerd names an image three ways; all are given."""
         self._check()
-        return [Image(image.name, _digest(image.target.digest)) for image in await self._client.list_images()]
+        found = []
+        for image in await self._client.list_images():
+            try:
+                found.append(Image(image.name, _digest(image.target.digest)))
+            except NotFoundError as error:
+                log.debug("an image that can't be shared", image=image.name, error=error)
+        return found
+
+    async def origins(self, digest: Digest) -> tuple[str, ...]:
+        """See ContentStore. containerd writes them down a moment after it tells of the content."""
+        self._check()
+        labels = await self._client.content_labels(str(digest))
+        return tuple(
+            f"{key.removeprefix(SOURCE_LABEL)}/{name}"
+            for key, names in labels.items()
+            if key.startswith(SOURCE_LABEL)
+            for name in names.split(",")
+            if name
+        )
 
     async def events(self) -> AsyncIterator[StoreEvent]:
         """See ContentStore."""
@@ -104,11 +132,9 @@ class ContainerdStore:
                 return
         raise StoreUnavailableError(f"{self._socket_path} tells no content root: set --containerd-content-path")
 
-    async def _follow(self, away: bool) -> bool:
-        """Pass events on until the stream ends, which it does with StoreUnavailableError; False once connected."""
+    async def _follow(self) -> None:
+        """Pass events on until the stream ends, which it does with StoreUnavailableError."""
         stream = self._client.events()
-        if away:
-            log.info("containerd is back", socket=self._socket_path)
         self._set_available(True)
         resync = StoreEvent(StoreEventKind.RESYNC)
         self._tell(resync)

@@ -1,0 +1,101 @@
+"""Registry filters: regular expressions as Spegel reads them (Go's syntax, RE2).
+
+RE2's own library reads them: Python's `re` takes `[[:digit:]]`, `\\pL` or `\\z` for something else without a word, and
+knows lookaheads that Spegel refuses. It is imported where a filter is set, and only there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from speil.setting import Kind, SettingError
+
+if TYPE_CHECKING:
+    from speil.oci.selection import Pattern
+
+
+def compile_filter(text: str) -> Pattern:
+    """One filter. Raises SettingError with what RE2 says."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        pattern: Pattern = re2.compile(text, options)
+    except re2.error as error:
+        said = error.args[0] if error.args else error
+        reason = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise SettingError(
+            f"{text!r} is not a regular expression of Go's syntax (github.com/google/re2/wiki/Syntax): {reason}"
+        ) from error
+    return pattern
+
+
+def split_filters(text: str) -> list[str]:
+    """The filters in one environment variable: between commas or line breaks.
+
+    A comma within brackets, braces or parentheses, behind a backslash, or within a field in double quotes (CSV, as
+    Spegel reads the variable) belongs to its filter.
+    """
+    found = [""]
+    depth, in_class, at = 0, False, 0
+    while at < len(text):
+        char = text[at]
+        if not found[-1].strip() and char == '"' and (end := _closing_quote(text, at)) is not None:
+            found[-1] = text[at + 1 : end].replace('""', '"')
+            at = end + 1
+            continue
+        if char == "\\":
+            found[-1] += text[at : at + 2]
+            at += 2
+            continue
+        if char == "\n" or (char == "," and not depth and not in_class):
+            found.append("")
+            depth, in_class = 0, False
+        else:
+            if in_class:
+                in_class = char != "]" or found[-1].endswith(("[", "[^"))
+            elif char == "[":
+                in_class = True
+            elif char in "({":
+                depth += 1
+            elif char in ")}":
+                depth = max(depth - 1, 0)
+            found[-1] += char
+        at += 1
+    return [one.strip() for one in found if one.strip()]
+
+
+def _closing_quote(text: str, start: int) -> int | None:
+    """Where the field in quotes that starts at `start` ends; None where it is no such field."""
+    at = start + 1
+    while (at := text.find('"', at)) >= 0:
+        if text[at + 1 : at + 2] == '"':
+            at += 2
+            continue
+        return at if text[at + 1 :].lstrip(" ")[:1] in ("", ",", "\n") else None
+    return None
+
+
+def _parse(text: str) -> tuple[Pattern, ...]:
+    return tuple(compile_filter(one) for one in split_filters(text))
+
+
+def _take(values: list[str]) -> tuple[Pattern, ...]:
+    return tuple(compile_filter(value) for value in values if value)
+
+
+filters = Kind(
+    "list of regular expressions",
+    _parse,
+    lambda patterns: ",".join(_quoted(pattern.pattern) for pattern in patterns),
+    is_list=True,
+    take=_take,
+)
+
+
+def _quoted(pattern: str) -> str:
+    if split_filters(pattern) == [pattern]:
+        return pattern
+    doubled = pattern.replace('"', '""')
+    return f'"{doubled}"'
