@@ -241,9 +241,8 @@ async def test_nothing_that_renders_without_the_cluster_makes_or_changes_a_secre
 ) -> None:
     await helm.install("s", "gitops", three_lines("gitops"))
     made = await secrets(cluster, "gitops")
-    rendered = Objects(
-        helm_without_a_cluster("template", "s", str(CHART), "-n", "gitops", values=three_lines("gitops"))
-    )
+    template = ("template", "s", str(CHART), "--namespace", "gitops")
+    rendered = Objects(helm_without_a_cluster(*template, values=three_lines("gitops")))
     assert not [one for one in rendered.all if one["kind"] == "Secret"]
     # as Argo CD does: it applies what was rendered, again and again
     for one in rendered.of("DaemonSet"):
@@ -262,11 +261,11 @@ async def test_nothing_that_renders_without_the_cluster_makes_or_changes_a_secre
 
 
 async def test_a_mesh_that_is_shared_with_spegel_gets_none(cluster: KubeCluster, helm: Helm) -> None:
-    shared = {**three_lines("shared"), "speil": {"dhtProtocolPrefix": "/spegel"}}
-    said = await helm.install("s", "shared", shared)
-    assert "WARNING: region shared has no secret" in said
+    shared = {**three_lines("meshed"), "speil": {"dhtProtocolPrefix": "/spegel"}}
+    said = await helm.install("s", "meshed", shared)
+    assert "WARNING: region meshed has no secret" in said
     assert "speil.dhtProtocolPrefix is /spegel" in said
-    assert not await secrets(cluster, "shared")
-    said = await helm.install("s", "shared", three_lines("shared"))
+    assert not await secrets(cluster, "meshed")
+    said = await helm.install("s", "meshed", three_lines("meshed"))
     assert "pods of s have no secret until they are replaced" in said
-    assert set(await secrets(cluster, "shared")) == {"s-region"}
+    assert set(await secrets(cluster, "meshed")) == {"s-region"}
