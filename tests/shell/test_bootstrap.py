@@ -200,8 +200,8 @@ async def test_known_peers_are_dialled_and_make_ready_while_the_source_hangs(tmp
     async with node(wire, Source()) as other:
         Peerstore(tmp_path).save([other.local])
         async with node(wire, hanging, tmp_path) as router:
-            await eventually(lambda: router.ready and router.peers(), what="it joined from its list")
-            assert router._bootstrap.decided
+            await eventually(lambda: router._bootstrap.decided and router.peers(), what="it joined from its list")
+            assert router.ready
             assert hanging.asked == 1
 
 
