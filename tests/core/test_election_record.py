@@ -59,6 +59,7 @@ records = st.builds(
     leader_transitions=st.integers(0, 2**31 - 1),
     region=st.none() | st.sampled_from(["", "eu-west-1"]),
     nodes=st.integers(0, 99_999),
+    label=st.sampled_from(["", "eu-west-1", "East_US.1"]),
     peers=st.lists(st.sampled_from(["/ip4/10.0.0.1/tcp/5001", "/ip6/::1/tcp/1"]), max_size=8).map(tuple),
 )
 json_values = st.recursive(

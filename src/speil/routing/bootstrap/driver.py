@@ -90,7 +90,7 @@ class Bootstrap:
             self._metrics.bootstrap_attempts.labels(kind, "error").inc()
             if not error.told:
                 self._say_once(str(error))
-            await self._dial_all(network, persisted)
+            await self._dial_all(network, [*persisted, *error.addresses])
             return False
         reached = await self._dial_all(network, [*found, *persisted])
         self._metrics.bootstrap_attempts.labels(kind, "ok" if reached else "empty").inc()
