@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from speil.doctor.facts import Facts, RegistryDirectory
+from speil.doctor.region import region_findings
 from speil.finding import Finding, Level
 from speil.hosts_toml.document import DEFAULT_DIRECTORY
 
@@ -160,6 +161,7 @@ def _mesh(facts: Facts) -> Iterator[Finding]:
         )
     if not facts.state.get("store_available"):
         yield Finding("store", Level.FAIL, "speil does not reach its content store", "see its log for containerd")
+    yield from region_findings(facts.state)
     count = len(facts.state.get("peers", []))
     if count:
         yield Finding("peers", Level.OK, f"{count} in the routing table")
