@@ -65,8 +65,8 @@ def kept_out(view: RegionView) -> Iterator[Finding]:
             Level.FAIL,
             f"{', '.join(node.name for node in alone[:NODES_NAMED_MAX])} of region {name} have no way to their region: "
             "every image comes from upstream",
-            f"{_OWN_NAMES}; meanwhile --region-networks lets nodes find their neighbours, and --data-dir keeps peers they "
-            "have met",
+            f"{_OWN_NAMES}; meanwhile --region-networks lets nodes find their neighbours, and --data-dir keeps the "
+            "peers they have met",
         )
 
 

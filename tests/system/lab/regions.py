@@ -198,9 +198,9 @@ class RegionLab:
                 await self.cluster.running_pod(lease.namespace, f"speil-{number}", str(node), node.address)
 
     def documented(self, region: str) -> list[str]:
-        """The values of a region's release, to the letter, how its ServiceAccount reaches the API, and the node's label.
+        """The values of a region's release, to the letter, and how its ServiceAccount reaches the API.
 
-        The label is what the chart hands over from the pod.
+        Last the node's label, as the chart hands it over from the pod.
         """
         return [
             "--bootstrap-kind=kubernetes",
@@ -211,7 +211,7 @@ class RegionLab:
         ]
 
     def copied(self, node: RegionNode, *, rights: bool = True, label: bool = True) -> list[str]:
-        """The other region's names on a node, which has its own label; with the rights to that region's Lease, or not."""
+        """The other region's names on a node that has its own label; with the rights to that Lease, or not."""
         (other,) = set(REGIONS) - {node.region}
         account = self.kubeconfigs[other if rights else node.region]
         told = [f"--topology-region={node.region}"] if label else []
@@ -240,7 +240,7 @@ class RegionLab:
     ) -> None:
         """Nodes run with these flags, all others as documented. `fresh` ones have forgotten the peers they knew.
 
-        Waits until all that are not `alone` have met the others of their region that are not. `stopped` ones do not run.
+        Waits until all that are not `alone` have met the others of their region that are not. `stopped` do not run.
         """
         wanted = {node: list((others or {}).get(node, self.documented(node.region))) for node in self.nodes}
         changed = [
