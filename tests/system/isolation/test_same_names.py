@@ -222,7 +222,7 @@ async def test_names_alone_and_no_label_are_one_region_and_that_is_told(lab: Reg
     guarded = {node: [*flags, networks[node.region == "regionb"]] for node, flags in {**unlabelled, **copied}.items()}
     mark = lab.lans.capture.mark()
     # the two regions still share a Lease, whose leader only one of them reaches
-    await lab.configure(guarded, fresh=lab.nodes, alone=lab.regions["regionb"])
+    await lab.configure(guarded, fresh=lab.nodes)
     for node in lab.nodes:
         others = {one.peer_id for one in lab.regions[node.region]} - {node.peer_id}
         await node.knows_nobody_but(others)

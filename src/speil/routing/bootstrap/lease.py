@@ -94,7 +94,11 @@ class LeaseBootstrapper:
                 told=True,
                 addresses=(*known, *self._neighbours.next(local)),
             )
-        return self._addresses(lease.record, local)
+        found = self._addresses(lease.record, local)
+        if self._neighbours.are_elsewhere(found):
+            # another region's nodes lead a Lease that nothing else tells from this region's
+            found += self._neighbours.next(local)
+        return found
 
     def _addresses(self, record: LeaderElectionRecord, local: PeerInfo) -> list[Multiaddr]:
         found: list[Multiaddr] = []

@@ -1,4 +1,4 @@
-"""Nodes of the region found by its networks: what is left where the Lease can't be read or is another region's.
+"""Nodes of the region found by its networks: what is left where the Lease can't be read or names another region's.
 
 Only networks that the operator named as the region's (`--region-networks`) are searched, at the router's own port, the
 addresses next to this node's first: nodes of one region are mostly numbered in a row. A network without one of this
@@ -24,6 +24,10 @@ class Neighbours:
     def __init__(self, networks: tuple[Network, ...]) -> None:
         self._networks = networks
         self._distance = 0
+
+    def are_elsewhere(self, found: list[Multiaddr]) -> bool:
+        """Whether the region's networks were told, and all of these addresses, of which there are some, lie outside."""
+        return bool(self._networks and found) and not any(map(self._network_of, found))
 
     def next(self, local: PeerInfo) -> list[Multiaddr]:
         """Addresses to try, at most AT_ONCE_MAX; empty where the region's networks were not told."""
