@@ -69,6 +69,15 @@ json_values = st.recursive(
 )
 
 
+@given(records, records)
+def test_what_a_record_does_not_tell_is_gone_from_the_lease(
+    before: LeaderElectionRecord, record: LeaderElectionRecord
+) -> None:
+    document = encode(before, None, name="l", namespace="n")
+    told = decode(encode(record, decode(document, None), name="l", namespace="n"), None).record
+    assert (told.peers, told.nodes, told.label) == (record.peers, record.nodes, record.label)
+
+
 @given(records)
 def test_a_record_is_read_back_as_it_was_written(record: LeaderElectionRecord) -> None:
     document = json.loads(json.dumps(encode(record, None, name="n", namespace="ns")))

@@ -10,7 +10,6 @@ only where managedFields are missing.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,7 +85,7 @@ def decode(document: Mapping[str, Any], served_at: datetime | None) -> Lease:
 
 def encode(record: LeaderElectionRecord, base: Lease | None, *, name: str, namespace: str) -> dict[str, Any]:
     """The JSON that writes `record` over `base` (None: a new Lease)."""
-    document = copy.deepcopy(dict(base.document)) if base else {}
+    document = dict(base.document) if base else {}  # what is changed below is copied there
     document |= {"apiVersion": API_VERSION, "kind": "Lease"}
     metadata = dict(_mapping(document.get("metadata")))
     for field_name in _SERVERS_OWN:
@@ -105,7 +104,7 @@ def encode(record: LeaderElectionRecord, base: Lease | None, *, name: str, names
             annotations[key] = value
         else:
             annotations.pop(key, None)  # what another region told is not to be believed for longer
-    if annotations:
+    if annotations or "annotations" in metadata:
         metadata["annotations"] = annotations
     if base and base.version:
         metadata["resourceVersion"] = base.version
