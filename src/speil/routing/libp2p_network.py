@@ -180,8 +180,10 @@ class Libp2pNetwork:
 
     def _refuses(self, peer_id: PeerId, protocols: Iterable[str]) -> bool:
         """Whether a peer tells another topology label; counted."""
-        label = label_said(protocols)
-        _learn(self._labels, peer_id, label)
+        if label := label_said(protocols):
+            _learn(self._labels, peer_id, label)
+        else:
+            self._labels.pop(peer_id, None)
         if self._policy.shares(label):
             return False
         self._record.other_label(Layer.DHT_PROTOCOL, str(peer_id), label, self._policy.label)
