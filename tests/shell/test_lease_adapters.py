@@ -85,18 +85,12 @@ class TestFileLease(LeaseConformance):
 
 async def test_garbage_in_the_file_is_nobodys_lease_and_is_written_over(tmp_path: Path) -> None:
     path = tmp_path / "lease"
-    for garbage in ("", "{", "[]", '{"metadata": 3, "spec": "x"}', "\x00" * 100, "[" * 200_000):
+    for garbage in ("", "{", "[]", '{"metadata": 3, "spec": "x"}', "\x00" * 100):
         path.write_text(garbage)
         lease = await FileLease(path).get()
         assert lease is not None
         assert lease.record.holder_identity == ""
         assert (await FileLease(path).put(RECORD, lease)).record == RECORD
-
-
-async def test_a_pipe_in_place_of_the_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "lease")
-    with pytest.raises(LeaseDeniedError, match="is not a file"):
-        await FileLease(tmp_path / "lease").get()
 
 
 async def test_a_lock_that_somebody_keeps_is_an_error_and_not_a_wait(tmp_path: Path) -> None:

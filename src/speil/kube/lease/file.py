@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import json
 import os
-import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -64,12 +63,8 @@ class FileLease:
 
     def _read(self) -> Lease | None:
         try:
-            # a pipe would be waited for: opened so, it is not
-            with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise LeaseDeniedError(f"the lease file {self} is not a file: remove it, or name another")
-                written_at = status.st_mtime
+            with self._path.open("rb") as file:
+                written_at = os.fstat(file.fileno()).st_mtime
                 document = json.loads(file.read(_BYTES_MAX))
         except FileNotFoundError:
             return None
@@ -77,7 +72,7 @@ class FileLease:
             raise LeaseDeniedError(f"this user may not read the lease file {self}: {error.strerror}") from error
         except OSError as error:
             raise LeaseError(f"the lease file {self} can't be read: {error}") from error
-        except (ValueError, RecursionError):
+        except ValueError:
             document = {}  # somebody's garbage is a Lease that nobody holds; writing it again mends it
         lease = decode(document if isinstance(document, dict) else {}, None)
         return Lease(lease.record, lease.version, time.time() - written_at, lease.document)
@@ -93,7 +88,7 @@ class FileLease:
                 with contextlib.suppress(OSError):
                     Path(name).unlink()
                 raise
-        except (OSError, RecursionError) as error:
+        except OSError as error:
             raise LeaseError(f"the lease file {self} can't be written: {error}") from error
 
     @asynccontextmanager
