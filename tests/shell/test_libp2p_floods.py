@@ -363,7 +363,7 @@ async def test_answers_that_a_peer_does_not_take_are_few(monkeypatch: pytest.Mon
     big = Message(MessageType.FIND_NODE, b"k" * 80)
     running = most = 0
 
-    async def crawl(stream: Stream, data: bytes) -> None:
+    async def crawl(stream: Stream, data: bytes, asker: str) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
