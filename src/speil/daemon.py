@@ -30,7 +30,7 @@ from speil.config import NodeSettings
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError
 from speil.kube.kubeconfig import access_of_node
-from speil.kube.node_labels import node_labels
+from speil.kube.node_labels import LabelMemory, node_labels
 from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
@@ -119,7 +119,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
         host = await _start_host(settings, region, RegionGate(policy, record), secret, metrics, stack)
         _check_own_networks(policy, host)
-        network = Libp2pNetwork(host, settings.router.protocol_prefix(region.region), metrics, record)
+        network = Libp2pNetwork(host, settings.router.protocol_prefix(region.region), metrics, record, policy)
         bootstrap = Bootstrap(bootstrapper, Peerstore(settings.router.data_dir), metrics, rng)
         router = DhtRouter(network, bootstrap, metrics, rng, zone=region.zone)
         if isinstance(bootstrapper, LeaseBootstrapper):
@@ -152,7 +152,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         settling = Settling(store, relay.trust, metrics)
         debug = DebugServer(
             metrics,
-            lambda: _state(region, bootstrapper, router, store, recent),
+            lambda: _state(settings, region, bootstrapper, router, store, recent),
             web_enabled=settings.mirror.debug_web_enabled,
         )
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
@@ -208,17 +208,29 @@ async def _identify(settings: NodeSettings) -> RegionIdentity:
     if not settings.region.topology_from_node:
         return settings.region.identity()
     name = settings.region.node_name or socket.gethostname()
+    memory_of_labels = LabelMemory(settings.router.data_dir)
     api = KubeApi(
         access_of_node(settings.election.kubeconfig_path, settings.election.kubeconfig_context), f"speil/{__version__}"
     )
     try:
-        return settings.region.identity(await node_labels(api, name))
+        labels = await node_labels(api, name)
+        memory_of_labels.save(name, labels)
+        return settings.region.identity(labels)
     except KubeError as error:
+        if labels := memory_of_labels.load(name):
+            log.warning(
+                "the node's labels can't be read: going on with those of the last start", node=name, error=error
+            )
+            return settings.region.identity(labels)
         region = settings.region.identity()
         if not region.region:
             # in which region it is nobody knows now: to join one without would cross a border
             raise StartError(f"--topology-from-node: the labels of node {name} can't be read: {error}") from error
-        log.warning("the node's labels can't be read: going without its zone", node=name, error=error)
+        log.warning(
+            "the node's labels can't be read: going without its zone, and with anyone who says this region",
+            node=name,
+            error=error,
+        )
         return region
     finally:
         await api.close()
@@ -232,6 +244,7 @@ def _tell_region(region: RegionIdentity, secret: SecretFile | None) -> None:
         region_from=region.region_source,
         zone=region.zone or "(none)",
         zone_from=region.zone_source,
+        topology_region=region.label or "(none)",
         lease=region.lease,
     )
     for note in region.notes:
@@ -252,7 +265,7 @@ def _read_secret(settings: NodeSettings, region: RegionIdentity) -> SecretFile |
 def _policy(settings: NodeSettings, region: RegionIdentity) -> Policy:
     # a mesh whose prefix was set by hand is shared with nodes that know no regions: a migration from Spegel
     shared = bool(settings.router.dht_protocol_prefix)
-    return Policy(region.region, shared or not region.region, settings.region.region_networks)
+    return Policy(region.region, shared or not region.region, settings.region.region_networks, region.label)
 
 
 def _check_own_networks(policy: Policy, host: Host) -> None:
@@ -268,7 +281,9 @@ def _check_own_networks(policy: Policy, host: Host) -> None:
 def _bootstrapper(settings: NodeSettings, region: RegionIdentity, metrics: Metrics, rng: Random) -> Bootstrapper:
     router = settings.router
     if router.is_leased:
-        return lease_bootstrapper(router.bootstrap_kind, settings.election, region, metrics, rng)
+        return lease_bootstrapper(
+            router.bootstrap_kind, settings.election, region, metrics, rng, settings.region.region_networks
+        )
     return router.bootstrapper()
 
 
@@ -291,7 +306,7 @@ async def _start_host(
         agent_version=f"speil/{__version__}",
         metrics=metrics,
         gate=gate,
-        told=protocols_of(region.region, region.zone),
+        told=protocols_of(region.region, region.zone, region.label),
         psks=lambda: secret.secret.noise_keys if secret else (),
         dial_ports=settings.router.router_dial_ports,
         never_dialled=_api_server(),
@@ -362,14 +377,25 @@ def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:
 
 
 def _state(
-    region: RegionIdentity, bootstrapper: Bootstrapper, router: DhtRouter, store: ContentStore, recent: RecentRequests
+    settings: NodeSettings,
+    region: RegionIdentity,
+    bootstrapper: Bootstrapper,
+    router: DhtRouter,
+    store: ContentStore,
+    recent: RecentRequests,
 ) -> dict[str, Any]:
-    lease = bootstrapper.lock if isinstance(bootstrapper, LeaseBootstrapper) else None
+    leased = bootstrapper if isinstance(bootstrapper, LeaseBootstrapper) else None
     return {
         "version": __version__,
         "region": region.region,
         "zone": region.zone,
-        "lease": str(lease or ""),
+        "region_from": region.region_source,
+        "topology_region": region.label,
+        "has_secret": bool(settings.region.region_secret_file),
+        "has_networks": bool(settings.region.region_networks),
+        "notes": list(region.notes),
+        "lease": str(leased.lock) if leased else "",
+        "lease_is_foreign": leased.election.foreign if leased else False,
         "ready": router.ready,
         "peer_id": str(router.local.peer_id),
         "addresses": ", ".join(map(str, router.local.addresses)),

@@ -186,6 +186,15 @@ def test_the_chart_reads_names_as_the_node_does(name: str, namespace: str) -> No
             "leaderElectionName spegel-leader-election-east reads as region east, "
             "leaderElectionNamespace spegel-west as region west",
         ),
+        (
+            {
+                "region": "b",
+                "leaderElectionName": "spegel-leader-election-a",
+                "leaderElectionNamespace": "spegel-a",
+            },
+            "region is b, and leaderElectionName spegel-leader-election-a and leaderElectionNamespace spegel-a read as "
+            "region a",
+        ),
         ({"regions": [{"name": "a"}, {"name": "a"}]}, "region a is named twice"),
         (
             {
@@ -239,6 +248,45 @@ def test_old_clusters_read_the_labels_from_the_node() -> None:
     labels = {REGION: "eu", "topology.kubernetes.io/zone": "eu-1a"}
     environ = environment(pod_of(new)["containers"][0], labels)
     assert (environ["TOPOLOGY_REGION"], environ["TOPOLOGY_ZONE"]) == ("eu", "eu-1a")
+
+
+def test_the_label_reaches_a_node_of_the_documented_install_and_the_region_is_not_set_outright() -> None:
+    names = {"leaderElectionName": "spegel-leader-election-eu", "leaderElectionNamespace": "spegel-eu"}
+    pod = pod_of(render({"bootstrapKind": "kubernetes", **names}, kube="1.35.0"))
+    for container in (*pod["initContainers"], *pod["containers"]):
+        environ = environment(container, {REGION: "eu-1"})
+        if "NODE_NAME" in environ:
+            assert environ["TOPOLOGY_REGION"] == "eu-1"
+            assert "REGION" not in environ, "then the label would not be asked"
+    told = identify(
+        lease_name=names["leaderElectionName"], lease_namespace=names["leaderElectionNamespace"], region_label="eu-1"
+    )
+    assert (told.region, told.label) == ("eu", "eu-1")
+
+
+REGION_AND_NAMES = [
+    ("a", "spegel-leader-election-a", "spegel-a"),
+    ("b", "spegel-leader-election-a", "spegel-a"),
+    ("b", "spegel-leader-election-a", "kube-system"),
+    ("b", "spegel-leader-election-a", "spegel-b"),
+    ("b", "spegel-leader-election-a", ""),
+    ("a", "my-spegel-a", "your-spegel-a"),
+    ("eu", "lock-eu-prod", "team-eu-prod"),
+    ("b", "", "spegel-system"),
+    ("a", "spegel-leader-election", "spegel"),
+]
+
+
+@pytest.mark.parametrize(("region", "name", "namespace"), REGION_AND_NAMES)
+def test_the_chart_refuses_a_region_beside_names_as_the_node_does(region: str, name: str, namespace: str) -> None:
+    values = {"region": region, "leaderElectionName": name, "leaderElectionNamespace": namespace}
+    try:
+        identify(region=region, lease_name=name, lease_namespace=namespace)
+    except RegionError:
+        with pytest.raises(RefusedError, match=f"region is {region}, and leaderElectionName"):
+            render(values)
+        return
+    assert render(values).only("DaemonSet")
 
 
 def test_releases_that_share_a_namespace_for_their_leases_never_meet_on_a_name() -> None:

@@ -59,6 +59,7 @@ records = st.builds(
     leader_transitions=st.integers(0, 2**31 - 1),
     region=st.none() | st.sampled_from(["", "eu-west-1"]),
     nodes=st.integers(0, 99_999),
+    label=st.sampled_from(["", "eu-west-1", "East_US.1"]),
     peers=st.lists(st.sampled_from(["/ip4/10.0.0.1/tcp/5001", "/ip6/::1/tcp/1"]), max_size=8).map(tuple),
 )
 json_values = st.recursive(
@@ -66,6 +67,15 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
+
+
+@given(records, records)
+def test_what_a_record_does_not_tell_is_gone_from_the_lease(
+    before: LeaderElectionRecord, record: LeaderElectionRecord
+) -> None:
+    document = encode(before, None, name="l", namespace="n")
+    told = decode(encode(record, decode(document, None), name="l", namespace="n"), None).record
+    assert (told.peers, told.nodes, told.label) == (record.peers, record.nodes, record.label)
 
 
 @given(records)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speil.region.policy import CONTRADICTION, Policy, protocols_of, region_said, zone_said
+from speil.region.policy import CONTRADICTION, Policy, label_said, protocols_of, region_said, zone_said
 from speil.region.secret import CHARS_MIN, SECRETS_MAX, SecretError, parse
 from speil.region.token import (
     NONCES_MAX,
@@ -40,6 +40,24 @@ def test_a_region_admits_itself_and_nobody_else(region: str, zone: str, other: s
     assert Policy(region, unsaid=True).admits("")
     assert Policy().admits("")
     assert not Policy().admits(region), "a mesh without regions is not part of one"
+
+
+VALUES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,8}[A-Za-z0-9])?", fullmatch=True)
+
+
+@given(LABELS, VALUES | st.just(""), VALUES | st.just(""))
+def test_labels_that_both_sides_know_must_be_the_same(region: str, own: str, other: str) -> None:
+    told = frozenset(protocols_of(region, "z", other))
+    assert label_said(told) == other
+    assert region_said(told) == region
+    assert Policy(region, False, label=own).shares(label_said(told)) == (own == other or "" in (own, other))
+
+
+@pytest.mark.parametrize("said", [["a", "b"], ["a b"], [""], ["x" * 64]])
+def test_a_peer_whose_label_is_nonsense_shares_none(said: list[str]) -> None:
+    told = [f"/speil/topology-region/{label}" for label in said]
+    assert label_said(told) == CONTRADICTION
+    assert not Policy("a", False, label="a").shares(label_said(told))
 
 
 @pytest.mark.parametrize("said", [["/speil/region/a", "/speil/region/b"], ["/speil/region/"], ["/speil/region/A b"]])

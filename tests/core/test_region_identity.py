@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from speil.election.settings import ElectionSettings
 from speil.region.identity import FROM_LABEL, FROM_NAMES, FROM_NOTHING, FROM_SETTING, identify
 from speil.region.label import RegionError
-from speil.region.naming import DEFAULT_LEASE, LeaseName
+from speil.region.naming import DEFAULT_LEASE, LeaseName, is_of, read, readings_against
 from speil.region.settings import RegionSettings
 from speil.setting import SettingError
 
@@ -42,6 +42,7 @@ def test_the_nodes_label_decides_last_and_names_the_lease() -> None:
     named = identify(**REGION_A, region_label="eu-west-1")
     assert named.region == "regiona"
     assert "eu-west-1" in named.notes[0]
+    assert "set --region" in named.notes[0]
 
 
 def test_names_that_contradict_are_refused_with_both_readings_and_the_way_out() -> None:
@@ -54,10 +55,84 @@ def test_names_that_contradict_are_refused_with_both_readings_and_the_way_out() 
     assert (identity.region, identity.lease.namespace) == ("us-east-1", "spegel-us-west-1")
 
 
-def test_an_explicit_region_wins_and_the_names_other_reading_is_noted() -> None:
-    identity = identify(**REGION_A, region="b")
-    assert (identity.region, identity.lease.namespace) == ("b", "spegel-regiona")
-    assert "regiona" in identity.notes[0]
+BASES = ("spegel-leader-election", "spegel")
+
+
+@pytest.mark.parametrize(
+    ("region", "name", "namespace"),
+    [
+        ("b", "spegel-leader-election-a", "spegel-a"),
+        ("b", "lock-a", "team-a"),
+        ("b", "spegel-leader-election-a", "kube-system"),  # only one says something, and nothing says b
+        ("b", "spegel-leader-election", "spegel-a"),
+        ("c", "spegel-leader-election-a", "spegel-b"),
+        ("east-1", "spegel-leader-election-us-east-1", "spegel-us-east-1"),
+        ("eu", "lock-eu-prod", "team-eu-prod"),
+    ],
+)
+def test_a_region_that_its_names_deny_is_refused_with_both_readings_and_what_to_write(
+    region: str, name: str, namespace: str
+) -> None:
+    with pytest.raises(RegionError) as raised:
+        identify(region=region, lease_name=name, lease_namespace=namespace)
+    told = LeaseName(name, namespace)
+    others = [one for one in (read(told).by_name, read(told).by_namespace) if one]
+    assert others
+    said = str(raised.value)
+    for part in (f"--region is {region}", f"read as region {' and '.join(dict.fromkeys(others))}", f"-{region}"):
+        assert part in said
+    assert f"say --region {others[0]}" in said
+    accepted = identify(region=others[0], lease_name=name, lease_namespace=namespace)
+    assert accepted.region == others[0], "what it says to write is accepted"
+
+
+@pytest.mark.parametrize(
+    ("region", "name", "namespace", "ours"),
+    [
+        ("a", "spegel-leader-election-a", "spegel-a", True),
+        ("a", "", "", True),
+        ("a", "lock-a", "team-a", True),
+        ("a", "my-spegel-a", "your-spegel-a", False),  # the common end is spegel-a; both end in -a all the same
+        ("west", "lock-eu-west", "team-eu-west", False),
+        ("a", *BASES, False),
+        ("a", "lock", "kube-system", False),
+        ("a", "spegel-leader-election-a", "kube-system", True),
+        ("a", "", "elsewhere", True),
+        ("a", "", "spegel-system", False),  # the Lease's own name tells a, the namespace something else
+        ("a", "spegel-leader-election-a", "spegel-b", False),  # names that contradict: --region said which
+        ("b", "spegel-leader-election-a", "", False),
+    ],
+)
+def test_names_that_tell_the_region_or_nothing_are_accepted(region: str, name: str, namespace: str, ours: bool) -> None:
+    identity = identify(region=region, lease_name=name, lease_namespace=namespace, region_label="another")
+    assert identity.region == region
+    assert identity.label == "", "the operator has said it outright"
+    assert identity.lease_is_ours == ours
+
+
+@given(st.data())
+def test_no_lease_is_two_regions_own(data: st.DataObject) -> None:
+    word = st.sampled_from(["a", "b", "a-b", "eu-west-1", "west-1", "spegel", "lock"])
+    name = data.draw(st.one_of(word, st.builds("{}-{}".format, st.sampled_from([BASES[0], "lock", "x-lock"]), word)))
+    namespace = data.draw(
+        st.one_of(word, st.builds("{}-{}".format, st.sampled_from([BASES[1], "team", "y-lock"]), word))
+    )
+    one, other = data.draw(word), data.draw(word)
+    lease = LeaseName(name, namespace)
+    assert one == other or not (is_of(one, lease) and is_of(other, lease))
+    if is_of(one, lease):
+        assert not readings_against(one, lease)
+
+
+def test_the_label_takes_part_unless_the_region_was_set_outright() -> None:
+    assert identify(**REGION_A, region_label="East_US.1").label == "East_US.1"
+    assert identify(region_label="eu").label == "eu"
+    assert identify(**REGION_A).label == identify(region="regiona", region_label="eu").label == ""
+    with pytest.raises(RegionError, match="--topology-region"):
+        identify(**REGION_A, region_label="no label")
+
+
+def test_an_explicit_region_wins_over_the_label() -> None:
     (note,) = identify(region="b", region_label="eu-west-1").notes
     assert "label topology.kubernetes.io/region is eu-west-1; --region decides: b" in note
     assert identify(region="b", region_label="b").notes == ()

@@ -183,3 +183,55 @@ def test_names_that_do_not_read_back_are_warned_about_and_doubles_refused() -> N
 def test_a_plan_that_cannot_be(regions: list[str], said: str) -> None:
     with pytest.raises(RegionError, match=said):
         plan(regions)
+
+
+def labelled(view: RegionView, *labels: str, **change: object) -> RegionView:
+    """The region's nodes with these labels, node by node."""
+    nodes = [
+        replace(one, label=label, region_source="lease names", **change)  # type: ignore[arg-type]
+        for one, label in zip(view.nodes, labels, strict=True)
+    ]
+    return replace(view, nodes=tuple(nodes))
+
+
+def messages(views: Sequence[RegionView], level: Level) -> list[str]:
+    return [f"{one.message} → {one.remedy}" for one in judge(look(0), views) if one.level is level]
+
+
+def test_labels_that_differ_within_a_region_fail_with_what_to_write() -> None:
+    a, b = look(SECONDS)
+    (message,) = messages([labelled(a, "eu", "eu", "us"), b], Level.FAIL)
+    for part in ("region a", "eu (2 nodes), us (1 nodes)", "kept apart", "--leader-election-name", "--region a on all"):
+        assert part in message
+    assert not messages([labelled(a, "eu", "eu", "eu"), labelled(b, "us", "us", "us")], Level.WARN)
+
+
+def test_nodes_without_a_label_are_warned_of() -> None:
+    a, b = look(SECONDS)
+    (message,) = messages([labelled(a, "eu", "", "eu"), b], Level.WARN)
+    assert "1 nodes of region a" in message
+    assert "a-1" in message
+    (message,) = messages([labelled(a, "", "", ""), b], Level.WARN)
+    assert "nothing but its names tells region a" in message
+    assert "--region-secret-file" in message
+    assert not messages([labelled(a, "", "", "", is_guarded=True), b], Level.WARN)
+    assert messages([labelled(a, "", "", "")], Level.WARN), "two that were joined look like one"
+
+
+def test_a_region_that_is_kept_out_of_its_lease_is_told_what_it_costs() -> None:
+    a, b = look(SECONDS)
+    out = replace(a, nodes=tuple(replace(one, lease_is_foreign=True) for one in a.nodes))
+    (message,) = messages([out, b], Level.FAIL)
+    assert "the Lease that a-0, a-1, a-2 of region a ask is another region's" in message
+    alone = replace(out, nodes=(replace(out.nodes[0], peers=()), *out.nodes[1:]))
+    told = messages([alone, b], Level.FAIL)
+    assert any("a-0 of region a have no way to their region" in one and "--region-networks" in one for one in told)
+
+
+def test_a_lease_whose_annotation_denies_its_names_fails() -> None:
+    a, b = look(SECONDS)
+    (view,) = a.leases
+    assert view.lease is not None
+    record = replace(view.lease.record, region="c")
+    edited = replace(a, region="c", leases=(replace(view, lease=replace(view.lease, record=record)),), nodes=())
+    assert any("is region a's by its names, and says c" in one for one in messages([edited, b], Level.FAIL))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
+import json
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import aiohttp
 import pytest
@@ -26,6 +29,7 @@ from speil.libp2p.identity import Identity
 from speil.libp2p.transport import ConnectionGate, OpenGate
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
+from speil.observe import logs
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer, Policy, protocols_of
 from speil.region.secret import SecretError, parse
@@ -35,6 +39,7 @@ from speil.routing.bootstrap.static import StaticBootstrapper
 from speil.routing.dht import DhtRouter
 from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.memory import MemoryMesh
+from speil.routing.network import NetworkError
 from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress
 from speil.testing.eventually import eventually
@@ -48,6 +53,14 @@ OLD, NEW = "an old secret of the region", "a new secret of the region"
 KEY = "sha256:" + "ab" * 32
 PATH = f"/v2/lab/app/blobs/{LAYER}"
 OTHER = next(digest for digest in IMAGE.blobs if IMAGE.kind(digest) == "blobs" and digest != LAYER)
+
+
+@pytest.fixture
+def lines() -> Callable[[], list[dict[str, Any]]]:
+    """The log so far, as JSON objects."""
+    stream = io.StringIO()
+    logs.configure("DEBUG", "json", stream)
+    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 class Node:
@@ -73,10 +86,12 @@ async def node(
     networks: tuple[str, ...] = (),
     gate: ConnectionGate | None = None,
     psks: tuple[bytes, ...] = (),
+    label: str = "",
+    dht_policy: Policy | None = None,
 ) -> AsyncIterator[Node]:
     """A node of `region` that `says` another where that is given; one prefix for all, so that it keeps nobody out."""
     metrics = Metrics()
-    policy = Policy(region, not region, tuple(map(ip_network, networks)))
+    policy = Policy(region, not region, tuple(map(ip_network, networks)), label)
     record = BorderRecord(region, metrics)
     host = Host(
         Identity.generate(),
@@ -84,12 +99,14 @@ async def node(
         agent_version="speil/test",
         metrics=metrics,
         gate=gate or RegionGate(policy, record),
-        told=protocols_of(region if says is None else says, ""),
+        told=protocols_of(region if says is None else says, "", label),
         psks=lambda: psks,
     )
     async with host:
         bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(1))
-        router = DhtRouter(Libp2pNetwork(host, prefix, metrics, record), bootstrap, metrics, Random(2))
+        router = DhtRouter(
+            Libp2pNetwork(host, prefix, metrics, record, dht_policy or policy), bootstrap, metrics, Random(2)
+        )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(router.run())
             yield Node(host, router, metrics)
@@ -145,6 +162,78 @@ async def test_the_dht_protocol_alone_keeps_meshes_apart() -> None:
         await eventually(lambda: one.rejected(Layer.DHT_PROTOCOL) and other.rejected(Layer.DHT_PROTOCOL))
         assert one.host.connections, "nothing else kept it out"
         await stay_apart(one, other)
+
+
+async def test_the_label_keeps_out_by_identify_alone_who_says_the_same_region() -> None:
+    """The mission's own mistake: the names of region a were copied, so both sides say region a."""
+    no_labels = Policy("a", False)
+    async with (
+        node(region="a", label="eu", dht_policy=no_labels) as one,
+        node(one.address, region="a", label="eu", dht_policy=no_labels) as fellow,
+        node(one.address, region="a", label="us", dht_policy=no_labels) as stranger,
+        node(one.address, region="a", dht_policy=no_labels) as plain,
+    ):
+        await eventually(lambda: one.rejected(Layer.IDENTIFY), what="it was kept out")
+        await eventually(lambda: stranger.router.ready)
+        friends = {fellow.router.local.peer_id, plain.router.local.peer_id}
+        await eventually(lambda: {peer.peer_id for peer in one.router.peers()} == friends, what="the others are in")
+        with pytest.raises(Libp2pError, match="identify"):
+            await stranger.host.connect(one.address)
+        assert stranger.rejected(Layer.IDENTIFY)
+        assert one.router.local.peer_id not in {peer.peer_id for peer in stranger.router.peers()}
+        for layer in Layer:
+            if layer is not Layer.IDENTIFY:
+                assert not one.rejected(layer), "no other layer was asked"
+
+
+async def test_the_label_keeps_out_by_the_dht_alone_who_came_past_the_gate() -> None:
+    async with (
+        node(region="a", label="eu", gate=OpenGate()) as one,
+        node(one.address, region="a", label="us", gate=OpenGate()) as other,
+    ):
+        await eventually(lambda: one.rejected(Layer.DHT_PROTOCOL) and other.rejected(Layer.DHT_PROTOCOL))
+        assert one.host.connections, "nothing else kept it out"
+        assert not one.rejected(Layer.IDENTIFY)
+        await stay_apart(one, other)
+        network = other.router._network
+        before = one.rejected(Layer.DHT_PROTOCOL)
+        for question in (MessageType.FIND_NODE, MessageType.GET_PROVIDERS):
+            with pytest.raises(NetworkError, match="topology label"):
+                await network.request(one.router.local, Message(question, content_key(KEY)))
+        # a peer that does not look at labels itself: its stream is reset, and its record is not kept
+        stream = await other.host.open_stream(one.router.local, "/test/kad/1.0.0")
+        provide = Message(MessageType.ADD_PROVIDER, content_key(KEY), (), (other.router.local,))
+        answer: bytes | None = None
+        with suppress(Libp2pError):
+            await stream.write_message(provide.encode())
+            await stream.write_message(Message(MessageType.FIND_NODE, content_key(KEY)).encode())
+            answer = await stream.read_message(1 << 16)
+        assert answer is None
+        await eventually(lambda: one.rejected(Layer.DHT_PROTOCOL) > before)
+        assert sample(one.metrics, "speil_provider_records") == 0
+        assert sample(one.metrics, "speil_dht_messages_total", direction="in") == 0
+
+
+async def test_a_node_without_a_label_goes_with_both_and_tells_neither_of_the_other() -> None:
+    async with (
+        node(region="a") as plain,
+        node(plain.address, region="a", label="eu") as one,
+        node(plain.address, region="a", label="us") as other,
+    ):
+        both = {one.router.local.peer_id, other.router.local.peer_id}
+        await eventually(lambda: {peer.peer_id for peer in plain.router.peers()} == both)
+        await other.router.provide([KEY])
+        holder = str(other.router.local.peer_id)
+
+        async def found() -> bool:
+            return await providers(plain.router, KEY, 0.5) == {holder}
+
+        await eventually(found, what="it has the record")
+        assert await providers(one.router, KEY, 0.5) == set()
+        for _ in range(3):
+            await one.router._lookups.refresh()
+        assert [peer.peer_id for peer in one.router.peers()] == [plain.router.local.peer_id]
+        assert not one.rejected(Layer.IDENTIFY), "it was never told where the other is"
 
 
 async def test_networks_alone_keep_strangers_from_being_dialled_and_from_coming_in() -> None:
@@ -283,6 +372,37 @@ async def test_a_peer_of_another_region_gets_an_empty_404_and_we_take_nothing_fr
         assert asker.sample("speil_served_bytes_total") == 0
 
 
+async def test_the_label_keeps_out_by_the_http_door_alone_and_both_sides_of_it() -> None:
+    eu, us, plain = (Policy("a", unsaid=False, label=label) for label in ("eu", "us", ""))
+    mesh = MemoryMesh()
+    async with (
+        mirror(mesh, policy=eu) as holder,
+        mirror(mesh, policy=us) as stranger,
+        mirror(mesh, policy=eu) as fellow,
+        mirror(mesh, policy=plain) as neighbour,
+    ):
+        await holder.hold(IMAGE, NAME)
+        assert (await fetch(stranger))[0] == 404
+        assert kept_out(holder, Layer.HTTP) >= 1
+        before = kept_out(holder, Layer.HTTP)
+        assert await fetch(fellow) == (200, len(DATA))
+        assert await fetch(neighbour) == (200, len(DATA))
+        peer = {"X_Spegel_Mirrored": "true", "X_Speil_Region": "a"}
+        assert await fetch(holder, **peer, X_Speil_Topology_Region="us") == (404, 0)
+        assert await fetch(holder, X_Speil_Topology_Region="us") == (404, 0)
+        assert kept_out(holder, Layer.HTTP) == before + 2
+        assert await fetch(holder, **peer) == (200, len(DATA)), "a node of before, which tells no label"
+
+    async def answers(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        writer.write(head(X_Speil_Region="a", X_Speil_Topology_Region="us") + DATA)
+
+    mesh = MemoryMesh()
+    async with scripted_peer(mesh, answers), mirror(mesh, policy=eu) as asker:
+        assert (await fetch(asker))[0] == 404
+        assert kept_out(asker, Layer.HTTP) >= 1
+        assert asker.sample("speil_served_bytes_total") == 0
+
+
 @pytest.mark.parametrize(
     "headers",
     [{"X_Spegel_Mirrored": "true"}, {"X_Spegel_Mirrored": "TRUE", "X_Speil_Region": "b"}, {"X_Speil_Region": "b"}],
@@ -385,6 +505,23 @@ def test_a_secret_file_is_read_anew_and_a_bad_one_changes_nothing(tmp_path: Path
     path.symlink_to(tmp_path / "new" / "secret")
     assert file.secret.peer_keys == rotated.peer_keys[:1]
     os.utime(path)
+
+
+def test_a_label_that_differs_is_told_in_one_line_that_says_what_to_write(
+    lines: Callable[[], list[dict[str, Any]]],
+) -> None:
+    record = BorderRecord("a", Metrics())
+    for layer in (Layer.IDENTIFY, Layer.DHT_PROTOCOL, Layer.HTTP):
+        for _ in range(3):
+            record.other_label(layer, "10.0.0.7", "us" * 1000, "eu")
+    told = [line for line in lines() if line["msg"] == "kept out of the region"]
+    assert [line["layer"] for line in told] == ["identify", "dht_protocol", "http"]
+    for line in told:
+        assert "topology.kubernetes.io/region is usus" in line["why"]
+        assert line["why"].endswith("this node's eu")
+        assert len(line["why"]) < 200
+        assert "--leader-election-namespace" in line["what_to_do"]
+        assert "set --region a on all" in line["what_to_do"]
 
 
 def test_what_the_record_remembers_is_bounded() -> None:

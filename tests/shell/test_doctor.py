@@ -169,3 +169,24 @@ async def test_facts_are_gathered_from_a_running_node(tmp_path: Path) -> None:
 def test_a_server_on_all_addresses_is_reached_on_loopback() -> None:
     assert local_url(ListenAddress("", 5000)) == "http://127.0.0.1:5000"
     assert local_url(ListenAddress("fd00::1", 5000)) == "http://[fd00::1]:5000"
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "words"),
+    [
+        ({"topology_region": "eu"}, Level.OK, "region r (from: lease names), label eu"),
+        ({"topology_region": "", "region_from": "setting"}, Level.OK, "no label"),
+        ({"topology_region": "", "has_secret": True}, Level.OK, "no label"),
+        ({"topology_region": "", "has_networks": True}, Level.OK, "no label"),
+        ({"topology_region": ""}, Level.WARN, "nothing but the Lease's names"),
+        ({"topology_region": "eu", "notes": ["the node's label is eu; the names decide"]}, Level.WARN, "label is eu"),
+        ({"topology_region": "eu", "lease_is_foreign": True}, Level.FAIL, "the Lease spegel-r/x is another region's"),
+        ({"topology_region": "eu", "lease_is_foreign": True, "peers": []}, Level.FAIL, "comes from upstream"),
+    ],
+)
+def test_the_region_is_told_with_its_contradictions(state: dict[str, object], level: Level, words: str) -> None:
+    assert GOOD.state is not None
+    told = {**GOOD.state, "region": "r", "region_from": "lease names", "lease": "spegel-r/x", **state}
+    found = [finding for finding in findings(replace(GOOD, state=told)) if finding.check == "region"]
+    assert [one for one in found if one.level is level and words in one.message], found
+    assert all(one.remedy for one in found if one.level is not Level.OK)

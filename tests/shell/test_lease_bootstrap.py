@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 
@@ -39,10 +40,16 @@ def peer_id(number: int) -> PeerId:
 
 @asynccontextmanager
 async def running(
-    lock: LeaseLock, number: int, peers: list[PeerInfo] | None = None
+    lock: LeaseLock,
+    number: int,
+    peers: list[PeerInfo] | None = None,
+    *,
+    label: str = "",
+    networks: tuple[str, ...] = (),
 ) -> AsyncIterator[LeaseBootstrapper]:
     """A node's bootstrapper that campaigns."""
-    bootstrapper = LeaseBootstrapper("file", lock, FAST, "r", Metrics(), Random(number))
+    subnets = tuple(map(ip_network, networks))
+    bootstrapper = LeaseBootstrapper("file", lock, FAST, "r", Metrics(), Random(number), label=label, networks=subnets)
     bootstrapper.attach(lambda: peers or [])
     async with asyncio.TaskGroup() as group:
         task = group.create_task(bootstrapper.run(lambda: peer(number)))
@@ -104,6 +111,53 @@ async def test_another_regions_lease_gives_no_peers() -> None:
     async with running(lock, 1) as node:
         with pytest.raises(BootstrapError, match="'west'"):
             await node.find(peer(1))
+
+
+async def test_a_lease_of_nodes_with_another_label_gives_no_peers_and_names_both_labels() -> None:
+    lock = MemoryLease()
+    await lock.put(LeaderElectionRecord("/ip4/10.0.0.9/tcp/5001", 60, region="r", label="us"), None)
+    async with running(lock, 1, label="eu") as node, running(lock, 2) as plain, running(lock, 3, label="us") as fellow:
+        with pytest.raises(BootstrapError, match=r"'us'.*'eu'") as raised:
+            await node.find(peer(1))
+        assert not raised.value.addresses, "nobody is known, and no networks"
+        for other, number in ((plain, 2), (fellow, 3)):
+            assert await other.find(peer(number)) == [Multiaddr.of_tcp("10.0.0.9", 5001)]
+
+
+async def test_a_lease_that_became_anothers_leaves_the_peers_that_it_named() -> None:
+    lock = MemoryLease()
+    await lock.put(
+        LeaderElectionRecord("/ip4/10.0.0.9/tcp/5001", 60, region="r", peers=("/ip4/10.0.0.8/tcp/5001",)), None
+    )
+    async with running(lock, 1) as node:
+        assert len(await node.find(peer(1))) == 2
+        lease = await lock.get()
+        await lock.put(LeaderElectionRecord("/ip4/10.9.9.9/tcp/5001", 60, region="west"), lease)
+        await eventually(lambda: node.election.foreign)
+        with pytest.raises(BootstrapError) as raised:
+            await node.find(peer(1))
+    assert [str(one) for one in raised.value.addresses] == ["/ip4/10.0.0.9/tcp/5001", "/ip4/10.0.0.8/tcp/5001"]
+
+
+async def test_the_regions_networks_are_searched_where_the_lease_is_of_no_help() -> None:
+    lock = MemoryLease()
+    await lock.put(LeaderElectionRecord("/ip4/10.9.9.9/tcp/5001", 60, region="west"), None)
+    async with running(lock, 1, networks=("10.0.0.0/24",)) as node:
+        with pytest.raises(BootstrapError) as raised:
+            await node.find(peer(1))
+    assert str(raised.value.addresses[0]) == "/ip4/10.0.0.1/tcp/5001"
+    denied = FaultyLease(MemoryLease())
+    denied.denied = True
+    async with running(denied, 1, networks=("10.0.0.0/24",)) as node:
+        with pytest.raises(BootstrapError, match="a Role is missing") as raised:
+            await node.find(peer(1))
+    assert raised.value.addresses
+    elsewhere = MemoryLease()
+    await elsewhere.put(LeaderElectionRecord("/ip4/10.9.9.9/tcp/5001", 60, region="r"), None)
+    async with running(elsewhere, 1, networks=("10.0.0.0/24",)) as node:
+        leader, *neighbours = await node.find(peer(1))
+    assert str(leader) == "/ip4/10.9.9.9/tcp/5001"
+    assert str(neighbours[0]) == "/ip4/10.0.0.1/tcp/5001"
 
 
 @pytest.mark.parametrize("size", [1, 2, 21, 100, 1_000])

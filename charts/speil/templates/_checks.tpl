@@ -12,6 +12,7 @@
   {{- $lease := printf "%s/%s" $region.lease.namespace $region.lease.name -}}
   {{- if hasKey $names $told }}{{ fail (printf "region %s is named twice in `regions`" $told) }}{{ end -}}
   {{- $_ := set $names $told true -}}
+  {{- if $region.told }}{{ include "speil.checkNames" $region }}{{ end -}}
   {{- if $region.isKubernetes -}}
     {{- if hasKey $leases $lease }}{{ fail (printf "regions %s and %s have the same Lease %s: they would be one cluster of peers; give each its own leaderElectionName and leaderElectionNamespace" (get $leases $lease) $told $lease) }}{{ end -}}
     {{- $_ := set $leases $lease $told -}}
@@ -33,6 +34,21 @@
   {{- if $region.isKubernetes }}{{ include "speil.checkCluster" (dict "root" $ "region" $region "lease" $lease) }}{{ end -}}
   {{- include "speil.checkSecret" (dict "root" $ "region" $region) -}}
 {{- end -}}
+{{- end }}
+
+{{/* A region beside names of a Lease that both deny it: its nodes would refuse to start. */}}
+{{- define "speil.checkNames" -}}
+{{- $byName := include "speil.tells" (dict "text" .lease.name "base" "spegel-leader-election" "region" .name) -}}
+{{- $byNamespace := include "speil.tells" (dict "text" .lease.namespace "base" "spegel" "region" .name) -}}
+{{- $reading := include "speil.reading" .lease | fromJson -}}
+{{- $other := $reading.byName | default $reading.byNamespace -}}
+{{- if and $other (not (or $byName $byNamespace)) -}}
+  {{- fail (printf "region is %s, and leaderElectionName %s and leaderElectionNamespace %s read as region %s: set `region: %s`, or leave the two names out, and they follow from the region" .name .lease.name .lease.namespace $other $other) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "speil.tells" -}}
+{{- if include "speil.isOn" . }}{{ if eq .text (printf "%s-%s" .base .region) }}true{{ end }}{{ else if hasSuffix (printf "-%s" .region) .text }}true{{ end -}}
 {{- end }}
 
 {{/* Against the cluster, where there is one: `helm template` and `helm lint` have none. */}}

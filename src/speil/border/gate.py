@@ -5,7 +5,7 @@ from __future__ import annotations
 from speil.border.record import BorderRecord
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
-from speil.region.policy import Layer, Policy, region_said
+from speil.region.policy import Layer, Policy, label_said, region_said
 
 
 class RegionGate:
@@ -27,12 +27,15 @@ class RegionGate:
         return None
 
     def intercept_identified(self, peer_id: PeerId, protocols: frozenset[str], agent_version: str) -> str | None:
-        """A peer that says another region, or none where all say one, has to go."""
-        region = region_said(protocols)
-        if self._policy.admits(region):
+        """A peer that says another region or topology label, or no region where all say one, has to go."""
+        region, label = region_said(protocols), label_said(protocols)
+        if not self._policy.admits(region):
+            says = f"it says region {region}" if region else "it says no region"
+            self._record.rejected(Layer.IDENTIFY, str(peer_id), f"{says} ({agent_version or 'no agent version'})")
+        elif not self._policy.shares(label):
+            self._record.other_label(Layer.IDENTIFY, str(peer_id), label, self._policy.label)
+        else:
             return None
-        says = f"it says region {region}" if region else "it says no region"
-        self._record.rejected(Layer.IDENTIFY, str(peer_id), f"{says} ({agent_version or 'no agent version'})")
         return Layer.IDENTIFY.value
 
     def handshake_failed(self, remote: Multiaddr, reason: str) -> None:

@@ -1,8 +1,9 @@
 """The registry port's door: what a request must carry to be answered, and what ours carry to peers.
 
-A peer (`X-Spegel-Mirrored`) tells its region and, where the region has a secret, a token for this one request. A
-client of the node (containerd) shows the node token from hosts.toml, where the region has a secret. Whoever can't gets
-an empty 404, as if there were nothing: a challenge would make containerd send the user's registry credentials.
+A peer (`X-Spegel-Mirrored`) tells its region, its topology label and, where the region has a secret, a token for this
+one request. The label has a header of its own, which nodes that do not know it pass over. A client of the node
+(containerd) shows the node token from hosts.toml, where the region has a secret. Whoever can't gets an empty 404, as if
+there were nothing: a challenge would make containerd send the user's registry credentials.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from speil.region.token import NONCE_CHARS, Request, RequestTokens, check_node, 
 
 MIRRORED_HEADER = "X-Spegel-Mirrored"
 REGION_HEADER, ZONE_HEADER = "X-Speil-Region", "X-Speil-Zone"
+LABEL_HEADER = "X-Speil-Topology-Region"
 TOKEN_HEADER, NODE_TOKEN_HEADER = "X-Speil-Token", "X-Speil-Node-Token"
 
 
@@ -34,7 +36,7 @@ class HttpDoor:
         self, policy: Policy, local: PeerId, secret: SecretFile | None, record: BorderRecord, zone: str = ""
     ) -> None:
         self._policy, self._local, self._secret, self._record = policy, str(local), secret, record
-        told = ((REGION_HEADER, policy.region), (ZONE_HEADER, zone))
+        told = ((REGION_HEADER, policy.region), (LABEL_HEADER, policy.label), (ZONE_HEADER, zone))
         self._told = {name: value for name, value in told if value}
         self._tokens = RequestTokens()
 
@@ -62,9 +64,13 @@ class HttpDoor:
     def refuses_answer(self, host: str, headers: Mapping[str, str]) -> bool:
         """Whether an answer (header names in lower case) comes from another region."""
         region = headers.get(REGION_HEADER.lower(), "")
-        if self._policy.admits(region):
+        label = headers.get(LABEL_HEADER.lower(), "")
+        if not self._policy.admits(region):
+            self._record.rejected(Layer.HTTP, host, f"it answered {_saying(region)}")
+        elif not self._policy.shares(label):
+            self._record.other_label(Layer.HTTP, host, label, self._policy.label)
+        else:
             return False
-        self._record.rejected(Layer.HTTP, host, f"it answered {_saying(region)}")
         return True
 
     def refuses(self, method: str, target: str, headers: Mapping[str, str], remote: str) -> bool:
@@ -76,6 +82,9 @@ class HttpDoor:
             return True
         if not self._policy.admits(region) and (from_peer or region):
             self._record.rejected(Layer.HTTP, remote, f"it asked {_saying(region)}")
+            return True
+        if not self._policy.shares(label := headers.get(LABEL_HEADER, "")):
+            self._record.other_label(Layer.HTTP, remote, label, self._policy.label)
             return True
         if self._secret is None:
             return False

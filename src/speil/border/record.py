@@ -7,8 +7,10 @@ import time
 from speil.observe.line_limit import LineLimit
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.region.identity import REGION_LABEL
 from speil.region.policy import Layer
 
+LABEL_CHARS_SHOWN = 80  # what a peer tells goes into a log line
 AGAIN_SECONDS = 600.0  # the same peer at the same layer is told this often
 TOLD_MAX = 256  # peers remembered as told; strangers choose how many they are
 
@@ -23,6 +25,10 @@ _WHAT_TO_DO = {
     Layer.TOKEN: "if it belongs to the region, give it the same --region-secret-file, and look at its clock",
     Layer.NODE_TOKEN: "if it is containerd, run `speil configuration` with the region's secret; pulls go on upstream",
 }
+_LABELS_DIFFER = (
+    "if they are two regions, give each its own --leader-election-name and --leader-election-namespace; if they are "
+    "one, set --region {region} on all of its nodes, and the label is not asked"
+)
 
 log = get_log("border")
 
@@ -35,7 +41,12 @@ class BorderRecord:
         self._told: dict[tuple[Layer, str], float] = {}
         self._lines = LineLimit()
 
-    def rejected(self, layer: Layer, who: str, why: str) -> None:
+    def other_label(self, layer: Layer, who: str, label: str, own: str) -> None:
+        """Somebody of a region with our name was kept out, because its topology label is another."""
+        why = f"its node's label {REGION_LABEL} is {label[:LABEL_CHARS_SHOWN]}, this node's {own}"
+        self.rejected(layer, who, why, _LABELS_DIFFER.format(region=self._region or "<name>"))
+
+    def rejected(self, layer: Layer, who: str, why: str, what_to_do: str = "") -> None:
         """Somebody (an address or a peer id) was kept out."""
         self._metrics.cross_region_rejected.labels(layer.value).inc()
         now = time.monotonic()
@@ -55,5 +66,5 @@ class BorderRecord:
             why=why,
             region=self._region or "(none)",
             left_out=left_out or None,
-            what_to_do=_WHAT_TO_DO[layer],
+            what_to_do=what_to_do or _WHAT_TO_DO[layer],
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speil.doctor.facts import Facts, RegistryDirectory
+from speil.doctor.region import region_findings
 from speil.finding import Finding, Level
 from speil.hosts_toml.document import DEFAULT_DIRECTORY
 
@@ -195,6 +196,7 @@ def _mesh(facts: Facts) -> Iterator[Finding]:
         )
     if not facts.state.get("store_available"):
         yield Finding("store", Level.FAIL, "speil does not reach its content store", "see its log for containerd")
+    yield from region_findings(facts.state)
     count = len(facts.state.get("peers", []))
     if count:
         yield Finding("peers", Level.OK, f"{count} in the routing table")

@@ -23,6 +23,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from speil.election.config import ElectionConfig
+from speil.election.ownership import ABANDONED_SECONDS, GIVEN_UP_SECONDS, Claim, Owner
 from speil.election.pace import NODES_MAX, poll_wait_seconds
 from speil.election.record import LeaderElectionRecord, Lease
 
@@ -77,11 +78,13 @@ Action = Read | Write | Event
 class Elector:
     """One node's part in the election of its region. See the module."""
 
-    def __init__(self, config: ElectionConfig, identity: str, region: str, rng: Random) -> None:
-        self._config, self.identity, self._region, self._rng = config, identity, region, rng
+    def __init__(self, config: ElectionConfig, identity: str, owner: Owner, rng: Random) -> None:
+        self._config, self.identity, self._owner, self._rng = config, identity, owner, rng
         self.lease: Lease | None = None  # as last read or written
+        self.own: LeaderElectionRecord | None = None  # the last record that was this region's
         self.leading = False
-        self.foreign = False  # the Lease is another region's: never written, never believed
+        self._claim = Claim.OURS
+        self._was_ours = False
         self.stopped = False
         self._stopping = False
         self._nodes = 0
@@ -97,6 +100,11 @@ class Elector:
         self._conflicts = self._failures = 0
         self._reported_holder = ""
         self._annotated_at: float | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the Lease is another region's: not believed, and written only as `ownership` has it."""
+        return self._claim is not Claim.OURS
 
     # --- inputs -----------------------------------------------------------------------------------------
 
@@ -133,8 +141,14 @@ class Elector:
         held = lease is not None and lease.record.holder_identity == self.identity
         if self._stopping:
             return events + (self._release(now) if held and not self.foreign else self._end())
-        if self.foreign:
-            self._wait(now, DENIED_SECONDS)
+        if self.foreign and lease is not None:
+            if self._may_take_back(lease, now):
+                return [*events, *self._write(now)]
+            if self._claim is Claim.TAKE_WHEN_SILENT:
+                self._wait_for_news(lease, now)
+            else:
+                least = DENIED_SECONDS if self._claim is Claim.NEVER else GIVEN_UP_SECONDS / 3
+                self._wait(now, max(least, poll_wait_seconds(self.nodes, self._config, self._rng)))
             return events
         if lease is None or held or not lease.record.holder_identity or self._silent(lease, now):
             return [*events, *self._write(now)]
@@ -149,12 +163,15 @@ class Elector:
         if self._stopping:
             return [self._event(EventKind.RELEASED), *self._end()]
         kind = EventKind.RENEWED if self.leading else EventKind.ACQUIRED
+        detail = "the Lease is taken back" if self.foreign else ""
+        self._claim = Claim.OURS
+        self._remember(lease.record)
         self.leading, self._renewed_at = True, self._sent_at
         self._due = self._sent_at + self._config.retry_period_seconds
         before = previous.record if previous else None
         if before is None or (lease.record.peers, lease.record.nodes) != (before.peers, before.nodes):
             self._annotated_at = now
-        return [self._event(kind), *self._new_holder()]
+        return [self._event(kind, detail), *self._new_holder()]
 
     def conflicted(self, now: float) -> list[Action]:
         """Somebody else wrote first: look again. At once, but no faster than `retry` when it goes on."""
@@ -209,13 +226,18 @@ class Elector:
         base = self.lease
         held = base is not None and base.record.holder_identity == self.identity
         old = base.record if base else LeaderElectionRecord()
+        if self.foreign:
+            # peers, size and label are another region's
+            old = dataclasses.replace(old, nodes=0, peers=(), label="")
+            self._annotated_at = None
         record = dataclasses.replace(
             old,
             holder_identity=self.identity,
             lease_duration_seconds=self._config.lease_duration_seconds,
             acquire_time=old.acquire_time if held else None,
             leader_transitions=old.leader_transitions + (base is not None and not held),
-            region=self._region,
+            region=self._owner.region,
+            label=self._owner.label or old.label,  # a leader without one leaves what its region's nodes have
         )
         news = (self._nodes, self._peers) != (old.nodes, old.peers)
         if self._nodes and news and self._may_annotate(old, now):
@@ -233,7 +255,11 @@ class Elector:
         self.leading = False
         # as client-go: no holder, a duration of a second, times of now
         record = dataclasses.replace(
-            self.lease.record, holder_identity="", lease_duration_seconds=1, acquire_time=None, region=self._region
+            self.lease.record,
+            holder_identity="",
+            lease_duration_seconds=1,
+            acquire_time=None,
+            region=self._owner.region,
         )
         return [Write(record, self.lease)]
 
@@ -247,7 +273,9 @@ class Elector:
         # when they were sent: a process that was frozen reads answers late
         before, last_read_at = self.lease, self._read_at
         self.lease, self._read_at = lease, self._sent_at
-        was_foreign, self.foreign = self.foreign, self._is_foreign(lease)
+        before_claim, self._claim = self._claim, self._claim_of(lease)
+        if lease is not None and not self.foreign:
+            self._remember(lease.record)
         changed = before is None or lease is None or lease.record.heartbeat != before.record.heartbeat
         if changed:
             self._observed_at = now
@@ -260,13 +288,37 @@ class Elector:
             if lease is None and not self._stopping:
                 self.lease = before  # deleted by hand: written again as it was, by the one who leads
                 return []
-            events += self._lose("the Lease was deleted" if lease is None else "another holder stands in the Lease")
-        if self.foreign and not was_foreign and lease:
-            events.append(self._event(EventKind.FOREIGN, f"the Lease is that of region {lease.record.region!r}"))
+            why = "the Lease was deleted" if lease is None else "another holder stands in the Lease"
+            events += self._lose(self._whose(lease.record) if lease and self.foreign else why)
+        if self.foreign and before_claim is Claim.OURS and lease:
+            events.append(self._event(EventKind.FOREIGN, self._whose(lease.record)))
         return [*events, *self._new_holder()]
 
-    def _is_foreign(self, lease: Lease | None) -> bool:
-        return lease is not None and lease.record.region not in (None, self._region)
+    def _claim_of(self, lease: Lease | None) -> Claim:
+        return Claim.OURS if lease is None else self._owner.claim(lease.record, was_ours=self._was_ours)
+
+    def _remember(self, record: LeaderElectionRecord) -> None:
+        self._was_ours = self._was_ours or self._owner.says(record)
+        self.own = record
+
+    def _whose(self, record: LeaderElectionRecord) -> str:
+        if record.region not in (None, self._owner.region):
+            return f"the Lease is that of region {record.region!r}"
+        return f"the Lease is that of nodes with the label {record.label!r}, this node's is {self._owner.label!r}"
+
+    def _may_take_back(self, lease: Lease, now: float) -> bool:
+        """Whether a foreign Lease may be written now."""
+        free, unchanged = not lease.record.holder_identity, now - self._observed_at
+        match self._claim:
+            case Claim.TAKE:
+                return True
+            case Claim.TAKE_WHEN_SILENT:
+                return free or self._silent(lease, now)
+            case Claim.TAKE_WHEN_GIVEN_UP:
+                return unchanged >= max(GIVEN_UP_SECONDS, self._duration(lease))
+            case Claim.TAKE_WHEN_ABANDONED:
+                return unchanged >= (GIVEN_UP_SECONDS if free else ABANDONED_SECONDS)
+        return False
 
     def _new_holder(self) -> list[Action]:
         holder = self.lease.record.holder_identity if self.lease and not self.foreign else ""

@@ -10,7 +10,6 @@ only where managedFields are missing.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ from typing import Any
 
 API_VERSION = "coordination.k8s.io/v1"
 PEERS_ANNOTATION, NODES_ANNOTATION, REGION_ANNOTATION = "speil.dev/peers", "speil.dev/nodes", "speil.dev/region"
+LABEL_ANNOTATION = "speil.dev/topology-region"  # the label topology.kubernetes.io/region of the region's nodes
 PEERS_MAX = 8  # under a kilobyte, and one that is alive is enough
+_LABEL_CHARS_MAX = 63  # of a label's value in Kubernetes
 _PEER_CHARS_MAX = 256  # a multiaddr with a peer id has about 90
 # The server's own, kept when they are left out. With a uid, a Lease that was deleted could not be created again; an
 # empty list of managedFields would delete them.
@@ -39,6 +40,7 @@ class LeaderElectionRecord:
     region: str | None = None  # None: the Lease does not say ("" is a mesh without regions)
     nodes: int = 0  # the leader's estimate of the region's size; 0 is unknown
     peers: tuple[str, ...] = ()  # multiaddrs of live nodes
+    label: str = ""  # the topology label of the region's nodes; "": the Lease does not say
 
     def stamped(self, wall: datetime) -> LeaderElectionRecord:
         """The record as it is written at `wall`; it was acquired then too, if it has no acquire time."""
@@ -75,6 +77,7 @@ def decode(document: Mapping[str, Any], served_at: datetime | None) -> Lease:
         region=region if isinstance(region, str) else None,
         nodes=int(nodes) if isinstance(nodes, str) and nodes.isascii() and nodes.isdigit() and len(nodes) < 10 else 0,
         peers=tuple(peers[:PEERS_MAX]),
+        label=label if len(label := _text(annotations.get(LABEL_ANNOTATION))) <= _LABEL_CHARS_MAX else "",
     )
     age = _age_seconds(metadata, record, served_at)
     return Lease(record, _text(metadata.get("resourceVersion")), age, document)
@@ -82,7 +85,7 @@ def decode(document: Mapping[str, Any], served_at: datetime | None) -> Lease:
 
 def encode(record: LeaderElectionRecord, base: Lease | None, *, name: str, namespace: str) -> dict[str, Any]:
     """The JSON that writes `record` over `base` (None: a new Lease)."""
-    document = copy.deepcopy(dict(base.document)) if base else {}
+    document = dict(base.document) if base else {}  # what is changed below is copied there
     document |= {"apiVersion": API_VERSION, "kind": "Lease"}
     metadata = dict(_mapping(document.get("metadata")))
     for field_name in _SERVERS_OWN:
@@ -91,11 +94,17 @@ def encode(record: LeaderElectionRecord, base: Lease | None, *, name: str, names
     annotations = dict(_mapping(metadata.get("annotations")))
     if record.region is not None:
         annotations[REGION_ANNOTATION] = record.region
-    if record.nodes:
-        annotations[NODES_ANNOTATION] = str(record.nodes)
-    if record.peers:
-        annotations[PEERS_ANNOTATION] = ",".join(record.peers[:PEERS_MAX])
-    if annotations:
+    told = {
+        NODES_ANNOTATION: str(record.nodes or ""),
+        PEERS_ANNOTATION: ",".join(record.peers[:PEERS_MAX]),
+        LABEL_ANNOTATION: record.label,
+    }
+    for key, value in told.items():
+        if value:
+            annotations[key] = value
+        else:
+            annotations.pop(key, None)  # what another region told is not to be believed for longer
+    if annotations or "annotations" in metadata:
         metadata["annotations"] = annotations
     if base and base.version:
         metadata["resourceVersion"] = base.version

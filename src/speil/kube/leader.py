@@ -16,7 +16,8 @@ from random import Random
 
 from speil.election.config import ElectionConfig
 from speil.election.elector import Action, Elector, Event, EventKind, Read, Write
-from speil.election.record import Lease
+from speil.election.ownership import Owner
+from speil.election.record import LeaderElectionRecord, Lease
 from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError, LeaseLock
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
@@ -39,8 +40,20 @@ class MeshView:
 class LeaderElection:
     """One node's part in the election. `rng` spreads its requests over time."""
 
-    def __init__(self, lock: LeaseLock, config: ElectionConfig, region: str, metrics: Metrics, rng: Random) -> None:
+    def __init__(
+        self,
+        lock: LeaseLock,
+        config: ElectionConfig,
+        region: str,
+        metrics: Metrics,
+        rng: Random,
+        *,
+        label: str = "",
+        names_are_ours: bool = False,
+    ) -> None:
+        """`label` is this node's topology label, `names_are_ours` whether the Lease's names tell this region."""
         self._lock, self._config, self._region, self._metrics, self._rng = lock, config, region, metrics, rng
+        self._owner = Owner(region, label, names_are_ours)
         self._elector: Elector | None = None
         self._writing = False
         self._renewed_at = nan
@@ -61,8 +74,13 @@ class LeaderElection:
 
     @property
     def foreign(self) -> bool:
-        """Whether the Lease is another region's, which this node neither writes nor believes."""
+        """Whether the Lease is another region's, which this node does not believe."""
         return self._elector is not None and self._elector.foreign
+
+    @property
+    def own_record(self) -> LeaderElectionRecord | None:
+        """What last stood in the Lease when it was this region's."""
+        return self._elector.own if self._elector else None
 
     async def known(self) -> None:
         """Wait until the Lease was seen or a request for it failed (`failure` says how)."""
@@ -71,7 +89,7 @@ class LeaderElection:
     async def run(self, identity: str, mesh: Callable[[], MeshView]) -> None:
         """Take part as `identity` until cancelled; then release the Lease, if it is held. `mesh` is asked often."""
         self._mesh = mesh
-        self._elector = elector = Elector(self._config, identity, self._region, self._rng)
+        self._elector = elector = Elector(self._config, identity, self._owner, self._rng)
         try:
             self._look_at_mesh(elector)
             await self._follow(elector, elector.start(time.monotonic()))
@@ -179,8 +197,10 @@ class LeaderElection:
                 log.error(
                     "this Lease belongs to another region",
                     **fields,
-                    what_to_do="give each region its own --leader-election-name and --leader-election-namespace; "
-                    "if the Lease is right and its annotation is not, delete the Lease",
+                    what_to_do="give each region its own --leader-election-name and --leader-election-namespace; if "
+                    "nodes with several labels are one region, set --region on all of them; if the Lease is right and "
+                    "its annotation is not, delete the Lease",
+                    meanwhile="this node goes on with the peers that it knows",
                 )
             case kind:
                 log.info(kind.value, **fields)

@@ -2,11 +2,26 @@
 
 Since Kubernetes 1.35 a pod has its node's topology labels as its own, and the downward API hands them over. In older
 clusters this is the way to them; it needs `get` on `nodes`, which a node's own election does not.
+
+What was read is kept in the data directory: a node that restarts while the API is away must not go without its label,
+which keeps it from nodes of another region.
 """
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
 from speil.kube.api import KubeApi
+from speil.observe.logs import get_log
+
+FILE_NAME = "topology.json"
+_KEPT = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
+_BYTES_MAX = 4096  # two labels and a node's name have under 600
+
+log = get_log("region")
 
 
 async def node_labels(api: KubeApi, name: str) -> dict[str, str]:
@@ -15,3 +30,36 @@ async def node_labels(api: KubeApi, name: str) -> dict[str, str]:
     metadata = answer.document.get("metadata")
     labels = metadata.get("labels") if isinstance(metadata, dict) else None
     return {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+
+
+class LabelMemory:
+    """The topology labels of this node as they were last read; without a directory nothing is kept."""
+
+    def __init__(self, data_dir: Path | None) -> None:
+        self._path = data_dir / FILE_NAME if data_dir else None
+
+    def load(self, node: str) -> dict[str, str]:
+        """The labels of `node`; empty where they were never read, or were another node's."""
+        if self._path is None or not self._path.is_file():
+            return {}
+        try:
+            with self._path.open("rb") as file:
+                told = json.loads(file.read(_BYTES_MAX))
+            labels = told["labels"] if told["node"] == node else {}
+            return {key: labels[key] for key in _KEPT if isinstance(labels.get(key), str)}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            log.warning("the node's labels of the last start can't be read", path=self._path, error=error)
+            return {}
+
+    def save(self, node: str, labels: Mapping[str, str]) -> None:
+        """Keep the topology's labels in place of what was there."""
+        if self._path is None:
+            return
+        temporary = self._path.with_name(f".{FILE_NAME}.{os.getpid()}")
+        text = json.dumps({"node": node, "labels": {key: labels[key] for key in _KEPT if key in labels}})
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text)
+            temporary.rename(self._path)
+        except OSError as error:
+            log.warning("the node's labels can't be kept for the next start", path=self._path, error=error)

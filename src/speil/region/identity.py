@@ -2,16 +2,19 @@
 
 The first of these that says something decides: `--region`; the two names of the Lease, where both end in it; the
 node's topology label. A region that is not told by the names names the Lease in its turn. Names that contradict each
-other are refused: such a node would campaign in one region and call itself by the other. The outcome carries its
-source, because "why does it think so?" is the first thing an operator asks.
+other, or `--region`, are refused: such a node would campaign in one region and call itself by the other. The outcome
+carries its source, because "why does it think so?" is the first thing an operator asks.
+
+Names can be copied from one region into another, labels can't. So the label takes part in who belongs together
+(`policy`), unless `--region` was given: then the operator has answered the question himself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from speil.region.label import RegionError, check_label, is_label
-from speil.region.naming import DEFAULT_LEASE, LeaseName, check_lease, lease_of, read
+from speil.region.label import RegionError, check_label, is_label, is_label_value
+from speil.region.naming import DEFAULT_LEASE, LeaseName, check_lease, is_of, lease_of, read, readings_against
 
 REGION_LABEL = "topology.kubernetes.io/region"
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -23,7 +26,11 @@ FROM_NOTHING = "none"
 
 @dataclass(frozen=True, slots=True)
 class RegionIdentity:
-    """The answer. `region` is "" without regions; the sources are one of the FROM_… words."""
+    """The answer. `region` is "" without regions; the sources are one of the FROM_… words.
+
+    `label` is the node's topology label where it takes part in who belongs together; "" where there is none, and where
+    `--region` was given.
+    """
 
     region: str
     region_source: str
@@ -31,6 +38,12 @@ class RegionIdentity:
     zone_source: str
     lease: LeaseName
     notes: tuple[str, ...] = ()  # what an operator should look at, in sentences
+    label: str = ""
+
+    @property
+    def lease_is_ours(self) -> bool:
+        """Whether the names of the Lease tell this region, and no other."""
+        return is_of(self.region, self.lease)
 
 
 def identify(
@@ -48,8 +61,14 @@ def identify(
     notes: list[str] = []
     if region:
         chosen, source = check_label(region, "--region"), FROM_SETTING
-        if readings.agreed and readings.agreed != region:
-            notes.append(f"--region is {region}, and the names of the Lease {written} read as {readings.agreed}")
+        lease = _lease(region, lease_name, lease_namespace)
+        if against := readings_against(region, lease):
+            raise RegionError(
+                f"--region is {region}, and the names of the Lease {lease} read as region {' and '.join(against)}: "
+                f"say --region {against[0]} if this node belongs there; if it belongs to {region}, leave "
+                "--leader-election-name and --leader-election-namespace out, and they follow from --region, or let "
+                f"them end in -{region}"
+            )
         if region_label and region_label != region:
             notes.append(f"the node's label {REGION_LABEL} is {region_label}; --region decides: {region}")
     elif readings.contradict:
@@ -61,7 +80,10 @@ def identify(
     elif readings.agreed:
         chosen, source = readings.agreed, FROM_NAMES
         if region_label and region_label != chosen:
-            notes.append(f"the node's label {REGION_LABEL} is {region_label}; the names of the Lease decide: {chosen}")
+            notes.append(
+                f"the node's label {REGION_LABEL} is {region_label}; the names of the Lease decide: {chosen}. Nodes "
+                "that have another label are kept out: set --region on all nodes of a region that has several"
+            )
     elif region_label:
         chosen, source = check_label(region_label, f"node label {REGION_LABEL}"), FROM_LABEL
     else:
@@ -72,9 +94,19 @@ def identify(
             f"say --region {one_sided} if that is its region"
         )
     zone_found, zone_source = _zone(zone, zone_label, notes)
-    return RegionIdentity(
-        chosen, source, zone_found, zone_source, _lease(chosen, lease_name, lease_namespace), tuple(notes)
-    )
+    label = _check_label_value(region_label) if source in (FROM_NAMES, FROM_LABEL) else ""
+    lease = _lease(chosen, lease_name, lease_namespace)
+    return RegionIdentity(chosen, source, zone_found, zone_source, lease, tuple(notes), label)
+
+
+def _check_label_value(text: str) -> str:
+    if text and not is_label_value(text):
+        # taken as no label, it would let this node in where it does not belong
+        raise RegionError(
+            f"node label {REGION_LABEL}: {text!r} is not a value that Kubernetes takes for a label; correct "
+            "--topology-region"
+        )
+    return text
 
 
 def _lease(region: str, name: str, namespace: str) -> LeaseName:

@@ -1,7 +1,7 @@
 """RFC 1123 labels: what a region, a zone and a Kubernetes namespace may be called.
 
 A region's name ends up in a namespace, in a Lease's name, in a protocol id and in a metric label; a DNS label fits
-all of them unescaped.
+all of them unescaped. The value of a node's label is wider: `East_US.1` is one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 LABEL_CHARS_MAX = 63  # RFC 1123 §2.1, as Kubernetes applies it
 SUBDOMAIN_CHARS_MAX = 253  # a Lease's name may be a DNS subdomain
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
+_VALUE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?", re.ASCII)  # of a node's label
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*")
 
 
@@ -26,6 +27,11 @@ def is_label(text: str) -> bool:
 def is_subdomain(text: str) -> bool:
     """Whether `text` is a name that Kubernetes takes for a Lease."""
     return len(text) <= SUBDOMAIN_CHARS_MAX and _SUBDOMAIN.fullmatch(text) is not None
+
+
+def is_label_value(text: str) -> bool:
+    """Whether `text` is a value that Kubernetes takes for a label of a node, and not empty."""
+    return len(text) <= LABEL_CHARS_MAX and _VALUE.fullmatch(text) is not None
 
 
 def check_label(text: str, source: str) -> str:

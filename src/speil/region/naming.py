@@ -77,6 +77,33 @@ def read(lease: LeaseName) -> Readings:
     return Readings(by_name, by_namespace)
 
 
+def readings_against(region: str, lease: LeaseName) -> tuple[str, ...]:
+    """The regions that the names tell, where none of the two tells `region`; empty where there is no contradiction.
+
+    A name on a base of the operator's own tells every region that it ends in: `lock-eu-west` tells `eu-west`, and
+    `west` too.
+    """
+    if _tells(lease.name, LEASE_NAME_BASE, region) or _tells(lease.namespace, LEASE_NAMESPACE_BASE, region):
+        return ()
+    return _told(lease)
+
+
+def is_of(region: str, lease: LeaseName) -> bool:
+    """Whether the names tell `region`, and no other: such a Lease is that region's, whatever stands in it."""
+    return _told(lease) == (region,)
+
+
+def _told(lease: LeaseName) -> tuple[str, ...]:
+    readings = read(lease)
+    return tuple(dict.fromkeys(one for one in (readings.by_name, readings.by_namespace) if one))
+
+
+def _tells(name: str, base: str, region: str) -> bool:
+    if not region:
+        return False
+    return name == f"{base}-{region}" if _on(name, base) else name.endswith(f"-{region}")
+
+
 def _on(name: str, base: str) -> bool:
     return name == base or name.startswith(f"{base}-")
 

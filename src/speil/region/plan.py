@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from speil.finding import Finding, Level
 from speil.region.identity import identify
 from speil.region.label import RegionError, check_label
-from speil.region.naming import LEASE_NAME_BASE, LEASE_NAMESPACE_BASE, LeaseName, check_lease
+from speil.region.naming import LEASE_NAME_BASE, LEASE_NAMESPACE_BASE, LeaseName, check_lease, readings_against
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,15 @@ def check(planned: Iterable[PlannedRegion]) -> Iterator[Finding]:
         if read == one.region:
             yield Finding("names", Level.OK, f"{one.lease} reads as region {one.region}")
         else:
+            if against := readings_against(one.region, one.lease):
+                yield Finding(
+                    "names",
+                    Level.FAIL,
+                    f"{one.lease} reads as region {' and '.join(against)}, and its nodes would refuse to start with "
+                    f"--region {one.region}",
+                    "choose bases after which only the region's name follows",
+                )
+                continue
             yield Finding(
                 "names",
                 Level.WARN,

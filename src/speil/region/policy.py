@@ -1,20 +1,26 @@
 """Who belongs to the region: the rule that every door asks.
 
-A node tells its region and zone as two names among its libp2p protocols, so that they travel with identify, need no
-round of their own and are passed over by whoever does not know them. Saying a region proves nothing (the region secret
-does), but it stops every mistake: a wrong bootstrap address, a Lease that two regions share, a DHT prefix set by hand.
+A node tells its region, its topology label and its zone as names among its libp2p protocols, so that they travel with
+identify, need no round of their own and are passed over by whoever does not know them. Saying a region proves nothing
+(the region secret does), but it stops every mistake: a wrong bootstrap address, a Lease that two regions share, a DHT
+prefix set by hand.
+
+The label stops the mistake that the region can't: names of a Lease that were copied into another region make its nodes
+say the same region. Two nodes that both know their label and have different ones are of two regions. A node without a
+label, or with a region that was set outright (`--region`), goes with anyone of its region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from speil.region.label import is_label
+from speil.region.label import is_label, is_label_value
 
 REGION_PROTOCOL, ZONE_PROTOCOL = "/speil/region/", "/speil/zone/"
+LABEL_PROTOCOL = "/speil/topology-region/"
 CONTRADICTION = "(several)"  # what a peer that names more than one region is in
 Network = IPv4Network | IPv6Network
 
@@ -34,15 +40,23 @@ class Layer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`region` "" is a mesh without regions. `unsaid` says whether peers that name no region count as ours."""
+    """`region` "" is a mesh without regions. `unsaid` says whether peers that name no region count as ours.
+
+    `label` is this node's topology label, "" where it takes no part (RegionIdentity.label).
+    """
 
     region: str = ""
     unsaid: bool = True
     networks: tuple[Network, ...] = ()
+    label: str = ""
 
     def admits(self, region: str) -> bool:
         """Whether a peer that says `region` ("": says nothing) is one of ours."""
         return region == self.region or (region == "" and self.unsaid)
+
+    def shares(self, label: str) -> bool:
+        """Whether a peer that tells this topology label ("": tells none) may be of our region."""
+        return not (self.label and label) or label == self.label
 
     def covers(self, host: str) -> bool:
         """Whether an IP address is in the region's networks; anything is where none are given."""
@@ -57,9 +71,9 @@ class Policy:
         return any(address in network for network in self.networks)
 
 
-def protocols_of(region: str, zone: str) -> tuple[str, ...]:
-    """The names that tell region and zone."""
-    told = ((REGION_PROTOCOL, region), (ZONE_PROTOCOL, zone))
+def protocols_of(region: str, zone: str, label: str = "") -> tuple[str, ...]:
+    """The names that tell region, zone and topology label."""
+    told = ((REGION_PROTOCOL, region), (ZONE_PROTOCOL, zone), (LABEL_PROTOCOL, label))
     return tuple(prefix + name for prefix, name in told if name)
 
 
@@ -68,14 +82,19 @@ def region_said(protocols: Iterable[str]) -> str:
     return _said(REGION_PROTOCOL, protocols)
 
 
+def label_said(protocols: Iterable[str]) -> str:
+    """The topology label that a peer tells; "" where it tells none, CONTRADICTION where it tells several."""
+    return _said(LABEL_PROTOCOL, protocols, is_label_value)
+
+
 def zone_said(protocols: Iterable[str]) -> str:
     """The zone that a peer tells; "" where it tells none (or several)."""
     zone = _said(ZONE_PROTOCOL, protocols)
     return "" if zone == CONTRADICTION else zone
 
 
-def _said(prefix: str, protocols: Iterable[str]) -> str:
+def _said(prefix: str, protocols: Iterable[str], is_valid: Callable[[str], bool] = is_label) -> str:
     names = {protocol.removeprefix(prefix) for protocol in protocols if protocol.startswith(prefix)}
     if not names:
         return ""
-    return name if len(names) == 1 and is_label(name := names.pop()) else CONTRADICTION
+    return name if len(names) == 1 and is_valid(name := names.pop()) else CONTRADICTION

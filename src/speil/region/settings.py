@@ -26,7 +26,10 @@ class RegionSettings:
     region: str = setting(text, "", help="The node's region. Empty: what the two Lease names end in, else the label's.")
     zone: str = setting(text, "", help="The node's zone: peers in it are preferred. Empty: from --topology-zone.")
     topology_region: str = setting(
-        text, "", help="The node's label topology.kubernetes.io/region; decides where nothing else tells the region."
+        text,
+        "",
+        help="The node's label topology.kubernetes.io/region: nodes with another one are kept out, unless --region is "
+        "set. It is the region where nothing else tells one.",
     )
     topology_zone: str = setting(text, "", help="The node's label topology.kubernetes.io/zone.")
     topology_from_node: bool = setting(

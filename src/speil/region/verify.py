@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from speil.finding import Finding, Level
+from speil.region.verify_identity import LEASES, check_labels, kept_out, read_as
 from speil.region.view import LeaseView, NodeView, RegionView
 
-LEASES, ELECTION, TRAFFIC = "leases", "election", "traffic"
+ELECTION, TRAFFIC = "election", "traffic"
 IN_FLIGHT_BYTES = 64 << 20  # of one node: counted by a receiver and, at the same moment, not yet by the sender
 
 
@@ -27,6 +28,7 @@ def verify(before: Sequence[RegionView], after: Sequence[RegionView], seconds: f
     earlier = {view.region: view for view in before}
     owners = {node.peer_id: view.region for view in after for node in view.nodes if node.peer_id}
     for view in after:
+        yield from check_labels(view)
         yield from _leases(view, after)
         yield from _election(view, earlier.get(view.region), seconds)
         yield from _members(view, owners)
@@ -40,6 +42,7 @@ def _leases(view: RegionView, everybody: Sequence[RegionView]) -> Iterator[Findi
         for node in view.nodes:
             yield Finding(TRAFFIC, Level.FAIL, f"node {node.name} can't be read: {node.error}", "see its log")
         return
+    yield from kept_out(view)
     if not view.leases:
         remedy = (
             "start its nodes with --bootstrap-kind kubernetes, or look whether they may write the Lease (speil logs)"
@@ -57,6 +60,11 @@ def _leases(view: RegionView, everybody: Sequence[RegionView]) -> Iterator[Findi
         if lease.error:
             remedy = "start its nodes, or see in their logs whether they may write it"
             yield Finding(LEASES, Level.FAIL, f"{lease.name} of region {name}: {lease.error}", remedy)
+        elif (of := read_as(lease)) and of != view.region:
+            remedy = (
+                "its holder was mistaken: correct its nodes, or delete the Lease, and the right region makes it anew"
+            )
+            yield Finding(LEASES, Level.FAIL, f"{lease.name} is region {of}'s by its names, and says {name}", remedy)
         elif shared:
             remedy = "give each region its own --leader-election-name and --leader-election-namespace"
             message = f"{lease.name} of region {name} is asked by nodes of {', '.join(shared)} too"

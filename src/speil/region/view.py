@@ -70,6 +70,10 @@ class NodeView:
     region: str = ""
     zone: str = ""
     lease: str = ""  # the Lease that it asks
+    label: str | None = None  # its topology label where that takes part, "" where not; None: it does not say
+    region_source: str = ""  # one of identity's FROM_… words
+    is_guarded: bool = False  # it has the region's secret, or knows the region's networks
+    lease_is_foreign: bool = False  # the Lease that it asks is another region's
     peer_id: str = ""
     ready: bool = False
     leads: bool = False
@@ -97,6 +101,11 @@ class RegionView:
     def total(self) -> Traffic:
         """Of all nodes."""
         return sum((node.total for node in self.nodes), Traffic())
+
+    @property
+    def labels(self) -> list[str]:
+        """The topology labels that its nodes have, each once."""
+        return sorted({node.label for node in self.nodes if node.label})
 
     @property
     def rejected(self) -> int:

@@ -3,6 +3,10 @@
 Streams are kept and used again: a request takes an idle one or opens another, within a bound per peer. What breaks
 on a kept stream (go-libp2p resets idle ones after a minute) is tried once more on a fresh one.
 
+The region's border is drawn here once more, for a peer that came past the gate: whose topology label differs from this
+node's is not dialled, asked, answered or believed, and its records are dropped. What is told to others is sorted the
+same way: a node without a label knows peers of both sides, and does not name the ones to the others.
+
 Nodes of ours speak `<prefix>/kad-places/1.0.0` as well: the same messages, in which an ADD_PROVIDER may name many keys
 by their places. Others get one ADD_PROVIDER for each key.
 """
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -25,7 +29,7 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
-from speil.region.policy import Layer, zone_said
+from speil.region.policy import Layer, Policy, label_said, zone_said
 from speil.routing.hearsay import Hearsay
 from speil.routing.network import NetworkError, NotAskedError, RequestHandler
 from speil.routing.turns import Turns
@@ -36,21 +40,28 @@ ANSWERS_AT_ONCE_MAX = 16  # to one address or prefix: each holds its message unt
 IDLE_STREAMS_PER_PEER_MAX = 8  # a lookup asks a peer once; an image's layers are looked up at the same time
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
-ZONES_MAX = 5000  # remembered after a peer has left, too: a provider is seldom connected in a large region
+ZONES_MAX = (
+    5000  # zones and labels, remembered after a peer has left, too: a provider is seldom connected in a large region
+)
+OPEN = Policy()
 _KAD, _PLACES = "/kad/1.0.0", "/kad-places/1.0.0"
 
 
 class Libp2pNetwork:
     """PeerNetwork on a `Host`."""
 
-    def __init__(self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord) -> None:
-        self._host, self._metrics, self._record = host, metrics, record
+    def __init__(
+        self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord, policy: Policy = OPEN
+    ) -> None:
+        """`policy` is asked for topology labels only: the protocol's name keeps other regions out."""
+        self._host, self._metrics, self._record, self._policy = host, metrics, record, policy
         self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
         self._turns = Turns(metrics)
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
         self._hearsay = Hearsay(self._has_met, lambda: metrics.dials_refused.labels("teller").inc())
         self._answering: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._labels: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo, bool], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -86,13 +97,14 @@ class Libp2pNetwork:
             connection = await self._host.connect(address)
         except Libp2pError as error:
             raise NetworkError(str(error)) from error
-        if self.protocol not in connection.protocols:
+        if self.protocol not in connection.protocols or self._refuses(connection.peer_id, connection.protocols):
             return None
         self._on_joined(connection.info, False)  # again, where the connection was there: the table may have dropped it
         return connection.info
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """See PeerNetwork."""
+        self._check_label(peer.peer_id)
         self._metrics.dht_messages.labels("out", message.type.name).inc()
         while idle := self._take_idle(peer.peer_id):
             try:
@@ -103,10 +115,12 @@ class Libp2pNetwork:
 
     async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
         """See PeerNetwork."""
+        self._check_label(peer.peer_id)
         try:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 packed = self.places_protocol in (await self._host.connect(peer)).protocols
                 stream = await self._host.open_stream(peer, self.places_protocol if packed else self.protocol)
+                self._check_label(peer.peer_id)
                 async with stream:
                     for message in announcements(self.local, keys, packed=packed):
                         self._metrics.dht_messages.labels("out", MessageType.ADD_PROVIDER.name).inc()
@@ -125,9 +139,15 @@ class Libp2pNetwork:
 
     async def _open(self, peer: PeerInfo) -> Stream:
         try:
-            return await self._host.open_stream(peer, self.protocol)
+            stream = await self._host.open_stream(peer, self.protocol)
         except Libp2pError as error:
             raise self._failure(peer.peer_id, error) from error
+        try:
+            self._check_label(peer.peer_id)  # the connection is new, and has told it
+        except NetworkError:
+            stream.reset()
+            raise
+        return stream
 
     async def _exchange(self, stream: Stream, message: Message) -> Message:
         try:
@@ -144,7 +164,7 @@ class Libp2pNetwork:
             stream.reset()
             raise
         self._keep_idle(stream)
-        return answer
+        return self._sorted_for(self._policy.label, answer)
 
     def _take_idle(self, peer_id: PeerId) -> Stream | None:
         streams = self._idle.get(peer_id, [])
@@ -168,7 +188,10 @@ class Libp2pNetwork:
     def _heard(self, event: PeerEvent) -> None:
         match event:
             case Identified(peer, protocols, is_new) if self.protocol in protocols:
-                self._learn_zone(peer.peer_id, zone_said(protocols))
+                if self._refuses(peer.peer_id, protocols):
+                    self._on_left(peer.peer_id, False)  # a peer that has told another label before
+                    return
+                _learn(self._zones, peer.peer_id, zone_said(protocols))
                 self._on_joined(peer, is_new)
             case Identified(peer, protocols):
                 if other := next((name for name in sorted(protocols) if name.endswith(_KAD)), None):
@@ -177,11 +200,35 @@ class Libp2pNetwork:
                 self._idle.pop(peer_id, None)
                 self._on_left(peer_id, polite)
 
-    def _learn_zone(self, peer_id: PeerId, zone: str) -> None:
-        self._zones[peer_id] = zone
-        self._zones.move_to_end(peer_id)
-        if len(self._zones) > ZONES_MAX:
-            self._zones.popitem(last=False)
+    def _refuses(self, peer_id: PeerId, protocols: Iterable[str]) -> bool:
+        """Whether a peer tells another topology label; counted."""
+        if label := label_said(protocols):
+            _learn(self._labels, peer_id, label)
+        else:
+            self._labels.pop(peer_id, None)
+        if self._policy.shares(label):
+            return False
+        self._record.other_label(Layer.DHT_PROTOCOL, str(peer_id), label, self._policy.label)
+        return True
+
+    def _check_label(self, peer_id: PeerId) -> None:
+        """Raises NetworkError for a peer that has told another topology label."""
+        label = self._labels.get(peer_id, "")
+        if not self._policy.shares(label):
+            self._record.other_label(Layer.DHT_PROTOCOL, str(peer_id), label, self._policy.label)
+            raise NetworkError(f"{peer_id.short}: its node's topology label is {label!r}")
+
+    def _sorted_for(self, label: str, message: Message) -> Message:
+        """`message` without the peers that are known to have another label than this one."""
+        named = (*message.closer_peers, *message.provider_peers)
+        foreign = {peer.peer_id for peer in named if _differ(label, self._labels.get(peer.peer_id, ""))}
+        if not foreign:
+            return message
+        return replace(
+            message,
+            closer_peers=tuple(peer for peer in message.closer_peers if peer.peer_id not in foreign),
+            provider_peers=tuple(peer for peer in message.provider_peers if peer.peer_id not in foreign),
+        )
 
     def _has_met(self, peer: PeerInfo) -> bool:
         return peer.peer_id in self._zones or self._host.dial_rules.has_reached(peer.addresses)
@@ -200,6 +247,10 @@ class Libp2pNetwork:
         )
 
     async def _serve(self, stream: Stream) -> None:
+        if self._refuses(stream.peer_id, stream.connection.protocols):
+            stream.reset()
+            return
+        asker = label_said(stream.connection.protocols)
         source = stream.connection.share
         answering = self._answering.setdefault(source, asyncio.Semaphore(ANSWERS_AT_ONCE_MAX))
         while True:
@@ -214,13 +265,14 @@ class Libp2pNetwork:
                 raise PeerMisbehavedError("slow_message", f"{MESSAGE_SECONDS_MAX:.0f} s for a message") from None
             if not data:
                 raise PeerMisbehavedError("bad_dht_message", "a message without a byte")
+            await self._host.wait_turn(stream.connection)
             if not await self._turns.wait(stream.peer_id, stream.connection.remote_address.components[0][1], len(data)):
                 stream.reset()
                 return
             async with answering, asyncio.timeout(MESSAGE_SECONDS_MAX):
-                await self._answer(stream, data)
+                await self._answer(stream, data, asker)
 
-    async def _answer(self, stream: Stream, data: bytes) -> None:
+    async def _answer(self, stream: Stream, data: bytes, asker: str) -> None:
         try:
             message = Message.decode(data)
         except MessageError as error:
@@ -230,4 +282,15 @@ class Libp2pNetwork:
             # whoever asks is alive, also a peer that was dropped because an overloaded moment made it slow
             self._on_joined(stream.connection.info, False)
         if (answer := self._handler(stream.connection.info, self._usable(stream, message))) is not None:
-            await stream.write_message(answer.encode())
+            await stream.write_message(self._sorted_for(asker, answer).encode())
+
+
+def _differ(label: str, other: str) -> bool:
+    return bool(label and other) and label != other
+
+
+def _learn(told: OrderedDict[PeerId, str], peer_id: PeerId, value: str) -> None:
+    told[peer_id] = value
+    told.move_to_end(peer_id)
+    if len(told) > ZONES_MAX:
+        told.popitem(last=False)

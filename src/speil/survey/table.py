@@ -8,8 +8,8 @@ from typing import Any
 from speil.region.view import LeaseView, RegionView, Traffic
 
 COLUMNS = (
-    "region", "lease", "holder", "renewed", "transitions", "nodes", "hit ratio", "by bytes", "own store", "peers",
-    "upstream", "kept out",
+    "region", "lease", "holder", "renewed", "transitions", "nodes", "label", "hit ratio", "by bytes", "own store",
+    "peers", "upstream", "kept out",
 )  # fmt: skip
 
 
@@ -37,6 +37,7 @@ def _row(view: RegionView) -> tuple[str, ...]:
         _age(lease),
         str(lease.lease.record.leader_transitions) if lease.lease else "-",
         str(len(view.nodes)) if ready == len(view.nodes) else f"{ready} of {len(view.nodes)} ready",
+        ",".join(view.labels) or "-",
         percent(total.hit_ratio),
         percent(total.byte_ratio),
         size(total.own_bytes),
@@ -80,6 +81,9 @@ def document(views: Sequence[RegionView]) -> list[dict[str, Any]]:
                 {
                     "name": node.name,
                     "zone": node.zone,
+                    "topology_region": node.label,
+                    "region_from": node.region_source,
+                    "lease_is_foreign": node.lease_is_foreign,
                     "peer_id": node.peer_id,
                     "ready": node.ready,
                     "leads": node.leads,
@@ -112,6 +116,8 @@ def _lease_document(view: LeaseView) -> dict[str, Any]:
         "name": view.name,
         "error": view.error,
         "holder": record.holder_identity if record else "",
+        "region": record.region if record else None,
+        "topology_region": record.label if record else "",
         "age_seconds": view.lease.age_seconds if view.lease else None,
         "transitions": record.leader_transitions if record else None,
         "nodes": record.nodes if record else None,

@@ -19,6 +19,7 @@ from random import Random
 
 from speil.election.config import DEFAULT_CONFIG, ElectionConfig
 from speil.election.elector import Action, Elector, Event, EventKind, Read, Write
+from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
 
 LATENCY_SECONDS = 0.003  # an API server's answer, from a request's start
@@ -86,10 +87,10 @@ class World:
 
     # --- setting up and breaking ------------------------------------------------------------------------
 
-    def add(self, names: Iterable[str], size: int, spread_seconds: float = 0.0) -> None:
+    def add(self, names: Iterable[str], size: int, spread_seconds: float = 0.0, owner: Owner | None = None) -> None:
         """Start nodes within `spread_seconds`; each estimates the region's size as `size`."""
         for name in names:
-            node = self.nodes[name] = Node(name, Elector(self.config, name, self.region, self.rng))
+            node = self.nodes[name] = Node(name, Elector(self.config, name, owner or Owner(self.region), self.rng))
             node.elector.know(size, ())
             self.at(self.now + spread_seconds * self.rng.random(), partial(self._start, node))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 from contextlib import suppress
 
@@ -19,11 +18,8 @@ from tests.system.isolation.checks import (
     assert_isolated,
     assert_only_refusals,
     found,
-    holder_of,
-    leader_of,
     lease,
     registry_packets,
-    verify,
 )
 from tests.system.lab.lans import REGIONS
 from tests.system.lab.namespaces import inside
@@ -33,45 +29,29 @@ from tests.system.lab.regions import RegionLab
 pytestmark = pytest.mark.system
 
 
-async def test_two_regions_that_were_given_one_lease(lab: RegionLab) -> None:
-    """One node of regionb has its own ServiceAccount, which may not; the others that of regiona, which may."""
+async def test_a_region_beside_the_names_of_another_is_refused_and_touches_nothing(lab: RegionLab) -> None:
+    """Such a node campaigned on the other region's Lease once, and won it."""
     await lab.configure()
-    before = await lease(lab, "regiona")
-    mark, nodes = lab.lans.capture.mark(), lab.regions["regionb"]
-    wrong = ["--region=regionb", *lab.documented("regiona")[:3]]
-    await lab.configure(
-        {
-            node: [*wrong, f"--kubeconfig-path={lab.kubeconfigs['regionb' if node is nodes[0] else 'regiona']}"]
-            for node in nodes
-        }
+    before = (await lease(lab, "regiona"))["spec"]
+    mark, wrong = lab.lans.capture.mark(), lab.regions["regionb"][2]
+    wrong.speil.stop()
+    asked = len(lab.cluster.lease_audit())
+    wrong.start_with(["--region=regionb", *lab.copied(wrong)])
+    await eventually(lambda: not wrong.speil.running, timeout_seconds=30, what="it refuses to start")
+    assert wrong.speil.stop() == 2, "the exit code of a wrong configuration"
+    for part in ("--region is regionb", "read as region regiona", "say --region regiona", "end in -regionb"):
+        assert part in wrong.last_words
+    assert not [one for one in lab.cluster.lease_audit()[asked:] if one.source == wrong.address]
+    pushed = Pushed(lab, "regionb")
+    await wrong.pull(f"{pushed.name}:1")
+    after = (await lease(lab, "regiona"))["spec"]
+    assert (after["holderIdentity"], after["leaseTransitions"]) == (
+        before["holderIdentity"],
+        before["leaseTransitions"],
     )
-    await nodes[0].says("can't be asked", error="not allowed to get the Lease spegel-leader-election-regiona")
-    for node in nodes[1:]:
-        await node.keeps_out(Layer.LEASE)
-        assert node.said("belongs to another region", detail="regiona", what_to_do="--leader-election-namespace")
-    for node in nodes:
-        assert node.said("--region is regionb, and the names of the Lease")
-    verdict, _ = await asyncio.gather(verify(lab), assert_isolated(lab, mark))
-    assert verdict.exit_code == 1
-    assert verdict.says("fail", "spegel-regiona/spegel-leader-election-regiona", "is asked by nodes of regionb too"), (
-        verdict
-    )
-    assert not lab.lans.crossings(mark), "they go on with the peers that they knew"
-    after = await lease(lab, "regiona")
-    assert after["spec"]["holderIdentity"] == before["spec"]["holderIdentity"]
-    assert after["metadata"]["annotations"]["speil.dev/region"] == "regiona"
-
-    leader = await leader_of(lab, "regiona")
-    assert leader.speil.stop() == 0, "it gives the Lease back, free for whoever takes it first"
-    theirs = [node.multiaddr for node in lab.regions["regiona"] if node is not leader]
-
-    async def followed() -> bool:
-        return await holder_of(lab, "regiona") in theirs
-
-    await eventually(followed, timeout_seconds=30, what="another node of regiona leads")
-    strangers = {node.address for node in nodes}
-    writes = [one for one in lab.cluster.lease_audit() if one.source in strangers and one.verb != "get"]
-    assert {one.name for one in writes} <= {"spegel-leader-election-regionb"}, "none of regionb's nodes took it"
+    await lab.configure()
+    await assert_isolated(lab, mark)
+    assert not lab.lans.crossings(mark)
 
 
 async def test_a_region_that_was_given_the_others_address(lab: RegionLab) -> None:
@@ -89,20 +69,18 @@ async def test_a_region_that_was_given_the_others_address(lab: RegionLab) -> Non
     assert lab.lans.crossings(mark), "they knocked, and that is seen"
 
 
-async def test_a_node_whose_label_or_region_is_wrong(lab: RegionLab) -> None:
+async def test_a_node_whose_label_is_wrong(lab: RegionLab) -> None:
+    """Its names are right: it is kept apart, tells why, and costs only its own sharing."""
     first, second, wrong = lab.regions["regionb"]
-    await lab.configure({wrong: [*lab.documented("regionb"), "--topology-region=regiona"]})
-    assert wrong.said("the node's label topology.kubernetes.io/region is regiona; the names of the Lease decide")
     mark = lab.lans.capture.mark()
-    await assert_isolated(lab, mark)
-
+    await lab.configure()
     before = {node: node.rejected(Layer.IDENTIFY) for node in (first, second)}
-    await lab.configure({wrong: [*lab.documented("regionb"), "--region=regiona"]}, alone=[wrong])
-    assert wrong.said("--region is regiona, and the names of the Lease")
-    await wrong.says("belongs to another region", detail="regionb", what_to_do="give each region")
+    await lab.configure({wrong: [*lab.documented("regionb"), "--topology-region=regiona"]}, alone=[wrong])
+    assert wrong.said("the node's label topology.kubernetes.io/region is regiona; the names of the Lease decide")
+    await wrong.says("belongs to another region", detail="regionb", what_to_do="set --region on all of them")
     for node in (first, second):
         await node.keeps_out(Layer.IDENTIFY, before=before[node])
-        assert node.said("kept out", who=wrong.peer_id, why="regiona", what_to_do="correct its --region")
+        assert node.said("kept out", who=wrong.peer_id, why="regiona", what_to_do="set --region regionb on all")
     only_there = Pushed(lab, "regionb")
     await wrong.pull(f"{only_there.name}:1")
     await eventually(lambda: wrong.metric("speil_provided_keys") > 0, what="it announces")
@@ -110,6 +88,12 @@ async def test_a_node_whose_label_or_region_is_wrong(lab: RegionLab) -> None:
     for node in (*lab.regions["regiona"], first, second):
         assert await found(lab, node, only_there.targets) == 0
     assert not lab.lans.crossings(mark)
+
+    # said outright, the region counts and the label does not
+    outright = ["--region=regionb", *lab.documented("regionb"), "--topology-region=regiona"]
+    await lab.configure({wrong: outright})
+    assert wrong.said("--region decides: regionb")
+    await assert_isolated(lab, mark)
 
 
 @pytest.mark.interop

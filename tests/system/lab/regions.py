@@ -198,13 +198,24 @@ class RegionLab:
                 await self.cluster.running_pod(lease.namespace, f"speil-{number}", str(node), node.address)
 
     def documented(self, region: str) -> list[str]:
-        """The values of a region's release, to the letter, and how its ServiceAccount reaches the API."""
+        """The values of a region's release, to the letter, and how its ServiceAccount reaches the API.
+
+        Last the node's label, as the chart hands it over from the pod.
+        """
         return [
             "--bootstrap-kind=kubernetes",
             f"--leader-election-name=spegel-leader-election-{region}",
             f"--leader-election-namespace=spegel-{region}",
             f"--kubeconfig-path={self.kubeconfigs[region]}",
+            f"--topology-region={region}",
         ]
+
+    def copied(self, node: RegionNode, *, rights: bool = True, label: bool = True) -> list[str]:
+        """The other region's names on a node that has its own label; with the rights to that Lease, or not."""
+        (other,) = set(REGIONS) - {node.region}
+        account = self.kubeconfigs[other if rights else node.region]
+        told = [f"--topology-region={node.region}"] if label else []
+        return [*self.documented(other)[:3], f"--kubeconfig-path={account}", *told]
 
     def with_secrets(self) -> dict[RegionNode, list[str]]:
         """The documented values and the region's secret; from now on containerd shows its node's token too."""
@@ -225,13 +236,16 @@ class RegionLab:
         *,
         fresh: Collection[RegionNode] = (),
         alone: Collection[RegionNode] = (),
+        stopped: Collection[RegionNode] = (),
     ) -> None:
         """Nodes run with these flags, all others as documented. `fresh` ones have forgotten the peers they knew.
 
-        Waits until all that are not `alone` have met the others of their region that are not.
+        Waits until all that are not `alone` have met the others of their region that are not. `stopped` do not run.
         """
         wanted = {node: list((others or {}).get(node, self.documented(node.region))) for node in self.nodes}
-        changed = [node for node in self.nodes if node.flags != wanted[node] or not node.speil.running]
+        changed = [
+            node for node in self.nodes if node.flags != wanted[node] or not node.speil.running or node in stopped
+        ]
         for node in changed:
             if node.speil.running:
                 node.speil.signal(signal.SIGTERM)
@@ -239,11 +253,13 @@ class RegionLab:
             node.speil.stop()
             if node in fresh:
                 shutil.rmtree(node.directory / "data", ignore_errors=True)
-            node.start_with(wanted[node])
-        for node in self.nodes:
+            if node not in stopped:
+                node.start_with(wanted[node])
+        running = [node for node in self.nodes if node not in stopped]
+        for node in running:
             await node.lives()
         for region in REGIONS:
-            together = [node for node in self.regions[region] if node not in alone]
+            together = [node for node in running if node.region == region and node not in alone]
             ids = {node.peer_id for node in together}
             for node in together:
                 await node.meets(ids - {node.peer_id})

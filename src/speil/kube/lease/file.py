@@ -21,7 +21,7 @@ from typing import Any
 
 from speil.election.record import LeaderElectionRecord, Lease, decode, encode
 from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
-from speil.local_file import parse_json, read_file
+from speil.local_file import NotAFileError, parse_json, read_file
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
 
@@ -75,6 +75,8 @@ class FileLease:
             return None
         except PermissionError as error:
             raise LeaseDeniedError(f"this user may not read the lease file {self}: {error.strerror}") from error
+        except NotAFileError as error:
+            raise LeaseDeniedError(f"the lease file {self} is not a file: remove it, or name another") from error
         except OSError as error:
             raise LeaseError(f"the lease file {self} can't be read: {error.strerror}") from error
         try:

@@ -12,12 +12,12 @@ from speil.multiformats.peer_info import PeerInfo
 class BootstrapError(Exception):
     """The source could not be asked; the message says which and why. It is asked again.
 
-    `told`: the source has put it into the log itself; one line is enough.
+    `told`: the source has put it into the log itself; one line is enough. `addresses` can be dialled all the same.
     """
 
-    def __init__(self, message: str, *, told: bool = False) -> None:
+    def __init__(self, message: str, *, told: bool = False, addresses: tuple[Multiaddr, ...] = ()) -> None:
         super().__init__(message)
-        self.told = told
+        self.told, self.addresses = told, addresses
 
 
 class Bootstrapper(Protocol):

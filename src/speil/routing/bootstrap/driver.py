@@ -116,22 +116,23 @@ class Bootstrap:
 
         async with asyncio.TaskGroup() as group:
             task = group.create_task(known_ones())
-            found = await self._ask(network)
-            named = (found or [])[: DIALS_MAX - len(known)]
+            answered, found = await self._ask(network)
+            named = found[: DIALS_MAX - len(known)]
             reached = await self._dial_all(network, named, members=named)
             if reached:
                 await join()
         total = reached + task.result()
-        if found is not None:
+        if answered:
             self._metrics.bootstrap_attempts.labels(self._bootstrapper.kind, "ok" if total else "empty").inc()
-            if found and not reached:
-                self._say_unreachable(found)
+            own = {address.tcp for address in network.local.addresses}
+            if not reached and (others := [address for address in found if address.tcp not in own]):
+                self._say_unreachable(others)
             elif reached:
                 self._unreachable.over()
-        return found is not None
+        return answered
 
-    async def _ask(self, network: PeerNetwork) -> list[Multiaddr] | None:
-        """Whom the source names; None where it can't be asked."""
+    async def _ask(self, network: PeerNetwork) -> tuple[bool, list[Multiaddr]]:
+        """Whether the source answered, and whom to dial."""
         kind = self._bootstrapper.kind
         try:
             found = await self._bootstrapper.find(network.local)
@@ -139,10 +140,10 @@ class Bootstrap:
             self._metrics.bootstrap_attempts.labels(kind, "error").inc()
             if not error.told and self._failure.due(str(error)):
                 log.warning("bootstrap failed, trying again", kind=kind, error=error)
-            return None
+            return False, list(error.addresses)
         if self._failure.over():
             log.info("the source of first peers answers again", kind=kind)
-        return found
+        return True, found
 
     async def _dial_all(
         self, network: PeerNetwork, addresses: Iterable[Multiaddr], *, members: Collection[Multiaddr]

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from speil.election.config import ElectionConfig
-from speil.election.record import PEERS_MAX
+from speil.election.record import PEERS_MAX, LeaderElectionRecord
 from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
 from speil.kube.api import KubeApi
@@ -28,7 +28,9 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.region.identity import RegionIdentity
+from speil.region.policy import Network
 from speil.routing.bootstrap.base import BootstrapError
+from speil.routing.bootstrap.neighbours import Neighbours
 from speil.setting import SettingError
 from speil.version import __version__
 
@@ -42,10 +44,23 @@ class LeaseBootstrapper:
     """Campaigns on `lock` and names who leads. `attach` tells it the mesh, for the newcomers of others."""
 
     def __init__(
-        self, kind: str, lock: LeaseLock, config: ElectionConfig, region: str, metrics: Metrics, rng: Random
+        self,
+        kind: str,
+        lock: LeaseLock,
+        config: ElectionConfig,
+        region: str,
+        metrics: Metrics,
+        rng: Random,
+        *,
+        label: str = "",
+        names_are_ours: bool = False,
+        networks: tuple[Network, ...] = (),
     ) -> None:
-        self.kind, self._rng, self._region, self.lock = kind, rng, region, lock
-        self.election = LeaderElection(lock, config, region, metrics, rng)
+        """`networks` are the region's, where they were told: what is searched when the Lease is of no help."""
+        self.kind, self._rng, self.lock = kind, rng, lock
+        self._region, self._label = region, label
+        self.election = LeaderElection(lock, config, region, metrics, rng, label=label, names_are_ours=names_are_ours)
+        self._neighbours = Neighbours(networks)
         self._peers: Callable[[], list[PeerInfo]] = list
 
     def attach(self, peers: Callable[[], list[PeerInfo]]) -> None:
@@ -53,7 +68,11 @@ class LeaseBootstrapper:
         self._peers = peers
 
     async def find(self, local: PeerInfo) -> list[Multiaddr]:
-        """See Bootstrapper: the leader, then the peers that it named; empty where this node is the first."""
+        """See Bootstrapper: the leader, then the peers that it named; empty where this node is the first.
+
+        Where the Lease is of no help, the error carries what can be dialled without it: who stood in it when it was
+        this region's, and nodes in the region's networks.
+        """
         try:
             async with asyncio.timeout(KNOWN_SECONDS_MAX):
                 await self.election.known()
@@ -62,14 +81,28 @@ class LeaseBootstrapper:
         lease = self.election.lease
         if lease is None:
             told = self.election.failure
-            raise BootstrapError(told or f"the Lease {self.lock} does not exist yet", told=bool(told))
-        if self.election.foreign:
+            without = self._neighbours.next(local) if told else []
             raise BootstrapError(
-                f"the Lease {self.lock} belongs to region {lease.record.region!r}, this node to {self._region!r}",
-                told=True,
+                told or f"the Lease {self.lock} does not exist yet", told=bool(told), addresses=tuple(without)
             )
+        if self.election.foreign:
+            own = self.election.own_record
+            known = self._addresses(own, local) if own else []
+            raise BootstrapError(
+                f"the Lease {self.lock} belongs to region {lease.record.region!r} (label {lease.record.label!r}), this "
+                f"node to {self._region!r} (label {self._label!r})",
+                told=True,
+                addresses=(*known, *self._neighbours.next(local)),
+            )
+        found = self._addresses(lease.record, local)
+        if self._neighbours.are_elsewhere(found):
+            # another region's nodes lead a Lease that nothing else tells from this region's
+            found += self._neighbours.next(local)
+        return found
+
+    def _addresses(self, record: LeaderElectionRecord, local: PeerInfo) -> list[Multiaddr]:
         found: list[Multiaddr] = []
-        for text in dict.fromkeys((lease.record.holder_identity, *lease.record.peers)):
+        for text in dict.fromkeys((record.holder_identity, *record.peers)):
             try:
                 address = Multiaddr.parse(text)
             except FormatError as error:
@@ -97,7 +130,12 @@ class LeaseBootstrapper:
 
 
 def lease_bootstrapper(
-    kind: str, settings: ElectionSettings, identity: RegionIdentity, metrics: Metrics, rng: Random
+    kind: str,
+    settings: ElectionSettings,
+    identity: RegionIdentity,
+    metrics: Metrics,
+    rng: Random,
+    networks: tuple[Network, ...] = (),
 ) -> LeaseBootstrapper:
     """The bootstrapper of `kind` (`kubernetes` or `file`) as the operator configured it. Raises SettingError."""
     lock: LeaseLock
@@ -108,4 +146,14 @@ def lease_bootstrapper(
     else:
         access = access_of_node(settings.kubeconfig_path, settings.kubeconfig_context)
         lock = KubernetesLease(KubeApi(access, f"speil/{__version__}"), identity.lease.name, identity.lease.namespace)
-    return LeaseBootstrapper(kind, lock, settings.timings(), identity.region, metrics, rng)
+    return LeaseBootstrapper(
+        kind,
+        lock,
+        settings.timings(),
+        identity.region,
+        metrics,
+        rng,
+        label=identity.label,
+        names_are_ours=kind == "kubernetes" and identity.lease_is_ours,
+        networks=networks,
+    )
