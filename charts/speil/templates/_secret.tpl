@@ -116,7 +116,7 @@ kubectl -n {{ include "speil.namespace" .root }} patch secret {{ include "speil.
     {{- $isNode := eq (get $labels "app.kubernetes.io/component") "node" -}}
     {{- if eq $has $wanted -}}
     {{- else if and (eq $one.metadata.name (include "speil.name" $)) $.root.Release.IsUpgrade -}}
-      {{- $notes = append $notes (printf "NOTE: the pods of %s have %s until they are replaced, and then %s. Meanwhile old and new pods don't share blobs, and what they need of each other comes from upstream; no pull fails. See docs/regions.md." $one.metadata.name (ternary (printf "the Secret %s" $has) "no secret" (not (empty $has))) (ternary (printf "the Secret %s" $wanted) "none" (not (empty $wanted)))) -}}
+      {{- $notes = append $notes (printf "NOTE: the pods of %s have %s until they are replaced, and then %s. Meanwhile old and new pods don't share blobs%s, and what they need of each other comes from upstream; no pull fails. See docs/regions.md." $one.metadata.name (ternary (printf "the Secret %s" $has) "no secret" (not (empty $has))) (ternary (printf "the Secret %s" $wanted) "none" (not (empty $wanted))) (ternary " (unless each of the Secrets holds the first line of the other)" "" (and (not (empty $has)) (not (empty $wanted))))) -}}
     {{- else if and $isNode $region.name (eq (get $labels "speil.dev/region") $region.name) (ne $one.metadata.name (include "speil.name" $)) -}}
       {{- $notes = append $notes (printf "WARNING: DaemonSet %s is of region %s too, and has %s: its nodes and these keep each other out. Give both one Secret with regionSecret.existingSecret." $one.metadata.name $region.name (ternary (printf "the Secret %s" $has) "no secret" (not (empty $has)))) -}}
     {{- end -}}

@@ -135,6 +135,7 @@ async def test_two_releases_and_two_regions_have_secrets_of_their_own(cluster: K
     said = await helm.install("t", "own", shared)
     assert "is of region oc too" not in said
     assert "pods of t have the Secret t-region until they are replaced, and then the Secret s-region" in said
+    assert "unless each of the Secrets holds the first line of the other" in said
 
 
 async def test_a_region_gets_its_secret_with_an_upgrade_and_keeps_it(cluster: KubeCluster, helm: Helm) -> None:
