@@ -135,6 +135,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             region.zone,
             credentials=lambda: auth.peer_keys(region.region),
             node_tokens=NodeTokenFile(_node_name(settings), settings.router.data_dir),
+            data_dir=settings.router.data_dir,
         )
         _tell_what_is_open(settings, secret, door)
         wire = Wire(zero_copy=settings.mirror.zero_copy)

@@ -113,6 +113,7 @@ async def mirror(
         zone,
         credentials=lambda: auth.peer_keys(policy.region),
         node_tokens=NodeTokenFile(node_name, data_dir),
+        data_dir=data_dir,
     )
     wire = Wire(zero_copy=settings.zero_copy)
     client = PeerClient("speil/test", door, wire)

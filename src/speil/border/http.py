@@ -16,10 +16,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from speil.border.node_token_file import NodeTokenFile
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
+from speil.border.token_window import TokenWindow
 from speil.multiformats.peer_id import PeerId
 from speil.region.policy import Layer, Policy
 from speil.region.proof import PROOF_HEADER, bound, proves, sign_answer
@@ -63,7 +65,8 @@ def _no_keys() -> PeerKeys | None:
 class HttpDoor:
     """Both sides of a request between nodes; `local` is this node, `secret` None where the region has none.
 
-    `credentials` gives the keys that basic auth makes, None while it is off.
+    `credentials` gives the keys that basic auth makes, None while it is off. `data_dir` keeps what a restart must not
+    forget.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class HttpDoor:
         *,
         credentials: Callable[[], PeerKeys | None] = _no_keys,
         node_tokens: NodeTokenFile | None = None,
+        data_dir: Path | None = None,
     ) -> None:
         self._policy, self._local, self._secret, self._record = policy, str(local), secret, record
         told = ((REGION_HEADER, policy.region), (LABEL_HEADER, policy.label), (ZONE_HEADER, zone))
         self._told = {name: value for name, value in told if value}
         self._credentials = credentials
-        self._tokens = RequestTokens(time.time())
+        self._window = TokenWindow(data_dir, time.time())
+        self._tokens = RequestTokens(self._window.since)
         self._node_tokens = node_tokens or NodeTokenFile("", None)
 
     @property
@@ -157,11 +162,13 @@ class HttpDoor:
         if (keys := self._peer_keys()) is None or (not token and otherwise):
             return otherwise
         request = Request(method, target, self._local, headers.get("Range", ""))
-        why = self._tokens.check(keys.requests, request, token, time.time(), remote)
+        now = time.time()
+        why = self._tokens.check(keys.requests, request, token, now, remote)
         signer = signer_of(keys.requests, request, token) if why is None else None
         if signer is None:
             self._record.rejected(Layer.TOKEN, remote, f"its token is {why}")
             return otherwise
+        self._window.taken(int(token.partition(".")[0]), now)
         # the key of the same line: the peer has that one, whichever others
         return Visit(token, keys.answers[signer])
 

@@ -94,7 +94,9 @@ class RegistryServer:
         server = _Server(
             self._dispatch, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
-            request_factory=lambda *parts: _Request(*parts, loop),  # type: ignore[call-arg, arg-type]  # mypy can not count them
+            request_factory=lambda message, payload, protocol, writer, task: _Request(
+                message, payload, protocol, writer, task, loop
+            ),
         )  # fmt: skip
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
