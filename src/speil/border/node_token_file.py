@@ -34,8 +34,10 @@ class NodeTokenFile:
 
     def _load(self) -> Newest:
         told = self._kept.load()
-        times = [told.get(name) for name in ("issued", "seen")]
-        if told.get("node") != self._node or not all(isinstance(one, int | float) for one in times):
+        if told.get("node") != self._node:
             return Newest()
-        issued, seen = (one if 0 <= one < SECONDS_MAX else 0 for one in times)
-        return Newest(int(issued), seen)
+        return Newest(int(_seconds(told.get("issued"))), _seconds(told.get("seen")))
+
+
+def _seconds(value: object) -> float:
+    return value if isinstance(value, int | float) and 0 <= value < SECONDS_MAX else 0.0

@@ -25,8 +25,8 @@ class TokenWindow:
         self._kept = KeptFact(data_dir, FILE_NAME, "up to when tokens were used")
         until = self._kept.load().get("until")
         # further ahead no token is taken: the clock was set back since
-        is_sane = isinstance(until, int) and until <= now + TOKEN_SECONDS_MAX + AHEAD_SECONDS
-        self._until = int(until) if is_sane and until is not None else 0
+        sane_max = now + TOKEN_SECONDS_MAX + AHEAD_SECONDS
+        self._until = until if isinstance(until, int) and until <= sane_max else 0
         self.since = max(int(now), self._until + 1)
 
     def taken(self, issued: int, now: float) -> None:
