@@ -20,10 +20,11 @@ pytestmark = pytest.mark.requires("helm")
 LABELS = {"topology.kubernetes.io/region": "from-the-label", "topology.kubernetes.io/zone": "zone-of-the-label"}
 NO_SETTINGS = {"NODE_IP"}  # what arguments are put together from
 FOR_DOCTOR = {one.env for one in declared(DoctorSettings)}  # run in the same container
-# the chart has no use for these: other stores and kinds, and what a node finds out by itself
+# the chart has no use for these: other stores and kinds, what a node finds out by itself, another name of
+# httpBootstrapPeer, and ports of peers, which are the same on all nodes of a release
 NOT_IN_THE_CHART = {
     "store_kind", "oci_layout_path", "lease_file", "kubeconfig_context", "basic_auth_dir",
-    "topology_from_node", "node_platforms",
+    "topology_from_node", "node_platforms", "http_bootstrap_url", "http_bootstrap_cert_dir", "router_dial_ports",
 }  # fmt: skip
 
 
