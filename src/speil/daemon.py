@@ -24,6 +24,7 @@ import grpclib.client  # noqa: F401 - first: the room it needs while it loads is
 from speil import memory
 from speil.border.gate import RegionGate
 from speil.border.http import HttpDoor
+from speil.border.node_token_file import NodeTokenFile
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
 from speil.config import NodeSettings
@@ -52,6 +53,7 @@ from speil.observe.metrics import Metrics
 from speil.region.identity import RegionIdentity
 from speil.region.policy import Policy, protocols_of
 from speil.region.secret import SecretError
+from speil.region.token import is_node_name
 from speil.routing.announce import Announcer, AnnounceSettings
 from speil.routing.bootstrap.base import BootstrapError, Bootstrapper
 from speil.routing.bootstrap.driver import Bootstrap
@@ -125,7 +127,17 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         if isinstance(bootstrapper, LeaseBootstrapper):
             bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
-        door = HttpDoor(policy, host.local.peer_id, secret, record, region.zone)
+        door = HttpDoor(
+            policy,
+            host.local.peer_id,
+            secret,
+            record,
+            region.zone,
+            credentials=lambda: auth.peer_keys(region.region),
+            node_tokens=NodeTokenFile(_node_name(settings), settings.router.data_dir),
+            data_dir=settings.router.data_dir,
+        )
+        _tell_what_is_open(settings, secret, door)
         wire = Wire(zero_copy=settings.mirror.zero_copy)
         stack.callback(wire.close)
         client = PeerClient(f"speil/{__version__}", door, wire)
@@ -137,7 +149,6 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
             RelayConfig(
                 settings.mirror.mirror_resolve_timeout,
                 settings.mirror.mirror_resolve_retries,
-                lambda: auth.header,
                 lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
                 settings.fetch,
                 region.zone,
@@ -152,7 +163,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         settling = Settling(store, relay.trust, metrics)
         debug = DebugServer(
             metrics,
-            lambda: _state(settings, region, bootstrapper, router, store, recent),
+            lambda: _state(settings, region, bootstrapper, router, store, recent) | _border(settings, door),
             web_enabled=settings.mirror.debug_web_enabled,
         )
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
@@ -251,6 +262,28 @@ def _tell_region(region: RegionIdentity, secret: SecretFile | None) -> None:
         log.warning(note)
     if region.region and secret is None:
         log.info("the region has no secret: any node that names the region may join (--region-secret-file)")
+
+
+def _tell_what_is_open(settings: NodeSettings, secret: SecretFile | None, door: HttpDoor) -> None:
+    """What a stranger could do, in one line each, with what closes it."""
+    if settings.mirror.resolve_tags and not door.proves:
+        log.warning(
+            "tags are taken from peers that prove nothing: a stranger who reaches this region's ports can answer a "
+            "tag that nobody else holds with an image of its choice",
+            what_to_do="set --region-secret-file (or basic auth), fence the ports by a NetworkPolicy, or set "
+            "--resolve-tags=false",
+        )
+    if secret is not None and not _node_name(settings):
+        log.warning(
+            "this node's name is not known: the node token of any node of the region is taken",
+            what_to_do="set --node-name (NODE_NAME), here and for speil configuration",
+        )
+
+
+def _node_name(settings: NodeSettings) -> str:
+    """What a node token has to name; "" where nothing sure tells it: a container's host name is not the node's."""
+    name = settings.region.node_name
+    return name if is_node_name(name) else ""
 
 
 def _read_secret(settings: NodeSettings, region: RegionIdentity) -> SecretFile | None:
@@ -403,6 +436,14 @@ def _state(
         "requests_total": recent.total,
         "peers": [{"peer": str(peer.peer_id), "hosts": ", ".join(peer.hosts)} for peer in router.peers()],
         "recent_requests": recent.snapshot(),
+    }
+
+
+def _border(settings: NodeSettings, door: HttpDoor) -> dict[str, Any]:
+    return {
+        "peers_prove_themselves": door.proves,
+        "resolve_tags": settings.mirror.resolve_tags,
+        "node_name": _node_name(settings),
     }
 
 

@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speil.region.mac import mac
+from speil.region.node_token import GRACE_SECONDS, Newest, NodeTokens
 from speil.region.policy import CONTRADICTION, Policy, label_said, protocols_of, region_said, zone_said
-from speil.region.secret import CHARS_MIN, SECRETS_MAX, SecretError, parse
+from speil.region.proof import bound, proves, sign_answer
+from speil.region.secret import CHARS_MIN, SECRETS_MAX, SecretError, of_credentials, parse
 from speil.region.token import (
     NONCES_MAX,
+    NONCES_PER_ADDRESS_MAX,
     TOKEN_SECONDS_MAX,
     Request,
     RequestTokens,
-    check_node,
     is_node_name,
     sign_node,
     sign_request,
@@ -24,7 +27,7 @@ from speil.region.token import (
 LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=CHARS_MIN, max_size=64)
-REQUESTS = st.builds(Request, st.sampled_from(["GET", "HEAD"]), TEXT, TEXT)
+REQUESTS = st.builds(Request, st.sampled_from(["GET", "HEAD"]), TEXT, TEXT, TEXT | st.just(""))
 FORGED = st.text(max_size=80) | st.from_regex(r"\d{1,12}\.[0-9a-f]{16}\.[0-9a-f]{64}", fullmatch=True)
 NONCE = "0123456789abcdef"
 
@@ -81,8 +84,8 @@ def test_keys_differ_by_secret_region_and_purpose_and_hide_the_secret(
     lines: list[str], region: str, other: str
 ) -> None:
     secret = parse("\n".join([*lines, "", "  "]), region)
-    keys = [*secret.noise_keys, *secret.peer_keys, *secret.node_keys]
-    assert len(set(keys)) == 3 * len(lines)
+    keys = [*secret.noise_keys, *secret.peer_keys, *secret.node_keys, *secret.answer_keys]
+    assert len(set(keys)) == 4 * len(lines)
     assert parse("\r\n".join(lines), region) == secret
     assert (parse("\n".join(lines), other) == secret) == (region == other)
     assert all(line not in repr(secret) for line in lines)
@@ -123,29 +126,161 @@ def test_a_token_is_for_one_request_and_once(key: bytes, request: Request, other
 )
 def test_a_forged_token_does_not_count(key: bytes, token: str) -> None:
     assert RequestTokens().check([key], Request("GET", "/v2/", "peer"), token, 1000) is not None
-    assert check_node([key], token) is not None
+    assert NodeTokens("").check([key], token, 1000) is not None
 
 
-def test_remembered_nonces_are_bounded() -> None:
+def test_remembered_nonces_are_bounded_and_none_is_forgotten_while_its_token_is_valid() -> None:
     tokens, request = RequestTokens(), Request("GET", "/v2/", "peer")
-    for number in range(NONCES_MAX + 10):
-        token = sign_request(b"key", request, issued=1000, nonce=f"{number:016x}")
-        assert tokens.check([b"key"], request, token, 1000) is None
-    assert len(tokens) <= NONCES_MAX
-    tokens.check([b"key"], request, sign_request(b"key", request, issued=2000, nonce=NONCE), 2000)
+
+    def ask(number: int, issued: int, now: int, address: str) -> str | None:
+        token = sign_request(b"key", request, issued=issued, nonce=f"{number:016x}")
+        return tokens.check([b"key"], request, token, now, address)
+
+    for number in range(NONCES_PER_ADDRESS_MAX):
+        assert ask(number, 1000 + number % 100, 1050, "a") is None
+    refused = [ask(number, 1000, 1050, "a") for number in range(10**6, 10**6 + 10)]
+    assert all(why and "one too many" in why for why in refused), "a flood costs the one who floods"
+    assert len(tokens) == NONCES_PER_ADDRESS_MAX
+    assert ask(0, 1000, 1050, "b") == "used before", "and nothing of it is forgotten"
+    for number in range(NONCES_MAX):
+        ask(2 * 10**6 + number, 1050, 1050, str(number))
+    assert len(tokens) == NONCES_MAX
+    why = ask(3 * 10**6, 1050, 1050, "c")
+    assert why is not None
+    assert "one too many" in why
+    assert ask(2 * 10**6, 1050, 1110, "d") == "used before", "at the end of its minute"
+    assert ask(3 * 10**6, 2000, 2000, "c") is None, "then there is room again"
     assert len(tokens) == 1
+    assert len(tokens._by_address) == 1
 
 
-@given(st.binary(min_size=32, max_size=32), st.from_regex(r"[A-Za-z0-9][A-Za-z0-9.-]{0,60}", fullmatch=True))
-def test_a_node_token_is_good_with_any_key_in_force(key: bytes, node: str) -> None:
+@given(st.integers(0, 10**11), st.floats(0, 1, exclude_max=True), st.integers(-TOKEN_SECONDS_MAX, TOKEN_SECONDS_MAX))
+def test_the_window_starts_with_the_process(second: int, fraction: float, off: int) -> None:
+    started = second + fraction
+    tokens, request = RequestTokens(started), Request("GET", "/v2/", "peer")
+    issued = max(second + off, 0)
+    token = sign_request(b"key", request, issued=issued, nonce=NONCE)
+    assert (tokens.check([b"key"], request, token, started) is None) == (issued >= second)
+
+
+def test_a_clock_that_is_set_back_makes_no_token_valid_again() -> None:
+    tokens, request = RequestTokens(), Request("GET", "/v2/", "peer")
+    token = sign_request(b"key", request, issued=1000, nonce=NONCE)
+    later = sign_request(b"key", request, issued=9000, nonce=NONCE)
+    assert tokens.check([b"key"], request, token, 1000) is None
+    assert tokens.check([b"key"], request, later, 9000) is None
+    why = tokens.check([b"key"], request, token, 1010)
+    assert why is not None
+    assert "older than" in why
+    fresh = sign_request(b"key", request, issued=1010, nonce=NONCE)
+    assert tokens.check([b"key"], request, fresh, 1010) is None, "what is new goes on"
+
+
+# --- the node's token -----------------------------------------------------------------------------------------
+
+NODES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9.-]{0,60}", fullmatch=True)
+KEYS = st.binary(min_size=32, max_size=32)
+
+
+@given(KEYS, NODES, NODES, st.integers(0, 10**11))
+def test_a_node_token_is_good_at_its_node_with_any_key_in_force(key: bytes, node: str, other: str, now: int) -> None:
     assert is_node_name(node)
-    token = sign_node(key, node)
-    assert check_node([b"new", key], token) is None
-    assert check_node([b"new"], token) == "wrong"
-    assert check_node([key], token[:-1] + ("0" if token[-1] != "0" else "1")) == "wrong"
-    assert check_node([key], "") == "missing"
+    token = sign_node(key, node, now)
+    assert NodeTokens(node).check([b"new", key], token, now) is None
+    assert NodeTokens("").check([key], token, now) is None, "a node that does not know its name takes any"
+    assert NodeTokens(node).check([b"new"], token, now) == "wrong"
+    assert NodeTokens(node).check([key], token[:-1] + ("0" if token[-1] != "0" else "1"), now) == "wrong"
+    assert NodeTokens(node).check([key], "", now) == "missing"
+    if other != node:
+        assert "that of node" in (NodeTokens(other).check([key], token, now) or "")
+
+
+def test_a_token_of_an_older_version_is_refused_and_says_so() -> None:
+    why = NodeTokens("n").check([b"key"], "n." + "0" * 64, 1000)
+    assert why is not None
+    assert "older version" in why
+
+
+@given(KEYS, st.integers(1, 10**9), st.integers(1, 10**6), st.integers(0, 3 * GRACE_SECONDS))
+def test_a_newer_node_token_replaces_the_older_one_after_a_grace(
+    key: bytes, first: int, apart: int, after: int
+) -> None:
+    second = first + apart
+    tokens, old, new = NodeTokens("n"), sign_node(key, "n", first), sign_node(key, "n", second)
+    assert tokens.check([key], old, first) is None
+    assert tokens.check([key], old, second) is None, "until the new one is seen"
+    assert tokens.check([key], new, second) is None
+    kept = NodeTokens("n", tokens.newest)  # after a restart with a data directory
+    for one in (tokens, kept):
+        assert (one.check([key], old, second + after) is None) == (after <= GRACE_SECONDS)
+        assert one.check([key], new, second + after) is None
+        assert one.newest == Newest(second, second)
+
+
+def test_a_clock_that_was_wrong_locks_nobody_out() -> None:
+    key, tokens, day = b"key", NodeTokens("n"), 86400
+    ahead = sign_node(key, "n", 10 * day)
+    assert tokens.check([key], ahead, day) is None, "signed when the clock was ahead"
+    right = sign_node(key, "n", day + 10)
+    for now in (day + 10, day + 10 + 2 * GRACE_SECONDS):
+        assert tokens.check([key], right, now) is None
+    tokens = NodeTokens("n", Newest(10 * day, 10 * day))  # seen with the wrong clock
+    for now in (day + 10, day + 10 + 2 * GRACE_SECONDS):
+        assert tokens.check([key], right, now) is None
 
 
 @pytest.mark.parametrize("name", ["", "-node", "a b", "x'y", "n" * 254, "knoten\n"])
 def test_names_that_do_not_fit_into_a_token(name: str) -> None:
     assert not is_node_name(name)
+
+
+# --- an answer's proof ----------------------------------------------------------------------------------------
+
+COVERED = st.sampled_from(
+    ["Content-Length", "Content-Range", "Content-Type", "Content-Encoding", "Docker-Content-Digest", "Retry-After",
+     "Transfer-Encoding", "X-Speil-Busy", "X-Speil-Images", "X-Speil-Region", "X-Speil-Zone",
+     "X-Speil-Topology-Region", "X-Speil-Whatever-Comes"]
+)  # fmt: skip
+ANSWERS = st.dictionaries(COVERED, st.text(max_size=20), max_size=8)
+
+
+@given(KEYS, TEXT, st.integers(200, 599), ANSWERS, COVERED, st.text(max_size=20))
+def test_a_proof_is_for_one_answer_to_one_request(
+    key: bytes, token: str, status: int, answer: dict[str, str], name: str, value: str
+) -> None:
+    headers = bound(answer.items())
+    proof = sign_answer(key, token, status, headers)
+    assert proves([b"another", key], proof, token, status, headers), "any key in force will do"
+    assert proves([key], proof, token, status, bound((name.upper(), value) for name, value in reversed(answer.items())))
+    assert not proves([b"another"], proof, token, status, headers)
+    assert not proves([], proof, token, status, headers)
+    assert not proves([key], proof, token + "0", status, headers)
+    assert not proves([key], proof, token, status + 1, headers)
+    if answer.get(name) != value:
+        assert not proves([key], proof, token, status, bound({**answer, name: value}.items()))
+    for one in answer:
+        assert not proves([key], proof, token, status, bound(((n, v) for n, v in answer.items() if n != one)))
+    for wrong in ("", proof[:-1], proof.upper() if proof.upper() != proof else "", proof + "0", "é" * 64):
+        assert not proves([key], wrong, token, status, headers)
+
+
+def test_what_a_proof_does_not_cover_is_not_handed_on() -> None:
+    told = [("Date", "today"), ("x-speil-proof", "f"), ("X-Speil-Zone", "a"), ("x-speil-zone", "b"), ("Server", "s")]
+    assert bound(told) == {"x-speil-zone": "a, b"}, "two values of one name can't be taken for one"
+
+
+@given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))
+def test_parts_of_a_mac_do_not_run_into_each_other(one: list[str], other: list[str]) -> None:
+    assert (mac(b"key", *one) == mac(b"key", *other)) == (one == other)
+    assert len(mac(b"key", "\udcff")) == 64, "a request line may hold any byte"
+
+
+@given(st.binary(min_size=1), st.binary(min_size=1), LABELS, LABELS)
+def test_keys_of_credentials_are_those_of_their_region_and_no_others(
+    one: bytes, other: bytes, region: str, elsewhere: str
+) -> None:
+    keys = of_credentials(one, region)
+    assert keys.requests != keys.answers
+    assert (of_credentials(other, region) == keys) == (one == other)
+    assert (of_credentials(one, elsewhere) == keys) == (region == elsewhere)
+    assert parse("a secret of the region", region).peers != of_credentials(b"a secret of the region", region)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from speil.border.http import HttpDoor
+from speil.border.node_token_file import NodeTokenFile
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
 from speil.fetch.settings import FetchSettings
@@ -89,6 +90,8 @@ async def mirror(
     policy: Policy = OPEN,
     secret: SecretFile | None = None,
     zone: str = "",
+    node_name: str = "",
+    data_dir: Path | None = None,
     fetch: FetchSettings = FetchSettings(),  # noqa: B008
     **changes: object,
 ) -> AsyncIterator[Mirror]:
@@ -101,12 +104,20 @@ async def mirror(
     store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
     router = MemoryRouter(mesh, peer_at(host, port))
     mesh.zones[router.local.peer_id] = zone
-    door = HttpDoor(policy, router.local.peer_id, secret, BorderRecord(policy.region, metrics), zone)
-    wire = Wire(zero_copy=settings.zero_copy)
-    client, auth = PeerClient("speil/test", door, wire), BasicAuth(settings.basic_auth_dir)
-    config = RelayConfig(
-        settings.mirror_resolve_timeout, settings.mirror_resolve_retries, lambda: auth.header, endpoints_of, fetch, zone
+    auth = BasicAuth(settings.basic_auth_dir)
+    door = HttpDoor(
+        policy,
+        router.local.peer_id,
+        secret,
+        BorderRecord(policy.region, metrics),
+        zone,
+        credentials=lambda: auth.peer_keys(policy.region),
+        node_tokens=NodeTokenFile(node_name, data_dir),
+        data_dir=data_dir,
     )
+    wire = Wire(zero_copy=settings.zero_copy)
+    client = PeerClient("speil/test", door, wire)
+    config = RelayConfig(settings.mirror_resolve_timeout, settings.mirror_resolve_retries, endpoints_of, fetch, zone)
     relay = Relay(router, client, metrics, config)
     upstream_bytes = UpstreamBytes(store, metrics)
     handlers = Handlers(store, relay, auth, door, wire, settings, metrics, recent, upstream_bytes)

@@ -190,3 +190,34 @@ def test_the_region_is_told_with_its_contradictions(state: dict[str, object], le
     found = [finding for finding in findings(replace(GOOD, state=told)) if finding.check == "region"]
     assert [one for one in found if one.level is level and words in one.message], found
     assert all(one.remedy for one in found if one.level is not Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "level", "words"),
+    [
+        ({"peers_prove_themselves": True}, "answers", Level.OK, "prove themselves"),
+        ({"peers_prove_themselves": False, "resolve_tags": True}, "answers", Level.WARN, "an image of its choice"),
+        ({"peers_prove_themselves": False, "resolve_tags": False}, "answers", Level.OK, "no tag"),
+        ({"peers_prove_themselves": True, "has_secret": True, "node_name": ""}, "node token", Level.WARN, "any node"),
+    ],
+)
+def test_what_is_open_to_strangers_is_told(state: dict[str, object], name: str, level: Level, words: str) -> None:
+    assert GOOD.state is not None
+    finding = check(replace(GOOD, state={**GOOD.state, **state}), name)
+    assert finding.level is level
+    assert words in finding.message
+    assert finding.remedy or level is Level.OK
+
+
+@pytest.mark.parametrize(("status", "level"), [(200, Level.OK), (401, Level.FAIL), (404, Level.FAIL)])
+def test_headers_that_speil_refuses_are_found(status: int, level: Level) -> None:
+    told = tuple(replace(one, answers={URL: status}) for one in GOOD.directories)
+    finding = check(replace(GOOD, directories=told), "hosts.toml of docker.io")
+    assert finding.level is level
+    assert level is Level.OK or "speil configuration" in finding.remedy
+
+
+def test_headers_of_a_hosts_toml_are_read_as_containerd_sends_them() -> None:
+    text = f'[host."{URL}"]\ncapabilities = ["pull"]\n[host."{URL}".header]\na = "b"\nc = ["d", "e"]\nf = 7\ng = []\n'
+    assert judge(text).headers == {URL: {"a": "b", "c": "d"}}
+    assert judge(f'[host]\n"{URL}" = 7').headers == {URL: {}}

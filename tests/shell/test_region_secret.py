@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
 import tomllib
 from pathlib import Path
 from secrets import token_hex
 
 import aiohttp
 
+from speil.libp2p.identity import Identity
+from speil.region.secret import parse
+from speil.region.token import Request, sign_node, sign_request
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.shell.nodes import RunningNode, running_node, write_layout
 from tests.shell.test_cli import speil
 
-IMAGE = random_image(21)
+IMAGE, OLD = random_image(21), random_image(22)
 LAYER = max(IMAGE.blobs, key=lambda digest: len(IMAGE.blobs[digest]))
 TARGET = "http://127.0.0.1:30020"
 
@@ -116,3 +122,101 @@ async def test_a_rollout_that_brings_the_secret_in_stops_nowhere_and_fails_no_pu
                     return await get(new, told) == (200, IMAGE.blobs[LAYER], False)
 
                 await eventually(meet, timeout_seconds=60, what="the region is one again")
+
+
+def peer_headers(secret: Path, node_dir: Path, *, ahead: int = 0) -> dict[str, str]:
+    """What a member would show for LAYER to the node whose data directory this is."""
+    keys = parse(secret.read_text(), "a").peer_keys
+    target = f"/v2/app/blobs/{LAYER}?ns=reg.test"
+    peer_id = Identity.decode((node_dir / "private.key").read_bytes()).peer_id
+    request = Request("GET", target, str(peer_id))
+    token = sign_request(keys[0], request, issued=int(time.time()) + ahead, nonce=token_hex(8))
+    return {"X-Spegel-Mirrored": "true", "X-Speil-Region": "a", "X-Speil-Token": token}
+
+
+async def test_a_token_that_was_used_is_used_after_a_restart_too(tmp_path: Path) -> None:
+    secret, full, data = tmp_path / "secret", tmp_path / "full", tmp_path / "data"
+    secret.write_text(token_hex(32))
+    await write_layout(full, IMAGE, "reg.test/app:1")
+    flags = (f"--region-secret-file={secret}", "--region=a", f"--data-dir={data}")
+    async with running_node(tmp_path, full, *flags) as node:
+        # the clock of a peer may be ahead by up to a minute
+        tokens = [peer_headers(secret, data, ahead=ahead) for ahead in (0, 1, 5, 55)]
+        for token in tokens:
+            assert (await get(node, token))[0] == 200
+    async with running_node(tmp_path, full, *flags) as node:
+        for token in tokens:
+            assert await get(node, token) == (404, b"", False)
+        node.log.read_text().index("older than this process")
+    (data / "tokens.json").write_text("[1")  # a help and never a must
+    async with running_node(tmp_path, full, *flags) as node:
+        assert (await get(node, peer_headers(secret, data)))[0] == 200, "what is new counts at once"
+
+
+async def test_a_node_token_is_for_its_node_and_a_newer_one_replaces_it(tmp_path: Path) -> None:
+    secret, full, data = tmp_path / "secret", tmp_path / "full", tmp_path / "data"
+    secret.write_text(token_hex(32))
+    await write_layout(full, IMAGE, "reg.test/app:1")
+    flags = (f"--region-secret-file={secret}", "--region=a")
+    keys = parse(secret.read_text(), "a").node_keys
+    now = int(time.time())
+    old, new, foreign = (
+        {"X-Speil-Node-Token": sign_node(keys[0], node, issued)}
+        for node, issued in (("n1", now - 10), ("n1", now), ("n2", now))
+    )
+    async with (
+        running_node(tmp_path, full, *flags, "--node-name=n1", f"--data-dir={data}") as node,
+        running_node(tmp_path, full, *flags) as nameless,
+    ):
+        assert (await get(node, await configured(tmp_path, secret)))[0] == 200
+        for token in (old, new):
+            assert (await get(node, token))[0] == 200, "both within the hour"
+        assert await get(node, foreign) == (404, b"", False)
+        await eventually(lambda: "that of node n2, and this is node n1" in node.log.read_text(), what="it is told")
+        assert (await get(nameless, foreign))[0] == 200
+        assert "this node's name is not known" in nameless.log.read_text()
+        assert "this node's name is not known" not in node.log.read_text()
+    kept = json.loads((data / "node-token.json").read_text())
+    (data / "node-token.json").write_text(json.dumps({**kept, "seen": kept["seen"] - 3700}))  # an hour later
+    async with running_node(tmp_path, full, *flags, "--node-name=n1", f"--data-dir={data}") as node:
+        assert await get(node, old) == (404, b"", False), "a restart makes no old token good"
+        newest = await configured(tmp_path, secret)
+        assert (await get(node, newest))[0] == 200
+    for text in (kept, (data / "tokens.json").read_text() if (data / "tokens.json").exists() else ""):
+        assert sign_node(keys[0], "n1", now).rpartition(".")[2] not in str(text), "no token is kept"
+
+
+async def test_who_takes_the_address_of_a_member_that_ended_answers_nothing(tmp_path: Path) -> None:
+    secret, full, empty = tmp_path / "secret", tmp_path / "full", tmp_path / "empty"
+    secret.write_text(token_hex(32))
+    await write_layout(full, IMAGE, "reg.test/app:1")
+    flags = (f"--region-secret-file={secret}", "--region=a")
+    tag = "/v2/app/manifests/1?ns=reg.test"
+    asked: list[bytes] = []
+
+    async def poisons(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        body = OLD.blobs[OLD.index.digest]
+        lines = ("HTTP/1.1 200 OK", f"Content-Length: {len(body)}", f"Docker-Content-Digest: {OLD.index.digest}",
+                 f"Content-Type: {OLD.index.media_type}", "X-Speil-Region: a", "Connection: close", "", "")  # fmt: skip
+        writer.write("\r\n".join(lines).encode() + body)
+        writer.close()
+
+    async with running_node(tmp_path, empty, *flags, ports=(5000, 5001, 9090)) as asker:
+        seed = f"--static-bootstrap-peers=/ip4/{asker.host}/tcp/{asker.router_port}"
+        token = await configured(tmp_path, secret)
+        async with aiohttp.ClientSession(headers=token) as session:
+
+            async def digest() -> str | None:
+                async with session.head(asker.url + tag) as answer:
+                    return answer.headers.get("Docker-Content-Digest")
+
+            async with running_node(tmp_path, full, *flags, seed, ports=(5000, 5001, 9090)) as holder:
+                await eventually(digest, timeout_seconds=30, what="the tag is answered")
+                assert await digest() == str(IMAGE.index.digest)
+                holder.process.kill()  # its records live on
+                await holder.process.wait()
+            async with await asyncio.start_server(poisons, holder.host, 5000):
+                assert await digest() is None
+                assert asked
+        await eventually(lambda: "layer=answer" in asker.log.read_text(), what="it is told")

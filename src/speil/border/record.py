@@ -23,7 +23,10 @@ _WHAT_TO_DO = {
     Layer.DHT_PROTOCOL: "use the same --dht-protocol-prefix on all nodes of the region, or leave it empty",
     Layer.HTTP: "if it belongs to the region, correct its --region; requests find their way by provider records",
     Layer.TOKEN: "if it belongs to the region, give it the same --region-secret-file, and look at its clock",
-    Layer.NODE_TOKEN: "if it is containerd, run `speil configuration` with the region's secret; pulls go on upstream",
+    Layer.ANSWER: "if it belongs to the region, give it this version of speil and the same --region-secret-file (or "
+    "basic auth), and look at its clock; if not, somebody has the address that a node had; others are asked meanwhile",
+    Layer.NODE_TOKEN: "if it is containerd, run `speil configuration` on this node with the region's secret "
+    "and --node-name; pulls go on upstream",
 }
 _LABELS_DIFFER = (
     "if they are two regions, give each its own --leader-election-name and --leader-election-namespace; if they are "

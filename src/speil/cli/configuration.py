@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
         node = settings.region.node_name or socket.gethostname()
         if not is_node_name(node):
             raise ConfigError(f"--node-name: {node!r} is not a name for a node: use letters, digits, '.' and '-'")
-        headers.append((NODE_TOKEN_HEADER, sign_node(keys[0], node)))
+        headers.append((NODE_TOKEN_HEADER, sign_node(keys[0], node, int(time.time()))))
     return tuple(headers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from speil.doctor.border import border_findings, refusal_finding
 from speil.doctor.facts import Facts, RegistryDirectory
 from speil.doctor.region import region_findings
 from speil.finding import Finding, Level
@@ -150,6 +151,8 @@ def _judge_directory(directory: RegistryDirectory, facts: Facts) -> Finding:
         return Finding(check, Level.WARN, f"speil is not among its hosts ({names})", "run speil configuration")
     if directory.judgement.hosts[0] not in ours:
         return Finding(check, Level.WARN, f"{directory.judgement.hosts[0]} is asked before speil", "")
+    if refused := refusal_finding(check, directory):
+        return refused
     return Finding(check, Level.OK, f"speil is asked first, at {ours[0]}")
 
 
@@ -197,6 +200,7 @@ def _mesh(facts: Facts) -> Iterator[Finding]:
     if not facts.state.get("store_available"):
         yield Finding("store", Level.FAIL, "speil does not reach its content store", "see its log for containerd")
     yield from region_findings(facts.state)
+    yield from border_findings(facts.state)
     count = len(facts.state.get("peers", []))
     if count:
         yield Finding("peers", Level.OK, f"{count} in the routing table")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ DROP_IN_DIRECTORY = "conf.d"
 
 @dataclass(frozen=True, slots=True)
 class RegistryDirectory:
-    """One directory below config_path, and how containerd will read it (None: it has no hosts.toml)."""
+    """One directory below config_path, and how containerd will read it (None: it has no hosts.toml).
+
+    `answers` are what speil says to /v2/ with the headers that containerd sends along, by mirror.
+    """
 
     name: str
     file: Path
     judgement: Judgement | None
+    answers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,9 @@ async def gather(
         config_path_exists=config_path.is_dir(),
         config_imports=containerd.imports if containerd else (),
         drop_ins=tuple(sorted(drop_in_directory.glob("*.toml"))),
-        directories=tuple(_directories(config_path)),
+        directories=tuple(
+            await asyncio.gather(*(_ask_as_containerd(one, mirrors) for one in _directories(config_path)))
+        ),
         mirrors=dict(zip(mirrors, statuses, strict=True)),
         registry=await _status(f"{registry_url}/livez") if registry_url else None,
         state=await state(metrics_url),
@@ -121,11 +128,23 @@ async def _inspect(socket: str, namespace: str, config_file: str) -> tuple[Conta
         client.close()
 
 
-async def _status(url: str) -> int | None:
+async def _ask_as_containerd(one: RegistryDirectory, mirrors: tuple[str, ...]) -> RegistryDirectory:
+    """The same directory, with what our mirrors in it answer: a token or a password in it may be an old one."""
+    if one.judgement is None:
+        return one
+    answers: dict[str, int] = {}
+    for host in one.judgement.hosts:
+        if (url := host.rstrip("/")) in mirrors:
+            status = await _status(f"{url}/v2/", one.judgement.headers.get(host, {}))
+            answers |= {host: status} if status is not None else {}
+    return replace(one, answers=answers)
+
+
+async def _status(url: str, headers: Mapping[str, str] | None = None) -> int | None:
     try:
-        async with _session() as session, session.get(url) as response:
+        async with _session() as session, session.get(url, headers=headers) as response:
             return response.status
-    except (aiohttp.ClientError, TimeoutError):
+    except (aiohttp.ClientError, TimeoutError, ValueError):  # the last: a header that can not be sent
         return None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from speil.hosts_toml.containerd import Generation, RejectedError, read_hosts
@@ -16,10 +17,14 @@ _DURATION = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+")
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`hosts` are the mirrors in order; `problems` are why containerd would not use them."""
+    """`hosts` are the mirrors in order; `problems` are why containerd would not use them.
+
+    `headers` are what containerd sends along to a mirror; of several values of one name the first.
+    """
 
     hosts: tuple[str, ...]
     problems: tuple[str, ...]
+    headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
 
 def judge(text: str) -> Judgement:
@@ -36,7 +41,17 @@ def judge(text: str) -> Judgement:
     problems = [problem for url, table in hosts.items() for problem in _problems(url, table)]
     if not problems and len(rejections := _rejections(text)) == len(Generation):
         problems.append(f"{rejections[-1]}: containerd drops every mirror")
-    return Judgement(tuple(hosts), tuple(problems))
+    return Judgement(tuple(hosts), tuple(problems), {url: _headers(table) for url, table in hosts.items()})
+
+
+def _headers(table: Any) -> dict[str, str]:
+    told = table.get("header") if isinstance(table, dict) else None
+    found = {}
+    for name, value in told.items() if isinstance(told, dict) else ():
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str):
+            found[name] = first
+    return found
 
 
 def _rejections(text: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Basic auth (RFC 7617) from two files, read anew when they change; off while neither is there, as in Spegel.
 
+Between nodes the credentials are never sent: keys are made of them, by which a peer proves that it has the same ones.
+
 Files that are there and can't be read open nothing: the last credentials stay in force, and where there were none,
 nobody is let in. containerd is sent upstream then (`failure`), so that no pull fails for it.
 """
@@ -7,14 +9,17 @@ nobody is let in. containerd is sent upstream then (`failure`), so that no pull 
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 from pathlib import Path
 
 from speil.local_file import read_file
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
+from speil.region.secret import PeerKeys, of_credentials
 
 FILE_BYTES_MAX = 64 * 1024  # of a name or a password
+SCRYPT_COST = 1 << 14  # 16 MiB for 50 ms, once for each change of the files
 
 log = get_log("mirror")
 
@@ -28,12 +33,23 @@ class BasicAuth:
         self._token: bytes | None = None  # None: off
         self._said = Seldom()
         self.failure = ""  # why nobody is let in; empty where that is not so
+        self._stretched: tuple[bytes, bytes] | None = None  # the credentials, and what was made of them
 
     @property
     def header(self) -> str:
         """The Authorization value that is right now; empty while auth is off."""
         token = self._read()
         return f"Basic {token.decode()}" if token is not None else ""
+
+    def peer_keys(self, region: str) -> PeerKeys | None:
+        """What nodes of `region` with these credentials prove themselves with; None while auth is off."""
+        if (token := self._read()) is None:
+            return None
+        if self._stretched is None or self._stretched[0] != token:
+            # for the attacker who has overheard a token and tries passwords: each costs this much
+            slow = hashlib.scrypt(token, salt=b"speil peers", n=SCRYPT_COST, r=8, p=1, dklen=32)
+            self._stretched = token, slow
+        return of_credentials(self._stretched[1], region)
 
     def allows(self, authorization: str) -> bool:
         """Whether a request's Authorization (as aiohttp decodes it) passes; compared in constant time."""

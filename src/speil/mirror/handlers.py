@@ -2,8 +2,8 @@
 
 1. Is it `GET` or `HEAD` of something we serve? Anything else is an empty 404, as in Spegel.
 2. The region's border is behind us: the server's door let the request in (`border.http`).
-3. Basic auth, where it is on. A wrong one gets a 401 without a challenge: containerd would answer a challenge with the
-   user's registry credentials.
+3. Basic auth, where it is on and the request is not a peer's that proved itself. A wrong one gets a 401 without a
+   challenge: containerd would answer a challenge with the user's registry credentials.
 4. What is asked for: a manifest or blob, by digest or tag (`oci.endpoint`). Filtered images and registries that are
    not mirrored are 404. What a tag's digest is, and whether it may be told, is a matter of its own (`mirror.tags`).
 5. This node has it, and it may be shared (`store.sharing`): sent from the store.
@@ -21,7 +21,7 @@ from functools import partial
 
 from aiohttp import web
 
-from speil.border.http import HttpDoor, is_peer
+from speil.border.http import HttpDoor, Visit, is_peer
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.body import BodyResponse, ClientGoneError, FileBody
 from speil.mirror.peer_client import RangeRefusedError
@@ -47,6 +47,7 @@ from speil.store.walk import parsed, read_manifest
 
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
 PEER_REQUESTS_MAX = 768  # of them for peers, who are then sent elsewhere: the rest is this node's own
+VISIT = web.RequestKey("speil.visit", Visit)  # where a request keeps what the door made of it
 CLIENT_GONE = 499  # nginx's status for it
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
@@ -86,7 +87,7 @@ class Handlers:
         self._upstream_bytes = upstream_bytes
         self._selection = settings.selection
         self._sharing = sharing or Sharing(store, self._selection)
-        self._tags = Tags(store, relay, metrics, settings.node_platforms)
+        self._tags = Tags(store, relay, metrics, settings.node_platforms, proven=lambda: door.proves)
         self._open = 0
         self._uploads = Uploads(settings, metrics)
         self._unreadable = Unreadable()
@@ -97,7 +98,8 @@ class Handlers:
         await self._wire.starts.enter()
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=404)
-        if not self._auth.allows(request.headers.get("Authorization", "")):
+        visit = request.get(VISIT)
+        if not (visit and visit.is_proven) and not self._auth.allows(request.headers.get("Authorization", "")):
             if self._auth.failure:
                 return web.Response(status=404)  # ours to mend: containerd goes upstream
             body = envelope(ErrorCode.UNAUTHORIZED, "invalid credentials")

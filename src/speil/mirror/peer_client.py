@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from speil.border.http import HttpDoor
@@ -28,6 +29,7 @@ from speil.mirror.wire import Wire
 from speil.multiformats.peer_id import PeerId
 from speil.observe.logs import get_log
 from speil.oci import media_type
+from speil.region.proof import bound
 
 __all__ = ["Endpoint", "PeerBusyError", "PeerClient", "PeerError", "PeerResponse", "RangeRefusedError"]
 
@@ -63,6 +65,15 @@ class RangeRefusedError(PeerError):
     def __init__(self, content_range: str) -> None:
         super().__init__("range", f"416, {content_range}", blame=False)
         self.content_range = content_range
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    endpoint: Endpoint
+    method: str
+    target: str
+    peer_id: PeerId
+    range_header: str
 
 
 class PeerResponse:
@@ -173,8 +184,6 @@ class PeerClient:
         endpoint: Endpoint,
         peer_id: PeerId,
         target: str,
-        *,
-        authorization: str,
         range_header: str = "",
     ) -> PeerResponse:
         """Send a request to `peer_id` at `endpoint`; the answer's head. Raises PeerError for all but 200 and 206.
@@ -183,22 +192,12 @@ class PeerClient:
         """
         if not self._door.may_ask(endpoint.host):
             raise PeerError("refused", f"{endpoint.host} is outside the region's networks")
-        lines = [
-            f"{method} {target} HTTP/1.1",
-            f"Host: [{endpoint.host}]" if ":" in endpoint.host else f"Host: {endpoint.host}",
-            f"User-Agent: {self._user_agent}",
-            f"Accept: {ACCEPT}",
-            *(f"{name}: {value}" for name, value in self._door.request_headers(method, target, peer_id).items()),
-            f"Authorization: {authorization or 'Basic Og=='}",  # Spegel always sends one, empty without credentials
-        ]
-        if range_header:
-            lines.append(f"Range: {range_header}")
-        request = "\r\n".join((*lines, "", "")).encode()
+        asked = _Asked(endpoint, method, target, peer_id, range_header)
         loop = asyncio.get_running_loop()
         while connection := self._pool.take(endpoint):
             started = loop.time()
             try:
-                return await self._exchange(connection, endpoint, method, request, bool(range_header))
+                return await self._exchange(connection, asked)
             except PeerError as error:
                 if error.outcome != "broken":
                     raise
@@ -207,7 +206,7 @@ class PeerClient:
                 if loop.time() - started >= SILENCE_SECONDS:
                     self._pool.forget(endpoint)
                 raise
-        return await self._exchange(await self._connect(endpoint), endpoint, method, request, bool(range_header))
+        return await self._exchange(await self._connect(endpoint), asked)
 
     def close(self) -> None:
         """Close what is idle."""
@@ -229,15 +228,34 @@ class PeerClient:
                 raise PeerError("own_limit", f"no connection can be opened: {error.strerror}", blame=False) from error
             raise PeerError("refused", f"{endpoint.host}: {error.strerror or error}") from error
 
-    async def _exchange(
-        self, connection: PeerConnection, endpoint: Endpoint, method: str, request: bytes, asked_range: bool
-    ) -> PeerResponse:
+    def _head(self, asked: _Asked, ours: dict[str, str]) -> bytes:
+        host = asked.endpoint.host
+        lines = [
+            f"{asked.method} {asked.target} HTTP/1.1",
+            f"Host: [{host}]" if ":" in host else f"Host: {host}",
+            f"User-Agent: {self._user_agent}",
+            f"Accept: {ACCEPT}",
+            *(f"{name}: {value}" for name, value in ours.items()),
+            # Spegel always sends one; the credentials are for whoever has proved to know them, and a token does that
+            "Authorization: Basic Og==",
+        ]
+        if asked.range_header:
+            lines.append(f"Range: {asked.range_header}")
+        return "\r\n".join((*lines, "", "")).encode()
+
+    async def _exchange(self, connection: PeerConnection, asked: _Asked) -> PeerResponse:
+        method, endpoint = asked.method, asked.endpoint
+        # a token is good once: each connection gets its own
+        ours = self._door.request_headers(method, asked.target, asked.peer_id, asked.range_header)
         try:
-            await asyncio.get_running_loop().sock_sendall(connection.socket, request)
+            await asyncio.get_running_loop().sock_sendall(connection.socket, self._head(asked, ours))
             head = await _receive_head(connection, method)
-            status, headers = head.status, head.headers
+            status = head.status
+            if self._door.is_unproven(endpoint.host, ours, status, head.headers):
+                raise PeerError("bad_answer", "it does not prove that it is of this region")
+            headers = bound(head.headers.items())  # what the proof does not cover is not looked at
             if status not in (200, 206):
-                refusal = _refusal(status, headers, asked_range=asked_range)
+                refusal = _refusal(status, headers, asked_range=bool(asked.range_header))
                 if refusal.outcome != "bad_answer":
                     # an error's body is short; a connection is not worth reading it
                     is_whole = head.keeps_alive and (method == "HEAD" or head.length == 0)

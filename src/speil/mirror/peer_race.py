@@ -65,7 +65,6 @@ class PeerAccess:
     router: Router
     client: PeerClient
     metrics: Metrics
-    authorization: Callable[[], str]
     endpoints: Callable[[PeerInfo], list[Endpoint]]
     told_zone: Callable[[PeerId, str], None]  # hears of the zone that an answer names
     heard_zone: Callable[[PeerId, str], None]  # and of the one that whoever named the peer says it is in
@@ -75,14 +74,7 @@ class PeerAccess:
         error = PeerError("refused", "it told no usable address")
         for endpoint in self.endpoints(peer):
             try:
-                return await self.client.request(
-                    method,
-                    endpoint,
-                    peer.peer_id,
-                    target,
-                    authorization=self.authorization(),
-                    range_header=range_header,
-                )
+                return await self.client.request(method, endpoint, peer.peer_id, target, range_header)
             except PeerError as failure:
                 error = failure
                 if failure.outcome not in ("refused", "timeout"):

@@ -42,7 +42,6 @@ class RelayConfig:
 
     search_seconds: float
     attempts_max: int
-    authorization: Callable[[], str]
     endpoints: Callable[[PeerInfo], list[Endpoint]]
     fetch: FetchSettings
     zone: str
@@ -54,9 +53,7 @@ class Relay:
     def __init__(self, router: Router, client: PeerClient, metrics: Metrics, config: RelayConfig) -> None:
         self.router, self.metrics, self.config = router, metrics, config
         self.health, self.trust, self.sizes = PeerHealth(), PeerTrust(), KnownSizes()
-        self.access = PeerAccess(
-            router, client, metrics, config.authorization, config.endpoints, self._told_zone, self._heard_zone
-        )
+        self.access = PeerAccess(router, client, metrics, config.endpoints, self._told_zone, self._heard_zone)
         self.verified = VerifiedContent(config.fetch.verify_memory_max)
         self._zones_told: OrderedDict[PeerId, str] = OrderedDict()
 

@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from speil.border.http import HttpDoor
-from speil.mirror.handlers import Handlers
+from speil.mirror.handlers import VISIT, Handlers
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.observe.seldom import Seldom
@@ -66,6 +66,15 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
 
+class _Request(web.BaseRequest):
+    """aiohttp's request, whose answer carries the proof that it needs."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        # the last moment before the head is written: status and headers are what they will be
+        if (visit := self.get(VISIT)) is not None:
+            response.headers.update(visit.proof(response.status, response.headers.items()))
+
+
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
@@ -81,9 +90,13 @@ class RegistryServer:
     @asynccontextmanager
     async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
         """Listen on `address` (an empty host is all of both families). Raises OSError."""
+        loop = asyncio.get_running_loop()
         server = _Server(
             self._dispatch, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
+            request_factory=lambda message, payload, protocol, writer, task: _Request(
+                message, payload, protocol, writer, task, loop
+            ),
         )  # fmt: skip
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
@@ -116,8 +129,10 @@ class RegistryServer:
     async def _route(self, request: web.BaseRequest, handler: str) -> web.StreamResponse:
         if handler == "/v2/*":
             # the door is here and not in the handlers: nothing below /v2 can be reached around it
-            if self._door.refuses(request.method, request.raw_path, request.headers, request.remote or ""):
+            visit = self._door.enter(request.method, request.raw_path, request.headers, request.remote or "")
+            if visit is None:
                 return web.Response(status=404)
+            request[VISIT] = visit
             return await self._handle(request)
         if request.method not in ("GET", "HEAD") or handler == "other":
             return web.Response(status=404)

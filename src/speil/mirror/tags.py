@@ -5,10 +5,11 @@ the tag and removed what it named, only the mesh could help. So:
 
 - A holder answers a tag where it has the whole image for at least one platform in its own store, and says for which
   (`X-Speil-Images`). What others hold does not count for it: it can't vouch for them.
-- Asked by containerd, a node takes its own word if it holds the whole image for its own platform, and asks up to
-  HOLDERS_MAX others. Where they disagree the upstream decides. Where they agree the answer is given if the image for
-  this node's platform can be supplied: a holder said that it has it, or (Spegel and older speils say nothing) each of
-  its blobs is held by this node or by a peer that says so when asked.
+- Asked by containerd, a node takes its own word if it holds the whole image for its own platform, and asks
+  some others (MEMBERS); where peers do not prove themselves, all that it can find (STRANGERS). Where they disagree the
+  upstream decides. Where they agree the answer is given if the image for this node's platform can be supplied: a holder
+  said that it has it, or (Spegel and older speils say nothing) each of its blobs is held by this node or by a peer that
+  says so when asked.
 - In all other cases it is a miss, and containerd asks the upstream, as it would without speil.
 - What containerd then comes for and nobody has (a client asked for another platform than the node's) tells that the
   promise was wrong: for BROKEN_SECONDS that tag is a miss, so that the next try goes upstream.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from speil.fetch.candidates import Judge
@@ -44,10 +45,7 @@ from speil.store.whole import CONFIG_BYTES_MAX, NESTED_MAX, Document, Wholeness
 
 IMAGES_HEADER = "X-Speil-Images"
 IMAGES_MAX = 64  # named in the header, 90 bytes each; an index has a dozen platforms
-HOLDERS_MAX = 3  # answers that are compared: two agree by chance of time, more cost more than they tell
 HOLDERS_ASKED_MAX = 16  # stale records cost a round trip each
-MORE_HOLDERS_SECONDS = 0.005  # a lookup that finds one holder mostly finds the others at once
-MORE_ANSWERS_SECONDS = 0.1  # after the first answer, for the others
 SUPPLY_SECONDS_MAX = 1.5  # to find out whether the content can be supplied; the alternative is the upstream
 PROMISED_MAX = 10_000  # manifests that answered tags name; an index names a dozen
 BROKEN_MAX = 1000  # tags that could not be supplied
@@ -55,6 +53,21 @@ BROKEN_SECONDS = 10 * 60.0  # the kubelet's longest back-off is five minutes
 SUPPLY_AT_ONCE_MAX = 8  # blobs asked for at the same time
 
 log = get_log("tags")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How far a tag's holders are asked: answers that are compared, and waits for more of them."""
+
+    holders_max: int
+    more_holders_seconds: float  # after the first holder was found, for the search to find others
+    more_answers_seconds: float  # after the first answer, for the others
+
+
+# two agree by chance of time, more cost more than they tell; a lookup that finds one mostly finds the others at once
+MEMBERS = Scope(3, 0.005, 0.1)
+# whoever is quick must not outvote the others: all who can be asked are, and one who says another digest is enough
+STRANGERS = Scope(HOLDERS_ASKED_MAX, 0.05, 0.3)
 
 
 class TagMissError(Exception):
@@ -101,8 +114,20 @@ def this_machine() -> Platform:
 class Tags:
     """Answers tags from the store and from peers."""
 
-    def __init__(self, store: ContentStore, relay: Relay, metrics: Metrics, node: Iterable[Platform] = ()) -> None:
-        """`node` are the platforms that this node's containerd pulls; none: this machine's."""
+    def __init__(
+        self,
+        store: ContentStore,
+        relay: Relay,
+        metrics: Metrics,
+        node: Iterable[Platform] = (),
+        *,
+        proven: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`node` are the platforms that this node's containerd pulls; none: this machine's.
+
+        `proven` tells whether a peer's answer is a member's: where it is not, strangers may be among the holders.
+        """
+        self._proven = proven
         self._store, self._relay, self._metrics = store, relay, metrics
         self._whole = Wholeness(store)
         self._node = tuple(node) or (this_machine(),)
@@ -147,7 +172,7 @@ class Tags:
         if self._broken.get(asked.key, 0.0) > asyncio.get_running_loop().time():
             raise TagMissError("not_whole", "what it named could not be supplied a while ago")
         own = await self._own(asked)
-        poll = _Poll(self._relay, asked)
+        poll = _Poll(self._relay, asked, MEMBERS if self._proven() else STRANGERS)
         voices = await poll.run()
         digests = {own.digest} if own else set[Digest]()
         digests.update(voice.digest for voice in voices)
@@ -320,7 +345,8 @@ def _takes(node: Platform, platform: Platform | None) -> bool:
 class _Poll:
     """Asks the holders of one tag for its digest, some at once; `asked` counts them."""
 
-    def __init__(self, relay: Relay, content: Content) -> None:
+    def __init__(self, relay: Relay, content: Content, scope: Scope) -> None:
+        self._scope = scope
         self._relay, self._content, self._now = relay, content, asyncio.get_running_loop().time
         self._judge = Judge(relay.health, relay.trust, NO_CAUTION, relay.config.zone, relay.zone_of, True, content.key)
         self._candidates: dict[PeerId, PeerInfo] = {}
@@ -340,7 +366,7 @@ class _Poll:
             tasks = [group.create_task(self._search())]
             while min(self._until(), end) > self._now():
                 self._changed.clear()
-                while self._candidates and len(self._voices) + self._quick < HOLDERS_MAX:
+                while self._candidates and len(self._voices) + self._quick < self._scope.holders_max:
                     if self.asked >= HOLDERS_ASKED_MAX:
                         self._candidates.clear()
                         break
@@ -359,25 +385,25 @@ class _Poll:
 
     def _until(self) -> float:
         """Until when to wait, as things stand; in the past where there is nothing to wait for."""
-        if len(self._voices) >= HOLDERS_MAX:
+        if len(self._voices) >= self._scope.holders_max:
             return 0.0
         now = self._now()
         if not self._open and not self._candidates:
             if not self._searching or self.asked >= HOLDERS_ASKED_MAX:
                 return 0.0
             if self._voices and self._first_found is not None:
-                return self._first_found + MORE_HOLDERS_SECONDS
+                return self._first_found + self._scope.more_holders_seconds
             return self._patience
         if self._first_heard is not None:
-            return self._first_heard + MORE_ANSWERS_SECONDS
-        wakes = [asked + MORE_ANSWERS_SECONDS for asked in self._open.values()]
+            return self._first_heard + self._scope.more_answers_seconds
+        wakes = [asked + self._scope.more_answers_seconds for asked in self._open.values()]
         return min((wake for wake in wakes if wake > now), default=now + FIRST_BYTE_SECONDS_MAX)
 
     @property
     def _quick(self) -> int:
         """How many may be expected to answer soon; for the others one more each is asked."""
         now = self._now()
-        return sum(now < asked + MORE_ANSWERS_SECONDS for asked in self._open.values())
+        return sum(now < asked + self._scope.more_answers_seconds for asked in self._open.values())
 
     async def _search(self) -> None:
         found = self._relay.router.find_providers(self._content.key, timeout_seconds=FIRST_BYTE_SECONDS_MAX)

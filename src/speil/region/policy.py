@@ -35,6 +35,7 @@ class Layer(StrEnum):
     DHT_PROTOCOL = "dht_protocol"  # the peer routes in another mesh
     HTTP = "http"  # a request or an answer of another region's node
     TOKEN = "token"  # a peer's request without a valid token
+    ANSWER = "answer"  # an answer without a valid proof
     NODE_TOKEN = "node_token"  # a client's request without a valid token
 
 

@@ -12,11 +12,21 @@ from dataclasses import dataclass, field
 
 SECRETS_MAX = 8  # a rotation needs two; every line costs a try per handshake
 CHARS_MIN, CHARS_MAX = 16, 1024
-_NOISE, _PEER, _NODE = b"speil noise psk 1", b"speil peer token 1", b"speil node token 1"
+_NOISE, _NODE = b"speil noise psk 1", b"speil node token 2"
+_PEER, _ANSWER = b"speil peer token 2", b"speil answer proof 1"
+_SHARED_PEER, _SHARED_ANSWER = b"speil basic auth peer token 1", b"speil basic auth answer proof 1"
 
 
 class SecretError(ValueError):
     """The secret can't be used; the message says why, and never what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKeys:
+    """What proves requests and answers between nodes: keys of one line at the same place, the signing one first."""
+
+    requests: tuple[bytes, ...] = field(repr=False)
+    answers: tuple[bytes, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,12 @@ class RegionSecret:
     noise_keys: tuple[bytes, ...] = field(repr=False)
     peer_keys: tuple[bytes, ...] = field(repr=False)
     node_keys: tuple[bytes, ...] = field(repr=False)
+    answer_keys: tuple[bytes, ...] = field(repr=False)
+
+    @property
+    def peers(self) -> PeerKeys:
+        """For the HTTP plane."""
+        return PeerKeys(self.peer_keys, self.answer_keys)
 
 
 def parse(text: str, region: str) -> RegionSecret:
@@ -46,7 +62,19 @@ def parse(text: str, region: str) -> RegionSecret:
         raise SecretError("the same line stands in it twice")
 
     def keys(purpose: bytes) -> tuple[bytes, ...]:
-        info = purpose + b"\0" + region.encode()
-        return tuple(hmac.digest(secret.encode(), info, "sha256") for secret in secrets)
+        return tuple(_key(secret.encode(), purpose, region) for secret in secrets)
 
-    return RegionSecret(keys(_NOISE), keys(_PEER), keys(_NODE))
+    return RegionSecret(keys(_NOISE), keys(_PEER), keys(_NODE), keys(_ANSWER))
+
+
+def of_credentials(stretched: bytes, region: str) -> PeerKeys:
+    """The keys of nodes that have the same basic auth and no secret.
+
+    A password can be guessed: `stretched` is what a slow function made of it, so that a token that was overheard is no
+    quick test of a guess.
+    """
+    return PeerKeys((_key(stretched, _SHARED_PEER, region),), (_key(stretched, _SHARED_ANSWER, region),))
+
+
+def _key(secret: bytes, purpose: bytes, region: str) -> bytes:
+    return hmac.digest(secret, purpose + b"\0" + region.encode(), "sha256")

@@ -1,36 +1,41 @@
 """Tokens of the HTTP plane: proof that whoever asks holds the region's secret.
 
-A peer's token is for one request: method, target, the peer that is asked, the time and a nonce. It can't be used for
-other content, at another node, after a minute, or twice. A node's token stands in containerd's hosts.toml and names
-the node; it keeps neighbours of the node from reading what the node holds.
+A peer's token is for one request: method, target, range, the peer that is asked, the time and a nonce. It can't be used
+for other content, at another node, after a minute, or twice. A node's token stands in containerd's hosts.toml and names
+the node; it keeps neighbours of the node from reading what the node holds (`region.node_token` checks it).
 
     X-Speil-Token:       <issued>.<nonce>.<mac>     seconds since 1970, 16 and 64 hex digits
-    X-Speil-Node-Token:  <node>.<mac>
+    X-Speil-Node-Token:  <node>.<issued>.<mac>
 """
 
 from __future__ import annotations
 
-import hmac
 import re
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from speil.region.mac import mac, signer
+
 TOKEN_SECONDS_MAX = 60  # a token's age, and how far the clocks of two nodes may differ
-NONCES_MAX = 1 << 16  # remembered: five hundred requests a second for two minutes, about 8 MiB
+# remembered while their tokens are valid, two minutes at most: five hundred requests a second, about 10 MiB
+NONCES_MAX = 1 << 16
+# of one address, so that one member can't keep all others from this node: a hundred requests a second
+NONCES_PER_ADDRESS_MAX = NONCES_MAX // 4
 NONCE_CHARS = 16
-_PEER_TOKEN = re.compile(rf"(\d{{1,12}})\.([0-9a-f]{{{NONCE_CHARS}}})\.([0-9a-f]{{64}})", re.ASCII)
-_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", re.ASCII)
-_NODE_TOKEN = re.compile(rf"({_NODE_NAME.pattern})\.([0-9a-f]{{64}})", re.ASCII)
+SECONDS = r"(?:0|[1-9][0-9]{0,11})"
+_PEER_TOKEN = re.compile(rf"({SECONDS})\.([0-9a-f]{{{NONCE_CHARS}}})\.([0-9a-f]{{64}})", re.ASCII)
+NODE_NAME = r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}"
+_NODE_NAME = re.compile(NODE_NAME, re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a peer's token is for: method, target as on the request line, and who is asked (a peer id)."""
+    """What a peer's token is for: method, target as on the request line, who is asked (a peer id), the Range header."""
 
     method: str
     target: str
     audience: str
+    range: str = ""
 
 
 def sign_request(key: bytes, request: Request, *, issued: int, nonce: str) -> str:
@@ -43,63 +48,71 @@ def is_node_name(name: str) -> bool:
     return _NODE_NAME.fullmatch(name) is not None
 
 
-def sign_node(key: bytes, node: str) -> str:
-    """The token of a node."""
-    return f"{node}.{_node_mac(key, node)}"
-
-
-def check_node(keys: Iterable[bytes], token: str) -> str | None:
-    """Why a node's token does not count; None where it does."""
-    if (match := _NODE_TOKEN.fullmatch(token)) is None:
-        return "malformed" if token else "missing"
-    node, mac = match.groups()
-    return None if _any_equal(mac, [_node_mac(key, node) for key in keys]) else "wrong"
+def sign_node(key: bytes, node: str, issued: int = 0) -> str:
+    """The token of a node; `issued` are seconds since 1970, and a token with a later time replaces it."""
+    return f"{node}.{issued}.{mac(key, node, str(issued))}"
 
 
 class RequestTokens:
-    """Checks peers' tokens, each once."""
+    """Checks peers' tokens, each once. No nonce is forgotten while its token is valid: what there is no room for is
+    refused. `since` is the wall clock when this process started: what was issued before may have been used before.
+    """
 
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-        self._order: deque[tuple[int, str]] = deque()
+    def __init__(self, since: float = 0.0) -> None:
+        self._since = int(since)  # a token has whole seconds
+        self._seen: dict[int, dict[str, str]] = {}  # by the second of issue, at most two minutes of them
+        self._by_address: dict[str, int] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return self._count
 
-    def check(self, keys: Iterable[bytes], request: Request, token: str, now: float) -> str | None:
-        """Why a token does not count; None where it does, which is once. `now` is the wall clock."""
+    def check(self, keys: Iterable[bytes], request: Request, token: str, now: float, address: str = "") -> str | None:
+        """Why a token does not count; None where it does, which is once. `now` is the wall clock.
+
+        `address` is where the request comes from.
+        """
         if (match := _PEER_TOKEN.fullmatch(token)) is None:
             return "malformed" if token else "missing"
-        issued, nonce, mac = match.groups()
-        if not _any_equal(mac, [_request_mac(key, request, issued, nonce) for key in keys]):
+        second, nonce, _ = match.groups()
+        if signer_of(keys, request, token) is None:
             return "wrong"
-        off = now - int(issued)
+        issued = int(second)
+        off = now - issued
         if abs(off) > TOKEN_SECONDS_MAX:
             return f"{off:+.0f} seconds old: it is replayed, or the clocks of the two nodes differ"
         self._forget(now)
-        if nonce in self._seen:
+        if issued < self._since:
+            return "older than this process: it is replayed, or the clock of its node is behind"
+        seen = self._seen.get(issued, {})
+        if nonce in seen:
             return "used before"
-        self._seen.add(nonce)
-        self._order.append((int(issued), nonce))
+        if self._by_address.get(address, 0) >= NONCES_PER_ADDRESS_MAX or self._count >= NONCES_MAX:
+            return "one too many: tokens that came before are remembered, and there is no room for more"
+        seen[nonce] = address
+        self._seen[issued] = seen
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+        self._count += 1
         return None
 
     def _forget(self, now: float) -> None:
-        while self._order and (now - self._order[0][0] > 2 * TOKEN_SECONDS_MAX or len(self._order) >= NONCES_MAX):
-            self._seen.discard(self._order.popleft()[1])
+        for issued in [issued for issued in self._seen if now - issued > TOKEN_SECONDS_MAX]:
+            # the clock may be set back, and the token would be valid again
+            self._since = max(self._since, issued + 1)
+            for address in self._seen.pop(issued).values():
+                self._count -= 1
+                self._by_address[address] -= 1
+                if not self._by_address[address]:
+                    del self._by_address[address]
+
+
+def signer_of(keys: Iterable[bytes], request: Request, token: str) -> int | None:
+    """Which of the keys has signed a request's token."""
+    if (match := _PEER_TOKEN.fullmatch(token)) is None:
+        return None
+    issued, nonce, given = match.groups()
+    return signer(given, (_request_mac(key, request, issued, nonce) for key in keys))
 
 
 def _request_mac(key: bytes, request: Request, issued: str, nonce: str) -> str:
-    parts = (request.method, request.target, request.audience, issued, nonce)
-    # a newline can't be in a request line, so that the parts can't run into each other
-    return hmac.digest(key, "\n".join(parts).encode(), "sha256").hex()
-
-
-def _node_mac(key: bytes, node: str) -> str:
-    return hmac.digest(key, node.encode(), "sha256").hex()
-
-
-def _any_equal(mac: str, macs: Iterable[str]) -> bool:
-    found = False
-    for one in macs:
-        found |= hmac.compare_digest(mac, one)  # all of them: the time tells nothing
-    return found
+    return mac(key, request.method, request.target, request.audience, request.range, issued, nonce)

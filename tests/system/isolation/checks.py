@@ -46,7 +46,7 @@ class Pushed:
 
 async def found(lab: RegionLab, node: RegionNode, targets: Sequence[str]) -> int:
     """How many of `targets` a node can come by, without upstream."""
-    headers = lab.node_token(node.region)
+    headers = lab.node_token(node)
 
     async def one(target: str) -> bool:
         async with session.head(f"http://{node.address}:{REGISTRY_PORT}{target}", headers=headers) as answer:

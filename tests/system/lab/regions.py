@@ -10,6 +10,7 @@ import asyncio
 import json
 import shutil
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -222,11 +223,12 @@ class RegionLab:
         flags = {}
         for node in self.nodes:
             secret = f"--region-secret-file={self.secrets[node.region]}"
-            flags[node] = [*self.documented(node.region), secret]
+            named = f"--node-name={node.address}"
+            flags[node] = [*self.documented(node.region), secret, named]
             lease = lease_of(node.region)
             names = [f"--leader-election-name={lease.name}", f"--leader-election-namespace={lease.namespace}"]
             if not self._tokens_shown:
-                node.configure(self.registry.url, *names, secret, f"--node-name={node.address}")
+                node.configure(self.registry.url, *names, secret, named)
         self._tokens_shown = True
         return flags
 
@@ -264,10 +266,10 @@ class RegionLab:
             for node in together:
                 await node.meets(ids - {node.peer_id})
 
-    def node_token(self, region: str) -> dict[str, str]:
-        """The header with which containerd asks the nodes of a region that has its secret."""
-        keys = parse(self.secrets[region].read_text(), region).node_keys
-        return {NODE_TOKEN_HEADER: sign_node(keys[0], "operator")}
+    def node_token(self, node: RegionNode) -> dict[str, str]:
+        """The header with which containerd asks a node, where its region has a secret."""
+        keys = parse(self.secrets[node.region].read_text(), node.region).node_keys
+        return {NODE_TOKEN_HEADER: sign_node(keys[0], node.address, int(time.time()))}
 
     def peer_bytes(self, region: str) -> tuple[float, float]:
         """Body bytes that a region's nodes took from peers, and those they sent to peers, since their starts."""
