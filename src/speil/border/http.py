@@ -41,6 +41,11 @@ class HttpDoor:
         self._tokens = RequestTokens()
 
     @property
+    def has_secret(self) -> bool:
+        """Whether requests have to prove themselves."""
+        return self._secret is not None
+
+    @property
     def response_headers(self) -> dict[str, str]:
         """What our answers carry."""
         return dict(self._told)
