@@ -31,12 +31,13 @@ class Progress:
         self._timer.cancel()
 
     def _look(self) -> None:
-        sent = self._sent()
-        if sent - self._before < BYTES_MIN and self._unsent_bytes():
+        unsent = self._unsent_bytes()
+        taken = self._sent() - unsent  # what lies in the kernel has not left it
+        if unsent and taken - self._before < BYTES_MIN:
             self._too_slow()
             self._end()
             return
-        self._before = sent
+        self._before = taken
         self._timer = self._loop.call_later(WINDOW_SECONDS, self._look)
 
     def _unsent_bytes(self) -> int:
