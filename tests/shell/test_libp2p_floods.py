@@ -422,7 +422,7 @@ async def test_a_message_that_is_not_finished_in_time_ends_its_stream(monkeypatc
     async with victim.host:
         attacker = Attacker(polite=True)
         await victim.meet(attacker)
-        await attacker.open(3, varint.encode(100_000) + bytes(50_000))
+        await attacker.open(3, varint.encode(REQUEST_BYTES_MAX) + bytes(REQUEST_BYTES_MAX // 2))
         await eventually(lambda: rejected(victim.metrics, "slow_message") == 3, what="each is counted")
         await eventually(lambda: victim.host.held_bytes == 0, what="nothing is held")
         attacker.channel.abort()

@@ -77,6 +77,8 @@ class Relay:
             async with asyncio.timeout(seconds_max):
                 response = await self.access.request("HEAD", peer, content.target)
             response.close()
+            if response.status != 200:
+                raise PeerError("bad_answer", f"status {response.status} to a HEAD without a range")
         except (PeerError, TimeoutError) as failure:
             error = (
                 failure if isinstance(failure, PeerError) else PeerError("timeout", f"no answer in {seconds_max:g} s")

@@ -265,6 +265,7 @@ class Libp2pNetwork:
                 raise PeerMisbehavedError("slow_message", f"{MESSAGE_SECONDS_MAX:.0f} s for a message") from None
             if not data:
                 raise PeerMisbehavedError("bad_dht_message", "a message without a byte")
+            await self._host.wait_turn(stream.connection)
             if not await self._turns.wait(stream.peer_id, stream.connection.remote_address.components[0][1], len(data)):
                 stream.reset()
                 return
