@@ -23,7 +23,7 @@ from speil.mirror.wire import Wire
 from speil.observe.metrics import Metrics
 from speil.testing.eventually import eventually
 
-RATE = 1 << 20
+RATE = 8 << 20  # 16 uploads
 
 
 async def whole(pump: Pump) -> None:

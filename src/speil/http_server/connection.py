@@ -1,7 +1,8 @@
 """aiohttp's connection, with a place, with deadlines, and without tracebacks for what a stranger sends.
 
 A head has some seconds from its first byte on, the first one from the connection on. Whatever the deadline, the
-connection is aborted: closing it would wait for a client that takes nothing.
+connection is aborted: closing it would wait for a client that takes nothing. An answer that is not taken counts as idle
+time: its connection has as long as one without requests, and is as ready to make way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 HEAD_SECONDS_MAX = 10.0  # containerd sends its head in one piece
 KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers keep theirs for 30 s
-UNSENT_SECONDS_MAX = 30.0  # for a client to take earlier answers before its next request is looked at
 LINGER_SECONDS = 1.0  # a request's body is not for us; it is read that long, so that the client sees the answer
 _GRACE_SECONDS = 5.0  # aiohttp ends an idle connection first, with FIN
 _CLIENTS_FAULT = (HttpProcessingError, RequestPayloadError, PayloadAccessError)
@@ -73,15 +73,6 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self._owner.places.rest(self.place)
             self._wait_for_head(KEEPALIVE_SECONDS + _GRACE_SECONDS)
-
-    async def unsent(self) -> None:
-        """Wait until earlier answers are on their way. Raises ConnectionResetError where the client takes none."""
-        try:
-            async with asyncio.timeout(UNSENT_SECONDS_MAX):
-                await self._drain_helper()
-        except TimeoutError:
-            self.place.close()
-            raise ConnectionResetError("the client takes no answer") from None
 
     def handle_error(
         self,

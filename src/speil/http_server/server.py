@@ -131,8 +131,6 @@ class GuardedServer:
             return await self._answer(request)
         connection.began()
         try:
-            if connection.writing_paused:
-                await connection.unsent()
             return await self._answer(request)
         finally:
             connection.ended()

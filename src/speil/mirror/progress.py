@@ -43,13 +43,13 @@ class Progress:
     def _unsent_bytes(self) -> int:
         waiting = self._transport.get_write_buffer_size()
         connection = self._transport.get_extra_info("socket")
-        if waiting or connection is None:
+        if connection is None:
             return waiting
         try:
             answer = fcntl.ioctl(connection.fileno(), _SIOCOUTQ, bytes(4))
         except OSError:
-            return 0  # closed, or no TCP
-        return int(struct.unpack("i", answer)[0])
+            return waiting  # closed, or no TCP
+        return waiting + int(struct.unpack("i", answer)[0])
 
     def _end(self) -> None:
         """A pump writes to a duplicate of the descriptor: closing ours alone would end nothing."""
