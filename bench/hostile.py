@@ -46,6 +46,7 @@ class Attack:
 
 
 ATTACKS = (
+    Attack("nothing", "no attack: the machine and the bench itself", "–"),
     Attack("zero-messages", "zero-length DHT messages on four streams", "/livez 20–44 s"),
     Attack("copies", "100 copies of a provider × 4,096 places", "0.4–10 s a message"),
     Attack("question", "a question with 4,096 places", "0.4–10 s a message"),
@@ -170,14 +171,14 @@ def _under(attack: Attack, directory: Path) -> Figure:
             "metrics": node.ports.metrics, "seconds": SECONDS, "keys": keys, "blob": blob,
         }  # fmt: skip
         argv = [sys.executable, "-m", "bench.hostile_attack", attack.name, json.dumps(world)]
-        with Watch(node, keys) as seen, subprocess.Popen(argv) as process:
-            process.wait()
-        if process.returncode:
-            raise RuntimeError(f"the attack {attack.name} failed")
+        with Watch(node, keys) as seen, subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+            steps, _ = process.communicate()
+        if process.returncode or not int(steps):
+            raise RuntimeError(f"the attack {attack.name} did nothing (rc {process.returncode})")
         after = _after(node, idle)
         minutes = max(1.0, SECONDS / 60)
         told = (_other_lines(node) - lines) / minutes / attack.attackers
-    return Figure(attack.title, _shown(seen, after, f"{told:.0f}"), attack.before, _TARGET)
+    return Figure(f"{attack.title} ({steps.strip()} steps)", _shown(seen, after, f"{told:.0f}"), attack.before, _TARGET)
 
 
 def _shown(seen: Seen, after: str, lines: str) -> str:

@@ -26,6 +26,7 @@ def main() -> None:
         plain(world)
     else:
         asyncio.run(_until_time_is_up(hostile_mesh.ATTACKS[name], world))
+    print(world.steps)
 
 
 async def _until_time_is_up(attack: Any, world: World) -> None:

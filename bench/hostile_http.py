@@ -25,11 +25,18 @@ class World:
     keys: list[str]  # digests that an honest node holds, in the order in which the node's own pulls ask
     blob: str  # the digest of a large blob that the node holds itself
     began: float = field(default_factory=time.monotonic)
+    steps: int = 0  # that the node took
 
     @property
     def goes_on(self) -> bool:
         """Whether the time is not up."""
         return time.monotonic() - self.began < self.seconds
+
+
+def nothing(world: World) -> None:
+    """No attack: what the machine and the bench itself cost."""
+    time.sleep(world.seconds)
+    world.steps += 1
 
 
 def connections(world: World) -> None:
@@ -63,6 +70,7 @@ def malformed(world: World) -> None:
         with contextlib.suppress(OSError), _connected(world.host, world.registry, ATTACKER) as client:
             client.sendall(lines[number % len(lines)] * 5)
             client.recv(1000)
+            world.steps += 1
         time.sleep(0.005)
 
 
@@ -84,6 +92,7 @@ def _hold(
                     client = _open(world.host, port, source(), receive_bytes)
                     held.append(client)
                     client.sendall(request)
+                    world.steps += 1
             time.sleep(_PAUSE_SECONDS if len(held) < count else 0.2)
             if len(held) >= count or len(held) % 64 == 0:
                 held[:] = [one for one in held if not _has_ended(one, takes=not receive_bytes)]
@@ -130,6 +139,7 @@ def _connected(host: str, port: int, source: str) -> Iterator[socket.socket]:
 
 
 ATTACKS: dict[str, Callable[[World], None]] = {
+    "nothing": nothing,
     "connections": connections,
     "unread-blobs": unread_blobs,
     "idle-metrics": idle_metrics,

@@ -109,6 +109,7 @@ async def _again(world: World, step: Callable[[], Awaitable[None]], *, pause_sec
         try:
             async with asyncio.timeout(5):
                 await step()
+            world.steps += 1
         except _LOST:
             await asyncio.sleep(0.1)
         await asyncio.sleep(pause_seconds)
@@ -187,6 +188,7 @@ async def stream_churn(world: World) -> None:
                 for number in opened:
                     connection._yamux.reset(number)
                 connection._flush()
+                world.steps += 1
         finally:
             connection.abort()
 
@@ -205,7 +207,8 @@ async def unfinished(world: World) -> None:
                 try:
                     async with asyncio.timeout(5):
                         await stream.write(body)
-                        await asyncio.sleep(5)
+                        world.steps += 1
+                        await asyncio.sleep(4)
                 finally:
                     stream.reset()
 
