@@ -25,7 +25,7 @@ class World:
     keys: list[str]  # digests that an honest node holds, in the order in which the node's own pulls ask
     blob: str  # the digest of a large blob that the node holds itself
     began: float = field(default_factory=time.monotonic)
-    steps: int = 0  # that the node took
+    steps: int = 0  # connections, messages or questions so far
 
     @property
     def goes_on(self) -> bool:

@@ -106,10 +106,10 @@ async def member(world: World, number: int = 9, answer: Answer = _echo) -> Async
 async def _again(world: World, step: Callable[[], Awaitable[None]], *, pause_seconds: float = 0.0) -> None:
     """Take a step over and over; one that the node has ended costs a moment."""
     while world.goes_on:
+        world.steps += 1  # the node may have ended it: that is one as well
         try:
             async with asyncio.timeout(5):
                 await step()
-            world.steps += 1
         except _LOST:
             await asyncio.sleep(0.1)
         await asyncio.sleep(pause_seconds)
@@ -207,7 +207,6 @@ async def unfinished(world: World) -> None:
                 try:
                     async with asyncio.timeout(5):
                         await stream.write(body)
-                        world.steps += 1
                         await asyncio.sleep(4)
                 finally:
                     stream.reset()
