@@ -17,6 +17,7 @@ from bench.announce import figures as announce_figures
 from bench.crowd import crowd_of
 from bench.election import figures as election_figures
 from bench.fleet import BenchNode, nodes
+from bench.hostile import figures as hostile
 from bench.imports import figures as imports
 from bench.layouts import NAME, REGISTRY, LayoutWriter, empty, gigabyte, many_images
 from bench.measure import (
@@ -292,4 +293,5 @@ CASES: dict[str, Case] = {
     "announce": Case("Announcing", announce),
     "election": Case("Election", election),
     "idle": Case("Idle", idle),
+    "hostile": Case("Under attack", hostile),
 }

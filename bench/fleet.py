@@ -35,7 +35,7 @@ class BenchNode:
 
     def __init__(self, number: int, layout: Path, ports: Ports, extra: list[str]) -> None:
         self.host, self.port, self.layout = f"127.32.0.{number}", ports.registry, layout
-        self._metrics_port = ports.metrics
+        self.ports, self._metrics_port = ports, ports.metrics
         self.log = layout.parent / f"node{number}.log"
         argv = [
             sys.executable, "-m", "speil", "registry", "--log-format=text", "--store-kind=oci-layout",

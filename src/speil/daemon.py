@@ -28,6 +28,7 @@ from speil.border.node_token_file import NodeTokenFile
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
 from speil.config import NodeSettings
+from speil.http_server.own_addresses import OwnAddresses
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError
 from speil.kube.kubeconfig import access_of_node
@@ -35,6 +36,7 @@ from speil.kube.node_labels import LabelMemory, node_labels
 from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
+from speil.mirror.debug import CONNECTIONS as debug_connections
 from speil.mirror.debug import DebugServer
 from speil.mirror.descriptors import raise_limit
 from speil.mirror.filters import split_filters
@@ -42,6 +44,7 @@ from speil.mirror.handlers import Handlers
 from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import Relay, RelayConfig
+from speil.mirror.server import CONNECTIONS as registry_connections
 from speil.mirror.server import RegistryServer
 from speil.mirror.settle import Settling
 from speil.mirror.turn_away import TurnAway
@@ -71,6 +74,8 @@ from speil.store.oci_layout import OciLayoutStore
 from speil.store.sharing import Sharing
 from speil.version import __version__
 
+# of the descriptors that the system gives, where they are few
+REGISTRY_PART, METRICS_PART = 4, 16
 HOSTS_PER_PEER_MAX = 4  # addresses of one peer that a request tries
 
 log = get_log("daemon")
@@ -90,9 +95,10 @@ async def run(settings: NodeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.set_exception_handler(TurnAway().handle)
+    turn_away = TurnAway()
+    loop.set_exception_handler(turn_away.handle)
     try:
-        async with node(settings):
+        async with node(settings, turn_away):
             memory.settle()
             await stop.wait()
             log.info("stopping")
@@ -105,7 +111,7 @@ async def run(settings: NodeSettings) -> None:
 
 
 @asynccontextmanager
-async def node(settings: NodeSettings) -> AsyncIterator[None]:
+async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> AsyncIterator[None]:
     """A running node. Raises StartError and SettingError on the way in."""
     settings.fetch.check()
     region = await _identify(settings)
@@ -117,7 +123,7 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
     store = _make_store(settings, metrics)
     bootstrapper = _bootstrapper(settings, region, metrics, rng)
     _tell_region(region, secret)
-    raise_limit()
+    descriptors = raise_limit()
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
         host = await _start_host(settings, region, RegionGate(policy, record), secret, metrics, stack)
         _check_own_networks(policy, host)
@@ -161,13 +167,22 @@ async def node(settings: NodeSettings) -> AsyncIterator[None]:
         )
         announcer = _announcer(settings, store, router, metrics, sharing)
         settling = Settling(store, relay.trust, metrics)
+        own = OwnAddresses(os.environ.get("NODE_IP", ""))
         debug = DebugServer(
             metrics,
             lambda: _state(settings, region, bootstrapper, router, store, recent) | _border(settings, door),
             web_enabled=settings.mirror.debug_web_enabled,
+            bounds=debug_connections.within(descriptors // METRICS_PART),
+            own=own,
+            neighbourhood=host.neighbourhood,
         )
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
-        registry = RegistryServer(handlers, door, lambda: router.ready, metrics)
+        registry = RegistryServer(
+            handlers, door, lambda: router.ready, metrics,
+            bounds=registry_connections.within(descriptors // REGISTRY_PART), own=own, neighbourhood=host.neighbourhood,
+        )  # fmt: skip
+        if turn_away is not None:
+            turn_away.relieve += [debug.port.relieve, registry.port.relieve]
         await _listen(
             stack, registry.serve(settings.mirror.registry_addr), "--registry-addr", settings.mirror.registry_addr
         )

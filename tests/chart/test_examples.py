@@ -55,7 +55,7 @@ def test_the_two_regions_to_the_letter() -> None:
             {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
         ]
         assert {one["kind"] for one in objects.all if "helm.sh/hook" not in one["metadata"].get("annotations", {})} == {
-            "ServiceAccount", "Role", "RoleBinding", "Secret", "DaemonSet", "Service", "NetworkPolicy",
+            "ServiceAccount", "Role", "RoleBinding", "DaemonSet", "Service", "NetworkPolicy",
         }  # fmt: skip
 
 

@@ -131,7 +131,7 @@ GROUPS = (
             "speil.dhtProtocolPrefix": ("/spegel", "--dht-protocol-prefix=/spegel"),
         },
     ),
-    Group("a secret", {}, {"regionSecret.generate": (True, "kind: Secret")}),
+    Group("a secret", {}, {"regionSecret.generate": (True, "secretName: speil-region")}),
     Group(
         "dns",
         {"bootstrapKind": "dns"},

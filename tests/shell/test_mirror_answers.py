@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from speil.mirror import server as server_module
+from speil.http_server import connection as connection_module
 from speil.oci.media_type import OCI_INDEX
 from speil.routing.memory import MemoryMesh
 from speil.testing.eventually import eventually
@@ -275,7 +275,7 @@ async def test_what_is_no_request_is_a_400_and_the_end(
 
 
 async def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, one: Mirror) -> None:
-    monkeypatch.setattr(server_module, "HEAD_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(connection_module, "HEAD_SECONDS_MAX", 0.2)
     assert await raw(one, b"GET /v2/ HT") == b""
 
 

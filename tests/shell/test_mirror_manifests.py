@@ -16,7 +16,7 @@ from speil.oci.manifest import MANIFEST_BYTES_MAX
 from speil.routing.memory import MemoryMesh
 from speil.testing.images import random_image
 from tests.shell.mirrors import Mirror, mirror
-from tests.shell.test_mirror_answers import CONTAINERD, DATA, IMAGE, INDEX, LAYER, NAME, ask
+from tests.shell.test_mirror_answers import CONTAINERD, DATA, IMAGE, LAYER, NAME, ask
 from tests.shell.test_mirror_faults import AS_IT_COMES, PATH, scripted_peer
 from tests.shell.test_mirror_trust import GARBAGE, region, sends
 

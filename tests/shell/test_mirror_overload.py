@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from speil.mirror import handlers as handlers_module
+from speil.mirror import request_places as places_module
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh
 from speil.testing.crowd import Crowd
@@ -93,15 +93,17 @@ async def test_a_busy_peer_is_passed_over_and_asked_again_later() -> None:
 
 
 async def test_too_many_open_requests_send_peers_elsewhere_and_containerd_upstream(
-    holder: Mirror, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(handlers_module, "REQUESTS_MAX", 2)
-    monkeypatch.setattr(handlers_module, "PEER_REQUESTS_MAX", 1)
+    monkeypatch.setattr(places_module, "REQUESTS_MAX", 2)
+    monkeypatch.setattr(places_module, "OTHERS_REQUESTS_MAX", 1)
     async with AsyncExitStack() as stack:
+        holder = await stack.enter_async_context(mirror(MemoryMesh()))
+        holder.store.put(BIG)
         assert (await stack.enter_async_context(open_request(holder, "")))[0] == 200
+        assert (await stack.enter_async_context(open_request(holder, PEER)))[0] == 200
         status, headers, _ = await stack.enter_async_context(open_request(holder, PEER))
         assert (status, headers["X-Speil-Busy"]) == (503, "requests")
-        assert (await stack.enter_async_context(open_request(holder, "")))[0] == 200
         status, headers, _ = await stack.enter_async_context(open_request(holder, ""))
         assert (status, headers["Content-Length"]) == (404, "0")
         assert holder.sample("speil_refused_uploads_total", reason="requests") == 1

@@ -95,6 +95,35 @@ async def test_a_secret_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
             assert (code, said in err, err.count("\n")) == (2, True, 1), err
 
 
+async def test_a_rollout_that_brings_the_secret_in_stops_nowhere_and_fails_no_pull(tmp_path: Path) -> None:
+    secret, full, empty = tmp_path / "secret", tmp_path / "full", tmp_path / "empty"
+    secret.write_text(f"{token_hex(32)}\n")
+    await write_layout(full, IMAGE, "reg.test/app:1")
+    ports = (5000, 5001, 9090)
+    leased = ("--bootstrap-kind=file", f"--lease-file={tmp_path / 'lease.json'}", "--region=a")
+    with_secret = (*leased, f"--region-secret-file={secret}")
+    async with running_node(tmp_path, full, *leased, ports=ports) as old:
+        await eventually(lambda: "acquired" in old.log.read_text(), timeout_seconds=30, what="the old node leads")
+        # a DaemonSet's rollout waits until the new pod is ready
+        async with running_node(tmp_path, empty, *with_secret, ports=ports) as new:
+            told = await configured(tmp_path, secret)
+            assert (await get(new, told))[0] == 404, "containerd goes upstream"
+            await eventually(lambda: "layer=secret" in old.log.read_text(), what="the old one tells why")
+
+            async def is_served(node: RunningNode) -> bool:
+                return await get(node, {}) == (200, IMAGE.blobs[LAYER], False)
+
+            assert await is_served(old), "the node's own content, as before"
+            old.process.terminate()
+            await old.process.wait()
+            async with running_node(tmp_path, full, *with_secret, ports=ports):
+
+                async def meet() -> bool:
+                    return await get(new, told) == (200, IMAGE.blobs[LAYER], False)
+
+                await eventually(meet, timeout_seconds=60, what="the region is one again")
+
+
 def peer_headers(secret: Path, node_dir: Path, *, ahead: int = 0) -> dict[str, str]:
     """What a member would show for LAYER to the node whose data directory this is."""
     keys = parse(secret.read_text(), "a").peer_keys

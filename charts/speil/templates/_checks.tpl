@@ -31,8 +31,8 @@
   {{- if and (eq $region.bootstrapKind "http") (not $region.httpBootstrapPeer) (not $.Values.httpBootstrapAddr) -}}
     {{- fail "bootstrapKind http needs httpBootstrapPeer, such as http://10.0.0.7:5002/id" -}}
   {{- end -}}
-  {{- include "speil.checkSecret" (dict "secret" $region.secret "region" $region "fromNode" (include "speil.topologyFromNode" $)) -}}
   {{- if $region.isKubernetes }}{{ include "speil.checkCluster" (dict "root" $ "region" $region "lease" $lease) }}{{ end -}}
+  {{- include "speil.checkSecret" (dict "root" $ "region" $region) -}}
 {{- end -}}
 {{- end }}
 
@@ -49,26 +49,6 @@
 
 {{- define "speil.tells" -}}
 {{- if include "speil.isOn" . }}{{ if eq .text (printf "%s-%s" .base .region) }}true{{ end }}{{ else if hasSuffix (printf "-%s" .region) .text }}true{{ end -}}
-{{- end }}
-
-{{- define "speil.checkSecret" -}}
-{{- if and .secret.value .secret.existingSecret -}}
-  {{- fail "regionSecret has both value and existingSecret: give one" -}}
-{{- end -}}
-{{- if .secret.value -}}
-  {{- $lines := list -}}
-  {{- range $line := splitList "\n" .secret.value }}{{ with trim $line }}{{ $lines = append $lines . }}{{ end }}{{ end -}}
-  {{- if or (gt (len $lines) 8) (not $lines) }}{{ fail (printf "regionSecret.value has %d lines: 1 to 8, the one that signs first" (len $lines)) }}{{ end -}}
-  {{- if ne (len $lines) (len (uniq $lines)) }}{{ fail "regionSecret.value has the same line twice" }}{{ end -}}
-  {{- range $index, $line := $lines -}}
-    {{- if or (lt (len $line) 16) (gt (len $line) 1024) -}}
-      {{- fail (printf "line %d of regionSecret.value has %d characters; use 16 to 1024, such as `openssl rand -hex 32` prints" (add1 $index) (len $line)) -}}
-    {{- end -}}
-  {{- end -}}
-{{- end -}}
-{{- if and .secret.on (not .region.name) (eq .fromNode "true") -}}
-  {{- fail "regionSecret needs the region's name in a cluster whose pods don't carry their node's labels: set `region`, or the names of the Lease" -}}
-{{- end -}}
 {{- end }}
 
 {{/* Against the cluster, where there is one: `helm template` and `helm lint` have none. */}}

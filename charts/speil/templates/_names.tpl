@@ -73,11 +73,6 @@ speil.dev/region: "{{ . }}"
 {{- end }}
 {{- end }}
 
-{{/* Where a region's secret is. */}}
-{{- define "speil.secretName" -}}
-{{- .region.secret.existingSecret | default (printf "%s-region" (include "speil.name" .)) }}
-{{- end }}
-
 {{/* Metadata of a region's object in the nodes' namespace: dict root, region, ending, component, annotations, app. */}}
 {{- define "speil.metadata" -}}
 {{- $labels := include "speil.labels" . | fromYaml -}}

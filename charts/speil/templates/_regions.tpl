@@ -5,7 +5,7 @@ top, else what follows from the names. Without `regions` it is one, whose object
   name      "" without a region            suffix     -<region> in `regions`, else ""
   told      the node is told its region (elsewhere it reads it from the names, as the chart does here)
   lease     name and namespace             keepTo     the region whose nodes it is kept to, "" where that is not asked
-  secret    existingSecret, value, key, generate (decided); on: there is one
+  secret    existingSecret, value, key, generate (decided; asked: as it is written); on: there is one
 */}}
 {{- define "speil.regions" -}}
 {{- $items := .Values.regions | default (list (dict "name" .Values.region)) -}}
@@ -64,6 +64,7 @@ top, else what follows from the names. Without `regions` it is one, whose object
   {{- range $key, $value := $.Values.regionSecret }}{{ $_ := set $secret $key $value }}{{ end -}}
   {{- range $key, $value := ($item.regionSecret | default dict) }}{{ $_ := set $secret $key $value }}{{ end -}}
   {{- $generate := $secret.generate -}}
+  {{- $_ := set $secret "asked" $generate -}}
   {{- if eq (toString $generate) "auto" }}{{ $generate = and (not (empty $region.name)) (not $shared) }}{{ end -}}
   {{- $_ := set $secret "generate" (and $generate (empty $secret.value) (empty $secret.existingSecret)) -}}
   {{- $_ := set $secret "on" (or $secret.generate (not (empty $secret.value)) (not (empty $secret.existingSecret))) -}}

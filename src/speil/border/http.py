@@ -90,6 +90,11 @@ class HttpDoor:
         self._node_tokens = node_tokens or NodeTokenFile("", None)
 
     @property
+    def has_secret(self) -> bool:
+        """Whether requests have to prove themselves."""
+        return self._secret is not None
+
+    @property
     def response_headers(self) -> dict[str, str]:
         """What our answers carry."""
         return dict(self._told)

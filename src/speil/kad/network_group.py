@@ -7,13 +7,12 @@ Within such a subnet each address (a /64 of IPv6) has its share, and within an a
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 
+from speil.multiformats.network import ip_of, network_around, prefix_of
 from speil.multiformats.peer_id import PeerId
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 SUBNET_BITS = {4: 24, 6: 48}
 ADDRESS_BITS = {4: 32, 6: 64}
 OWN_BITS = {4: 16, 6: 48}  # a cluster's pod network is a /16 or smaller, a node's part of it a /24
@@ -22,21 +21,21 @@ OWN_BITS = {4: 16, 6: 48}  # a cluster's pod network is a /16 or smaller, a node
 @lru_cache(maxsize=4096)  # a peer's address comes again with each of its messages
 def subnet_of(host: str) -> str:
     """The subnet of an address; a name stands for itself."""
-    return _prefix(host, SUBNET_BITS)
+    return prefix_of(host, SUBNET_BITS)
 
 
 @lru_cache(maxsize=4096)
 def address_of(host: str) -> str:
     """The address as one customer has it; a name stands for itself."""
-    return _prefix(host, ADDRESS_BITS)
+    return prefix_of(host, ADDRESS_BITS)
 
 
 class OwnNetwork:
     """Where this node is, told by its own addresses."""
 
     def __init__(self, hosts: Iterable[str] = ()) -> None:
-        found = [ip for host in hosts if (ip := _ip(host))]
-        self._networks = [ipaddress.ip_network((ip, OWN_BITS[ip.version]), strict=False) for ip in found]
+        found = [ip for host in hosts if (ip := ip_of(host))]
+        self._networks = [network_around(ip, OWN_BITS) for ip in found]
         self._addresses = frozenset(address_of(str(ip)) for ip in found)
 
     def is_own_address(self, host: str) -> bool:
@@ -51,18 +50,4 @@ class OwnNetwork:
 
     def covers(self, host: str) -> bool:
         """Whether it is in this node's own network, as the other nodes of its cluster are."""
-        return (ip := _ip(host)) is not None and any(ip in network for network in self._networks)
-
-
-def _prefix(host: str, bits: dict[int, int]) -> str:
-    if (ip := _ip(host)) is None:
-        return host
-    return str(ipaddress.ip_network((ip, bits[ip.version]), strict=False))
-
-
-def _ip(host: str) -> IPAddress | None:
-    try:
-        found = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return found.ipv4_mapped or found if isinstance(found, ipaddress.IPv6Address) else found
+        return (ip := ip_of(host)) is not None and any(ip in network for network in self._networks)

@@ -168,6 +168,11 @@ class Host:
         return PeerInfo(self._identity.peer_id, self._addresses)
 
     @property
+    def neighbourhood(self) -> Neighbourhood:
+        """Who is near this node, and whose share others count against."""
+        return self._neighbourhood
+
+    @property
     def connections(self) -> list[Connection]:
         """All identified connections."""
         return [connection for group in self._connections.values() for connection in group]

@@ -6,37 +6,15 @@ are counted by prefix. In the subnet of this node itself (pods of one cluster) e
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterable
-from functools import lru_cache
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-PREFIX_BITS = {4: 24, 6: 64}
+from speil.multiformats.network import IPAddress, Network, ip_of, network_around, prefix_of
+
+__all__ = ["IPAddress", "Neighbourhood", "Network", "ip_of"]
+
 OWN_BITS = {4: 16, 6: 64}  # a cluster's pod networks are /16 or smaller, a node's share of one a /24
 MEMBERS_MAX = 4096  # addresses of proven members that are remembered
-
-
-@lru_cache(maxsize=2048)  # an address comes again with each of its connections
-def ip_of(host: str) -> IPAddress | None:
-    """The address that a packet to `host` reaches; None for a name. An IPv4 address inside IPv6 is IPv4."""
-    try:
-        found = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(found, ipaddress.IPv6Address):
-        return _embedded(found) or found
-    return found
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour
 
 
 class Neighbourhood:
@@ -52,7 +30,7 @@ class Neighbourhood:
     def set_own(self, hosts: Iterable[str]) -> None:
         """The addresses where this node listens."""
         found = [ip for host in hosts if (ip := ip_of(host))]
-        around = (ipaddress.ip_network((ip, OWN_BITS[ip.version]), strict=False) for ip in found)
+        around = (network_around(ip, OWN_BITS) for ip in found)
         self._own = (*self._networks, *around)
         self.has_loopback = any(ip.is_loopback for ip in found)
 
@@ -74,7 +52,4 @@ class Neighbourhood:
 
     def share_of(self, host: str) -> str:
         """Whose share a connection from `host` counts against: the address where it is near, else its prefix."""
-        ip = ip_of(host)
-        if ip is None or self.is_near(host):
-            return host
-        return str(ipaddress.ip_network((ip, PREFIX_BITS[ip.version]), strict=False))
+        return host if self.is_near(host) else prefix_of(host)

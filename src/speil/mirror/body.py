@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from speil.mirror.progress import Progress
 from speil.mirror.pump import CLIENT_STALL_SECONDS_MAX, PIECE_BYTES_MAX, ClientGoneError
 from speil.mirror.sendfile import SendFile
 from speil.mirror.wire import Wire
@@ -112,9 +113,16 @@ class BodyResponse(web.StreamResponse):
 
     @asynccontextmanager
     async def open_sink(
-        self, request: web.BaseRequest, wire: Wire, count: Callable[[int], None]
+        self,
+        request: web.BaseRequest,
+        wire: Wire,
+        count: Callable[[int], None],
+        too_slow: Callable[[], None] | None = None,
     ) -> AsyncIterator[BodySink]:
-        """The body is what is moved into the sink; `count` hears of each piece. Raises ClientGoneError."""
+        """The body is what is moved into the sink; `count` hears of each piece. Raises ClientGoneError.
+
+        With `too_slow` a client that takes next to nothing is hung up on (`progress`), and it is told.
+        """
         await self._begin(request)
         transport, writer = request.transport, self._payload_writer
         if transport is None or writer is None:
@@ -125,6 +133,7 @@ class BodyResponse(web.StreamResponse):
             count(size)
 
         sink = BodySink(wire, transport, writer, moved)
+        progress = Progress(transport, lambda: self.sent, too_slow) if too_slow else None
         try:
             yield sink
         except ClientGoneError:
@@ -134,6 +143,8 @@ class BodyResponse(web.StreamResponse):
             self.break_off()
             raise
         finally:
+            if progress:
+                progress.close()
             sink.close()
         await self._end()
 

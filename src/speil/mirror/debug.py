@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from html import escape
 from typing import Any
 
 from aiohttp import web
 
+from speil.http_server.own_addresses import OwnAddresses
+from speil.http_server.places import Bounds
+from speil.http_server.server import GuardedServer
+from speil.libp2p.neighbourhood import Neighbourhood
 from speil.observe.metrics import CONTENT_TYPE, Metrics
 from speil.setting import ListenAddress
+
+CONNECTIONS = Bounds(total=64, own=16, per_share=16)  # a few who scrape, and whoever looks at the page
 
 State = Callable[[], dict[str, Any]]
 
@@ -18,32 +24,45 @@ State = Callable[[], dict[str, Any]]
 class DebugServer:
     """Serves `metrics` and what `state` says."""
 
-    def __init__(self, metrics: Metrics, state: State, *, web_enabled: bool) -> None:
-        self._metrics, self._state, self._web_enabled = metrics, state, web_enabled
+    def __init__(
+        self,
+        metrics: Metrics,
+        state: State,
+        *,
+        web_enabled: bool,
+        bounds: Bounds = CONNECTIONS,
+        own: OwnAddresses | None = None,
+        neighbourhood: Neighbourhood | None = None,
+    ) -> None:
+        self._metrics, self._state = metrics, state
+        self._pages = {"/metrics": self._answer_metrics, "/debug/state": self._answer_state}
+        if web_enabled:
+            self._pages["/debug/web/"] = self._answer_page
+        self.port = GuardedServer(
+            "metrics", self._answer, bounds, own=own, neighbourhood=neighbourhood,
+            count_refused=lambda reason: metrics.http_connections_refused.labels("metrics", reason).inc(),
+            count_malformed=metrics.http_malformed_requests.labels("metrics").inc,
+        )  # fmt: skip
 
-    @asynccontextmanager
-    async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
+    def serve(self, address: ListenAddress) -> AbstractAsyncContextManager[None]:
         """Listen on `address`. Raises OSError."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._answer_metrics)
-        app.router.add_get("/debug/state", self._answer_state)
-        if self._web_enabled:
-            app.router.add_get("/debug/web/", self._answer_page)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, address.host or None, address.port).start()
-            yield
-        finally:
-            await runner.cleanup()
+        return self.port.serve(address)
 
-    async def _answer_metrics(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        page = self._pages.get(request.path)
+        if page is None:
+            return web.Response(status=404)
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        return page()
+
+    def _answer_metrics(self) -> web.Response:
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _answer_state(self, request: web.Request) -> web.Response:
+    def _answer_state(self) -> web.Response:
         return web.json_response(self._state())
 
-    async def _answer_page(self, request: web.Request) -> web.Response:
+    def _answer_page(self) -> web.Response:
         return web.Response(text=_page(self._state()), content_type="text/html")
 
 

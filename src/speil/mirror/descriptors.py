@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import resource
 
-from speil.mirror.handlers import REQUESTS_MAX
 from speil.mirror.pipes import PIPES_MAX
-from speil.mirror.server import CONNECTIONS_MAX
+from speil.mirror.request_places import REQUESTS_MAX
+from speil.mirror.server import CONNECTIONS
 from speil.observe.logs import get_log
 
 # a relay holds a connection, a duplicate of it, and one to the peer; 500 for libp2p, the store and all the rest
-DESCRIPTORS_WANTED = CONNECTIONS_MAX + 2 * REQUESTS_MAX + 2 * PIPES_MAX + 500
+DESCRIPTORS_WANTED = CONNECTIONS.total + 2 * REQUESTS_MAX + 2 * PIPES_MAX + 500
 
 log = get_log("daemon")
 

@@ -16,24 +16,28 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
 
 from speil.border.http import HttpDoor, Visit, is_peer
+from speil.http_server.connection import place_of
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.body import BodyResponse, ClientGoneError, FileBody
+from speil.mirror.body import BodyResponse, BodySink, ClientGoneError, FileBody
 from speil.mirror.peer_client import RangeRefusedError
 from speil.mirror.pump import PIECE_BYTES_MAX
 from speil.mirror.recent import RecentRequests
 from speil.mirror.relay import NoPeerError, Relay, RelaySession
+from speil.mirror.request_places import RequestPlaces
 from speil.mirror.settings import MirrorSettings
 from speil.mirror.tags import IMAGES_HEADER, IMAGES_MAX, TagMissError, Tags
 from speil.mirror.unreadable import Unreadable
 from speil.mirror.uploads import Uploads, busy
 from speil.mirror.upstream_bytes import UpstreamBytes
 from speil.mirror.wire import Wire
+from speil.observe.line_limit import LineLimit
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci import byte_range, endpoint, media_type, platform
@@ -44,11 +48,11 @@ from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest
 from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
 from speil.store.sharing import Sharing
 from speil.store.walk import parsed, read_manifest
+from speil.upload.admission import Refusal
 
-REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
-PEER_REQUESTS_MAX = 768  # of them for peers, who are then sent elsewhere: the rest is this node's own
 VISIT = web.RequestKey("speil.visit", Visit)  # where a request keeps what the door made of it
 CLIENT_GONE = 499  # nginx's status for it
+AT_ONCE_BYTES_MAX = 64 << 10  # of a body that may lie unsent while its request's place is free again
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
 log = get_log("mirror")
@@ -88,14 +92,16 @@ class Handlers:
         self._selection = settings.selection
         self._sharing = sharing or Sharing(store, self._selection)
         self._tags = Tags(store, relay, metrics, settings.node_platforms, proven=lambda: door.proves)
-        self._open = 0
+        self._places = RequestPlaces(settings.uploads_per_peer_max)
+        self.lines = LineLimit()  # of what others than this node cause
         self._uploads = Uploads(settings, metrics)
         self._unreadable = Unreadable()
         self._registries: set[str] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request below /v2."""
-        await self._wire.starts.enter()
+        place = place_of(request)
+        await self._wire.starts.enter(place.share)
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=404)
         visit = request.get(VISIT)
@@ -114,18 +120,16 @@ class Handlers:
             return web.Response()
         if not self._allowed(asked):
             return web.Response(status=404)
-        if self._open >= (PEER_REQUESTS_MAX if from_peer else REQUESTS_MAX):
-            return self._overloaded(request, from_peer)
-        self._open += 1
-        try:
+        with self._places.place(place.share, is_own=place.is_own and not from_peer) as refusal:
+            if refusal is not None:
+                return self._overloaded(request, from_peer, refusal)
             return await self._answer(request, asked, from_peer)
-        finally:
-            self._open -= 1
 
-    def _overloaded(self, request: web.BaseRequest, from_peer: bool) -> web.Response:
+    def _overloaded(self, request: web.BaseRequest, from_peer: bool, refusal: Refusal) -> web.Response:
         if from_peer:
             self._uploads.refused("requests", request.remote or "")
             return busy("requests")
+        self._metrics.http_requests_refused.labels("address" if refusal is Refusal.PEER else refusal).inc()
         return web.Response(status=404)
 
     def _allowed(self, asked: Content) -> bool:
@@ -224,15 +228,23 @@ class Handlers:
             log.error("the disk failed in mid-body", key=asked.key, missing_bytes=body.left, error=error)
         return response
 
+    def _sink(
+        self, request: web.BaseRequest, asked: Content, response: BodyResponse, source: str, from_peer: bool
+    ) -> AbstractAsyncContextManager[BodySink]:
+        """containerd on this node may take its time; anybody else has to make progress."""
+        is_own = place_of(request).is_own and not from_peer
+        count = partial(self._count, asked, source, from_peer)
+        return response.open_sink(request, self._wire, count, None if is_own else self._metrics.http_slow_bodies.inc)
+
     async def _send(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:
-        async with response.open_sink(request, self._wire, partial(self._count, asked, "store", False)) as sink:
+        async with self._sink(request, asked, response, "store", False) as sink:
             while body.left:
                 await body.move(sink)
 
     async def _upload(self, request: web.BaseRequest, asked: Content, response: BodyResponse, body: FileBody) -> None:
         """The same to a peer, at the pace that the upload limit allows."""
         peer = request.remote or ""
-        async with response.open_sink(request, self._wire, partial(self._count, asked, "store", True)) as sink:
+        async with self._sink(request, asked, response, "store", True) as sink:
             while body.left:
                 granted = await self._uploads.turn(peer, min(body.left, PIECE_BYTES_MAX))
                 self._uploads.give_back(granted - await body.move(sink, granted))
@@ -351,7 +363,7 @@ class Handlers:
             await response.send_nothing(request)
             return response
         session.broken_response = response
-        async with response.open_sink(request, self._wire, partial(self._count, asked, "peer", False)) as sink:
+        async with self._sink(request, asked, response, "peer", False) as sink:
             await session.send(sink)
         return response
 
@@ -407,7 +419,11 @@ class Handlers:
         self, request: web.BaseRequest, asked: Content, from_peer: bool, outcome: Outcome, seconds: float
     ) -> None:
         self._recent.add(request.method, asked.key, outcome.source, outcome.result, "peer" if from_peer else "node")
-        write = log.info if request.method == "GET" else log.debug
+        write, left_out, place = log.debug, 0, place_of(request)
+        if request.method == "GET":
+            # what others ask is told now and then: they choose how often they do
+            due = 0 if place.is_own and not from_peer else self.lines.due(place.share)
+            write, left_out = (log.debug, 0) if due is None else (log.info, due)
         write(
             "sent to a peer" if from_peer else "asked by the node",
             method=request.method,
@@ -418,6 +434,7 @@ class Handlers:
             peer=outcome.peer,
             attempts=outcome.attempts or None,
             duration_ms=round(seconds * 1e3, 1),
+            left_out=left_out or None,
         )
 
     def _count(self, asked: Content, source: str, from_peer: bool, size: int) -> None:

@@ -114,14 +114,13 @@ class Pump(ABC):
             return
         try:
             waits_for = self._turn(min(TURN_BYTES_MAX, self._piece_bytes_max - self.moved))
-        except Exception as error:
+            is_whole = waits_for is Wait.NOTHING or self.moved >= self._piece_bytes_max
+            if is_whole or (self.moved and self._loop.time() >= self._piece_ends):
+                self._end()
+            else:
+                self._watch(waits_for)
+        except Exception as error:  # the loop may not be able to watch a descriptor (ENOSPC): this body fails alone
             self._end(error)
-            return
-        is_whole = waits_for is Wait.NOTHING or self.moved >= self._piece_bytes_max
-        if is_whole or (self.moved and self._loop.time() >= self._piece_ends):
-            self._end()
-        else:
-            self._watch(waits_for)
 
     def _tick(self) -> None:
         """A deadline may have come: the piece's, the source's or the client's."""
@@ -175,6 +174,7 @@ class Pump(ABC):
             self.source_seconds += now - self._waits_since
         elif self._waits_for is Wait.CLIENT:
             self._loop.remove_writer(self._client.fd)
+        self._waits_for = Wait.NOTHING  # should the next line fail
         if waits_for is Wait.SOURCE:
             self._loop.add_reader(self._source_fd, self._is_ready)
         elif waits_for is Wait.CLIENT:

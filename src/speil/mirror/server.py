@@ -1,69 +1,35 @@
-"""The registry port: aiohttp's low-level server, the probes, and what guards them.
+"""The registry port: its routes, the probes, the region's door, and how many of whom it serves.
 
-A connection that sends no whole head within some seconds is closed, and so is the one above the bound: a stranger that
-opens a thousand connections costs a bounded amount of memory, and containerd's next request still gets through.
-
-When hundreds of clients come at the same instant, so many connections are accepted in each round of the event loop, and
-a few requests begun (`mirror.wire`): a probe that comes in between is answered in between.
+Places are counted by whose they are (`http_server`): a stranger that opens a thousand connections costs a bounded
+amount of memory, and containerd's next request still gets through, as does the kubelet's probe.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
 
-from speil.border.http import HttpDoor
+from speil.border.http import NODE_TOKEN_HEADER, HttpDoor, is_peer
+from speil.http_server.connection import place_of
+from speil.http_server.own_addresses import OwnAddresses
+from speil.http_server.places import Bounds
+from speil.http_server.server import GuardedServer
+from speil.libp2p.neighbourhood import Neighbourhood
 from speil.mirror.handlers import VISIT, Handlers
+from speil.mirror.turnstile import Turnstile
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.observe.seldom import Seldom
 from speil.setting import ListenAddress
 
-HEAD_SECONDS_MAX = 10.0  # containerd sends its head in one piece
-KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers keep theirs for 30 s
-CONNECTIONS_MAX = 2048  # one node's containerd needs ten, hundreds of peers one or two each
-HEADER_BYTES_MAX = 8190  # of one line; the whole head is bounded by aiohttp too
-BACKLOG = 512
-# of the event loop; some milliseconds. With fewer a probe at the end of the queue waits for more rounds
-ACCEPTS_PER_ROUND = 32
-SHUTDOWN_SECONDS = 2.0  # a transfer that goes on longer is repaired by the client's Range request
+# one node's containerd needs ten, hundreds of peers one or two each
+CONNECTIONS = Bounds(total=2048, own=256, per_share=256)
+STRANGERS_PROBES_PER_ROUND = 5  # of the event loop, like requests (`wire`)
 
 log = get_log("mirror")
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's connection, which must show a request in time."""
-
-    __slots__ = ("_owner", "_timer")
-
-    def __init__(self, owner: _Server, **kwargs: Any) -> None:
-        super().__init__(owner, **kwargs)
-        self._owner = owner
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
-        if len(self._owner.connections) > CONNECTIONS_MAX:
-            transport.abort()
-            return
-        self._timer = asyncio.get_running_loop().call_later(HEAD_SECONDS_MAX, transport.abort)
-
-    def request_came(self) -> None:
-        """The head is whole."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.request_came()
-        super().connection_lost(exc)
 
 
 class _Request(web.BaseRequest):
@@ -75,42 +41,35 @@ class _Request(web.BaseRequest):
             response.headers.update(visit.proof(response.status, response.headers.items()))
 
 
-class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
 class RegistryServer:
     """Routes, probes and metrics of the registry port."""
 
-    def __init__(self, handlers: Handlers, door: HttpDoor, ready: Callable[[], bool], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        door: HttpDoor,
+        ready: Callable[[], bool],
+        metrics: Metrics,
+        *,
+        bounds: Bounds = CONNECTIONS,
+        own: OwnAddresses | None = None,
+        neighbourhood: Neighbourhood | None = None,
+    ) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
         self._bugs = Seldom()
-
-    @asynccontextmanager
-    async def serve(self, address: ListenAddress) -> AsyncIterator[None]:
-        """Listen on `address` (an empty host is all of both families). Raises OSError."""
-        loop = asyncio.get_running_loop()
-        server = _Server(
-            self._dispatch, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
-            request_factory=lambda message, payload, protocol, writer, task: _Request(
-                message, payload, protocol, writer, task, loop
-            ),
+        self._probes = Turnstile(STRANGERS_PROBES_PER_ROUND)
+        self.port = GuardedServer(
+            "registry", self._dispatch, bounds, own=own, neighbourhood=neighbourhood,
+            count_refused=lambda reason: metrics.http_connections_refused.labels("registry", reason).inc(),
+            count_malformed=metrics.http_malformed_requests.labels("registry").inc,
+            lines=handlers.lines, request_type=_Request,
         )  # fmt: skip
-        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, address.host or None, address.port, backlog=ACCEPTS_PER_ROUND)
-            await site.start()
-            _lengthen_backlog(site)
-            yield
-        finally:
-            await runner.cleanup()
+
+    def serve(self, address: ListenAddress) -> AbstractAsyncContextManager[None]:
+        """Listen on `address` (an empty host is all of both families). Raises OSError."""
+        return self.port.serve(address)
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, _Connection):
-            request.protocol.request_came()
         handler = _handler_label(request.path)
         loop, inflight = asyncio.get_running_loop(), self._metrics.http_requests_inflight.labels(handler)
         started, response = loop.time(), None
@@ -133,9 +92,13 @@ class RegistryServer:
             if visit is None:
                 return web.Response(status=404)
             request[VISIT] = visit
+            if self._door.has_secret and NODE_TOKEN_HEADER in request.headers and not is_peer(request.headers):
+                self.port.proved(place_of(request))  # wherever it comes from: only this node's hosts.toml has the token
             return await self._handle(request)
         if request.method not in ("GET", "HEAD") or handler == "other":
             return web.Response(status=404)
+        if not (place := place_of(request)).is_own:
+            await self._probes.enter(place.share)
         if handler == "/livez" or self._ready():
             return web.Response()
         return web.Response(status=500, text="not ready: no decision about bootstrap yet, see the log\n")
@@ -150,15 +113,6 @@ class RegistryServer:
             if self._bugs.due(repr(error)):
                 log.exception("a request failed", error, method=request.method, path=request.path)
             return web.Response(status=404)
-
-
-def _lengthen_backlog(site: web.TCPSite) -> None:
-    """asyncio accepts as many connections in a row as the backlog is long; the kernel shall queue more than that."""
-    server = site._server
-    assert isinstance(server, asyncio.Server)
-    for listening in server.sockets:
-        with socket.socket(fileno=os.dup(listening.fileno())) as duplicate:
-            duplicate.listen(BACKLOG)
 
 
 def _handler_label(path: str) -> str:

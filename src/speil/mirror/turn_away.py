@@ -2,7 +2,8 @@
 
 asyncio leaves them in the kernel's queue and looks again after a second, for as long as it takes; containerd 1.6 would
 wait in that queue for ever, and with it one of the few downloads of its node. So two descriptors are kept in reserve:
-with them a connection is taken and closed at once, and the client goes elsewhere.
+with them a connection is taken and closed at once, and the client goes elsewhere. Before that, what only waits makes
+way (`relieve`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import os
 import resource
 from asyncio.trsock import TransportSocket
+from collections.abc import Callable
 from typing import Any
 
 from speil.observe.logs import get_log
@@ -30,6 +32,7 @@ class TurnAway:
     """An exception handler for the event loop (`handle`); everything else goes on to the default one."""
 
     def __init__(self) -> None:
+        self.relieve: list[Callable[[], None]] = []  # each closes what it can do without
         self._spare: list[int] = []
         self._watched: set[int] = set()  # listening descriptors
         self._said_at: float | None = None
@@ -44,6 +47,8 @@ class TurnAway:
         self._say(loop.time())
         if listening.fileno() not in self._watched:  # asyncio tells it once for each connection it tried to take
             self._watched.add(listening.fileno())
+            for relieve in self.relieve:
+                relieve()
             self._watch(loop, listening, listening.fileno(), loop.time() + ASYNCIO_RETRY_SECONDS)
 
     def close(self) -> None:

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 
 
 class Turnstile:
-    """Lets `per_round` through in each round of the event loop, first come, first served."""
+    """Lets `per_round` through in each round of the event loop; those who wait take turns by share, in each share
+    first come, first served."""
 
     def __init__(self, per_round: int) -> None:
         self._per_round = per_round
         self._passed = 0
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # by share, next turn first
 
     @property
     def has_line(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._line)
+        return bool(self._lines)
 
-    async def enter(self) -> None:
+    async def enter(self, share: str = "") -> None:
         """Wait in line, where there is one."""
         loop = asyncio.get_running_loop()
-        if not self._passed and not self._line:
+        if not self._passed and not self._lines:
             loop.call_soon(self._round)
         self._passed += 1
-        if self._passed > self._per_round or self._line:
+        if self._passed > self._per_round or self._lines:
             waiter = loop.create_future()
-            self._line.append(waiter)
+            self._lines.setdefault(share, deque()).append(waiter)
             await waiter
 
     def _round(self) -> None:
         self._passed = 0
-        while self._line and self._passed < self._per_round:
-            waiter = self._line.popleft()
+        while self._lines and self._passed < self._per_round:
+            share, line = self._lines.popitem(last=False)
+            waiter = line.popleft()
+            if line:
+                self._lines[share] = line  # behind the others
             if not waiter.done():  # whoever waited may have been cancelled
                 waiter.set_result(None)
                 self._passed += 1

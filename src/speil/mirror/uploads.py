@@ -100,13 +100,23 @@ class Uploads:
             self._pace.give_back(turn.size)
         else:
             self._pace.withdraw(turn)
+        self._turns.pop(turn.number, None)
         self._grant()
 
     def _grant(self) -> None:
         assert self._pace is not None
         loop = asyncio.get_running_loop()
-        for turn in self._pace.grant(loop.time()):
-            self._turns[turn.number].set_result(None)
+        while granted := self._pace.grant(loop.time()):
+            unclaimed = 0
+            for turn in granted:
+                waiter = self._turns.get(turn.number)
+                if waiter is None or waiter.done():
+                    unclaimed += turn.size  # whoever asked was cancelled, and has not come round to withdraw
+                else:
+                    waiter.set_result(None)
+            if not unclaimed:
+                break
+            self._pace.give_back(unclaimed)
         if self._timer is not None:
             self._timer.cancel()
         deadline = self._pace.next_deadline()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from speil.mirror.pipes import PipePool
 from speil.mirror.turnstile import Turnstile
+from speil.observe.logs import get_log
 
 ROUND_SECONDS_MAX = 0.005  # of turns in a row; a probe takes four or five rounds from its connection to its answer
 TURN_BYTES_MAX = 256 << 10  # a fraction of a millisecond; larger turns save little CPU and make manifests wait
@@ -21,6 +22,8 @@ TURN_BYTES_MAX = 256 << 10  # a fraction of a millisecond; larger turns save lit
 SHORT_ROUND_SECONDS_MAX = 0.001  # while requests wait to be begun
 STARTS_PER_ROUND = 5  # requests; each costs half a millisecond, a relay two before its body moves
 COPIES_PER_ROUND = 16  # of at most COPY_BYTES each: some milliseconds
+
+log = get_log("mirror")
 
 
 class Wire:
@@ -45,7 +48,7 @@ class Wire:
         """Call `turn` now or, where others have had enough turns in a row, when the loop has gone round."""
         loop = asyncio.get_running_loop()
         if not self._line and loop.time() - self._round_began < self._round_seconds_max:
-            turn()
+            self._take(turn)
             return
         if not self._line:
             loop.call_soon(self._round)
@@ -63,6 +66,13 @@ class Wire:
         loop = asyncio.get_running_loop()
         self._round_began = loop.time()
         while self._line and loop.time() - self._round_began < self._round_seconds_max:
-            self._line.popleft()()
+            self._take(self._line.popleft())
         if self._line:
             loop.call_soon(self._round)
+
+    def _take(self, turn: Callable[[], None]) -> None:
+        """An error is that turn's alone: the round goes on for all others."""
+        try:
+            turn()
+        except Exception as error:
+            log.exception("a body's turn failed", error)

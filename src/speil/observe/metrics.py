@@ -154,6 +154,23 @@ class Metrics:
             "Peers sent elsewhere, by reason (node, bandwidth, peer, share, requests).",
             ("reason",), registry=registry,
         )  # fmt: skip
+        self.http_connections_refused = Counter(
+            "speil_http_connections_refused",
+            "Connections refused or closed at a port (registry, metrics), by reason (too_many_from_address, too_fast, "
+            "too_many, made_way, no_head, no_descriptor).",
+            ("port", "reason"), registry=registry,
+        )  # fmt: skip
+        self.http_malformed_requests = Counter(
+            "speil_http_malformed_requests", "Requests at a port that were no HTTP.", ("port",), registry=registry
+        )
+        self.http_requests_refused = Counter(
+            "speil_http_requests_refused",
+            "Clients other than peers that were sent upstream, by reason (node, address, share).",
+            ("reason",), registry=registry,
+        )  # fmt: skip
+        self.http_slow_bodies = Counter(
+            "speil_http_slow_bodies", "Bodies ended since their client took too little.", registry=registry
+        )
         self.throttled_seconds = Counter(
             "speil_upload_throttled_seconds", "Time that uploads waited for --upload-limit.", registry=registry
         )

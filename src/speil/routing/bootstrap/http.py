@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from speil.http_server.places import Bounds
 from speil.local_file import read_file
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 REQUEST_SECONDS_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024
 CERTIFICATE_BYTES_MAX = 1 << 20  # a bundle of all public authorities has a quarter of it
+CONNECTIONS = Bounds(total=128, own=8, per_share=16)  # of a region's nodes that start together, each for moments
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"  # Spegel's names, and Kubernetes' TLS Secrets'
 
 log = get_log("bootstrap")
@@ -87,25 +89,25 @@ class HttpBootstrapper:
             return
         from aiohttp import web
 
-        def page(show: Callable[[PeerInfo], str], kind: str) -> Callable[[web.Request], object]:
-            async def answer(request: web.Request) -> web.Response:
-                return web.Response(text=show(local()), content_type=kind)
+        from speil.http_server.server import GuardedServer
 
-            return answer
+        pages = {
+            "/id": (http_answer.as_document, "application/json"),
+            "/ids": (http_answer.as_list, "application/json"),
+            "/id.txt": (http_answer.as_text, "text/plain"),
+        }
 
-        app = web.Application()
-        app.router.add_get("/id", page(http_answer.as_document, "application/json"))  # type: ignore[arg-type]
-        app.router.add_get("/ids", page(http_answer.as_list, "application/json"))  # type: ignore[arg-type]
-        app.router.add_get("/id.txt", page(http_answer.as_text, "text/plain"))  # type: ignore[arg-type]
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            if (page := pages.get(request.path)) is None or request.method not in ("GET", "HEAD"):
+                return web.Response(status=404 if page is None else 405)
+            show, kind = page
+            return web.Response(text=show(local()), content_type=kind)
+
         try:
-            await web.TCPSite(runner, self._listen.host or None, self._listen.port).start()
-            await asyncio.Event().wait()
+            async with GuardedServer("bootstrap", answer, CONNECTIONS).serve(self._listen):
+                await asyncio.Event().wait()
         except OSError as error:
             raise BootstrapError(f"--http-bootstrap-addr: can't listen on {self._listen}: {error.strerror}") from error
-        finally:
-            await runner.cleanup()
 
 
 def pages(address: str) -> list[str]:

@@ -1,0 +1,44 @@
+"""How many requests are open, and whose: this node's own always find a place.
+
+Others are peers and whoever else can reach the port. Each address or prefix has its share of their places, and the last
+quarter is for those who have less than that (`upload.admission`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from speil.upload.admission import Admission, Refusal
+
+REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
+OTHERS_REQUESTS_MAX = 768  # of them for others: the rest is this node's own
+REQUESTS_PER_SHARE_MAX = 128  # of one address or prefix; a node's containerd downloads some dozens of layers at once
+
+
+class RequestPlaces:
+    """Counts requests that are being answered."""
+
+    def __init__(self, uploads_per_peer_max: int) -> None:
+        """A peer that may have so many uploads may have so many requests."""
+        self._others = Admission(OTHERS_REQUESTS_MAX, max(REQUESTS_PER_SHARE_MAX, uploads_per_peer_max))
+        self._own = 0
+
+    @contextmanager
+    def place(self, share: str, *, is_own: bool) -> Iterator[Refusal | None]:
+        """A place while the context lasts; or why there is none."""
+        if self._own + self._others.open_count >= REQUESTS_MAX:
+            yield Refusal.NODE
+        elif is_own:
+            self._own += 1
+            try:
+                yield None
+            finally:
+                self._own -= 1
+        elif (refusal := self._others.admit(share)) is not None:
+            yield refusal
+        else:
+            try:
+                yield None
+            finally:
+                self._others.release(share)

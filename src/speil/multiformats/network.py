@@ -1,0 +1,43 @@
+"""Addresses and the networks around them: the arithmetic that all who count by network share."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from functools import lru_cache
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# who has one address has its neighbours too where prefixes are handed out
+PREFIX_BITS: Mapping[int, int] = {4: 24, 6: 64}
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@lru_cache(maxsize=4096)  # an address comes again with each of its connections and messages
+def ip_of(host: str) -> IPAddress | None:
+    """The address that a packet to `host` reaches; None for a name. An IPv4 address inside IPv6 is IPv4."""
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv6Address):
+        return _embedded(found) or found
+    return found
+
+
+def network_around(ip: IPAddress, bits: Mapping[int, int]) -> Network:
+    """The network of an address with so many bits, by IP version."""
+    return ipaddress.ip_network((ip, bits[ip.version]), strict=False)
+
+
+def prefix_of(host: str, bits: Mapping[int, int] = PREFIX_BITS) -> str:
+    """The network of an address as text; a name stands for itself."""
+    ip = ip_of(host)
+    return host if ip is None else str(network_around(ip, bits))
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
