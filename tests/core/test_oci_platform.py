@@ -118,7 +118,9 @@ def test_an_index_is_read_entry_by_entry() -> None:
 
 
 def test_entries_without_an_os_are_told_apart_by_their_architecture() -> None:
-    items = [{"digest": str(DIGESTS[at]), "platform": {"architecture": arch}} for at, arch in enumerate(("arm64", "amd64"))]
+    items = [
+        {"digest": str(DIGESTS[at]), "platform": {"architecture": arch}} for at, arch in enumerate(("arm64", "amd64"))
+    ]
     found = entries_of_index(json.dumps({"manifests": items}).encode())
     assert best(found, Platform.parse("linux/amd64")) == found[1]
     assert best(found[:1], Platform.parse("linux/amd64")) is None

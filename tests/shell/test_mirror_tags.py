@@ -258,7 +258,7 @@ async def test_a_spegel_that_lacks_a_part_is_a_miss(missing: str) -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_blob_that_was_promised_and_nobody_has_sends_the_next_try_upstream(restarted: bool) -> None:
-    """A disk that fails, a collection in mid-pull, a holder that boasts: the pull must not fail for as long as it lives."""
+    """A disk that fails, a collection in mid-pull, a holder that boasts: a pull fails once, and not for good."""
     digest, manifest, _, *layers = parts(IMAGE, "amd64")
 
     async def boasts(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:

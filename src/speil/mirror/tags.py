@@ -140,13 +140,15 @@ class Tags:
         if (key := self._promised.pop(digest, None)) is None:
             return
         seconds = BROKEN_SECONDS if is_manifest else BLOB_BROKEN_SECONDS
-        until = asyncio.get_running_loop().time() + seconds
-        self._broken[key] = max(until, self._broken.get(key, 0.0))
+        self._broken[key] = max(asyncio.get_running_loop().time() + seconds, self._broken.get(key, 0.0))
         self._broken.move_to_end(key)
         if len(self._broken) > BROKEN_MAX:
             self._broken.popitem(last=False)
         log.info(
-            "what a tag named can't be supplied: it is left to the upstream", tag=key, key=digest, seconds=round(seconds)
+            "what a tag named can't be supplied: it is left to the upstream",
+            tag=key,
+            key=digest,
+            seconds=round(seconds),
         )
 
     async def _promise_all(self, key: str, answer: TagAnswer) -> None:
