@@ -83,7 +83,8 @@ def identify(
         if region_label and region_label != chosen:
             notes.append(
                 f"the node's label {REGION_LABEL} is {region_label}; the names of the Lease decide: {chosen}. Nodes "
-                f"that have another label are kept out: if they are one region, set --region {chosen} on all of its nodes"
+                f"that have another label are kept out: if they are one region, set --region {chosen} on all of its "
+                "nodes"
             )
     elif region_label:
         if not is_label(region_label):
