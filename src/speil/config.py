@@ -188,6 +188,13 @@ def _parts(kind: type) -> dict[str, type]:
 
 
 def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str], variable: str) -> Any:
+    value = _given(setting, arguments, environ, variable)
+    if setting.required and value in (None, (), ""):
+        raise ConfigError(f"{setting.flag} is required: {setting.help}")
+    return value
+
+
+def _given(setting: Setting, arguments: Arguments, environ: Mapping[str, str], variable: str) -> Any:
     if given := arguments.values.get(setting.name):
         if setting.kind.take is not None:
             return _take_values(setting, given)
@@ -195,8 +202,6 @@ def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str], v
     # an empty variable is an unset one, as charts leave them
     if text := environ.get(variable, ""):
         return _parse(setting, text, f"environment variable {variable}")
-    if setting.required:
-        raise ConfigError(f"{setting.flag} is required: {setting.help}")
     return setting.default
 
 

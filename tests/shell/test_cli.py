@@ -80,6 +80,8 @@ async def test_version_and_help() -> None:
         (["registry", "--containerd-sock=/dev/null"], "/dev/null is not a socket"),
         (["registry", "--containerd-content-path=/nowhere"], "/nowhere is not a directory"),
         (["configuration"], "--mirror-targets is required"),
+        (["configuration", "--mirror-targets="], "--mirror-targets is required"),
+        (["configuration", "--mirror-targets", ","], "--mirror-targets is required"),
         (["configuration", "--mirror-targets=localhost:5000"], "is not a mirror target"),
         (["cleanup", "--addr=nowhere"], "--addr"),
         (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from speil.host_config.record import RECORD
 from speil.host_config.tree import BACKUP, HostConfigError, configure, preview, restore
 from speil.host_config.write import write as real_write
+from speil.hosts_toml import sections
 from speil.hosts_toml.document import Mirrors, parse
 from tests.shell.certs_d import leftovers, snapshot
 
@@ -334,9 +336,12 @@ def test_what_containerd_can_not_read_is_refused_where_it_is_named_and_else_kept
     assert snapshot(certs) == before
 
 
-def test_bytes_that_are_no_text_are_refused(certs: Path) -> None:
-    put(certs, "docker.io/hosts.toml").write_bytes(b"\xff\xfe[host]")
-    with pytest.raises(HostConfigError, match="UTF-8"):
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"\xff\xfe[host]", "UTF-8"), (b"\xef\xbb\xbf[host]\n", "byte order mark")]
+)
+def test_bytes_that_are_no_text_are_refused(certs: Path, data: bytes, words: str) -> None:
+    put(certs, "docker.io/hosts.toml").write_bytes(data)
+    with pytest.raises(HostConfigError, match=words):
         configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=True)
 
 
@@ -438,3 +443,102 @@ def test_the_preview_is_a_diff_and_changes_nothing(certs: Path) -> None:
     assert not (certs / "new").exists()
     configure(certs, ("https://docker.io", "https://ghcr.io"), mirrors, prepend_existing=True)
     assert preview(certs, ("https://docker.io", "https://ghcr.io"), mirrors, prepend_existing=True) == ""
+
+
+@pytest.mark.parametrize("prepend", [True, False])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_backup_that_the_operator_made_is_no_configuration_and_comes_back(
+    tmp_path: Path, prepend: bool, is_file: bool
+) -> None:
+    """What was retired into it must not be read again, and it is not taken for Spegel's."""
+    certs = tmp_path / "certs.d"
+    (certs / "docker.io").mkdir(parents=True)
+    (certs / "docker.io" / "hosts.toml").write_text('server = "https://now.test"\n[host]\n')
+    if is_file:
+        (certs / "_backup").write_text("notes")
+    else:
+        (certs / "_backup" / "retired.test").mkdir(parents=True)
+        (certs / "_backup" / "retired.test" / "hosts.toml").write_text('server = "https://gone.test"\n[host]\n')
+    before = snapshot(certs)
+    assert not restore(certs)
+    assert snapshot(certs) == before
+    for _ in range(2):
+        configure(certs, ("https://docker.io",), Mirrors(("http://127.0.0.1:5000",)), prepend_existing=prepend)
+        assert not (certs / "retired.test").exists()
+    assert restore(certs)
+    assert snapshot(certs) == before
+    assert not restore(certs)
+
+
+def test_a_long_file_takes_no_long_time() -> None:
+    """Counted in parsed characters: each line of a long comment or array may not cost the whole text again."""
+    parsed = 0
+    loads = tomllib.loads
+
+    def counting(text: str) -> object:
+        nonlocal parsed
+        parsed += len(text)
+        return loads(text)
+
+    text = 'server = "https://a.test"\nlist = [\n' + '["one", "two"],\n' * 3000 + ']\n[host."https://b.test"]\n'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tomllib, "loads", counting)
+        root, tables = sections.split(text)
+    assert len(tables) == 1
+    assert root + tables[0].text == text
+    assert parsed < 4 * len(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'server = "https://up.test"\nhost = { "https://cache.test" = { capabilities = ["pull"] } }\n',
+        'host."https://cache.test".capabilities = ["pull"]\n',
+        "x = " + "[" * 2000 + "]" * 2000 + "\n",
+    ],
+    ids=["inline table", "dotted keys", "deep"],
+)
+def test_a_file_that_can_not_be_merged_does_not_keep_speil_from_other_registries(certs: Path, text: str) -> None:
+    put(certs, "odd.test/hosts.toml", text)
+    put(certs, "docker.io/hosts.toml")
+    before = snapshot(certs)
+    notes: list[str] = []
+    assert configure(certs, (), MIRRORS, prepend_existing=True, say=notes.append) == ["_default", "docker.io"]
+    assert len(notes) == 1
+    assert "odd.test" in notes[0]
+    assert (certs / "odd.test" / "hosts.toml").read_text() == text
+    assert restore(certs)
+    assert snapshot(certs) == before
+    with pytest.raises(HostConfigError, match=r"odd\.test"):
+        configure(certs, ("https://odd.test",), MIRRORS, prepend_existing=True)
+    assert snapshot(certs) == before
+
+
+def test_a_certificate_whose_name_is_no_text_is_named(certs: Path) -> None:
+    put(certs, "docker.io/" + os.fsdecode(b"\xff.crt"))
+    before = snapshot(certs)
+    with pytest.raises(HostConfigError, match="not UTF-8"):
+        configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=True)
+    assert snapshot(certs) == before
+    assert configure(certs, (), MIRRORS, prepend_existing=True) == ["_default"]
+    assert restore(certs)
+    assert snapshot(certs) == before
+
+
+@pytest.mark.parametrize("link", ["directory", "file"])
+def test_a_link_into_what_is_written_may_not_change_another_registry(certs: Path, link: str) -> None:
+    """Without the operator's lines, quay.io would be sent to the registry of docker.io."""
+    put(certs, "docker.io/hosts.toml")
+    if link == "directory":
+        (certs / "quay.io").symlink_to("docker.io")
+    else:
+        (certs / "quay.io").mkdir()
+        (certs / "quay.io" / "hosts.toml").symlink_to("../docker.io/hosts.toml")
+    before = snapshot(certs)
+    with pytest.raises(HostConfigError, match=r"quay\.io is, or holds, a link"):
+        configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=False)
+    assert snapshot(certs) == before
+    configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=True)
+    assert hosts(certs, "quay.io") == [TARGET, "https://cache.test"]
+    assert restore(certs)
+    assert snapshot(certs) == before

@@ -9,6 +9,7 @@ Here nothing is imported that an overview does not need: settings, and with them
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ from speil.version import __version__
 _GLOBAL_FLAGS = ("--log-level", "--log-format")  # of LogSettings; a test compares
 _HELP = ("-h", "--help")
 _VERSION = ("-V", "--version")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UsageError(Exception):
@@ -207,7 +209,6 @@ def _run(command: Command, argv: list[str]) -> int:
 
 def _call(command: Command, module: ModuleType, settings: Any) -> int:
     from speil.config import ConfigError
-    from speil.observe import logs
 
     prefix, run = f"speil {command.name}", module.run
     try:
@@ -223,12 +224,24 @@ def _call(command: Command, module: ModuleType, settings: Any) -> int:
         return signals.exit_code()
     except BrokenPipeError:
         raise  # of what a command prints; a node's broken connections never get here
+    except OSError as error:
+        if error.errno not in _FULL:
+            return _bug(prefix, error)
+        print(f"{prefix}: {error.filename or 'what is printed'} can't be written: {error.strerror}", file=sys.stderr)
+        _hang_up()
+        return 1
     except Exception as error:
         if isinstance(error, ExceptionGroup) and error.split(BrokenPipeError)[1] is None:
             raise BrokenPipeError from error
-        logs.get_log("cli").exception("the command failed", error)
-        print(f"{prefix}: {error!r}. This is a bug in speil; --log-level DEBUG shows more.", file=sys.stderr)
-        return 1
+        return _bug(prefix, error)
+
+
+def _bug(prefix: str, error: Exception) -> int:
+    from speil.observe import logs
+
+    logs.get_log("cli").exception("the command failed", error)
+    print(f"{prefix}: {error!r}. This is a bug in speil; --log-level DEBUG shows more.", file=sys.stderr)
+    return 1
 
 
 def _overview(group: str = "") -> str:

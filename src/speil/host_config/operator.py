@@ -28,15 +28,19 @@ def operators_tree(whole: Tree, targets: tuple[str, ...]) -> Tree:
     record = Record.decode(whole[RECORD].read()) if RECORD in whole and whole[RECORD].kind is Kind.FILE else None
     if record is not None:
         return _merge(live, backup, record)
-    if is_backup:
-        return _merge(live, backup, _guessed(live, backup, targets))
-    return live
+    if is_backup and (guess := _guessed(live, backup, targets)):
+        return _merge(live, backup, guess)
+    return {path: node for path, node in whole.items() if path != RECORD}
 
 
 def was_configured(whole: Tree) -> bool:
     """Whether a run of ours, or of Spegel, left something to undo."""
-    is_backup = BACKUP in whole and whole[BACKUP].kind is Kind.DIRECTORY
-    return is_backup or (RECORD in whole and Record.decode(whole[RECORD].read()) is not None)
+    if RECORD in whole and whole[RECORD].kind is Kind.FILE and Record.decode(whole[RECORD].read()) is not None:
+        return True
+    if BACKUP not in whole or whole[BACKUP].kind is not Kind.DIRECTORY:
+        return False
+    live = {path: node for path, node in whole.items() if path.split("/")[0] not in (BACKUP, RECORD)}
+    return _guessed(live, below(whole, BACKUP), ()) is not None
 
 
 def _merge(live: Tree, backup: Tree, record: Record) -> Tree:
@@ -103,8 +107,11 @@ def _below(target: str, name: str) -> str:
     return f"{target}/{name}" if target.startswith("/") else f"../{target}/{name}"
 
 
-def _guessed(live: Tree, backup: Tree, targets: tuple[str, ...]) -> Record:
-    """What a run without a record must have written: told by the form of the files."""
+def _guessed(live: Tree, backup: Tree, targets: tuple[str, ...]) -> Record | None:
+    """What a run without a record must have written: told by the form of the files.
+
+    None where nothing was: the operator made that backup. Spegel, killed at its start, leaves a backup alone.
+    """
     written: dict[str, Written] = {}
     every = list(targets)
     for path, node in live.items():
@@ -125,6 +132,8 @@ def _guessed(live: Tree, backup: Tree, targets: tuple[str, ...]) -> Record:
         as_before = {key: value for key, value in before.items() if key != "server" and value != {}}
         is_all_ours = rest in ({}, as_before)
         written[path] = Written("", rest_digest(text, ours) if is_all_ours else "", merged=False)
+    if live and not written:
+        return None
     made = {path: "" for path in live if f"{path}/{HOSTS_FILE}" in written and path not in backup}
     return Record(once_each(tuple(every)), written, made, frozenset())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +28,27 @@ from speil.oci.reference import is_registry
 class Plan:
     """`tree` without backup and record; `written` has the hosts.toml files of ours, True with lines of the operator.
 
+    `unnamed` are directories that are written because all registries are mirrored: what can't be done there is left.
     `notes` are for the operator: what is not as the settings alone would let expect.
     """
 
     tree: Tree
     written: dict[str, bool] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
+    unnamed: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+
+    def leave(self, name: str, operator: Tree, reason: str) -> None:
+        """Take the operator's directory as it is."""
+
+        def is_inside(path: str) -> bool:
+            return path.partition("/")[0] == name
+
+        self.tree = {path: node for path, node in self.tree.items() if not is_inside(path)}
+        self.tree |= {path: node for path, node in operator.items() if is_inside(path)}
+        self.written = {path: merged for path, merged in self.written.items() if not is_inside(path)}
+        self.made = {path: target for path, target in self.made.items() if not is_inside(path)}
+        self.notes.append(f"{reason}; until then it stays as it is, without speil in front")
 
 
 def instead(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: Mirrors) -> Plan:
@@ -59,6 +74,7 @@ def in_front(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: M
     if "" in registries:
         for name in children(operator, ""):
             if operator[name].kind is not Kind.FILE and is_registry(registry_of(name)):
+                plan.unnamed |= {name} - names.keys()
                 names.setdefault(name, "")
     for name, url in names.items():
         try:
@@ -71,9 +87,9 @@ def in_front(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: M
                 ) from error
             plan.notes.append(f"{error}: it stays as it is, without speil in front")
         except HostConfigError as error:
-            if url or name == DEFAULT_DIRECTORY:
+            if name not in plan.unnamed:
                 raise
-            plan.notes.append(f"{error}; until then it stays as it is, without speil in front")
+            plan.leave(name, operator, str(error))
     return plan
 
 
@@ -85,6 +101,12 @@ def _write_in_front(plan: Plan, operator: Tree, root: Path, name: str, url: str,
         found, source = Found({}), name
     prefix = "" if source == name else f"../{source}/"
     text = _text(found, root / source / HOSTS_FILE, prefix, url, mirrors)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise HostConfigError(
+            f"{root / source} holds a certificate whose name is not UTF-8, which a hosts.toml can't say: rename it"
+        ) from error
     node = operator.get(name)
     if node is None or node.kind is not Kind.DIRECTORY:
         _make_directory(plan, name)
@@ -98,6 +120,8 @@ def _write_in_front(plan: Plan, operator: Tree, root: Path, name: str, url: str,
 
 
 def _text(found: Found, file: Path, prefix: str, url: str, mirrors: Mirrors) -> str:
+    if found.hosts.startswith(codecs.BOM_UTF8):
+        raise HostConfigError(f"{file} is not TOML: it begins with a byte order mark; mend or remove it")
     try:
         existing = found.hosts.decode()
     except UnicodeDecodeError as error:

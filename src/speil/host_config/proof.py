@@ -17,6 +17,7 @@ from speil.hosts_toml.containerd import (
     Generation,
     Host,
     RejectedError,
+    directories_of,
     read_hosts,
     resolve,
 )
@@ -25,28 +26,65 @@ from speil.hosts_toml.targets import once_each, same_target
 
 
 def prove(plan: Plan, operator: Tree, root: Path, mirrors: Mirrors) -> None:
-    """Raises HostConfigError where containerd would not read the result as it is meant."""
+    """Raises HostConfigError where containerd would not read the result as it is meant.
+
+    A directory that nobody named is taken back from the plan instead.
+    """
     before, after = folders(operator, root), folders(plan.tree, root)
-    for path, merged in plan.written.items():
+    for path, merged in list(plan.written.items()):
         name = path.partition("/")[0]
+        try:
+            _prove_one(root / path, name, before, after, root, mirrors, merged=merged)
+        except HostConfigError as error:
+            if name not in plan.unnamed:
+                raise
+            plan.leave(name, operator, str(error))
+    _prove_others(plan, before, root, mirrors)
+
+
+def _prove_one(
+    file: Path,
+    name: str,
+    before: dict[str, Folder],
+    after: dict[str, Folder],
+    root: Path,
+    mirrors: Mirrors,
+    *,
+    merged: bool,
+) -> None:
+    for generation in Generation:
+        found = resolve(after, registry_of(name), generation, str(root))
+        was = resolve(before, registry_of(name), generation, str(root))
+        if _rejected(after[name], generation):
+            if merged and found == was and any(not _rejected(after[name], one) for one in Generation):
+                continue  # only one generation reads what the operator wrote, as before
+            raise _wrong(file, generation, f"{_rejected(after[name], generation)}")
+        count = len(once_each(mirrors.targets))
+        if not _are(found[:count], mirrors):
+            raise _wrong(file, generation, "speil is not asked first")
+        source = before.get(name, before.get(DEFAULT_DIRECTORY, {}))
+        if _rejected(source, generation) or (_rejected(source, Generation.V1) and not _says(source)):
+            # containerd 1.6 ignores a file without hosts; with ours in it, it follows its server line. And where
+            # the file says nothing at all, 1.6 takes the certificates beside it and 2.x does not: now both do
+            continue
+        kept = [host for host in was[:-1] if not _is_ours(host, mirrors)] + was[-1:]
+        if merged and found[count:] != kept:
+            raise _wrong(file, generation, f"it asks {_shown(found[count:])} instead of {_shown(kept)}")
+
+
+def _prove_others(plan: Plan, before: dict[str, Folder], root: Path, mirrors: Mirrors) -> None:
+    """A directory that is not written may be a link to one that is, or hold one to a file that is."""
+    after = folders(plan.tree, root)
+    for name in sorted(before.keys() & after.keys() - {path.partition("/")[0] for path in plan.written}):
+        if name != next((one for one in directories_of(registry_of(name)) if one in before), None):
+            continue  # containerd reads another one for that registry
         for generation in Generation:
-            found = resolve(after, registry_of(name), generation, str(root))
-            was = resolve(before, registry_of(name), generation, str(root))
-            if _rejected(after[name], generation):
-                if merged and found == was and any(not _rejected(after[name], one) for one in Generation):
-                    continue  # only one generation reads what the operator wrote, as before
-                raise _wrong(root / path, generation, f"{_rejected(after[name], generation)}")
-            count = len(once_each(mirrors.targets))
-            if not _are(found[:count], mirrors):
-                raise _wrong(root / path, generation, "speil is not asked first")
-            source = before.get(name, before.get(DEFAULT_DIRECTORY, {}))
-            if _rejected(source, generation) or (_rejected(source, Generation.V1) and not _says(source)):
-                # containerd 1.6 ignores a file without hosts; with ours in it, it follows its server line. And where
-                # the file says nothing at all, 1.6 takes the certificates beside it and 2.x does not: now both do
-                continue
-            kept = [host for host in was[:-1] if not _is_ours(host, mirrors)] + was[-1:]
-            if merged and found[count:] != kept:
-                raise _wrong(root / path, generation, f"it asks {_shown(found[count:])} instead of {_shown(kept)}")
+            was, found = (resolve(one, registry_of(name), generation, str(root)) for one in (before, after))
+            if not _rejected(before[name], generation) and _without(found, mirrors) != _without(was, mirrors):
+                raise HostConfigError(
+                    f"{root / name} is, or holds, a link to what would be written for another registry, and would ask "
+                    f"{_shown(found)} instead of {_shown(was)}: put a copy there instead of the link"
+                )
 
 
 def folders(tree: Tree, root: Path) -> dict[str, Folder]:
@@ -92,6 +130,10 @@ def _are(hosts: list[Host], mirrors: Mirrors) -> bool:
 
 def _is_ours(host: Host, mirrors: Mirrors) -> bool:
     return any(same_target(_plain(host), target) for target in mirrors.targets)
+
+
+def _without(hosts: list[Host], mirrors: Mirrors) -> list[Host]:
+    return [host for host in hosts if not _is_ours(host, mirrors)]
 
 
 def _plain(host: Host) -> str:

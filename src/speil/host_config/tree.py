@@ -73,6 +73,7 @@ def preview(directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, p
         check_path(directory)
         now = scan(entries(directory))
         plan, _ = _planned(now, directory, registries, mirrors, prepend_existing=prepend_existing)
+        check_mounts(directory)
         return diffs.diff(_without_ours(now), plan.tree, tuple(value for _, value in mirrors.headers))
     except HostsTomlError as error:
         raise HostConfigError(str(error)) from error
@@ -142,7 +143,8 @@ def _planned(
     now: Tree, directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, prepend_existing: bool
 ) -> tuple[Plan, Tree]:
     """The plan, and the whole tree with backup and record."""
-    operator = operators_tree(now, mirrors.targets)
+    everything = operators_tree(now, mirrors.targets)
+    operator = _without_ours(everything)  # a backup that the operator made is kept inside ours
     check_tree(operator, directory)
     make = in_front if prepend_existing else instead
     plan = make(operator, directory, registries or ("",), mirrors)
@@ -156,7 +158,7 @@ def _planned(
     whole = {
         **plan.tree,
         BACKUP: Node(Kind.DIRECTORY, mode=0o755),
-        **{f"{BACKUP}/{path}": node for path, node in operator.items()},
+        **{f"{BACKUP}/{path}": node for path, node in everything.items()},
         RECORD: Node(Kind.FILE, data=record.encode(), mode=0o600),
     }
     return plan, {path: whole[path] for path in sorted(whole, key=lambda path: path.split("/"))}

@@ -78,7 +78,7 @@ def read_hosts(text: str, base: str, generation: Generation) -> list[Host]:
     try:
         document = tomllib.loads(text)
         _, sections = split(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RejectedError(f"not TOML: {error}") from error
     tables = document.get("host", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):

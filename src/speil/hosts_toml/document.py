@@ -132,7 +132,7 @@ def _host_table(url: str, table: Any) -> str:
 def _reads_as(text: str, wanted: dict[str, Any]) -> bool:
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return False
     return found == wanted and list(found["host"]) == list(wanted["host"])
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from typing import Any
+
+_MAY_BE_HEADER = re.compile(r"[ \t]*\[.*\][ \t\r]*(#.*)?\n?")  # most lines of long arrays are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,12 @@ def split(text: str) -> tuple[str, list[Section]]:
     A line that begins with a bracket is a header where all before it is complete: otherwise it is part of an array or
     a text of several lines.
     """
-    parts: list[str] = [""]
+    parts: list[list[str]] = [[]]
     for line in _lines(text):
-        if line.lstrip(" \t").startswith("[") and _complete(parts[-1]):
-            parts.append("")
-        parts[-1] += line
-    root, *tables = parts
+        if _MAY_BE_HEADER.fullmatch(line) and _complete("".join(parts[-1])):
+            parts.append([])
+        parts[-1].append(line)
+    root, *tables = ("".join(lines) for lines in parts)
     return root, [Section(_path(table), table) for table in tables]
 
 
@@ -69,5 +72,5 @@ def _path(table: str) -> tuple[str, ...]:
 def _parsed(text: str) -> dict[str, Any] | None:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return None
