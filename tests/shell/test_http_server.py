@@ -15,6 +15,8 @@ from random import Random
 import pytest
 from aiohttp import web
 
+from speil.border.http import NODE_TOKEN_HEADER
+from speil.border.secret_file import SecretFile
 from speil.http_server import connection as connection_module
 from speil.http_server import places as places_module
 from speil.http_server.own_addresses import PROVED_MAX, PROVED_SECONDS, OwnAddresses, default_gateways
@@ -30,6 +32,8 @@ from speil.observe import logs
 from speil.observe.line_limit import LINES_PER_MINUTE_MAX
 from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest
+from speil.region.policy import Policy
+from speil.region.token import sign_node
 from speil.routing.memory import MemoryMesh
 from speil.setting import ListenAddress
 from speil.testing.eventually import eventually
@@ -347,6 +351,27 @@ async def test_bodies_that_nobody_takes_keep_no_place_from_this_node(monkeypatch
         assert target.sample("speil_http_requests_refused_total", reason="address") == 6
         assert await statuses("127.0.8.8", 2) == {200: 2}
         assert await statuses("127.0.0.1", 10) == {200: 10}
+
+
+async def test_containerd_at_whatever_address_is_this_nodes_own_by_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_places_module, "REQUESTS_PER_SHARE_MAX", 1)
+    (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdef-a")
+    secret = SecretFile(tmp_path / "secret", "a")
+    token = sign_node(secret.secret.node_keys[0], "node-7")
+    request = BLOB.replace(b"Host: x", f"Host: x\r\n{NODE_TOKEN_HEADER}: {token}".encode())
+    policy = Policy("a", unsaid=False)
+    async with (
+        mirror(MemoryMesh(), policy=policy, secret=secret, uploads_per_peer_max=1) as target,
+        clients() as connect,
+    ):
+        target.store.put(BIG)
+        for _ in range(3):
+            assert await (await connect(target.host, target.port, STRANGER)).ask(request) == 200
+        forged = request.replace(token.encode(), sign_node(b"a guess", "node-7").encode())
+        assert await (await connect(target.host, target.port, "127.0.8.8")).ask(forged) == 404
+        assert target.sample("speil_http_requests_refused_total") == 0
 
 
 async def test_a_client_that_takes_next_to_nothing_loses_its_place_and_this_node_keeps_its(
