@@ -25,7 +25,7 @@ from speil.http_server.server import GuardedServer
 from speil.mirror import progress as progress_module
 from speil.mirror import request_places as request_places_module
 from speil.mirror.debug import CONNECTIONS as DEBUG_CONNECTIONS
-from speil.mirror.debug import DebugServer
+from speil.mirror.debug import PAGES_BURST, DebugServer
 from speil.mirror.progress import Progress
 from speil.mirror.server import CONNECTIONS
 from speil.observe import logs
@@ -127,7 +127,7 @@ def test_whatever_comes_and_goes_the_bounds_hold_and_this_node_gets_in(
             found, leaver = places.come("h", share, 0.0, lambda: None, is_own=is_own)
             if leaver is not None:
                 here.remove(leaver)
-                assert not leaver.is_own or is_own, "a stranger takes no place of this node's own"
+                assert not leaver.is_own or is_own or own > bounds.own, "a stranger takes nothing that is kept"
             if isinstance(found, Place):
                 here.append(found)
             else:
@@ -498,6 +498,21 @@ async def test_idle_connections_to_the_metrics_port_are_few_and_end(monkeypatch:
         assert await (await connect("127.0.0.1", port)).ask(b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n") == 405
         await eventually(lambda: sample(metrics, "speil_http_connections_refused_total", reason="no_head") > 0)
         await eventually(lambda: server.port.places.count <= 5, what="what sent no head is closed")
+
+
+async def test_pages_of_the_metrics_port_have_a_rate_for_strangers() -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    server, scrape = DebugServer(Metrics(), dict, web_enabled=True), b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async def statuses(source: str, count: int) -> Counter[int]:
+        return Counter([await (await connect("127.0.0.1", port, source)).ask(scrape) for _ in range(count)])
+
+    async with server.serve(ListenAddress("127.0.0.1", port)), clients() as connect:
+        found = await statuses(STRANGER, 200)
+        assert found[200] >= PAGES_BURST
+        assert found[429] > 0, "a page takes no longer than the rate allows"
+        assert await statuses("127.0.0.1", 100) == {200: 100}
+        assert (await statuses("127.0.8.8", 1)) == {200: 1}
 
 
 @pytest.fixture
