@@ -37,6 +37,13 @@ def registry(*argv: str, **environ: str) -> list[str]:
         ('"a', ['"a']),
         ("a\nb{1,2}\n\nc", ["a", "b{1,2}", "c"]),
         (r"\(,a", [r"\(", "a"]),
+        (r"[[:digit:],]x,y", ["[[:digit:],]x", "y"]),
+        (r"[[:^alpha:],],y", ["[[:^alpha:],]", "y"]),
+        ("[a[],y", ["[a[]", "y"]),
+        ("[^a[,],y", ["[^a[,]", "y"]),
+        (r"[\],a],y", [r"[\],a]", "y"]),
+        (r"\Qa,(b\E,y", [r"\Qa,(b\E", "y"]),
+        (r"\[a,b", [r"\[a", "b"]),
     ],
 )
 def test_a_variable_is_split_between_patterns_not_within(text: str, patterns: list[str]) -> None:

@@ -106,12 +106,35 @@ def test_an_index_is_read_entry_by_entry() -> None:
             {"digest": str(DIGESTS[1])},
             {"digest": str(DIGESTS[2]), "platform": {"os": 1, "architecture": "amd64"}},
             {"digest": str(DIGESTS[3]), "platform": {"os": "unknown", "architecture": "unknown"}},
+            {"digest": str(DIGESTS[4]), "platform": {"architecture": "arm"}},
+            {"digest": str(DIGESTS[5]), "platform": {"os": "linux", "architecture": "amd64", "variant": None}},
         ]
     }
     found = entries_of_index(json.dumps(document).encode())
-    assert [str(one.platform) for one in found] == ["linux/arm64", "None", "None", "unknown/unknown"]
+    said = ["linux/arm64", "None", "unknown/amd64", "unknown/unknown", "linux/arm/v7", "linux/amd64"]
+    assert [str(one.platform) for one in found] == said
     assert found[3].platform is not None
     assert found[3].platform.is_unknown
+
+
+def test_entries_without_an_os_are_told_apart_by_their_architecture() -> None:
+    items = [
+        {"digest": str(DIGESTS[at]), "platform": {"architecture": arch}} for at, arch in enumerate(("arm64", "amd64"))
+    ]
+    found = entries_of_index(json.dumps({"manifests": items}).encode())
+    assert best(found, Platform.parse("linux/amd64")) == found[1]
+    assert best(found[:1], Platform.parse("linux/amd64")) is None
+
+
+@pytest.mark.parametrize("word", ["a\r\nX-Y: z", "a,b", "a=b", "a/b", "\ud800", "é", "a" * 1000, " ", [], {}, 7, True])
+@pytest.mark.parametrize("key", ["os", "architecture", "variant"])
+def test_any_words_of_a_platform_fit_into_the_header(key: str, word: object) -> None:
+    platform = {"os": "linux", "architecture": "arm64"} | {key: word}
+    (entry,) = entries_of_index(json.dumps({"manifests": [{"digest": str(DIGESTS[0]), "platform": platform}]}).encode())
+    of_config = platform_of_config(json.dumps(platform).encode())
+    for one in (entry, PlatformImage(DIGESTS[0], of_config)):
+        assert read(show([one]), 1) == [one]
+        assert one.platform is None or one.platform not in Platform.parse("linux/arm64").runs or not word
 
 
 def test_what_a_holder_has_survives_its_header() -> None:

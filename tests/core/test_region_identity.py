@@ -124,6 +124,22 @@ def test_no_lease_is_two_regions_own(data: st.DataObject) -> None:
         assert not readings_against(one, lease)
 
 
+@pytest.mark.parametrize(
+    ("label", "say"),
+    [
+        ("East_US.1", "--region east-us-1 on"),
+        ("eu.west", "--region eu-west on"),
+        ("__", "--region on"),
+        ("é", "--region on"),
+    ],
+)
+def test_a_label_that_can_not_be_a_region_is_refused_with_one_that_can(label: str, say: str) -> None:
+    with pytest.raises(RegionError) as raised:
+        identify(region_label=label)
+    assert say in str(raised.value)
+    assert identify(region="east-us-1", region_label=label).region == "east-us-1"
+
+
 def test_the_label_takes_part_unless_the_region_was_set_outright() -> None:
     assert identify(**REGION_A, region_label="East_US.1").label == "East_US.1"
     assert identify(region_label="eu").label == "eu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,10 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from speil.observe.metrics import Metrics
+from speil.oci.digest import Digest
 from speil.oci.image_builder import BuiltImage
 from speil.routing.announce import Announcer, AnnounceSettings
 from speil.routing.memory import MemoryMesh, MemoryRouter
-from speil.store.base import StoreEvent, StoreEventKind
+from speil.store.base import OpenContent, StoreEvent, StoreEventKind
 from speil.store.memory import MemoryStore
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
@@ -64,6 +66,38 @@ async def test_what_is_there_at_the_start_and_what_comes_later() -> None:
         fill(store, OTHER, "reg.test/lab/other:2")
         wanted = keys(IMAGE, NAME) | keys(OTHER, "reg.test/lab/other:2")
         await eventually(lambda: announced() == wanted, what="news is announced")
+
+
+class FailingDisk(MemoryStore):
+    """A store in which some content can be opened and not read."""
+
+    def __init__(self, *rotten: Digest) -> None:
+        super().__init__()
+        self.rotten = rotten
+
+    async def open(self, digest: Digest) -> OpenContent:
+        content = await super().open(digest)
+        if digest in self.rotten:
+            size = content.size
+            content.close()
+            return OpenContent(digest, os.open(os.devnull, os.O_WRONLY), size)
+        return content
+
+
+@pytest.mark.parametrize("rotten", ["index", "manifest", "config"])
+async def test_content_that_can_not_be_read_costs_its_image_alone(rotten: str) -> None:
+    index, manifest, config, *_ = parts(IMAGE, "amd64")
+    store = FailingDisk({"index": index, "manifest": manifest, "config": config}[rotten])
+    fill(store, IMAGE, NAME)
+    fill(store, OTHER, "reg.test/lab/other:2")
+    async with announcing(store) as announced:
+        wanted = keys(OTHER, "reg.test/lab/other:2")
+        await eventually(lambda: wanted <= announced(), what="the other image is announced")
+        store.tell(StoreEvent(StoreEventKind.IMAGE_ADDED, image=NAME))
+        last = store.put(b"news goes on")
+        await eventually(lambda: str(last) in announced(), what="what comes later is announced")
+        assert wanted <= announced()
+        assert (NAME in announced()) == (rotten != "index")
 
 
 async def test_each_layer_is_announced_as_it_is_committed() -> None:

@@ -150,7 +150,8 @@ async def test_another_regions_lease_is_named_with_what_to_do(lines: Callable[[]
             assert east.members["n0"].metric("speil_cross_region_rejected_total", layer="lease") == 1
     error = next(line for line in lines() if line["level"] == "ERROR")
     assert "'west'" in error["detail"]
-    assert "--leader-election-name" in error["what_to_do"]
+    for setting in ("--leader-election-name", "--leader-election-namespace", "--lease-file", "--region"):
+        assert setting in error["what_to_do"]
 
 
 async def test_cancelled_at_any_await_it_releases_or_leaves_the_lease_to_run_out() -> None:

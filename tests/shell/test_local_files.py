@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -147,6 +148,26 @@ def test_a_blob_that_is_no_file_is_not_here(
             blobs.size(digest)
     assert len(os.listdir("/proc/self/fd")) == before, "no descriptor stays open"
     assert sum("a blob can't be served" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_blob_on_a_disk_that_fails_is_not_here(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that were "away" for it would be looked at again and again, and announce nothing."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    directory, digest = BlobDirectory(tmp_path), Digest.of(b"x")
+    monkeypatch.setattr("speil.store.blob_directory.os.stat", fails)
+    with pytest.raises(NotFoundError):
+        directory.size(digest)
+    monkeypatch.undo()
+    monkeypatch.setattr("speil.store.blob_directory.open_file", fails)
+    with pytest.raises(NotFoundError):
+        directory.open(digest)
+    assert "a blob can't be served" in caplog.text
 
 
 async def test_a_damaged_entry_costs_itself_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

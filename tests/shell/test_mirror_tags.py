@@ -256,6 +256,40 @@ async def test_a_spegel_that_lacks_a_part_is_a_miss(missing: str) -> None:
         mesh.records.clear()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_blob_that_was_promised_and_nobody_has_sends_the_next_try_upstream(restarted: bool) -> None:
+    """A disk that fails, a collection in mid-pull, a holder that boasts: a pull fails once, and not for good."""
+    digest, manifest, _, *layers = parts(IMAGE, "amd64")
+
+    async def boasts(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        method, path, _ = requests[-1]["line"].split(" ")
+        asked = path.partition("?")[0].rpartition("/")[2]
+        found = str(digest) if asked == "1" else asked
+        if found == str(layers[-1]):
+            writer.write(b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n")
+            return
+        data = IMAGE.blobs[Digest.parse(found)]
+        kind = IMAGE.media_types.get(Digest.parse(found), media_type.OCTET_STREAM)
+        lines = ["HTTP/1.1 200 OK", f"Content-Type: {kind}", f"Docker-Content-Digest: {found}"]
+        lines += [f"{IMAGES_HEADER}: linux/amd64={manifest}", f"Content-Length: {len(data)}"]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + (b"" if method == "HEAD" else data))
+
+    mesh = MemoryMesh()
+    async with mirror(mesh, node_platforms=(AMD64,)) as asker:
+        async with scripted_peer(mesh, boasts, NAME, *map(str, parts(IMAGE, "amd64"))) as requests:
+            assert await digest_of(asker) == str(digest)
+            if restarted:  # the manifest is here from the try before, and is not asked for again
+                asker.store.put(IMAGE.blobs[manifest])
+                assert await digest_of(asker) == str(digest)
+            else:
+                assert (await ask(asker, f"/v2/lab/app/manifests/{manifest}?ns=reg.test"))[0] == 200
+            assert (await ask(asker, f"/v2/lab/app/blobs/{layers[0]}?ns=reg.test"))[0] == 200
+            assert await digest_of(asker) == str(digest), "what is supplied takes nothing back"
+            assert (await ask(asker, f"/v2/lab/app/blobs/{layers[-1]}?ns=reg.test"))[0] == 404
+            assert await digest_of(asker) is None
+        mesh.records.clear()
+
+
 async def test_what_one_spegel_lacks_another_or_the_node_itself_supplies() -> None:
     mesh = MemoryMesh()
     layer, config = layer_of(IMAGE, "amd64"), parts(IMAGE, "amd64")[2]

@@ -220,3 +220,14 @@ async def test_who_takes_the_address_of_a_member_that_ended_answers_nothing(tmp_
                 assert await digest() is None
                 assert asked
         await eventually(lambda: "layer=answer" in asker.log.read_text(), what="it is told")
+
+
+async def test_tags_of_peers_that_prove_nothing_are_warned_of_at_start(tmp_path: Path) -> None:
+    said, secret, auth = "tags are taken from peers that prove nothing", tmp_path / "secret", tmp_path / "auth"
+    secret.write_text(token_hex(32))
+    auth.mkdir()
+    (auth / "password").write_text(token_hex(16))
+    guarded = ((f"--region-secret-file={secret}",), (f"--basic-auth-dir={auth}",), ("--resolve-tags=false",))
+    for flags, is_said in (((), True), *((one, False) for one in guarded)):
+        async with running_node(tmp_path, tmp_path / "empty", "--region=a", *flags) as node:
+            assert (said in node.log.read_text()) == is_said, flags

@@ -197,7 +197,8 @@ class LeaderElection:
                 log.error(
                     "this Lease belongs to another region",
                     **fields,
-                    what_to_do="give each region its own --leader-election-name and --leader-election-namespace; if "
+                    what_to_do="give each region its own --leader-election-name and --leader-election-namespace (its "
+                    "own --lease-file where the Lease is a file); if "
                     "nodes with several labels are one region, set --region on all of them; if the Lease is right and "
                     "its annotation is not, delete the Lease",
                     meanwhile="this node goes on with the peers that it knows",

@@ -6,6 +6,7 @@ knows lookaheads that Spegel refuses. It is imported where a filter is set, and 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from speil.setting import Kind, SettingError
@@ -34,36 +35,43 @@ def compile_filter(text: str) -> Pattern:
 def split_filters(text: str) -> list[str]:
     """The filters in one environment variable: between commas or line breaks.
 
-    A comma within brackets, braces or parentheses, behind a backslash, or within a field in double quotes (CSV, as
-    Spegel reads the variable) belongs to its filter.
+    A comma within brackets, braces or parentheses, behind a backslash, between `\\Q` and `\\E`, or within a field in
+    double quotes (CSV, as Spegel reads the variable) belongs to its filter.
     """
     found = [""]
-    depth, in_class, at = 0, False, 0
+    depth, at = 0, 0
     while at < len(text):
         char = text[at]
         if not found[-1].strip() and char == '"' and (end := _closing_quote(text, at)) is not None:
             found[-1] = text[at + 1 : end].replace('""', '"')
             at = end + 1
             continue
-        if char == "\\":
-            found[-1] += text[at : at + 2]
-            at += 2
-            continue
-        if char == "\n" or (char == "," and not depth and not in_class):
+        if char == "\n" or (char == "," and not depth):
             found.append("")
-            depth, in_class = 0, False
-        else:
-            if in_class:
-                in_class = char != "]" or found[-1].endswith(("[", "[^"))
-            elif char == "[":
-                in_class = True
-            elif char in "({":
-                depth += 1
-            elif char in ")}":
-                depth = max(depth - 1, 0)
-            found[-1] += char
-        at += 1
+            depth, at = 0, at + 1
+            continue
+        if char in "({":
+            depth += 1
+        elif char in ")}":
+            depth = max(depth - 1, 0)
+        end = _atom_end(text, at)
+        found[-1] += text[at:end]
+        at = end
     return [one.strip() for one in found if one.strip()]
+
+
+# what is one thing to RE2, whatever stands in it; a class begins with a "]" that is meant, and holds no line break here
+_QUOTED = re.compile(r"\\Q.*?(?:\\E|$)", re.MULTILINE)
+_ESCAPED = re.compile(r"\\[^\n]?")
+_CLASS = re.compile(r"\[\^?\]?(?:\[:\^?\w+:\]|\\[^\n]|[^\]\\\n])*\]")
+
+
+def _atom_end(text: str, at: int) -> int:
+    """Where the quotation, escape, class or character that begins at `at` ends."""
+    for shape in (_QUOTED, _ESCAPED, _CLASS):
+        if match := shape.match(text, at):
+            return match.end()
+    return at + 1
 
 
 def _closing_quote(text: str, start: int) -> int | None:

@@ -151,8 +151,8 @@ class Handlers:
                 response = await self._from_store(request, asked, asked.digest, from_peer, outcome)
                 if response is None and not from_peer:
                     response = await self._from_peers(request, asked, outcome)
-                    if response is None and asked.is_manifest:
-                        self._tags.not_supplied(asked.digest)
+                    if response is None:
+                        self._tags.not_supplied(asked.digest, is_manifest=asked.is_manifest)
             if response is None:
                 response = self._not_found(request, asked, from_peer, outcome)
         except ClientGoneError:
@@ -193,6 +193,8 @@ class Handlers:
             return None
         data, manifest = loaded
         outcome.source, outcome.result = "store", "served"
+        if not from_peer:
+            self._tags.served(digest, manifest)
         headers = self._headers(asked, digest, _kind(request, manifest))
         return await self._send_bytes(request, asked, headers, data, "store", from_peer=from_peer)
 
@@ -332,17 +334,19 @@ class Handlers:
     async def _manifest_from_peer(
         self, request: web.BaseRequest, asked: Content, session: RelaySession
     ) -> web.StreamResponse:
-        head, digest, kind = await session.whole(MANIFEST_BYTES_MAX, self._manifest_kind)
+        head, digest, kind = await session.whole(MANIFEST_BYTES_MAX, partial(self._manifest_kind, asked))
         headers = self._headers(asked, digest, kind)
         log.debug("manifest from a peer", key=asked.key, peer=head.peer.peer_id)
         return await self._send_from_peer(request, asked, session, BodyResponse(200, headers, head.size))
 
-    async def _manifest_kind(self, data: bytes, told: str) -> str | None:
+    async def _manifest_kind(self, asked: Content, data: bytes, told: str) -> str | None:
         """The type to serve a peer's manifest with: what it says itself, or what the peer told of it."""
         told = media_type.manifest_type(told)
         if (manifest := await parsed(data)) is None:
             return told or None
         self._relay.sizes.learn(manifest.children, asyncio.get_running_loop().time())
+        if asked.digest is not None:
+            self._tags.served(asked.digest, manifest)
         return manifest.type_as_told(told)
 
     async def _blob_from_peer(

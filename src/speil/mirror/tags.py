@@ -11,8 +11,8 @@ the tag and removed what it named, only the mesh could help. So:
   said that it has it, or (Spegel and older speils say nothing) each of its blobs is held by this node or by a peer that
   says so when asked.
 - In all other cases it is a miss, and containerd asks the upstream, as it would without speil.
-- What containerd then comes for and nobody has (a client asked for another platform than the node's) tells that the
-  promise was wrong: for BROKEN_SECONDS that tag is a miss, so that the next try goes upstream.
+- What containerd then comes for and nobody has tells that the promise was wrong: a client asked for another platform
+  than the node's, or a holder's disk fails. The tag is a miss for a while, so that the next try goes upstream.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ IMAGES_HEADER = "X-Speil-Images"
 IMAGES_MAX = 64  # named in the header, 90 bytes each; an index has a dozen platforms
 HOLDERS_ASKED_MAX = 16  # stale records cost a round trip each
 SUPPLY_SECONDS_MAX = 1.5  # to find out whether the content can be supplied; the alternative is the upstream
-PROMISED_MAX = 10_000  # manifests that answered tags name; an index names a dozen
+PROMISED_MAX = 10_000  # manifests and blobs that answered tags name; an image names a dozen
 BROKEN_MAX = 1000  # tags that could not be supplied
 BROKEN_SECONDS = 10 * 60.0  # the kubelet's longest back-off is five minutes
+BLOB_BROKEN_SECONDS = 60.0  # holders may only have been busy: long enough for the kubelet's next two tries
 SUPPLY_AT_ONCE_MAX = 8  # blobs asked for at the same time
 
 log = get_log("tags")
@@ -131,7 +132,7 @@ class Tags:
         self._store, self._relay, self._metrics = store, relay, metrics
         self._whole = Wholeness(store)
         self._node = tuple(node) or (this_machine(),)
-        self._promised: OrderedDict[Digest, str] = OrderedDict()  # a manifest, and the tag that led to it
+        self._promised: OrderedDict[Digest, str] = OrderedDict()  # content, and the tag that led to it
         self._broken: OrderedDict[str, float] = OrderedDict()  # a tag, and until when it is a miss
 
     async def held(self, name: str) -> Held | None:
@@ -151,22 +152,49 @@ class Tags:
             self._metrics.tag_answers.labels(miss.outcome).inc()
             raise
         self._metrics.tag_answers.labels("peer" if answer.peer else "store").inc()
-        for child in answer.manifest.children if answer.manifest.is_index else ():
-            self._promised[child.digest] = asked.key
-            self._promised.move_to_end(child.digest)
-            if len(self._promised) > PROMISED_MAX:
-                self._promised.popitem(last=False)
+        await self._promise_all(asked.key, answer)
         return answer
 
-    def not_supplied(self, digest: Digest) -> None:
-        """The node came for a manifest that nobody has: the tag that led to it is a miss for a while."""
+    def served(self, digest: Digest, manifest: Manifest) -> None:
+        """The node got a manifest: it comes for what that names."""
+        if key := self._promised.get(digest):
+            self._promise(key, (child.digest for child in manifest.children))
+
+    def not_supplied(self, digest: Digest, *, is_manifest: bool) -> None:
+        """The node came for content that nobody has: the tag that led to it is a miss for a while."""
         if (key := self._promised.pop(digest, None)) is None:
             return
-        self._broken[key] = asyncio.get_running_loop().time() + BROKEN_SECONDS
+        seconds = BROKEN_SECONDS if is_manifest else BLOB_BROKEN_SECONDS
+        self._broken[key] = max(asyncio.get_running_loop().time() + seconds, self._broken.get(key, 0.0))
         self._broken.move_to_end(key)
         if len(self._broken) > BROKEN_MAX:
             self._broken.popitem(last=False)
-        log.info("what a tag named can't be supplied: it is left to the upstream", tag=key, manifest=digest)
+        log.info(
+            "what a tag named can't be supplied: it is left to the upstream",
+            tag=key,
+            key=digest,
+            seconds=round(seconds),
+        )
+
+    async def _promise_all(self, key: str, answer: TagAnswer) -> None:
+        children = [child.digest for child in answer.manifest.children]
+        self._promise(key, children)
+        if answer.peer is None or not answer.manifest.is_index:
+            return
+        # a try that failed has left manifests here, and the next does not come for them
+        try:
+            for digest in children:
+                if document := await self._whole.document(digest):
+                    self._promise(key, document.needs)
+        except StoreError as error:
+            log.debug("the store does not answer for a tag", key=key, error=error)
+
+    def _promise(self, key: str, digests: Iterable[Digest]) -> None:
+        for digest in digests:
+            self._promised[digest] = key
+            self._promised.move_to_end(digest)
+            if len(self._promised) > PROMISED_MAX:
+                self._promised.popitem(last=False)
 
     async def _resolve(self, asked: Content) -> TagAnswer:
         if self._broken.get(asked.key, 0.0) > asyncio.get_running_loop().time():

@@ -7,12 +7,15 @@ a variant also runs what is below it. An entry that names no platform is taken l
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from speil.oci.digest import Digest, DigestError
 
+_UNKNOWN = "unknown"
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
@@ -65,7 +68,7 @@ class Platform:
     @property
     def is_unknown(self) -> bool:
         """Whether it is the mark of what is no image: `unknown/unknown`, an attestation."""
-        return "unknown" in (self.os, self.architecture)
+        return _UNKNOWN in (self.os, self.architecture)
 
     @property
     def runs(self) -> list[Platform]:
@@ -109,7 +112,7 @@ def entries_of_index(data: bytes) -> list[PlatformImage]:
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and (digest := _digest(item.get("digest"))):
             platform = item.get("platform")
-            found.append(PlatformImage(digest, _platform(platform) if isinstance(platform, dict) else None))
+            found.append(PlatformImage(digest, _named(platform) if isinstance(platform, dict) else None))
     return found
 
 
@@ -161,8 +164,21 @@ def _digest(text: object) -> Digest | None:
         return None
 
 
+def _named(document: dict[str, Any]) -> Platform:
+    """The platform of an index's entry. As in containerd, one without an `os` is the node's, and {} is nobody's."""
+    system, architecture, variant = (document.get(key) for key in ("os", "architecture", "variant"))
+    return Platform.of(_word(system or "linux"), _word(architecture or None), _word(variant or ""))
+
+
 def _platform(document: dict[str, Any]) -> Platform | None:
     words = [document.get(key, "") for key in ("os", "architecture", "variant")]
     if not all(isinstance(word, str) for word in words) or not (words[0] and words[1]):
         return None
-    return Platform.of(*words)
+    return Platform.of(*map(_word, words))
+
+
+def _word(said: object) -> str:
+    """A word of a platform; it goes into a header, and an image's author may write anything."""
+    if said == "":
+        return ""
+    return said if isinstance(said, str) and _WORD.fullmatch(said) else _UNKNOWN

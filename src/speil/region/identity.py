@@ -11,9 +11,10 @@ Names can be copied from one region into another, labels can't. So the label tak
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from speil.region.label import RegionError, check_label, is_label, is_label_value
+from speil.region.label import LABEL_CHARS_MAX, RegionError, check_label, is_label, is_label_value
 from speil.region.naming import DEFAULT_LEASE, LeaseName, check_lease, is_of, lease_of, read, readings_against
 
 REGION_LABEL = "topology.kubernetes.io/region"
@@ -82,10 +83,16 @@ def identify(
         if region_label and region_label != chosen:
             notes.append(
                 f"the node's label {REGION_LABEL} is {region_label}; the names of the Lease decide: {chosen}. Nodes "
-                "that have another label are kept out: set --region on all nodes of a region that has several"
+                f"that have another label are kept out: if they are one region, set --region {chosen} on all of its "
+                "nodes"
             )
     elif region_label:
-        chosen, source = check_label(region_label, f"node label {REGION_LABEL}"), FROM_LABEL
+        if not is_label(region_label):
+            raise RegionError(
+                f"node label {REGION_LABEL}: {region_label!r} can't be a region's name, which is a DNS label: say "
+                f"--region{_suggested(region_label)} on all nodes of the region"
+            )
+        chosen, source = region_label, FROM_LABEL
     else:
         chosen, source = "", FROM_NOTHING
     if not chosen and (one_sided := readings.by_name or readings.by_namespace):
@@ -107,6 +114,12 @@ def _check_label_value(text: str) -> str:
             "--topology-region"
         )
     return text
+
+
+def _suggested(text: str) -> str:
+    """A region's name made of a label's value, for the message; "" where none can be made."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower())[:LABEL_CHARS_MAX].strip("-")
+    return f" {name}" if is_label(name) else ""
 
 
 def _lease(region: str, name: str, namespace: str) -> LeaseName:

@@ -20,6 +20,7 @@ from speil.oci.digest import Digest
 from speil.store.base import NotFoundError, OpenContent, StoreUnavailableError
 
 log = get_log("store")
+_BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # of one file on a disk that fails: the others may be well
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -40,6 +41,8 @@ class BlobDirectory:
             with self._directory(digest) as directory:
                 found = os.stat(self._place(digest, directory), dir_fd=directory, follow_symlinks=False)
         except OSError as error:
+            if error.errno in _BROKEN:
+                self._say_odd(digest, error.strerror)
             raise _translate(error, digest) from error
         if not stat.S_ISREG(found.st_mode):
             self._say_odd(digest, f"it is {kind_of(found)}, not a file")
@@ -52,7 +55,7 @@ class BlobDirectory:
             with self._directory(digest) as directory:
                 descriptor, found = open_file(self._place(digest, directory), follow_links=False, dir_fd=directory)
         except OSError as error:
-            if isinstance(error, NotAFileError):
+            if isinstance(error, NotAFileError) or error.errno in _BROKEN:
                 self._say_odd(digest, error.strerror)
             raise _translate(error, digest) from error
         return OpenContent(digest, descriptor, found.st_size)
@@ -82,6 +85,6 @@ class BlobDirectory:
 
 
 def _translate(error: OSError, digest: Digest) -> NotFoundError | StoreUnavailableError:
-    if isinstance(error, NotAFileError) or error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+    if isinstance(error, NotAFileError) or error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, *_BROKEN):
         return NotFoundError(f"{digest} is not here")
     return StoreUnavailableError(f"{digest}: {error.strerror}")

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 from speil.oci.digest import Digest
 from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest, parse
 from speil.store.base import ContentStore, NotFoundError
@@ -25,11 +28,12 @@ PARSED_AT_ONCE_BYTES_MAX = 64 << 10  # what is larger is parsed in a thread, one
 
 log = get_log("walk")
 _parsing = threading.Lock()
+_unreadable = Seldom()
 
 
 async def read(store: ContentStore, digest: Digest, size_bytes_max: int = MANIFEST_BYTES_MAX) -> bytes:
-    """Small content, whole. Raises NotFoundError (also for larger content), StoreUnavailableError."""
-    with await store.open(digest) as content:
+    """Small content, whole. Raises NotFoundError (also for what is larger or unreadable), StoreUnavailableError."""
+    with await store.open(digest) as content, _readable(digest):
         if content.size > size_bytes_max:
             raise NotFoundError(f"{digest} has {content.size} bytes, too many for a manifest")
         return await asyncio.to_thread(os.pread, content.fd, content.size, 0)
@@ -37,7 +41,7 @@ async def read(store: ContentStore, digest: Digest, size_bytes_max: int = MANIFE
 
 async def read_manifest(store: ContentStore, digest: Digest) -> tuple[bytes, Manifest] | None:
     """A manifest's bytes and what they say; None for content that is no manifest. Raises as `read`."""
-    with await store.open(digest) as content:
+    with await store.open(digest) as content, _readable(digest):
         if content.size > MANIFEST_BYTES_MAX:
             return None
         # what is small is read at once: it is in memory, or a page away, and a thread hop costs more
@@ -48,6 +52,17 @@ async def read_manifest(store: ContentStore, digest: Digest) -> tuple[bytes, Man
             data = await asyncio.to_thread(os.pread, content.fd, content.size, 0)
     manifest = await parsed(data)
     return (data, manifest) if manifest else None
+
+
+@contextmanager
+def _readable(digest: Digest) -> Iterator[None]:
+    """Content that the disk can't give is as good as none: the rest of the store goes on."""
+    try:
+        yield
+    except OSError as error:
+        if _unreadable.due(str(digest)):
+            log.warning("content can't be read: going on as if it were not here", key=digest, error=error)
+        raise NotFoundError(f"{digest} can't be read: {error.strerror}") from error
 
 
 async def parsed(data: bytes) -> Manifest | None:
