@@ -96,8 +96,8 @@ class Publisher:
         while True:
             await self._came.wait()
             self._came.clear()
-            await self._tell_newcomers()
             keys = self._schedule.take_new()
+            await self._tell_newcomers(set(keys))
             while keys:
                 batch, peers = list[Key](), dict[PeerId, PeerInfo]()
                 # a layer that has just come is told at once; of a store full of them some more wait for each other
@@ -130,11 +130,14 @@ class Publisher:
             except TimeoutError:
                 continue
 
-    async def _tell_newcomers(self) -> None:
+    async def _tell_newcomers(self, new: set[Key]) -> None:
+        """Tell them all keys but those that are `new`: all nodes around are told those next."""
         newcomers, self._newcomers = self._newcomers, {}
         if newcomers and self._lookups.mesh_is_small and len(self._schedule):
             # every node is among the closest to every key: newcomers need not wait for the next sweep
-            keys = list(self._schedule)
+            keys = [key for key in self._schedule if key not in new]
+            if not keys:
+                return
             log.debug("telling newcomers everything", peers=[str(one) for one in newcomers], keys=len(keys))
             await self._batches.acquire()
             self._tasks.create_task(self._tell({one.peer_id: (one, keys) for one in newcomers.values()}))
