@@ -43,6 +43,7 @@ class Attack:
     title: str
     before: str
     attackers: int = 1  # addresses
+    first_pulls: bool = False  # the node has pulled nothing before, and so knows nobody as honest
 
 
 ATTACKS = (
@@ -60,7 +61,7 @@ ATTACKS = (
     Attack("idle-metrics", "6,000 idle connections to the metrics port", "none closed"),
     Attack("malformed", "malformed request lines", "38 kB → 1.1 MB of tracebacks"),
     Attack("records", "records of three identities", "the store is full of theirs", 3),
-    Attack("liars", "heads of six liars beside one honest holder", "8 of 8 pulls fail", 6),
+    Attack("liars", "heads of six liars beside one honest holder", "8 of 8 pulls fail", 6, first_pulls=True),
     Attack("invented", "answers with invented addresses", "1,946 dials from one GET"),
 )  # fmt: skip
 FILES_TITLE = "FIFO and device as blobs, deep JSON as index.json, at the start"
@@ -163,16 +164,22 @@ def _under(attack: Attack, directory: Path) -> Figure:
     own.image("own", [{"digest": blob, "size": BLOB_BYTES, "mediaType": "application/x"}])
     with nodes([own.root, honest.root]) as (node, holder):
         holder.wait_metric("speil_provided_keys", LAYERS)
-        for key in keys:
-            _wait_for_pull(node, key)
+        if attack.first_pulls:
+            node.wait_metric("speil_provider_records", LAYERS)
+        else:
+            for key in keys:
+                _wait_for_pull(node, key)
         idle, lines = rss_mib(node.pid), _other_lines(node)
         world = {
             "host": node.host, "registry": node.ports.registry, "router": node.ports.router,
             "metrics": node.ports.metrics, "seconds": SECONDS, "keys": keys, "blob": blob,
         }  # fmt: skip
         argv = [sys.executable, "-m", "bench.hostile_attack", attack.name, json.dumps(world)]
-        with Watch(node, keys) as seen, subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-            steps, _ = process.communicate()
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+            if attack.first_pulls:
+                node.wait_metric("speil_provider_records", LAYERS * (1 + attack.attackers // 2))
+            with Watch(node, keys) as seen:
+                steps, _ = process.communicate()
         if process.returncode or not int(steps):
             return Figure(attack.title, f"the attack did not run ({process.returncode})", attack.before, _TARGET)
         after = _after(node, idle)

@@ -15,6 +15,8 @@ from random import Random
 import pytest
 from aiohttp import web
 
+from speil.border.http import NODE_TOKEN_HEADER
+from speil.border.secret_file import SecretFile
 from speil.http_server import connection as connection_module
 from speil.http_server import places as places_module
 from speil.http_server.own_addresses import PROVED_MAX, PROVED_SECONDS, OwnAddresses, default_gateways
@@ -23,13 +25,15 @@ from speil.http_server.server import GuardedServer
 from speil.mirror import progress as progress_module
 from speil.mirror import request_places as request_places_module
 from speil.mirror.debug import CONNECTIONS as DEBUG_CONNECTIONS
-from speil.mirror.debug import DebugServer
+from speil.mirror.debug import PAGES_BURST, DebugServer
 from speil.mirror.progress import Progress
 from speil.mirror.server import CONNECTIONS
 from speil.observe import logs
 from speil.observe.line_limit import LINES_PER_MINUTE_MAX
 from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest
+from speil.region.policy import Policy
+from speil.region.token import sign_node
 from speil.routing.memory import MemoryMesh
 from speil.setting import ListenAddress
 from speil.testing.eventually import eventually
@@ -123,7 +127,7 @@ def test_whatever_comes_and_goes_the_bounds_hold_and_this_node_gets_in(
             found, leaver = places.come("h", share, 0.0, lambda: None, is_own=is_own)
             if leaver is not None:
                 here.remove(leaver)
-                assert not leaver.is_own or is_own, "a stranger takes no place of this node's own"
+                assert not leaver.is_own or is_own or own > bounds.own, "a stranger takes nothing that is kept"
             if isinstance(found, Place):
                 here.append(found)
             else:
@@ -349,6 +353,27 @@ async def test_bodies_that_nobody_takes_keep_no_place_from_this_node(monkeypatch
         assert await statuses("127.0.0.1", 10) == {200: 10}
 
 
+async def test_containerd_at_whatever_address_is_this_nodes_own_by_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_places_module, "REQUESTS_PER_SHARE_MAX", 1)
+    (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdef-a")
+    secret = SecretFile(tmp_path / "secret", "a")
+    token = sign_node(secret.secret.node_keys[0], "node-7")
+    request = BLOB.replace(b"Host: x", f"Host: x\r\n{NODE_TOKEN_HEADER}: {token}".encode())
+    policy = Policy("a", unsaid=False)
+    async with (
+        mirror(MemoryMesh(), policy=policy, secret=secret, uploads_per_peer_max=1) as target,
+        clients() as connect,
+    ):
+        target.store.put(BIG)
+        for _ in range(3):
+            assert await (await connect(target.host, target.port, STRANGER)).ask(request) == 200
+        forged = request.replace(token.encode(), sign_node(b"a guess", "node-7").encode())
+        assert await (await connect(target.host, target.port, "127.0.8.8")).ask(forged) == 404
+        assert target.sample("speil_http_requests_refused_total") == 0
+
+
 async def test_a_client_that_takes_next_to_nothing_loses_its_place_and_this_node_keeps_its(
     one: Mirror, each_way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +498,21 @@ async def test_idle_connections_to_the_metrics_port_are_few_and_end(monkeypatch:
         assert await (await connect("127.0.0.1", port)).ask(b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n") == 405
         await eventually(lambda: sample(metrics, "speil_http_connections_refused_total", reason="no_head") > 0)
         await eventually(lambda: server.port.places.count <= 5, what="what sent no head is closed")
+
+
+async def test_pages_of_the_metrics_port_have_a_rate_for_strangers() -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    server, scrape = DebugServer(Metrics(), dict, web_enabled=True), b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async def statuses(source: str, count: int) -> Counter[int]:
+        return Counter([await (await connect("127.0.0.1", port, source)).ask(scrape) for _ in range(count)])
+
+    async with server.serve(ListenAddress("127.0.0.1", port)), clients() as connect:
+        found = await statuses(STRANGER, 200)
+        assert found[200] >= PAGES_BURST
+        assert found[429] > 0, "a page takes no longer than the rate allows"
+        assert await statuses("127.0.0.1", 100) == {200: 100}
+        assert (await statuses("127.0.8.8", 1)) == {200: 1}
 
 
 @pytest.fixture

@@ -132,11 +132,12 @@ class Places:
         return not is_own and self._strangers >= self._bounds.total - self._bounds.own
 
     def _longest_idle_of_most(self, share: str, is_own: bool) -> Place | None:
-        """Of a stranger where there is one; a stranger takes no place of who has no more than it."""
+        """This node's own keep what is kept for them; a stranger takes no place of who has no more than it."""
         most, found = 0 if is_own else self._held[share], None
+        takes_own = self.count - self._strangers > self._bounds.own
         for other, places in self._idle.items():
             first = next(iter(places))
-            if self._held[other] > most and not first.is_own:
+            if self._held[other] > most and (takes_own or not first.is_own):
                 most, found = self._held[other], first
         if found is None and is_own:
             found = next((next(iter(places)) for places in self._idle.values() if next(iter(places)).is_own), None)

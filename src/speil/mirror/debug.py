@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from html import escape
@@ -9,13 +10,18 @@ from typing import Any
 
 from aiohttp import web
 
+from speil.http_server.connection import place_of
 from speil.http_server.own_addresses import OwnAddresses
 from speil.http_server.places import Bounds
 from speil.http_server.server import GuardedServer
 from speil.libp2p.neighbourhood import Neighbourhood
+from speil.libp2p.rate import Buckets
 from speil.observe.metrics import CONTENT_TYPE, Metrics
 from speil.setting import ListenAddress
 
+# of one address or prefix: a page costs some milliseconds, and who scrapes asks every few seconds
+PAGES_BURST, PAGES_PER_SECOND = 20, 2.0
+RATES_MAX = 1024  # addresses and prefixes whose rate is remembered
 CONNECTIONS = Bounds(total=64, own=16, per_share=16)  # a few who scrape, and whoever looks at the page
 
 State = Callable[[], dict[str, Any]]
@@ -35,6 +41,7 @@ class DebugServer:
         neighbourhood: Neighbourhood | None = None,
     ) -> None:
         self._metrics, self._state = metrics, state
+        self._rates = Buckets(PAGES_BURST, PAGES_PER_SECOND, RATES_MAX)
         self._pages = {"/metrics": self._answer_metrics, "/debug/state": self._answer_state}
         if web_enabled:
             self._pages["/debug/web/"] = self._answer_page
@@ -54,6 +61,10 @@ class DebugServer:
             return web.Response(status=404)
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        if not (place := place_of(request)).is_own:
+            now = asyncio.get_running_loop().time()
+            if not self._rates.of(place.share, now).take(now):
+                return web.Response(status=429, headers={"Retry-After": "1"})
         return page()
 
     def _answer_metrics(self) -> web.Response:

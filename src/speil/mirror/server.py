@@ -27,7 +27,7 @@ from speil.setting import ListenAddress
 
 # one node's containerd needs ten, hundreds of peers one or two each
 CONNECTIONS = Bounds(total=2048, own=256, per_share=256)
-STRANGERS_PROBES_PER_ROUND = 5  # of the event loop, like requests (`wire`)
+STRANGERS_PER_ROUND = 5  # requests of any kind in a round of the event loop; each costs a third of a millisecond
 
 log = get_log("mirror")
 
@@ -57,7 +57,7 @@ class RegistryServer:
     ) -> None:
         self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
         self._bugs = Seldom()
-        self._probes = Turnstile(STRANGERS_PROBES_PER_ROUND)
+        self._strangers = Turnstile(STRANGERS_PER_ROUND)
         self.port = GuardedServer(
             "registry", self._dispatch, bounds, own=own, neighbourhood=neighbourhood,
             count_refused=lambda reason: metrics.http_connections_refused.labels("registry", reason).inc(),
@@ -70,6 +70,8 @@ class RegistryServer:
         return self.port.serve(address)
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        if not (place := place_of(request)).is_own:
+            await self._strangers.enter(place.share)
         handler = _handler_label(request.path)
         loop, inflight = asyncio.get_running_loop(), self._metrics.http_requests_inflight.labels(handler)
         started, response = loop.time(), None
@@ -97,8 +99,6 @@ class RegistryServer:
             return await self._handle(request)
         if request.method not in ("GET", "HEAD") or handler == "other":
             return web.Response(status=404)
-        if not (place := place_of(request)).is_own:
-            await self._probes.enter(place.share)
         if handler == "/livez" or self._ready():
             return web.Response()
         return web.Response(status=500, text="not ready: no decision about bootstrap yet, see the log\n")
