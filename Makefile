@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo test test-after-check check bench faults docs sbom proto clean
+.PHONY: help setup demo test test-after-check check bench hostile faults docs sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ test-after-check: setup ## the rest of `make test`, for whoever has just run `ma
 
 bench: setup ## the figures, side by side with a baseline (six minutes): docs/benchmarks.md
 	@$(BIN)/python -m bench --write
+
+hostile: setup ## attacks beside own pulls, with what was seen and the targets (ten minutes)
+	@$(BIN)/python -m bench --only hostile
 
 faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults
