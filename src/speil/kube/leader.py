@@ -189,7 +189,7 @@ class LeaderElection:
             "detail": event.detail or None,
         }
         match event.kind:
-            case EventKind.RENEWED:
+            case EventKind.RENEWED if not event.detail:
                 log.debug("renewed", **fields)
             case EventKind.LOST:
                 log.warning("lost", **fields)

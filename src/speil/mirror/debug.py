@@ -19,8 +19,9 @@ from speil.libp2p.rate import Buckets
 from speil.observe.metrics import CONTENT_TYPE, Metrics
 from speil.setting import ListenAddress
 
-# of one address or prefix: a page costs some milliseconds, and who scrapes asks every few seconds
-PAGES_BURST, PAGES_PER_SECOND = 20, 2.0
+# of one address or prefix: a page costs some milliseconds, so this is a twentieth of the loop's time. Prometheus asks
+# every few seconds, somebody who watches a few times a second
+PAGES_BURST, PAGES_PER_SECOND = 50, 10.0
 RATES_MAX = 1024  # addresses and prefixes whose rate is remembered
 CONNECTIONS = Bounds(total=64, own=16, per_share=16)  # a few who scrape, and whoever looks at the page
 

@@ -27,11 +27,25 @@ from tests.system.isolation.checks import (
 )
 from tests.system.lab.capture import parse_packet
 from tests.system.lab.lans import NETWORKS
-from tests.system.lab.regions import RegionLab
+from tests.system.lab.regions import RegionLab, RegionNode
 
 pytestmark = pytest.mark.system
+SAME_LOOKS = 5  # in a row, a second apart: a node tells what is new within a second
 IPV4 = b"\x08\x00"  # a frame's type
 NETWORKS_FLAG = f"--region-networks={NETWORKS['regiona']}"
+
+
+async def settled_records(lab: RegionLab) -> dict[RegionNode, float]:
+    """How many provider records each node has, once what it was told for its own pulls has come."""
+    last: list[dict[RegionNode, float]] = []
+
+    async def settled() -> bool:
+        await asyncio.sleep(1)
+        last.append({node: node.metric("speil_provider_records") for node in lab.nodes})
+        return len(last) > SAME_LOOKS and all(look == last[-1] for look in last[-SAME_LOOKS:])
+
+    await eventually(settled, timeout_seconds=60, what="no record comes any more")
+    return last[-1]
 
 
 async def test_a_wrong_region_where_regions_have_secrets_and_networks(lab: RegionLab) -> None:
@@ -77,7 +91,7 @@ async def test_a_hostile_node_that_lacks_nothing_but_the_secret(lab: RegionLab) 
         await pull_twice(lab, target, second, third, meshed=True)
         tokens = overheard(tap)
     assert {token["target"] for token in tokens if token["method"] == "GET"} >= set(target.targets[1:])
-    records = {node: node.metric("speil_provider_records") for node in lab.nodes}
+    records = await settled_records(lab)
     before = {(node, layer): node.rejected(layer) for node in lab.nodes for layer in Layer}
     served = lab.peer_bytes("regiona")
 
@@ -101,8 +115,7 @@ async def test_a_hostile_node_that_lacks_nothing_but_the_secret(lab: RegionLab) 
     for layer, hint in hints.items():
         assert second.said("kept out", layer=layer, who=lab.lans.stranger.address, what_to_do=hint)
     assert first.said("kept out", layer="network", who=lab.lans.stranger.address, what_to_do="--region-networks")
-    for node in lab.nodes:
-        assert node.metric("speil_provider_records") == records[node]
+    assert await settled_records(lab) == records
     for node in lab.regions["regionb"]:
         assert not any(node.rejected(layer) > before[node, layer] for layer in Layer)
     for node in lab.nodes:
