@@ -35,7 +35,8 @@ PROVIDERS_PER_KEY_MAX = 64  # a popular layer is on every node; a lookup needs a
 # of twenty nodes 50,000 of twenty: a fifth of it
 STORE_WORDS_MAX = 4_000_000
 RECORD_WORDS, KEY_WORDS, PROVIDER_WORDS = 2, 16, 256  # what each takes; the first provider of a key pays for the key
-KEYS_PER_PEER_MAX = 40_000  # one peer alone must not take it all
+# one peer alone must not take it all: the keys of 1,600 images, 2 MiB
+KEYS_PER_PEER_MAX = 20_000
 ADDRESSES_KEPT_MAX = 4  # of one provider; nobody dials more
 PROVIDERS_ANSWERED_MAX = 20  # in one answer: load spreads, messages stay small
 EXPIRE_KEYS_MAX = 5_000  # at a time: a few milliseconds, in which nobody is answered
