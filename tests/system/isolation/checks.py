@@ -125,6 +125,20 @@ def registry_packets(lab: RegionLab, mark: int) -> list[Packet]:
     return [packet for packet in lab.lans.crossings(mark) if REGISTRY_PORT in (packet.source_port, packet.target_port)]
 
 
+async def quiet_mark(lab: RegionLab) -> int:
+    """A mark behind which nothing of earlier connections crosses: their last packets are through."""
+    mark = 0
+
+    async def quiet() -> bool:
+        nonlocal mark
+        mark = lab.lans.capture.mark()
+        await asyncio.sleep(1)
+        return not registry_packets(lab, mark)
+
+    await eventually(quiet, timeout_seconds=30, what="earlier connections have ended")
+    return mark
+
+
 def assert_only_refusals(packets: Sequence[Packet]) -> None:
     """All that registry ports sent are heads of empty 404s."""
     answers = [packet.payload for packet in packets if packet.source_port == REGISTRY_PORT and packet.payload]

@@ -172,9 +172,9 @@ async def border_is_cut(lab: RegionLab) -> None:
 async def test_a_region_that_is_kept_out_finds_its_own_nodes_by_its_networks(lab: RegionLab) -> None:
     """No Lease, no peers from before: the region's networks are enough, and nothing else is dialled."""
     nodes = lab.regions["regionb"]
-    mark = lab.lans.capture.mark()
     networks = f"--region-networks={NETWORKS['regionb']}"
     await lab.configure()
+    mark = lab.lans.capture.mark()
     await lab.configure({node: [*lab.copied(node), networks] for node in nodes}, fresh=nodes)
     for node in nodes:
         await node.keeps_out(Layer.LEASE)
