@@ -167,8 +167,11 @@ async def test_two_go_nodes_find_each_other_and_records_through_speil_alone(
 
             await eventually(keeps, timeout_seconds=20, what="go keeps speil")
         await eventually(lambda: len(middle.peers()) == 2, what="speil knows both")
-        found = await go_peer.ask("find_peer", peer=second_go_peer.id)
-        assert second_go_peer.address in found["addrs"]
+
+        async def peer_found() -> bool:
+            return second_go_peer.address in (await go_peer.ask("find_peer", peer=second_go_peer.id))["addrs"]
+
+        await eventually(peer_found, timeout_seconds=20, what="the other is found through speil")
         await second_go_peer.ask("provide", key=DIGEST)
 
         async def record_found() -> bool:

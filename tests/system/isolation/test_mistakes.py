@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 from contextlib import suppress
 
@@ -25,7 +26,7 @@ from tests.system.isolation.checks import (
 from tests.system.lab.lans import REGIONS
 from tests.system.lab.namespaces import inside
 from tests.system.lab.node import REGISTRY
-from tests.system.lab.regions import RegionLab
+from tests.system.lab.regions import RegionLab, RegionNode
 
 pytestmark = pytest.mark.system
 
@@ -120,10 +121,15 @@ async def test_nodes_without_a_region(lab: RegionLab) -> None:
     ) as spegel:
         key = f"sha256:{'ab' * 32}"
         for target in targets:
-            # the dial itself may or may not be through before it is thrown out
-            with suppress(PeerProgramError):
-                await spegel.ask("connect", addr=f"{target.multiaddr}/p2p/{target.peer_id}")
-            await target.says("kept out", layer="identify", who=spegel.id, why="no region")
+
+            async def knocks(target: RegionNode = target) -> bool:
+                # the dial itself may or may not be through before it is thrown out
+                with suppress(PeerProgramError):
+                    await spegel.ask("connect", addr=f"{target.multiaddr}/p2p/{target.peer_id}")
+                await asyncio.sleep(0.5)
+                return target.said("kept out", layer="identify", who=spegel.id, why="no region")
+
+            await eventually(knocks, timeout_seconds=60, what=f"{target} keeps a Spegel out")
         with suppress(PeerProgramError):
             await spegel.ask("provide", key=key)
         assert (await spegel.ask("find_providers", key=str(held.image.index.digest)))["providers"] == []

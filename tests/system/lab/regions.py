@@ -90,7 +90,7 @@ class RegionNode(Node):
 
     async def says(self, text: str, **fields: str) -> None:
         """Wait until it has said so."""
-        await eventually(lambda: self.said(text, **fields), timeout_seconds=20, what=f"{self} says {text!r}: {fields}")
+        await eventually(lambda: self.said(text, **fields), timeout_seconds=60, what=f"{self} says {text!r}: {fields}")
 
     def said(self, text: str, **fields: str) -> bool:
         """Whether a line with `text` in its message has fields in which these words stand."""
@@ -130,7 +130,7 @@ class RegionNode(Node):
     async def keeps_out(self, layer: Layer, *, before: float = 0) -> None:
         """Wait until a layer has kept somebody out more often than `before`."""
         await eventually(
-            lambda: self.rejected(layer) > before, timeout_seconds=20, what=f"{self} keeps somebody out by {layer}"
+            lambda: self.rejected(layer) > before, timeout_seconds=60, what=f"{self} keeps somebody out by {layer}"
         )
 
     async def meets(self, others: set[str]) -> None:
@@ -148,7 +148,7 @@ class RegionNode(Node):
             peers = self.peers
             return peers <= ids and self.metric("speil_routing_table_size") == len(peers)
 
-        await eventually(kept, timeout_seconds=20, what=f"the table of {self} holds nobody else")
+        await eventually(kept, timeout_seconds=60, what=f"the table of {self} holds nobody else")
 
     @property
     def multiaddr(self) -> str:
