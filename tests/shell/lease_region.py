@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from speil.election.config import ElectionConfig
+from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
 from speil.kube.leader import LeaderElection, MeshView
 from speil.kube.lease.base import LeaseDeniedError, LeaseError, LeaseLock
@@ -102,7 +103,7 @@ async def region(
 
         def start(member_name: str) -> Member:
             metrics = Metrics()
-            election = LeaderElection(lock(member_name), config, name, metrics, Random(member_name))
+            election = LeaderElection(lock(member_name), config, Owner(name), metrics, Random(member_name))
             member = members[member_name] = Member(member_name, election, metrics)
             view = MeshView(size, ("/ip4/10.0.0.9/tcp/5001",))
             member.task = group.create_task(election.run(member_name, lambda: view))

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord
 from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
@@ -49,7 +50,7 @@ async def running(
 ) -> AsyncIterator[LeaseBootstrapper]:
     """A node's bootstrapper that campaigns."""
     subnets = tuple(map(ip_network, networks))
-    bootstrapper = LeaseBootstrapper("file", lock, FAST, "r", Metrics(), Random(number), label=label, networks=subnets)
+    bootstrapper = LeaseBootstrapper("file", lock, FAST, Owner("r", label), Metrics(), Random(number), networks=subnets)
     bootstrapper.attach(lambda: peers or [])
     async with asyncio.TaskGroup() as group:
         task = group.create_task(bootstrapper.run(lambda: peer(number)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord
 from speil.kube.leader import LeaderElection, MeshView
 from speil.kube.lease.base import LeaseLock
@@ -169,7 +170,7 @@ async def test_cancelled_at_any_await_it_releases_or_leaves_the_lease_to_run_out
                     reached.set()
                     await asyncio.Event().wait()
 
-        election = LeaderElection(Counting(lease), FAST, "r", Metrics(), Random(1))
+        election = LeaderElection(Counting(lease), FAST, Owner("r"), Metrics(), Random(1))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(election.run("a", MeshView))
             await reached.wait()

@@ -6,6 +6,7 @@ import json
 from random import Random
 
 from speil.election.config import DEFAULT_CONFIG
+from speil.election.ownership import Owner
 from speil.kube.leader import LeaderElection
 from speil.kube.lease.memory import MemoryLease
 from speil.observe.metrics import Metrics
@@ -18,7 +19,7 @@ STATE = {"region": "b", "zone": "", "lease": "spegel-b/x", "peer_id": "12D3", "r
 def test_a_node_that_never_saw_its_lease_can_be_read() -> None:
     """Its renewal's age is NaN: the very node that an operator looks for."""
     metrics = Metrics(region="b")
-    LeaderElection(MemoryLease(), DEFAULT_CONFIG, "b", metrics, Random(1))
+    LeaderElection(MemoryLease(), DEFAULT_CONFIG, Owner("b"), metrics, Random(1))
     metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
     view = read_node("node-1", metrics.exposition().decode(), json.dumps(STATE))
     assert not view.error

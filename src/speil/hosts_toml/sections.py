@@ -18,11 +18,6 @@ class Section:
     text: str
 
     @property
-    def own_text(self) -> str:
-        """The header and its keys."""
-        return self.text[: self._end()]
-
-    @property
     def tail(self) -> str:
         """Comments behind the last key: they may speak of what follows."""
         return self.text[self._end() :].lstrip("\r\n")

@@ -44,16 +44,11 @@ class LeaderElection:
         self,
         lock: LeaseLock,
         config: ElectionConfig,
-        region: str,
+        owner: Owner,
         metrics: Metrics,
         rng: Random,
-        *,
-        label: str = "",
-        names_are_ours: bool = False,
     ) -> None:
-        """`label` is this node's topology label, `names_are_ours` whether the Lease's names tell this region."""
-        self._lock, self._config, self._region, self._metrics, self._rng = lock, config, region, metrics, rng
-        self._owner = Owner(region, label, names_are_ours)
+        self._lock, self._config, self._owner, self._metrics, self._rng = lock, config, owner, metrics, rng
         self._elector: Elector | None = None
         self._writing = False
         self._renewed_at = nan
@@ -207,7 +202,7 @@ class LeaderElection:
                 log.info(kind.value, **fields)
 
     def _where(self, elector: Elector) -> dict[str, str]:
-        return {"region": self._region, "lease": str(self._lock), "identity": elector.identity}
+        return {"region": self._owner.region, "lease": str(self._lock), "identity": elector.identity}
 
     def _failed(self, failure: str) -> None:
         self._known.set()

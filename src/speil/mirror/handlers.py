@@ -52,7 +52,6 @@ from speil.upload.admission import Refusal
 
 VISIT = web.RequestKey("speil.visit", Visit)  # where a request keeps what the door made of it
 CLIENT_GONE = 499  # nginx's status for it
-AT_ONCE_BYTES_MAX = 64 << 10  # of a body that may lie unsent while its request's place is free again
 REGISTRY_LABELS_MAX = 100  # distinct `registry` labels: strangers choose `ns`
 
 log = get_log("mirror")

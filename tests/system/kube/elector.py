@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from speil.election.config import DEFAULT_CONFIG
+from speil.election.ownership import Owner
 from speil.kube.api import KubeApi
 from speil.kube.in_cluster import InClusterAccess
 from speil.kube.leader import LeaderElection, MeshView
@@ -27,7 +28,7 @@ async def main(folder: str, host: str, port: str, namespace: str, lease: str, re
     environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
     api = KubeApi(InClusterAccess(Path(folder), environ), "speil-test")
     lock = KubernetesLease(api, lease, namespace)
-    election = LeaderElection(lock, DEFAULT_CONFIG, region, Metrics(), Random(identity))
+    election = LeaderElection(lock, DEFAULT_CONFIG, Owner(region), Metrics(), Random(identity))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(election.run(identity, lambda: MeshView(3)))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -16,6 +16,7 @@ from random import Random
 import pytest
 
 from speil.election.config import ElectionConfig
+from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
 from speil.kube.lease.base import LeaseLock
 from speil.kube.lease.kubernetes import KubernetesLease
@@ -179,7 +180,7 @@ async def test_the_api_is_gone_and_comes_back_while_first_peers_are_still_known(
         local = PeerInfo(PeerId(bytes((0x12, 32)) + Random(2).randbytes(32)), (Multiaddr.of_tcp("10.0.0.2", 5001),))
         peers = [Multiaddr.parse(text) for text in (await there.record()).peers]
         lock = KubernetesLease(there.pod.api(), NAME, namespace)
-        newcomer = LeaseBootstrapper("kubernetes", lock, TIMINGS, "r", Metrics(), Random(3))
+        newcomer = LeaseBootstrapper("kubernetes", lock, TIMINGS, Owner("r"), Metrics(), Random(3))
         async with campaigning(newcomer, local):
             assert await newcomer.find(local) == peers != []
             cluster.kill_server()

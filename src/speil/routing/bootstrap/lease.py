@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from speil.election.config import ElectionConfig
+from speil.election.ownership import Owner
 from speil.election.record import PEERS_MAX, LeaderElectionRecord
 from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
@@ -48,18 +49,16 @@ class LeaseBootstrapper:
         kind: str,
         lock: LeaseLock,
         config: ElectionConfig,
-        region: str,
+        owner: Owner,
         metrics: Metrics,
         rng: Random,
         *,
-        label: str = "",
-        names_are_ours: bool = False,
         networks: tuple[Network, ...] = (),
     ) -> None:
         """`networks` are the region's, where they were told: what is searched when the Lease is of no help."""
         self.kind, self._rng, self.lock = kind, rng, lock
-        self._region, self._label = region, label
-        self.election = LeaderElection(lock, config, region, metrics, rng, label=label, names_are_ours=names_are_ours)
+        self._owner = owner
+        self.election = LeaderElection(lock, config, owner, metrics, rng)
         self._neighbours = Neighbours(networks)
         self._peers: Callable[[], list[PeerInfo]] = list
 
@@ -90,7 +89,7 @@ class LeaseBootstrapper:
             known = self._addresses(own, local) if own else []
             raise BootstrapError(
                 f"the Lease {self.lock} belongs to region {lease.record.region!r} (label {lease.record.label!r}), this "
-                f"node to {self._region!r} (label {self._label!r})",
+                f"node to {self._owner.region!r} (label {self._owner.label!r})",
                 told=True,
                 addresses=(*known, *self._neighbours.next(local)),
             )
@@ -150,10 +149,8 @@ def lease_bootstrapper(
         kind,
         lock,
         settings.timings(),
-        identity.region,
+        Owner(identity.region, identity.label, kind == "kubernetes" and identity.lease_is_ours),
         metrics,
         rng,
-        label=identity.label,
-        names_are_ours=kind == "kubernetes" and identity.lease_is_ours,
         networks=networks,
     )
