@@ -12,8 +12,7 @@ from speil.kad.cost_budget import CostBudget, RefusedError
 from speil.multiformats.peer_id import PeerId
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-
-SAY_SECONDS = 60.0  # between two lines about peers that ask too much, whoever they are
+from speil.observe.seldom import Seldom
 
 log = get_log("dht")
 
@@ -25,7 +24,7 @@ class Turns:
         self._metrics = metrics
         self._budget = CostBudget()
         self._turn = asyncio.Lock()
-        self._said_at: float | None = None
+        self._said = Seldom()
 
     async def wait(self, peer_id: PeerId, host: str, size_bytes: int) -> bool:
         """Until a message of `size_bytes` may be looked at; False where its stream is to be reset."""
@@ -33,7 +32,7 @@ class Turns:
         try:
             seconds = self._budget.charge(peer_id.multihash.hex(), host, size_bytes, now)
         except RefusedError as error:
-            self._refused(peer_id, host, error.limit, now)
+            self._refused(peer_id, host, error.limit)
             return False
         if seconds:
             self._metrics.dht_slowed_seconds.inc(seconds)
@@ -42,10 +41,9 @@ class Turns:
             await asyncio.sleep(0)
         return True
 
-    def _refused(self, peer_id: PeerId, host: str, limit: str, now: float) -> None:
+    def _refused(self, peer_id: PeerId, host: str, limit: str) -> None:
         self._metrics.dht_refused.labels(limit).inc()
-        if self._said_at is None or now - self._said_at > SAY_SECONDS:
-            self._said_at = now
+        if self._said.due("over its share"):  # the same words whoever it is: one line a minute for all peers
             log.warning(
                 "a peer asks more of the DHT than its share: its streams are reset",
                 peer=peer_id,
