@@ -104,8 +104,13 @@ async def test_it_answers_our_dhts_requests(py_peer: PeerProgram) -> None:
     async with dht_node(multiaddr(py_peer)) as router:
         await eventually(lambda: len(router.peers()) == 1, what="it is in our routing table")
         await providers(router, DIGEST)
-        asked = [Message.decode(bytes.fromhex(text)) for text in (await py_peer.ask("asked"))["asked"]]
-        assert {MessageType.FIND_NODE, MessageType.GET_PROVIDERS} <= {message.type for message in asked}
+
+        async def asked_for_both() -> bool:
+            texts = (await py_peer.ask("asked"))["asked"]
+            types = {Message.decode(bytes.fromhex(text)).type for text in texts}
+            return {MessageType.FIND_NODE, MessageType.GET_PROVIDERS} <= types
+
+        await eventually(asked_for_both, what="it is asked for peers and for providers")
 
 
 async def _has(router: object, holder: object) -> bool:

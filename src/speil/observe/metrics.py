@@ -6,7 +6,8 @@ Names and labels are Spegel's (v0.7.4) where Spegel has the series, so that its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeVar, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,11 +26,11 @@ from prometheus_client.registry import Collector
 
 from speil.region.policy import Layer
 
-__all__ = ["CONTENT_TYPE", "Gauge", "Metrics"]
+__all__ = ["CONTENT_TYPE", "DURATION_BUCKETS", "Gauge", "Metrics", "Series"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # client_golang's default buckets, which Spegel uses: alerts and recording rules name them by `le`
-_DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _RESPONSE_SIZE_BUCKETS = tuple(1024.0 * 5**exponent for exponent in range(10))
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel has not and nobody asks for
@@ -78,12 +79,22 @@ def _by_registry(gauge: Gauge) -> dict[str, float]:
     return {sample.labels["registry"]: sample.value for family in gauge.collect() for sample in family.samples}
 
 
+class Series(Protocol):
+    """The series of one package: a class that declares them in its constructor, beside the code that counts."""
+
+    def __init__(self, metrics: Metrics) -> None: ...
+
+
+S = TypeVar("S", bound=Series)
+
+
 class Metrics:
-    """The series of one node."""
+    """The series of one node. A package declares its own (`Series`) and takes them with `of`."""
 
     def __init__(self, version: str = "", *, region: str = "", zone: str = "") -> None:
         """`region` and `zone` stand on every series."""
         registry = self.registry = _LabelledRegistry({"region": region, "zone": zone})
+        self._series: dict[type[Any], Series] = {}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         http = ("handler", "method", "code")
@@ -100,7 +111,7 @@ class Metrics:
         )
         self.resolve_duration = Histogram(
             "spegel_resolve_duration_seconds", "Time to the first provider of a key.", ("router",),
-            buckets=_DURATION_BUCKETS, registry=registry,
+            buckets=DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.advertised_image_tags = Gauge(
             "spegel_advertised_image_tags", "Image tags announced to peers.", ("registry",), registry=registry
@@ -122,7 +133,7 @@ class Metrics:
         )
         self.http_request_duration = Histogram(
             "http_request_duration_seconds", "Time from a request's head to the end of its answer.", http,
-            buckets=_DURATION_BUCKETS, registry=registry,
+            buckets=DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.http_response_size = Histogram(
             "http_response_size_bytes", "Bytes of body in an answer.", http, buckets=_RESPONSE_SIZE_BUCKETS,
@@ -291,6 +302,26 @@ class Metrics:
             registry=registry,
         )
         Info("speil_build", "The running version.", registry=registry).info({"version": version})
+
+    def of(self, series: type[S]) -> S:
+        """The series of this class: declared at the first call, the same object at each call after it."""
+        if series not in self._series:
+            self._series[series] = series(self)
+        return cast(S, self._series[series])
+
+    def counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        """Declare a counter; its samples are named `<name>_total`."""
+        return Counter(name, meaning, labels, registry=self.registry)
+
+    def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        """Declare a gauge."""
+        return Gauge(name, meaning, labels, registry=self.registry)
+
+    def histogram(
+        self, name: str, meaning: str, *labels: str, buckets: Sequence[float] = DURATION_BUCKETS
+    ) -> Histogram:
+        """Declare a histogram; `buckets` are upper bounds, in seconds unless the name says otherwise."""
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self.registry)
 
     def exposition(self) -> bytes:
         """All series in the Prometheus text format."""
