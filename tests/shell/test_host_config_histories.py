@@ -46,7 +46,6 @@ SHAPES = sorted(
 )
 CERTIFICATES = ["ca.crt", "client.cert", "client.key", "special.pem", "docker-mirror.crt"]
 
-EXAMPLES = int(os.environ.get("SPEIL_TEST_HISTORIES", "25"))  # some hundred take a minute
 
 
 class Histories(RuleBasedStateMachine):
@@ -257,7 +256,7 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(25),
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
