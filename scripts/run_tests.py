@@ -28,6 +28,7 @@ CODE = ("src", "tests", "bench", "scripts")
 # Files run side by side, one file in one process: most tests wait for processes, sockets and leases, not for the CPU.
 SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup")
 ALONE = ("-n", "0")
+UNIT_TESTS = ("tests/core", "tests/shell", "tests/conformance")
 # More failures than this are no accident: they are not run again.
 RETRIED_MAX = 10
 TESTS_FAILED = 1  # pytest's exit code; others mean that it could not run them
@@ -65,9 +66,9 @@ STATIC = (
     Step("types", ("mypy", "--no-error-summary")),
     Step("import layers", ("lint-imports", "--no-logo")),
 )
-CHECK = (Step("core, shell, conformance", ("pytest", "-q", *SIDE_BY_SIDE)),)
+CHECK = (Step("core, shell, conformance", ("pytest", "-q", *SIDE_BY_SIDE, "-m", "not long")),)
 MACHINE = (
-    Step("packaging", ("pytest", "-q", "-rfE", "tests/packaging")),
+    Step("long, packaging", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "-m", "long", *UNIT_TESTS, "tests/packaging")),
     Step("interop, chart", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/interop", "tests/chart")),
     Step("system", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/system")),
 )
