@@ -29,6 +29,7 @@ from speil.kad.provider_records import (
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from tests.properties import examples
 
 ADDRESS = (Multiaddr.of_tcp("192.0.2.9", 5001),)  # what all claim: it counts for nothing
 
@@ -79,7 +80,7 @@ attacks = st.lists(
 
 
 @given(attacks, st.integers(0, 40), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_an_honest_provider_loses_nothing_while_its_share_is_not_exceeded(
     steps: list[tuple[int, int, int, int, int, int]], first: int, count: int
 ) -> None:
@@ -103,7 +104,7 @@ def test_an_honest_provider_loses_nothing_while_its_share_is_not_exceeded(
 
 
 @given(attacks)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_an_honest_newcomer_finds_room_whatever_came_before(steps: list[tuple[int, int, int, int, int, int]]) -> None:
     with patch.object(provider_records, "STORE_WORDS_MAX", 20_000):
         records = ProviderRecords()

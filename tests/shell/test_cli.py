@@ -244,6 +244,7 @@ async def test_the_key_and_the_peers_survive_a_restart(tmp_path: Path) -> None:
         assert names[0] == names[-1]
 
 
+@pytest.mark.long
 async def test_the_demo_works_and_judges(tmp_path: Path) -> None:
     code, out, _ = await speil(
         "demo", "--layers=2", "--layer-mib=2", seconds_max=DEMO_SECONDS_MAX, TMPDIR=str(tmp_path)

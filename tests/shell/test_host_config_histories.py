@@ -24,6 +24,7 @@ from speil.host_config.tree import configure, restore
 from speil.hosts_toml.containerd import Generation, Host, resolve
 from speil.hosts_toml.document import Mirrors, parse, without_targets
 from tests.hosts_trees import FILES, UNREADABLE, text
+from tests.properties import examples
 from tests.shell.certs_d import Snapshot, killed_after, leftovers, snapshot, without_times_of_ours
 
 NAMES = ["docker.io", "reg.test:5000", "reg.test_5000_", "localhost:5000", "_default", "quay.io"]
@@ -45,8 +46,6 @@ SHAPES = sorted(
     - {name for name in FILES if "by hand" in name}
 )
 CERTIFICATES = ["ca.crt", "client.cert", "client.key", "special.pem", "docker-mirror.crt"]
-
-EXAMPLES = int(os.environ.get("SPEIL_TEST_HISTORIES", "25"))  # some hundred take a minute
 
 
 class Histories(RuleBasedStateMachine):
@@ -257,7 +256,7 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(25),
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
