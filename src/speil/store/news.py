@@ -17,9 +17,9 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from speil.observe.logs import get_log
-from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest
 from speil.store.base import ContentStore, StoreError, StoreEvent, StoreEventKind
+from speil.store.series import StoreSeries
 
 LOOK_SECONDS = 10 * 60.0  # garbage collection tells nothing; records of what is gone live at most 19 minutes
 QUIET_SECONDS = 1.0  # without a removal: the storm is over
@@ -55,8 +55,8 @@ class NewsReader(Protocol):
 class StoreNews:
     """Follows one store for its readers, which are told in their order."""
 
-    def __init__(self, store: ContentStore, metrics: Metrics, readers: Iterable[NewsReader]) -> None:
-        self._store, self._metrics, self._readers = store, metrics, tuple(readers)
+    def __init__(self, store: ContentStore, series: StoreSeries, readers: Iterable[NewsReader]) -> None:
+        self._store, self._series, self._readers = store, series, tuple(readers)
         self._content_added: dict[Digest, None] = {}
         self._content_removed: dict[Digest, None] = {}
         self._images_added: dict[str, None] = {}
@@ -77,7 +77,7 @@ class StoreNews:
 
     async def _listen(self) -> None:
         async for event in self._store.events():
-            self._metrics.store_events.labels(event.kind).inc()
+            self._series.events.labels(event.kind).inc()
             self._take(event)
 
     def _take(self, event: StoreEvent) -> None:
@@ -158,7 +158,7 @@ class StoreNews:
             reason, self._reason, self._look_at = self._reason, "timer", None
             self._look_wanted.clear()
             due = loop.time() + LOOK_SECONDS
-            self._metrics.store_looks.labels(reason).inc()
+            self._series.looks.labels(reason).inc()
             try:
                 for reader in self._readers:
                     await reader.look()

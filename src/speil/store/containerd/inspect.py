@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ class ContainerdFacts:
     discard_unpacked_layers: bool | None = None
     source: str = "unknown"
     imports: tuple[str, ...] = ()
-    config_files: tuple[str, ...] = field(default=())
 
     @property
     def major(self) -> int:
@@ -56,7 +55,6 @@ async def inspect(client: ContainerdClient, config_file: str) -> ContainerdFacts
         found.get("discard"),
         source if found else "unknown",
         tuple(of_file.get("imports", ())),
-        (config_file,) if Path(config_file).is_file() else (),
     )
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from speil.observe.logs import get_log
-from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest, DigestError
 from speil.store.base import Image, NotFoundError, OpenContent, StoreEvent, StoreEventKind, StoreUnavailableError
 from speil.store.blob_directory import BlobDirectory
 from speil.store.containerd._pb import events_pb2
 from speil.store.containerd.client import ContainerdClient
+from speil.store.series import StoreSeries
 
 SOURCE_LABEL = "containerd.io/distribution.source."  # behind it the registry host; the value lists repositories
 CONTENT_PLUGIN = ("io.containerd.content.v1", "content")
@@ -35,8 +35,8 @@ log = get_log("containerd")
 class ContainerdStore:
     """See the module. `content_path` overrides what introspection says; empty means ask."""
 
-    def __init__(self, socket_path: str, namespace: str, content_path: str, metrics: Metrics) -> None:
-        self._socket_path, self._namespace, self._metrics = socket_path, namespace, metrics
+    def __init__(self, socket_path: str, namespace: str, content_path: str, series: StoreSeries) -> None:
+        self._socket_path, self._namespace, self._series = socket_path, namespace, series
         self._client = ContainerdClient(socket_path, namespace)
         self._configured = content_path
         self._blobs: BlobDirectory | None = BlobDirectory(Path(content_path)) if content_path else None
@@ -160,7 +160,7 @@ class ContainerdStore:
         self.available = available
         if available:
             self._up.set()
-        self._metrics.store_available.set(available)
+        self._series.available.set(available)
 
     def _tell(self, event: StoreEvent) -> None:
         for queue in self._listeners:
