@@ -65,12 +65,10 @@ from speil.routing.dht import DhtRouter
 from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress, SettingError
-from speil.store.base import ContentStore, StoreError
-from speil.store.containerd.client import ContainerdClient
-from speil.store.containerd.inspect import inspect
-from speil.store.containerd.store import ContainerdStore
+from speil.store.base import ContentStore
+from speil.store.build import StoreSettingsError, build_store, warn_about_containerd
 from speil.store.news import StoreNews
-from speil.store.oci_layout import OciLayoutStore
+from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.version import __version__
 
@@ -120,7 +118,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     secret = _read_secret(settings, region)
     policy = _policy(settings, region)
     record = BorderRecord(region.region, metrics)
-    store = _make_store(settings, metrics)
+    store = _store(settings, metrics)
     bootstrapper = _bootstrapper(settings, region, metrics, rng)
     _tell_region(region, secret)
     descriptors = raise_limit()
@@ -189,10 +187,10 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
         tasks = [
             parts.create_task(store.run()),
             parts.create_task(router.run()),
-            parts.create_task(StoreNews(store, metrics, [announcer, settling, upstream_bytes]).run()),
+            parts.create_task(StoreNews(store, metrics.of(StoreSeries), [announcer, settling, upstream_bytes]).run()),
             parts.create_task(announcer.follow_up()),
             parts.create_task(settling.run()),
-            parts.create_task(_warn_about_containerd(settings, store)),
+            parts.create_task(warn_about_containerd(settings.store, store)),
             parts.create_task(memory.stay_small()),
         ]
         log.info(
@@ -210,23 +208,11 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
             task.cancel()
 
 
-def _make_store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
-    chosen = settings.store
-    if chosen.store_kind == "oci-layout":
-        if not chosen.oci_layout_path:
-            raise StartError("--store-kind oci-layout needs --oci-layout-path")
-        path = Path(chosen.oci_layout_path)
-        if path.exists() and not path.is_dir():
-            raise StartError(f"--oci-layout-path: {path} is not a directory")
-        return OciLayoutStore(path, metrics.store_available.set)
-    socket = Path(chosen.containerd_sock)
-    if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
-        raise StartError(f"--containerd-sock: this user may not use {socket}; run as root or as a member of its group")
-    if socket.exists() and not socket.is_socket():
-        raise StartError(f"--containerd-sock: {socket} is not a socket")
-    if chosen.containerd_content_path and not Path(chosen.containerd_content_path).is_dir():
-        raise StartError(f"--containerd-content-path: {chosen.containerd_content_path} is not a directory")
-    return ContainerdStore(chosen.containerd_sock, chosen.containerd_namespace, chosen.containerd_content_path, metrics)
+def _store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
+    try:
+        return build_store(settings.store, metrics)
+    except StoreSettingsError as error:
+        raise StartError(str(error)) from error
 
 
 async def _identify(settings: NodeSettings) -> RegionIdentity:
@@ -396,27 +382,6 @@ def _announcer(
             )
     chosen = AnnounceSettings(settings.mirror.resolve_tags, settings.mirror.registry_filters, settings.mirror.mirrors)
     return Announcer(store, router, chosen, metrics, sharing=sharing)
-
-
-async def _warn_about_containerd(settings: NodeSettings, store: ContentStore) -> None:
-    """Say once what in containerd's configuration keeps this node from being of use."""
-    if not isinstance(store, ContainerdStore):
-        return
-    await store.wait_available()
-    client = ContainerdClient(settings.store.containerd_sock, settings.store.containerd_namespace)
-    try:
-        facts = await inspect(client, settings.store.containerd_config)
-    except StoreError as error:
-        log.debug("containerd's configuration can't be read", error=error)
-        return
-    finally:
-        client.close()
-    if facts.discard_unpacked_layers:
-        log.warning(
-            "containerd discards unpacked layers: this node can share manifests only; "
-            "set discard_unpacked_layers = false",
-            source=facts.source,
-        )
 
 
 def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:

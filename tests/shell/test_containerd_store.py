@@ -27,6 +27,7 @@ from speil.store.containerd._pb import (
     introspection_pb2,
 )
 from speil.store.containerd.store import ContainerdStore
+from speil.store.series import StoreSeries
 from speil.testing.eventually import eventually
 
 DIGEST = Digest.of(b"data")
@@ -129,7 +130,7 @@ async def following(
     daemon: Daemon, metrics: Metrics | None = None
 ) -> AsyncIterator[tuple[ContainerdStore, list[StoreEvent]]]:
     """A running store, and its news."""
-    store = ContainerdStore(str(daemon.socket), "k8s.io", "", metrics or Metrics())
+    store = ContainerdStore(str(daemon.socket), "k8s.io", "", (metrics or Metrics()).of(StoreSeries))
     news: list[StoreEvent] = []
 
     async def listen() -> None:

@@ -116,7 +116,7 @@ def test_a_directory_that_does_not_exist_yet(tmp_path: Path) -> None:
 def test_a_hosts_toml_that_can_not_be_read_changes_nothing(directory: Path) -> None:
     (directory / "docker.io" / "hosts.toml").write_text("broken = ")
     before = read(directory)
-    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is not TOML.*mend or remove it"):
+    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is not TOML.*correct or remove it"):
         configure(directory, (DOCKER,), MIRRORS, prepend_existing=True)
     assert read(directory) == before
 

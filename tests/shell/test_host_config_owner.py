@@ -276,18 +276,18 @@ def test_a_path_that_is_no_directory_of_registries_is_refused_and_left_alone(tmp
     (tmp_path / "dangling").symlink_to("nowhere")
     before = snapshot(tmp_path)
     for path, words in [
-        (etc, rf"holds config\.toml.*as {etc}/certs\.d"),
+        (etc, rf"has config\.toml.*as {etc}/certs\.d"),
         (etc / "config.toml", rf"is a file.*as {etc}/certs\.d"),
         (etc / "config.toml" / "certs.d", "is a file"),
         (etc / "certs.d" / "docker.io", rf"directory of one registry.*as {etc}/certs\.d"),
-        (tmp_path / "parent", r"holds certs\.d"),
-        (tmp_path / "bin", r"holds cni, runc and no directory with a hosts\.toml"),
-        (tmp_path / "docker", r"holds daemon\.json"),
+        (tmp_path / "parent", r"has a certs\.d"),
+        (tmp_path / "bin", r"has cni, runc and no directory with a hosts\.toml"),
+        (tmp_path / "docker", r"has daemon\.json"),
         (tmp_path / "dangling", "is a link to nowhere"),
         (Path(f"{etc}/certs.d:/etc/docker/certs.d"), rf"a list of directories.*as {etc}/certs\.d"),
-        (Path("/"), "a directory of the system"),
-        (Path("/etc/../etc"), "a directory of the system"),
-        (Path("/etc/containerd/"), "a directory of the system.*as /etc/containerd/certs.d"),
+        (Path("/"), "a system directory"),
+        (Path("/etc/../etc"), "a system directory"),
+        (Path("/etc/containerd/"), "a system directory.*as /etc/containerd/certs.d"),
         (Path(), "the path is empty"),
     ]:
         for work in (configure, preview):
@@ -301,7 +301,7 @@ def test_what_an_older_speil_moved_away_is_brought_back(tmp_path: Path) -> None:
     put(etc, "config.toml", "version = 2\n")
     before = snapshot(etc)
     spegel(etc, "_default")
-    with pytest.raises(HostConfigError, match=r"holds config\.toml"):
+    with pytest.raises(HostConfigError, match=r"has config\.toml"):
         configure(etc, (), MIRRORS, prepend_existing=False)
     assert restore(etc)
     assert snapshot(etc) == before
@@ -325,13 +325,13 @@ def test_entries_that_can_not_be_kept_are_refused(certs: Path) -> None:
 def test_what_containerd_can_not_read_is_refused_where_it_is_named_and_else_kept(certs: Path, text: str) -> None:
     put(certs, "docker.io/hosts.toml", text)
     before = snapshot(certs)
-    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is .*; mend or remove it"):
+    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is .*; correct or remove it"):
         configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=True)
     assert snapshot(certs) == before
     said: list[str] = []
     configure(certs, (), MIRRORS, prepend_existing=True, say=said.append)
     assert (certs / "docker.io" / "hosts.toml").read_text() == text
-    assert "mend or remove it" in said[0]
+    assert "correct or remove it" in said[0]
     restore(certs)
     assert snapshot(certs) == before
 

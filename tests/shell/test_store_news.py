@@ -11,6 +11,7 @@ from speil.oci.digest import Digest
 from speil.store.base import NotFoundError, StoreEvent, StoreEventKind, StoreUnavailableError
 from speil.store.memory import MemoryStore
 from speil.store.news import LOOK_SECONDS, PENDING_MAX, QUIET_SECONDS, RETRY_SECONDS, STORM_SECONDS_MAX, StoreNews
+from speil.store.series import StoreSeries
 from speil.testing.samples import sample
 from speil.testing.virtual_time import run_virtual
 
@@ -64,7 +65,7 @@ def now() -> float:
 async def following(store: MemoryStore, metrics: Metrics | None = None) -> AsyncIterator[Reader]:
     reader = Reader()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(StoreNews(store, metrics or Metrics(), [reader]).run())
+        task = group.create_task(StoreNews(store, (metrics or Metrics()).of(StoreSeries), [reader]).run())
         await asyncio.sleep(1)
         yield reader
         task.cancel()

@@ -288,14 +288,6 @@ class Metrics:
         for layer in Layer:
             self.cross_region_rejected.labels(layer.value)  # a zero is news too: the layer is there
 
-        # --- the content store ------------------------------------------------------------------------------
-        self.store_available = Gauge("speil_store_available", "Whether the content store answers.", registry=registry)
-        self.store_events = Counter("speil_store_events", "News from the content store.", ("kind",), registry=registry)
-        self.store_looks = Counter(
-            "speil_store_looks",
-            "Looks at everything in the store, by reason (resync, timer, removed, failed, overflow).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
         self.withheld_tags = Gauge(
             "speil_withheld_tags",
             "Tags that are not announced, because no platform's image is whole in the store.",
