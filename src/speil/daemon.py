@@ -21,7 +21,7 @@ from typing import Any
 
 import grpclib.client  # noqa: F401 - first: the room it needs while it loads is then used by what loads after it
 
-from speil import memory
+from speil import heap
 from speil.border.gate import RegionGate
 from speil.border.http import HttpDoor
 from speil.border.node_token_file import NodeTokenFile
@@ -97,7 +97,7 @@ async def run(settings: NodeSettings) -> None:
     loop.set_exception_handler(turn_away.handle)
     try:
         async with node(settings, turn_away):
-            memory.settle()
+            heap.freeze_and_trim()
             await stop.wait()
             log.info("stopping")
     except ExceptionGroup as group:
@@ -191,7 +191,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
             parts.create_task(announcer.follow_up()),
             parts.create_task(settling.run()),
             parts.create_task(warn_about_containerd(settings.store, store)),
-            parts.create_task(memory.stay_small()),
+            parts.create_task(heap.trim_when_grown()),
         ]
         log.info(
             "started",

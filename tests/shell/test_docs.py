@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from pathlib import Path
 
 from scripts.generate_settings_page import PAGE, page
 
-import speil
 from speil.observe.metrics import Metrics
+from speil.testing.declared_series import declare_all
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -21,7 +19,8 @@ def test_the_settings_page_is_what_the_declarations_say() -> None:
 
 def test_every_series_is_documented_and_every_documented_series_exists() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
-    metrics = _metrics_of_all_packages()
+    metrics = Metrics("1")
+    declare_all(metrics)
     ours = {
         family.name + ("_total" if family.type == "counter" else "")
         for family in metrics.registry.collect()
@@ -30,17 +29,6 @@ def test_every_series_is_documented_and_every_documented_series_exists() -> None
     documented = set(re.findall(r"`((?:speil|spegel|http)_[a-z_]+)", text))
     assert ours - documented == set()
     assert documented - ours == set()
-
-
-def _metrics_of_all_packages() -> Metrics:
-    """With the series of each `<package>/series.py`."""
-    metrics = Metrics("1")
-    for module in pkgutil.walk_packages(speil.__path__, "speil."):
-        if module.name.endswith(".series"):
-            declared = importlib.import_module(module.name)
-            for name in (name for name in vars(declared) if name.endswith("Series")):
-                metrics.of(getattr(declared, name))
-    return metrics
 
 
 def test_links_between_pages_lead_somewhere() -> None:

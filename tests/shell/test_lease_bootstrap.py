@@ -15,8 +15,8 @@ from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord
 from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
-from speil.kube.lease.base import LeaseLock
-from speil.kube.lease.memory import MemoryLease
+from speil.lease.base import LeaseLock
+from speil.lease.memory import MemoryLease
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo

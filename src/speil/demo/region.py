@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 
 from speil.demo.node import Node, NodeError, Ports
-from speil.kube.lease.file import FileLease
-from speil.region.view import RegionView, group
+from speil.lease.file import FileLease
+from speil.overview.view import RegionView, group
 from speil.survey.leases import leases_in_files
 from speil.survey.nodes import nodes_at
 

@@ -257,29 +257,6 @@ class Metrics:
             ("kind", "outcome"), registry=registry,
         )  # fmt: skip
 
-        # --- the election of the region's leader ------------------------------------------------------------
-        self.election_state = Gauge(
-            "speil_election_state", "1 for what this node is in the election: candidate, follower or leader.",
-            ("state",), registry=registry,
-        )  # fmt: skip
-        self.election_transitions = Gauge(
-            "speil_election_transitions", "How often the Lease went from one holder to another.", registry=registry
-        )
-        self.election_renewal_age = Gauge(
-            "speil_election_renewal_age_seconds",
-            "Time since the last renewal of the Lease that this node knows of; in a large region it looks rarely.",
-            registry=registry,
-        )
-        self.election_requests = Counter(
-            "speil_election_requests",
-            "Requests for the Lease, by verb (get, put) and outcome (ok, conflict, denied, error).",
-            ("verb", "outcome"), registry=registry,
-        )  # fmt: skip
-        self.election_events = Counter(
-            "speil_election_events", "What happened in the election (acquired, renewed, lost, new_leader, …).",
-            ("event",), registry=registry,
-        )  # fmt: skip
-
         self.cross_region_rejected = Counter(
             "speil_cross_region_rejected",
             "Attempts of other regions, or of nobody's nodes, that were kept out, by the layer that did.",

@@ -10,11 +10,11 @@ from typing import Any
 from speil.election.record import REGION_ANNOTATION, decode
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError, KubeForbiddenError
-from speil.kube.lease.base import LeaseError, LeaseLock
-from speil.kube.lease.file import FileLease
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.base import LeaseError, LeaseLock
+from speil.lease.file import FileLease
+from speil.lease.kubernetes import KubernetesLease
+from speil.overview.view import LeaseView
 from speil.region.naming import lease_of
-from speil.region.view import LeaseView
 
 _LEASES = "/apis/coordination.k8s.io/v1/leases"
 

@@ -12,8 +12,8 @@ from speil.kube.access import AccessSource
 from speil.kube.api import KubeApi
 from speil.kube.in_cluster import SERVICE_ACCOUNT, InClusterAccess
 from speil.kube.kubeconfig import KubeconfigAccess, default_paths
+from speil.overview.view import LeaseView, NodeView, RegionView, group
 from speil.region.label import is_label
-from speil.region.view import LeaseView, NodeView, RegionView, group
 from speil.setting import SettingError, each, integer, setting, text
 from speil.survey.leases import leases_in_cluster, leases_in_files
 from speil.survey.nodes import nodes_at, nodes_in_cluster

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError
 from speil.local_file import parse_json
-from speil.region.view import NodeView, Traffic
+from speil.overview.view import NodeView, Traffic
 from speil.survey.leases import SurveyError
 
 POD_LABEL = "app.kubernetes.io/name=speil"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from speil.region.view import LeaseView, RegionView, Traffic
+from speil.overview.view import LeaseView, RegionView, Traffic
 
 COLUMNS = (
     "region", "lease", "holder", "renewed", "transitions", "nodes", "label", "hit ratio", "by bytes", "own store",

@@ -201,7 +201,9 @@ async def test_an_edited_lease_is_told_and_mended(lab: RegionLab, edit: dict[str
     assert any(node.said("belongs to another region", meanwhile="peers") for node in lab.regions["regiona"])
     # by the leader, which may have lost it meanwhile, or by the next one
     assert any(
-        node.said(did, detail="taken back") for node in lab.regions["regiona"] for did in ("renewed", "acquired")
+        node.said(did, detail="taken back")
+        for node in lab.regions["regiona"]
+        for did in ("lease renewed", "lease acquired")
     )
     await assert_isolated(lab, mark)
     assert not lab.lans.crossings(mark)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from speil.election.record import LeaderElectionRecord, Lease
 from speil.finding import Finding, Level
+from speil.overview.plan import check, plan
+from speil.overview.verify import verify
+from speil.overview.view import LeaseView, NodeView, RegionView, Traffic, group
 from speil.region.label import RegionError
 from speil.region.naming import lease_of
-from speil.region.plan import check, plan
-from speil.region.verify import verify
-from speil.region.view import LeaseView, NodeView, RegionView, Traffic, group
 
 SECONDS = 5.0
 START = datetime(2026, 1, 1, tzinfo=UTC)

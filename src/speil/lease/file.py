@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from speil.election.record import LeaderElectionRecord, Lease, decode, encode
-from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
+from speil.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
 from speil.local_file import NotAFileError, parse_json, read_file
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom

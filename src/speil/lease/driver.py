@@ -1,7 +1,8 @@
-"""Drives an elector on a Lease: performs its requests in time, and tells the cycle of the election.
+"""Drives an elector on a Lease: performs its requests one at a time, logs and counts what happened.
 
-The cycle is in the log, each line with region, Lease, holder and transitions: candidate, acquired, renewed (debug),
-lost, new leader, released. A request that fails is told once, until its failure is another one or it succeeds.
+The election's log lines carry region, lease, identity, holder and transitions: `election joined`, `lease acquired`,
+`lease renewed` (DEBUG), `lease lost`, `new leader`, `lease released`. A failure is logged once, until it changes or a
+request succeeds.
 """
 
 from __future__ import annotations
@@ -14,31 +15,42 @@ from datetime import UTC, datetime
 from math import nan
 from random import Random
 
+from speil.election.action import Action, Event, EventKind, Read, Write
 from speil.election.config import ElectionConfig
-from speil.election.elector import Action, Elector, Event, EventKind, Read, Write
+from speil.election.elector import Elector
 from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
-from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError, LeaseLock
+from speil.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError, LeaseLock
+from speil.lease.series import LeaseSeries
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer
 
-RELEASE_SECONDS_MAX = 2.0  # a node that stops does not wait longer for its Lease; it runs out by itself
+RELEASE_SECONDS_MAX = 2.0  # a node that stops does not wait longer for its Lease, which runs out by itself
 _STATES = ("candidate", "follower", "leader")
+_PHRASES = {
+    EventKind.CANDIDATE: "election joined",
+    EventKind.ACQUIRED: "lease acquired",
+    EventKind.RENEWED: "lease renewed",
+    EventKind.LOST: "lease lost",
+    EventKind.NEW_LEADER: "new leader",
+    EventKind.RELEASED: "lease released",
+    EventKind.FOREIGN: "lease belongs to another region",
+}
 
 log = get_log("election")
 
 
 @dataclass(frozen=True, slots=True)
 class MeshView:
-    """What the leader tells newcomers: the region's size (0: unknown), and addresses of live peers."""
+    """What the leader writes into the Lease for newcomers: the region's size (0: unknown), multiaddrs of live peers."""
 
     nodes: int = 0
     peers: tuple[str, ...] = ()
 
 
 class LeaderElection:
-    """One node's part in the election. `rng` spreads its requests over time."""
+    """One node's part in the election. It owns `lock` and closes it. `rng` spreads the requests over time."""
 
     def __init__(
         self,
@@ -49,17 +61,17 @@ class LeaderElection:
         rng: Random,
     ) -> None:
         self._lock, self._config, self._owner, self._metrics, self._rng = lock, config, owner, metrics, rng
+        self._series = metrics.of(LeaseSeries)
         self._elector: Elector | None = None
-        self._writing = False
         self._renewed_at = nan
         self._known = asyncio.Event()
         self._mesh: Callable[[], MeshView] = MeshView
-        self.failure = ""  # why the last request failed; "" after one that did not
-        metrics.election_renewal_age.set_function(lambda: time.monotonic() - self._renewed_at)
+        self.failure = ""  # why the last request failed; "" where it succeeded
+        self._series.renewal_age.set_function(lambda: time.monotonic() - self._renewed_at)
 
     @property
     def lease(self) -> Lease | None:
-        """The Lease as it was last seen, whatever became of the API since."""
+        """The Lease as last read or written, also while the API can't be reached."""
         return self._elector.lease if self._elector else None
 
     @property
@@ -74,15 +86,18 @@ class LeaderElection:
 
     @property
     def own_record(self) -> LeaderElectionRecord | None:
-        """What last stood in the Lease when it was this region's."""
+        """The last record in the Lease that was this region's."""
         return self._elector.own if self._elector else None
 
     async def known(self) -> None:
-        """Wait until the Lease was seen or a request for it failed (`failure` says how)."""
+        """Wait until the Lease was read or written, or a request for it failed (`failure` has the reason)."""
         await self._known.wait()
 
     async def run(self, identity: str, mesh: Callable[[], MeshView]) -> None:
-        """Take part as `identity` until cancelled; then release the Lease, if it is held. `mesh` is asked often."""
+        """Take part as `identity` until cancelled, then release the Lease if it is held, and close the lock.
+
+        `mesh` is called before each request: it must be fast. The release takes RELEASE_SECONDS_MAX at most.
+        """
         self._mesh = mesh
         self._elector = elector = Elector(self._config, identity, self._owner, self._rng)
         try:
@@ -99,7 +114,7 @@ class LeaderElection:
     async def _follow(self, elector: Elector, actions: list[Action]) -> None:
         """Perform actions and what follows from them, until the elector has stopped."""
         while True:
-            request = self._tell(actions)
+            request = self._handle_events(actions)
             self._report(elector)
             if elector.stopped:
                 return
@@ -115,11 +130,10 @@ class LeaderElection:
         elector.know(view.nodes, view.peers)
 
     async def _perform(self, elector: Elector, request: Read | Write) -> list[Action]:
-        """One request, and what the elector makes of its outcome."""
+        """One request, and the elector's actions that follow from its outcome."""
         verb = "get" if isinstance(request, Read) else "put"
         sent = time.monotonic()
         deadline = elector.request_deadline(sent)
-        self._writing = isinstance(request, Write)
         try:
             async with asyncio.timeout(deadline - sent):
                 if isinstance(request, Read):
@@ -147,36 +161,38 @@ class LeaderElection:
                 actions = elector.written(lease, now)
             self._succeeded(elector)
             self._note_age(lease, now)
-        self._writing = False  # not when it was cut off: then its outcome is in doubt
-        self._metrics.election_requests.labels(verb, outcome).inc()
+        self._series.requests.labels(verb, outcome).inc()
         return actions
 
     async def _release(self, elector: Elector) -> None:
-        actions = elector.stop(time.monotonic(), in_doubt=self._writing)
+        actions = elector.stop(time.monotonic())
         try:
             async with asyncio.timeout(RELEASE_SECONDS_MAX):
                 await self._follow(elector, actions)
         except TimeoutError:
-            log.warning("the Lease could not be released in time: it runs out by itself", **self._where(elector))
+            log.warning(
+                "lease not released in time",
+                **self._where(elector),
+                what_follows="the Lease runs out by itself, then another node leads",
+            )
 
-    # --- telling ----------------------------------------------------------------------------------------
+    # --- log and metrics --------------------------------------------------------------------------------
 
-    def _tell(self, actions: list[Action]) -> Read | Write | None:
+    def _handle_events(self, actions: list[Action]) -> Read | Write | None:
         """Log and count the events; the request among the actions, if there is one."""
         request = None
         for action in actions:
             if isinstance(action, Event):
-                self._tell_event(action)
+                self._handle_event(action)
             else:
-                assert request is None, "the elector asks for one thing at a time"
+                assert request is None, "the elector asks for one request at a time"
                 request = action
         return request
 
-    def _tell_event(self, event: Event) -> None:
-        self._metrics.election_events.labels(event.kind.name.lower()).inc()
-        if event.kind is EventKind.FOREIGN:
-            self._metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
+    def _handle_event(self, event: Event) -> None:
+        self._series.events.labels(event.kind.name.lower()).inc()
         assert self._elector is not None, "events come from the elector"
+        phrase = _PHRASES[event.kind]
         fields = {
             **self._where(self._elector),
             "holder": event.holder or None,
@@ -185,21 +201,21 @@ class LeaderElection:
         }
         match event.kind:
             case EventKind.RENEWED if not event.detail:
-                log.debug("renewed", **fields)
+                log.debug(phrase, **fields)
             case EventKind.LOST:
-                log.warning("lost", **fields)
+                log.warning(phrase, **fields)
             case EventKind.FOREIGN:
+                self._metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
                 log.error(
-                    "this Lease belongs to another region",
+                    phrase,
                     **fields,
                     what_to_do="give each region its own --leader-election-name and --leader-election-namespace (its "
-                    "own --lease-file where the Lease is a file); if "
-                    "nodes with several labels are one region, set --region on all of them; if the Lease is right and "
-                    "its annotation is not, delete the Lease",
+                    "own --lease-file where the Lease is a file); if nodes with several labels are one region, set "
+                    "--region on all of them; if the Lease is right and its annotation is wrong, delete the Lease",
                     meanwhile="this node goes on with the peers that it knows",
                 )
-            case kind:
-                log.info(kind.value, **fields)
+            case _:
+                log.info(phrase, **fields)
 
     def _where(self, elector: Elector) -> dict[str, str]:
         return {"region": self._owner.region, "lease": str(self._lock), "identity": elector.identity}
@@ -209,14 +225,14 @@ class LeaderElection:
         if failure != self.failure:
             self.failure = failure
             assert self._elector is not None
-            log.warning("the Lease can't be asked, trying again", **self._where(self._elector), error=failure)
+            log.warning("lease request failed, trying again", **self._where(self._elector), error=failure)
 
     def _succeeded(self, elector: Elector) -> None:
         if elector.lease is not None:
             self._known.set()
         if self.failure:
             self.failure = ""
-            log.info("the Lease can be asked again", **self._where(elector))
+            log.info("lease request succeeded again", **self._where(elector))
 
     def _note_age(self, lease: Lease | None, now: float) -> None:
         if lease is not None:
@@ -225,6 +241,6 @@ class LeaderElection:
     def _report(self, elector: Elector) -> None:
         state = "leader" if elector.leading else "candidate" if elector.lease is None else "follower"
         for one in _STATES:
-            self._metrics.election_state.labels(one).set(one == state)
+            self._series.state.labels(one).set(one == state)
         if elector.lease is not None:
-            self._metrics.election_transitions.set(elector.lease.record.leader_transitions)
+            self._series.transitions.set(elector.lease.record.leader_transitions)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from speil.election.record import LeaderElectionRecord, Lease, decode, encode
-from speil.kube.lease.base import LeaseConflictError
+from speil.lease.base import LeaseConflictError
 
 
 class MemoryLease:

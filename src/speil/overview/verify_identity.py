@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from speil.finding import Finding, Level
+from speil.overview.view import LeaseView, RegionView
 from speil.region.identity import FROM_SETTING, REGION_LABEL
 from speil.region.naming import LeaseName, read
-from speil.region.view import LeaseView, RegionView
 
 NAMES, LEASES, TRAFFIC = "names", "leases", "traffic"
 NODES_NAMED_MAX = 10  # in one finding

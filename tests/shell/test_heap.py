@@ -43,7 +43,7 @@ def test_what_needs_most_room_to_load_is_loaded_first() -> None:
 def test_settling_gives_the_free_pages_of_the_heap_back() -> None:
     """Blocks at the end of the heap that stay must not keep those before them."""
     code = f"""
-from speil import memory
+from speil import heap
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -53,7 +53,7 @@ blocks = [b"x" * {BLOCK_BYTES} for _ in range({HELD_BLOCKS})]
 stays = bytes(range(256)) * 200
 blocks.clear()
 before = resident()
-memory.settle()
+heap.freeze_and_trim()
 print(before - resident())
 """
     assert int(run(code)) > HELD_BLOCKS * BLOCK_BYTES // 2
@@ -61,22 +61,22 @@ print(before - resident())
 
 AFTER_A_FLOOD = """
 import asyncio, gc
-from speil import memory
-memory.LOOK_SECONDS = 0.05
+from speil import heap
+heap.LOOK_SECONDS = 0.05
 async def flood():
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(memory.stay_small())
+        task = group.create_task(heap.trim_when_grown())
         await asyncio.sleep(0)
-        before = memory.resident_bytes()
+        before = heap.resident_bytes()
         blocks = [bytearray({size}) for _ in range({count})]
         kept = blocks[::50]
         del blocks
-        held = memory.resident_bytes()
+        held = heap.resident_bytes()
         for _ in range(200):
             await asyncio.sleep(0.05)
-            if memory.resident_bytes() < before + {count} * {size} // 4:
+            if heap.resident_bytes() < before + {count} * {size} // 4:
                 break
-        print(before, held, memory.resident_bytes())
+        print(before, held, heap.resident_bytes())
         task.cancel()
 asyncio.run(flood())
 """

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from speil.election.config import DEFAULT_CONFIG, ElectionConfig, ElectionConfigError
-from speil.election.pace import NODES_MAX, poll_wait_seconds, retry_period_seconds
+from speil.election.polling import NODES_MAX, poll_wait_seconds, retry_period_seconds
 from speil.testing.election_world import World
 
 GETS_PER_SECOND_MAX = 7

@@ -17,7 +17,7 @@ from speil.kube.error import (
     KubeNotFoundError,
     KubeUnauthorizedError,
 )
-from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
+from speil.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
 
 
 class KubernetesLease:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from speil.finding import Finding, Level
-from speil.region.verify_identity import LEASES, check_labels, kept_out, read_as
-from speil.region.view import LeaseView, NodeView, RegionView
+from speil.overview.verify_identity import LEASES, check_labels, kept_out, read_as
+from speil.overview.view import LeaseView, NodeView, RegionView
 
 ELECTION, TRAFFIC = "election", "traffic"
 IN_FLIGHT_BYTES = 64 << 20  # of one node: counted by a receiver and, at the same moment, not yet by the sender
