@@ -11,6 +11,7 @@ import pytest
 
 from tests.requirements import ROOT
 
+DEBIAN = ROOT / "scripts/requirements/debian.txt"  # fetched by `make image`, not by pip
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -39,7 +40,7 @@ def test_the_build_backend_is_the_locked_one() -> None:
 
 
 def test_what_pip_fetches_has_hashes() -> None:
-    files = sorted((ROOT / "scripts/requirements").glob("*.txt"))
+    files = sorted(set((ROOT / "scripts/requirements").glob("*.txt")) - {DEBIAN})
     assert {file.stem for file in files} >= {"uv", "etcd", "kubectl"}
     for file in files:
         first, *rest = file.read_text().splitlines()
@@ -50,6 +51,12 @@ def test_what_pip_fetches_has_hashes() -> None:
         text = script.read_text() if script.is_file() else ""
         for call in re.findall(r"pip install[^\n]*", text):
             assert "--require-hashes" in call, f"{script.name}: {call}"
+
+
+def test_each_debian_package_of_the_image_has_a_hash() -> None:
+    lines = [line.split() for line in DEBIAN.read_text().splitlines() if not line.startswith("#")]
+    assert {line[0] for line in lines} == {"amd64", "arm64"}
+    assert all(len(line) == 6 and re.fullmatch("[0-9a-f]{64}", line[5]) for line in lines)
 
 
 def test_every_go_tool_is_built_from_a_go_sum_of_this_tree() -> None:
