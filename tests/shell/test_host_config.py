@@ -125,7 +125,7 @@ def test_a_hosts_toml_that_can_not_be_read_changes_nothing(directory: Path) -> N
 
 
 def outcomes(directory: Path, work: Callable[[], object], reset: Callable[[], None]) -> list[Tree]:
-    """What is there after a kill at each step in turn, the last being the whole run."""
+    """The directory after a kill before each write in turn; the last entry is the complete run."""
     found, steps, ended = [], 0, False
     while not ended:
         reset()
