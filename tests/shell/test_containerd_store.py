@@ -1,4 +1,4 @@
-"""The containerd store against a containerd that comes and goes: the calls of the real one, over a real socket."""
+"""The containerd store with a gRPC server in place of containerd, over a real socket, through outages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DIGEST = Digest.of(b"data")
 
 
 class _Server(Server):
-    """One whose connections can be cut, as a kill does."""
+    """A server whose connections can be closed at once, as when it is killed."""
 
     protocols: list[Any]
 
@@ -46,7 +46,7 @@ class _Server(Server):
 
 
 class Daemon:
-    """The few services that speil uses."""
+    """The containerd services that speil uses, with the content of a directory."""
 
     def __init__(self, folder: Path) -> None:
         self.socket, self.root = folder / "c.sock", folder / "root"
