@@ -1,4 +1,4 @@
-"""hosts.toml: what is written is what containerd takes; what is there is judged as containerd does."""
+"""hosts.toml: rendering, merging with existing text, and the problems that doctor reports."""
 
 from __future__ import annotations
 

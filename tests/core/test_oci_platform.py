@@ -1,4 +1,4 @@
-"""Which manifest of an index a node takes, and what may be announced and served: pure rules."""
+"""The manifest that a node pulls from an index, and the rules of registry filters."""
 
 from __future__ import annotations
 

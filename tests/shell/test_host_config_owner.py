@@ -1,4 +1,4 @@
-"""What is the operator's stays the operator's: links, owners, modes; and what is no certs.d is left alone."""
+"""The operator's files keep links, owners and modes, and directories that are not a certs.d are refused."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_a_file_with_credentials_is_for_root_alone_and_its_mode_is_kept_else(cer
 
 
 def spegel(certs: Path, *registries: str, prepend: bool = False) -> None:
-    """As Spegel 0.7.4 does it (speil before records did it alike)."""
+    """Configure as Spegel 0.7.4 does; early speil versions did the same."""
     backup = certs / BACKUP
     backup.mkdir()
     for entry in list(certs.iterdir()):
@@ -346,7 +346,7 @@ def test_bytes_that_are_no_text_are_refused(certs: Path, data: bytes, words: str
 
 
 def mounted(mount: str, certs: Path, *calls: str) -> subprocess.CompletedProcess[str]:
-    """Run `calls` (configure, restore) on `certs` where `mount` was done, in a mount namespace of its own."""
+    """Run `calls` (configure, restore) on `certs` after `mount`, in a separate mount namespace."""
     script = (
         "import sys; from pathlib import Path\n"
         "from speil.host_config.tree import configure, restore; from speil.hosts_toml.document import Mirrors\n"
@@ -376,7 +376,7 @@ def test_a_mount_inside_is_not_moved(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
 def test_a_volume_of_exactly_this_directory_is_changed_inside(tmp_path: Path) -> None:
-    """As in a pod: a mount point, below a file system that can't be written to."""
+    """As in a pod: a mount point on a read-only file system."""
     host, pod = tmp_path / "host" / "certs.d", tmp_path / "pod" / "certs.d"
     put(host, "docker.io/hosts.toml")
     (host / "docker.io" / "far.crt").symlink_to("../../../pki/ca.crt")
@@ -450,7 +450,7 @@ def test_the_preview_is_a_diff_and_changes_nothing(certs: Path) -> None:
 def test_a_backup_that_the_operator_made_is_no_configuration_and_comes_back(
     tmp_path: Path, prepend: bool, is_file: bool
 ) -> None:
-    """What was retired into it must not be read again, and it is not taken for Spegel's."""
+    """Old entries in it are not used, and it is not treated as a backup of Spegel."""
     certs = tmp_path / "certs.d"
     (certs / "docker.io").mkdir(parents=True)
     (certs / "docker.io" / "hosts.toml").write_text('server = "https://now.test"\n[host]\n')
@@ -471,7 +471,7 @@ def test_a_backup_that_the_operator_made_is_no_configuration_and_comes_back(
 
 
 def test_a_long_file_takes_no_long_time() -> None:
-    """Counted in parsed characters: each line of a long comment or array may not cost the whole text again."""
+    """Counted in parsed characters: a line of a long comment or array must not parse the whole text again."""
     parsed = 0
     loads = tomllib.loads
 
@@ -527,7 +527,7 @@ def test_a_certificate_whose_name_is_no_text_is_named(certs: Path) -> None:
 
 @pytest.mark.parametrize("link", ["directory", "file"])
 def test_a_link_into_what_is_written_may_not_change_another_registry(certs: Path, link: str) -> None:
-    """Without the operator's lines, quay.io would be sent to the registry of docker.io."""
+    """Otherwise containerd would ask the registry of docker.io for quay.io."""
     put(certs, "docker.io/hosts.toml")
     if link == "directory":
         (certs / "quay.io").symlink_to("docker.io")

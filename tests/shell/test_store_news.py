@@ -1,4 +1,4 @@
-"""One place reads the store's news: when everything is looked at, and what never waits for that."""
+"""Delivery of store events: when a full scan runs, and that new content never waits for it. In virtual time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY_SECONDS = 24 * 3600.0
 
 
 class Reader:
-    """Writes down when it was told what."""
+    """Records each call with its time."""
 
     def __init__(self) -> None:
         self.looks: list[float] = []

@@ -28,6 +28,6 @@ class StoreSettings:
     containerd_config: str = setting(
         text,
         DEFAULT_CONFIG_FILE,
-        help="containerd's configuration file, read for a warning where containerd itself does not tell.",
+        help="containerd's configuration file; used for a warning if containerd does not report its configuration.",
     )
     oci_layout_path: str = setting(text, "", help="For oci-layout: the directory.")

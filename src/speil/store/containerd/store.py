@@ -9,7 +9,7 @@ meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -38,9 +38,22 @@ log = get_log("containerd")
 
 
 class ContainerdStore:
-    """The store of one containerd and namespace. `content_path`: the content directory; "" asks containerd for it."""
+    """The store of one containerd and namespace. `content_path`: the content directory; "" asks containerd for it.
 
-    def __init__(self, socket_path: str, namespace: str, content_path: str, series: StoreSeries) -> None:
+    `sleep` waits between two attempts, `subscribed_seconds` before the second RESYNC; tests replace them.
+    """
+
+    def __init__(
+        self,
+        socket_path: str,
+        namespace: str,
+        content_path: str,
+        series: StoreSeries,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        subscribed_seconds: float = SUBSCRIBED_SECONDS,
+    ) -> None:
+        self._sleep, self._subscribed_seconds = sleep, subscribed_seconds
         self._socket_path, self._namespace, self._series = socket_path, namespace, series
         self._client = ContainerdClient(socket_path, namespace)
         self._configured = content_path
@@ -74,8 +87,8 @@ class ContainerdStore:
             finally:
                 self._client.close()
             if since is not None:
-                short = short + 1 if now() - since < SUBSCRIBED_SECONDS else 0
-            await asyncio.sleep(wait)
+                short = short + 1 if now() - since < self._subscribed_seconds else 0
+            await self._sleep(wait)
             wait = min(wait * 2, RETRY_SECONDS_MAX)
 
     async def resolve(self, image: str) -> Digest:
@@ -143,7 +156,7 @@ class ContainerdStore:
         self._set_available(True)
         resync = StoreEvent(StoreEventKind.RESYNC)
         self._send(resync)
-        again = asyncio.get_running_loop().call_later(SUBSCRIBED_SECONDS, self._send, resync)
+        again = asyncio.get_running_loop().call_later(self._subscribed_seconds, self._send, resync)
         try:
             async for envelope in stream:
                 if envelope.namespace == self._namespace and (event := _translate(envelope)):
