@@ -1,1 +1,1 @@
-"""The test kit of this repository: deadlines, virtual time, cancellation, an in-memory network, conformance suites, images."""
+"""The test kit of this repository; it is not part of the wheel."""
