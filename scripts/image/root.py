@@ -16,7 +16,7 @@ from pathlib import Path
 from scripts.image import bill
 from scripts.image.debian import fetch, read_lock, unpack
 from scripts.image.identity import Identity
-from scripts.image.interpreter import LIBRARY_FOLDERS
+from scripts.image.interpreter import LIBRARY_FOLDERS, ZSTANDARD, Interpreter
 from scripts.image.prune import prune_debian, prune_wheels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +85,13 @@ def build_wheel(folder: Path, identity: Identity) -> Path:
         sys.exit(f"the wheel could not be built:\n{done.stderr[-3000:]}")
     (wheel,) = folder.glob("speil-*.whl")
     return wheel
+
+
+def make_interpreter(folder: Path, native: Trees, *, cache: bool) -> Interpreter:
+    """The Python of the build machine's own architecture, with zstandard beside it."""
+    tools = folder / "tools"
+    _install(tools, native.architecture, "--require-hashes", "--requirement", str(ZSTANDARD))
+    return Interpreter(native.base, native.architecture, tools, cache)
 
 
 def _write_certificates(root: Path) -> None:
