@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--trees", type=Path, help="write no archive, but the trees of this machine's architecture here"
     )
-    parser.add_argument("--lock", action="store_true", help="only write scripts/requirements/debian.txt anew")
+    parser.add_argument("--lock", action="store_true", help="only write scripts/image/debian.lock anew")
     arguments = parser.parse_args()
     if arguments.lock:
         write_lock()

@@ -18,6 +18,7 @@ from scripts.image.debian import fetch, read_lock, unpack
 from scripts.image.identity import Identity
 from scripts.image.interpreter import LIBRARY_FOLDERS, ZSTANDARD, Interpreter
 from scripts.image.prune import prune_debian, prune_wheels
+from scripts.image.strip import strip_modules
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = ROOT / ".tools" / "bin" / "uv"
@@ -107,6 +108,7 @@ def _install(target: Path, architecture: str, *what: str) -> None:
     options = ["--target", str(target), "--python-platform", PLATFORMS[architecture], "--python-version", "3.11"]
     _uv("pip", "install", *options, "--no-deps", "--only-binary", ":all:", "--link-mode", "copy", *what)
     prune_wheels(target)
+    strip_modules(target)
 
 
 def _uv(*arguments: str) -> None:
