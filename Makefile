@@ -46,8 +46,8 @@ hostile: setup ## attacks beside own pulls, with what was seen and the targets (
 faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults
 
-image: setup ## the container image for amd64 and arm64, without a container runtime: dist/speil-image.tar
-	@$(BIN)/python -m scripts.image
+image: setup ## the container image for amd64 and arm64, without a container runtime: dist/speil-image.tar (IMAGE=its name)
+	@$(BIN)/python -m scripts.image $(if $(IMAGE),--reference $(IMAGE))
 
 image-lock: setup ## take the newest Debian packages into the image's lock
 	@$(BIN)/python -m scripts.image --lock

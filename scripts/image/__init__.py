@@ -7,6 +7,7 @@ result depends on the two locks and the sources, and not on the Python or zlib o
     debian      Debian packages: read the lock, fetch, unpack
     lock        write that lock anew
     prune       what is left out of the packages, and why
+    strip       symbols out of the wheels' compiled modules
     root        the root file system, as two trees: base and application
     interpreter the image's own Python, run on the build machine
     bill        SBOM, licences and dpkg's status

@@ -14,6 +14,8 @@ from scripts.image.layers import Layer, digest
 
 TITLE = "speil"
 DESCRIPTION = "A stateless, peer-to-peer, cluster-local OCI registry mirror for Kubernetes, made for many regions"
+LICENCE = "MIT"
+VENDOR = "the speil authors"
 _TYPE = "application/vnd.oci.image."
 _INDEX_TYPE = f"{_TYPE}index.v1+json"
 _MANIFEST_TYPE = f"{_TYPE}manifest.v1+json"
@@ -35,9 +37,22 @@ class Archive:
     """An image for several architectures, filled one by one."""
 
     identity: Identity
-    annotations: dict[str, str] = field(default_factory=dict)
     _blobs: dict[str, bytes] = field(default_factory=dict)
     _manifests: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Those of the OCI image spec, for manifests and index, and as labels of the configuration."""
+        facts = {
+            "title": TITLE,
+            "description": DESCRIPTION,
+            "version": self.identity.version,
+            "revision": self.identity.commit,
+            "created": self.identity.created,
+            "licenses": LICENCE,
+            "vendor": VENDOR,
+        }
+        return {f"org.opencontainers.image.{name}": value for name, value in facts.items()}
 
     def add(self, architecture: str, layers: list[Layer]) -> dict[str, Any]:
         """Add one architecture's image; returns its descriptor."""
@@ -58,7 +73,7 @@ class Archive:
             "schemaVersion": 2,
             "mediaType": _MANIFEST_TYPE,
             "config": self._blob(_json(config), f"{_TYPE}config.v1+json"),
-            "layers": [self._blob(layer.data, f"{_TYPE}layer.v1.tar+gzip") for layer in layers],
+            "layers": [self._blob(layer.data, f"{_TYPE}layer.v1.tar+zstd") for layer in layers],
             "annotations": self.annotations,
         }
         descriptor = self._blob(_json(manifest), _MANIFEST_TYPE) | {"platform": _platform(config)}

@@ -1,4 +1,4 @@
-"""Debian packages by the lock scripts/requirements/debian.txt: fetched with apt's client, unpacked, not installed."""
+"""Debian packages by the lock scripts/image/debian.lock: fetched with apt's client, unpacked, not installed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "scripts" / "requirements" / "debian.txt"
+LOCK = Path(__file__).with_name("debian.lock")
 CACHE = Path(os.environ.get("SPEIL_CACHE") or Path.home() / ".cache" / "speil") / "debian"
 APT_HELPER = Path("/usr/lib/apt/apt-helper")
 # archives to take the files from, before those of apt's sources; a build on another system than Debian sets it

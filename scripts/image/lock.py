@@ -1,4 +1,4 @@
-"""Write scripts/requirements/debian.txt: the versions that apt's sources have today, with their hashes.
+"""Write scripts/image/debian.lock: the versions that apt's sources have today, with their hashes.
 
 apt verifies the archives' signatures. It runs on lists of its own for each architecture, so the machine's apt is left
 as it is.

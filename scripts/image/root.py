@@ -16,8 +16,9 @@ from pathlib import Path
 from scripts.image import bill
 from scripts.image.debian import fetch, read_lock, unpack
 from scripts.image.identity import Identity
-from scripts.image.interpreter import LIBRARY_FOLDERS
+from scripts.image.interpreter import LIBRARY_FOLDERS, ZSTANDARD, Interpreter
 from scripts.image.prune import prune_debian, prune_wheels
+from scripts.image.strip import strip_modules
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = ROOT / ".tools" / "bin" / "uv"
@@ -87,6 +88,13 @@ def build_wheel(folder: Path, identity: Identity) -> Path:
     return wheel
 
 
+def make_interpreter(folder: Path, native: Trees, *, cache: bool) -> Interpreter:
+    """The Python of the build machine's own architecture, with zstandard beside it."""
+    tools = folder / "tools"
+    _install(tools, native.architecture, "--require-hashes", "--requirement", str(ZSTANDARD))
+    return Interpreter(native.base, native.architecture, tools, cache)
+
+
 def _write_certificates(root: Path) -> None:
     """What the package's script would do."""
     certificates = sorted((root / "usr/share/ca-certificates/mozilla").glob("*.crt"))
@@ -100,6 +108,7 @@ def _install(target: Path, architecture: str, *what: str) -> None:
     options = ["--target", str(target), "--python-platform", PLATFORMS[architecture], "--python-version", "3.11"]
     _uv("pip", "install", *options, "--no-deps", "--only-binary", ":all:", "--link-mode", "copy", *what)
     prune_wheels(target)
+    strip_modules(target)
 
 
 def _uv(*arguments: str) -> None:
