@@ -21,7 +21,6 @@ from speil.election.record import LeaderElectionRecord, Lease
 from speil.kube.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError, LeaseLock
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.region.policy import Layer
 
 RELEASE_SECONDS_MAX = 2.0  # a node that stops does not wait longer for its Lease; it runs out by itself
 _STATES = ("candidate", "follower", "leader")
@@ -47,7 +46,10 @@ class LeaderElection:
         owner: Owner,
         metrics: Metrics,
         rng: Random,
+        count_foreign: Callable[[], None] = lambda: None,
     ) -> None:
+        """`count_foreign` is called when the Lease turns out to belong to another region."""
+        self._count_foreign = count_foreign
         self._lock, self._config, self._owner, self._metrics, self._rng = lock, config, owner, metrics, rng
         self._elector: Elector | None = None
         self._writing = False
@@ -175,7 +177,7 @@ class LeaderElection:
     def _tell_event(self, event: Event) -> None:
         self._metrics.election_events.labels(event.kind.name.lower()).inc()
         if event.kind is EventKind.FOREIGN:
-            self._metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
+            self._count_foreign()
         assert self._elector is not None, "events come from the elector"
         fields = {
             **self._where(self._elector),
