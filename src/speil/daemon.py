@@ -16,7 +16,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any
 
 import grpclib.client  # noqa: F401 - first: the room it needs while it loads is then used by what loads after it
@@ -53,13 +53,13 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.region.identity import RegionIdentity
-from speil.region.policy import Policy
+from speil.region.policy import Policy, protocols_of
 from speil.region.secret import SecretError
 from speil.region.token import is_node_name
 from speil.routing.announce import Announcer, AnnounceSettings
 from speil.routing.bootstrap.base import BootstrapError, Bootstrapper
-from speil.routing.bootstrap.lease import LeaseBootstrapper
-from speil.routing.build import build_bootstrapper, build_host, build_router
+from speil.routing.bootstrap.lease import LeaseBootstrapper, lease_bootstrapper
+from speil.routing.build import build_host, build_router
 from speil.routing.dht import DhtRouter
 from speil.setting import ListenAddress, SettingError
 from speil.store.base import ContentStore, StoreError
@@ -118,8 +118,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     policy = _policy(settings, region)
     record = BorderRecord(region.region, metrics)
     store = _make_store(settings, metrics)
-    networks = settings.region.region_networks
-    bootstrapper = build_bootstrapper(settings.router, settings.election, region, networks, metrics, rng)
+    bootstrapper = _bootstrapper(settings, region, metrics, rng)
     _tell_region(region, secret)
     descriptors = raise_limit()
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
@@ -320,6 +319,15 @@ def _check_own_networks(policy: Policy, host: Host) -> None:
         )
 
 
+def _bootstrapper(settings: NodeSettings, region: RegionIdentity, metrics: Metrics, rng: Random) -> Bootstrapper:
+    router = settings.router
+    if router.is_leased:
+        return lease_bootstrapper(
+            router.bootstrap_kind, settings.election, region, metrics, rng, settings.region.region_networks
+        )
+    return router.bootstrapper()
+
+
 async def _start_host(
     settings: NodeSettings,
     region: RegionIdentity,
@@ -330,7 +338,7 @@ async def _start_host(
 ) -> Host:
     host = build_host(
         settings.router,
-        region,
+        protocols_of(region.region, region.zone, region.label),
         settings.region.region_networks,
         gate,
         lambda: secret.secret.noise_keys if secret else (),

@@ -263,7 +263,7 @@ def test_certificates_that_can_not_be_used_are_named(tmp_path: Path) -> None:
 
 def test_two_pages_are_refused_and_either_name_is_taken() -> None:
     one, other = "http://10.0.0.1:5002", "http://10.0.0.2:5002/id"
-    with pytest.raises(SettingError, match="say one of them"):
+    with pytest.raises(SettingError, match="set one of them"):
         RouterSettings(bootstrap_kind="http", http_bootstrap_peer=one, http_bootstrap_url=other).bootstrapper()
     for settings in (
         RouterSettings(bootstrap_kind="http", http_bootstrap_url=one),

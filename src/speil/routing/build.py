@@ -14,16 +14,14 @@ from collections.abc import Callable
 from random import Random
 
 from speil.border.record import BorderRecord
-from speil.election.settings import ElectionSettings
 from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
 from speil.libp2p.transport import ConnectionGate
 from speil.observe.metrics import Metrics
-from speil.region.identity import RegionIdentity
-from speil.region.policy import Network, Policy, protocols_of
+from speil.region.policy import Network, Policy
 from speil.routing.bootstrap.base import Bootstrapper
 from speil.routing.bootstrap.driver import Bootstrap
-from speil.routing.bootstrap.lease import LeaseBootstrapper, lease_bootstrapper
+from speil.routing.bootstrap.lease import LeaseBootstrapper
 from speil.routing.dht import DhtRouter
 from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.peerstore import Peerstore
@@ -32,26 +30,9 @@ from speil.setting import SettingError
 from speil.version import __version__
 
 
-def build_bootstrapper(
-    settings: RouterSettings,
-    election: ElectionSettings,
-    region: RegionIdentity,
-    networks: tuple[Network, ...],
-    metrics: Metrics,
-    rng: Random,
-) -> Bootstrapper:
-    """The source of first peers. `networks` of the region are searched where the Lease can't be used.
-
-    Raises SettingError.
-    """
-    if settings.is_leased:
-        return lease_bootstrapper(settings.bootstrap_kind, election, region, metrics, rng, networks)
-    return settings.bootstrapper()
-
-
 def build_host(
     settings: RouterSettings,
-    region: RegionIdentity,
+    protocols: tuple[str, ...],
     networks: tuple[Network, ...],
     gate: ConnectionGate,
     psks: Callable[[], tuple[bytes, ...]],
@@ -59,6 +40,8 @@ def build_host(
 ) -> Host:
     """The libp2p host with the key in the data directory, not entered yet.
 
+    protocols: the ids that name region, zone and topology label (`region.policy.protocols_of`).
+    networks: of the region, empty where they are not set.
     psks: gives the pre-shared keys in force, empty where the region has no secret.
     Raises SettingError where the key can't be used. Entering the host raises OSError where `router_addr` can't be
     bound.
@@ -73,7 +56,7 @@ def build_host(
         agent_version=f"speil/{__version__}",
         metrics=metrics,
         gate=gate,
-        extra_protocols=protocols_of(region.region, region.zone, region.label),
+        extra_protocols=protocols,
         psks=psks,
         dial_ports=settings.router_dial_ports,
         never_dialled=_api_server(),

@@ -138,7 +138,7 @@ def lease_bootstrapper(
     rng: Random,
     networks: tuple[Network, ...] = (),
 ) -> LeaseBootstrapper:
-    """The bootstrapper of `kind` (`kubernetes` or `file`). Raises SettingError."""
+    """The bootstrapper of `kind` (`kubernetes` or `file`) as the operator configured it. Raises SettingError."""
     lock: LeaseLock
     if kind == "file":
         if not settings.lease_file:
