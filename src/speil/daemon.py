@@ -34,7 +34,6 @@ from speil.kube.error import KubeError
 from speil.kube.kubeconfig import access_of_node
 from speil.kube.node_labels import LabelMemory, node_labels
 from speil.libp2p.host import Host
-from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.debug import CONNECTIONS as debug_connections
 from speil.mirror.debug import DebugServer
@@ -59,11 +58,9 @@ from speil.region.secret import SecretError
 from speil.region.token import is_node_name
 from speil.routing.announce import Announcer, AnnounceSettings
 from speil.routing.bootstrap.base import BootstrapError, Bootstrapper
-from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.lease import LeaseBootstrapper, lease_bootstrapper
+from speil.routing.build import build_host, build_router
 from speil.routing.dht import DhtRouter
-from speil.routing.libp2p_network import Libp2pNetwork
-from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress, SettingError
 from speil.store.base import ContentStore
 from speil.store.build import StoreSettingsError, build_store, warn_about_containerd
@@ -125,11 +122,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
         host = await _start_host(settings, region, RegionGate(policy, record), secret, metrics, stack)
         _check_own_networks(policy, host)
-        network = Libp2pNetwork(host, settings.router.protocol_prefix(region.region), metrics, record, policy)
-        bootstrap = Bootstrap(bootstrapper, Peerstore(settings.router.data_dir), metrics, rng)
-        router = DhtRouter(network, bootstrap, metrics, rng, zone=region.zone)
-        if isinstance(bootstrapper, LeaseBootstrapper):
-            bootstrapper.attach(router.peers)
+        router = build_router(settings.router, bootstrapper, host, policy, record, region.zone, metrics, rng)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
         door = HttpDoor(
             policy,
@@ -329,33 +322,18 @@ async def _start_host(
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> Host:
-    try:
-        identity = load_or_create(settings.router.data_dir)
-    except IdentityError as error:
-        raise StartError(f"--data-dir: {error}") from error
-    address = settings.router.router_addr
-    host = Host(
-        identity,
-        address,
-        agent_version=f"speil/{__version__}",
-        metrics=metrics,
-        gate=gate,
-        told=protocols_of(region.region, region.zone, region.label),
-        psks=lambda: secret.secret.noise_keys if secret else (),
-        dial_ports=settings.router.router_dial_ports,
-        never_dialled=_api_server(),
-        networks=settings.region.region_networks,
+    host = build_host(
+        settings.router,
+        protocols_of(region.region, region.zone, region.label),
+        settings.region.region_networks,
+        gate,
+        lambda: secret.secret.noise_keys if secret else (),
+        metrics,
     )
     try:
         return await stack.enter_async_context(host)
     except OSError as error:
-        raise _cannot_listen("--router-addr", address, error) from error
-
-
-def _api_server() -> frozenset[tuple[str, int]]:
-    """Where a pod finds the API server: no peer's word leads a connection there."""
-    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    return frozenset({(host, int(port))}) if host and port.isdecimal() else frozenset()
+        raise _cannot_listen("--router-addr", settings.router.router_addr, error) from error
 
 
 async def _listen(stack: AsyncExitStack, server: Any, flag: str, address: ListenAddress) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from speil.libp2p.rate import Buckets
+from speil.token_bucket import Buckets
 
 # that one address or prefix may open; whoever keeps its connections needs few. One costs a third of a millisecond
 OPENED_BURST, OPENED_PER_SECOND = 512, 32.0

@@ -1,4 +1,4 @@
-"""The addresses of this host's interfaces, from the kernel: what a node that listens everywhere tells others."""
+"""The addresses of this machine's interfaces, from the kernel: a node that listens on all of them advertises these."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIOCGIFADDR = 0x8915
 
 
 def interface_addresses() -> list[str]:
-    """IPv4 and global IPv6 addresses that others can reach; the loopback one only where there is nothing else."""
+    """IPv4 and global IPv6 addresses that others can reach; the loopback address where there is no other."""
     found = [address for address in _ipv4() + _ipv6() if not ipaddress.ip_address(address).is_loopback]
     return found or ["127.0.0.1"]
 
@@ -42,7 +42,7 @@ def _ipv6() -> list[str]:
 
 
 def announced_addresses(listen: ListenAddress, bound: list[Multiaddr]) -> tuple[Multiaddr, ...]:
-    """What to tell others: the addresses bound to, or those of all interfaces when bound to all."""
+    """The addresses to advertise: those that are bound, or those of all interfaces where all are bound."""
     if listen.host not in ("", "0.0.0.0", "::"):
         return tuple(bound)
     port = int(bound[0].components[1][1])

@@ -38,7 +38,6 @@ from speil.oci.digest import Digest, DigestError
 from speil.oci.endpoint import Content
 from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest
 from speil.oci.platform import Platform, PlatformImage
-from speil.routing.base import RoutingError
 from speil.store.base import ContentStore, NotFoundError, StoreError
 from speil.store.walk import parsed, read_manifest
 from speil.store.whole import CONFIG_BYTES_MAX, NESTED_MAX, Wholeness
@@ -437,17 +436,14 @@ class _Poll:
     async def _search(self) -> None:
         found = self._relay.router.find_providers(self._content.key, timeout_seconds=FIRST_BYTE_SECONDS_MAX)
         seen: set[PeerId] = set()
-        try:
-            async for peer in found:
-                if peer.peer_id in seen or self._judge.standing(peer.peer_id, self._now()) is None:
-                    continue
-                seen.add(peer.peer_id)
-                self._candidates[peer.peer_id] = peer
-                if self._first_found is None:
-                    self._first_found = self._now()
-                self._changed.set()
-        except RoutingError as error:
-            log.warning("the search for holders of a tag failed", key=self._content.key, error=error)
+        async for peer in found:
+            if peer.peer_id in seen or self._judge.standing(peer.peer_id, self._now()) is None:
+                continue
+            seen.add(peer.peer_id)
+            self._candidates[peer.peer_id] = peer
+            if self._first_found is None:
+                self._first_found = self._now()
+            self._changed.set()
         self._searching = False
         self._changed.set()
 
