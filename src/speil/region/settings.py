@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from speil.region.identity import REGION_LABEL, ZONE_LABEL, RegionIdentity, identify
 from speil.region.label import RegionError
 from speil.region.policy import Network
+from speil.region.token import is_node_name
 from speil.setting import Kind, SettingError, boolean, each, setting, text
 
 
@@ -48,6 +49,12 @@ class RegionSettings:
         each("networks", _network), (), help="Networks of the region's nodes; peers elsewhere are kept out. Empty: any."
     )
     node_name: str = setting(text, "", help="This node's name, in the API and in its token. Empty: the host's name.")
+
+    @property
+    def token_name(self) -> str:
+        """The name that a node token of this node carries. "" where only the host's name is known: a container's host
+        name is not the node's."""
+        return self.node_name if is_node_name(self.node_name) else ""
 
     def identity(self, labels: Mapping[str, str] | None = None) -> RegionIdentity:
         """Region, zone and Lease; `labels` are the node's, where they were read. Raises SettingError."""

@@ -95,7 +95,7 @@ class RouterSettings:
 
     @property
     def is_leased(self) -> bool:
-        """Whether a Lease tells the first peers (`lease_bootstrapper`), and not one of the kinds here."""
+        """Whether the first peers come from a Lease (see `bootstrap.build`), and not from one of the kinds here."""
         return self.bootstrap_kind in ("kubernetes", "file")
 
     def protocol_prefix(self, region: str) -> str:

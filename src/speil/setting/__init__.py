@@ -16,7 +16,6 @@ from speil.setting.kinds import (
     one_of,
     socket_path,
     text,
-    text_list,
 )
 
 __all__ = [
@@ -36,5 +35,4 @@ __all__ = [
     "setting",
     "socket_path",
     "text",
-    "text_list",
 ]

@@ -124,7 +124,6 @@ integer = Kind("number", _integer)
 listen_address = Kind("address", ListenAddress.parse)
 socket_path = Kind("path", _socket)
 text = Kind("text", str)
-text_list = Kind("list", _list, ",".join, is_list=True)
 
 
 def one_of(*choices: str) -> Kind:
