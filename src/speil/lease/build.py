@@ -16,7 +16,7 @@ from speil.setting import SettingError
 from speil.version import __version__
 
 
-def open_lease(kind: str, settings: ElectionSettings, identity: RegionIdentity) -> LeaseLock:
+def build_lease(kind: str, settings: ElectionSettings, identity: RegionIdentity) -> LeaseLock:
     """The Lease for the bootstrap kind `kubernetes` or `file`. Sends no request yet; close it when done.
 
     Raises SettingError where the settings name none.

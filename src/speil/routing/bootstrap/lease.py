@@ -15,17 +15,14 @@ from speil.border.series import BorderSeries
 from speil.election.config import ElectionConfig
 from speil.election.ownership import Owner
 from speil.election.record import PEERS_MAX, LeaderElectionRecord
-from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
 from speil.lease.base import LeaseLock
-from speil.lease.build import open_lease, owner_of
 from speil.lease.driver import LeaderElection, MeshView
 from speil.multiformats.error import FormatError
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.region.identity import RegionIdentity
 from speil.region.policy import Layer, Network
 from speil.routing.bootstrap.base import BootstrapError
 from speil.routing.bootstrap.neighbours import Neighbours
@@ -122,23 +119,3 @@ class LeaseBootstrapper:
             estimate_mesh_size(local.peer_id, (peer.peer_id for peer in peers)),
             tuple(str(peer.addresses[0].with_peer_id(peer.peer_id)) for peer in named),
         )
-
-
-def lease_bootstrapper(
-    kind: str,
-    settings: ElectionSettings,
-    identity: RegionIdentity,
-    metrics: Metrics,
-    rng: Random,
-    networks: tuple[Network, ...] = (),
-) -> LeaseBootstrapper:
-    """The bootstrapper of `kind` (`kubernetes` or `file`) as the operator configured it. Raises SettingError."""
-    return LeaseBootstrapper(
-        kind,
-        open_lease(kind, settings, identity),
-        settings.timings(),
-        owner_of(kind, identity),
-        metrics,
-        rng,
-        networks=networks,
-    )
