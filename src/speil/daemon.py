@@ -23,7 +23,7 @@ import grpclib.client  # noqa: F401 - first: the room it needs while it loads is
 from speil import heap
 from speil.border.build import Border, build_border
 from speil.config import NodeSettings
-from speil.http_server.own_addresses import OwnAddresses
+from speil.http1.own_addresses import OwnAddresses
 from speil.kube.kubeconfig import access_of_node
 from speil.kube.node_region import identify_node
 from speil.libp2p.host import Host
