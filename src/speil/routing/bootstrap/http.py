@@ -84,8 +84,6 @@ class HttpBootstrapper:
                 except HttpError as error:
                     why = f"{_shown(url)} can't be requested: {error}"
                     raise BootstrapError("; ".join([*failures, why])) from error
-                        "; ".join([*failures, f"{_shown(url)} can't be requested: {error}"])
-                    ) from error
                 else:
                     self._urls = [url, *(other for other in self._urls if other != url)]
                     return found
