@@ -66,7 +66,7 @@ from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress, SettingError
 from speil.store.base import ContentStore
-from speil.store.build import StoreSettingsError, build_store, warn_about_containerd
+from speil.store.build import build_store, warn_about_containerd
 from speil.store.news import StoreNews
 from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
@@ -118,7 +118,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     secret = _read_secret(settings, region)
     policy = _policy(settings, region)
     record = BorderRecord(region.region, metrics)
-    store = _store(settings, metrics)
+    store = build_store(settings.store, metrics)
     bootstrapper = _bootstrapper(settings, region, metrics, rng)
     _tell_region(region, secret)
     descriptors = raise_limit()
@@ -206,13 +206,6 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
         yield
         for task in tasks:
             task.cancel()
-
-
-def _store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
-    try:
-        return build_store(settings.store, metrics)
-    except StoreSettingsError as error:
-        raise StartError(str(error)) from error
 
 
 async def _identify(settings: NodeSettings) -> RegionIdentity:
