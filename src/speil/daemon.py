@@ -52,7 +52,7 @@ from speil.routing.bootstrap.build import build_bootstrapper
 from speil.routing.build import build_host, build_router
 from speil.setting import ListenAddress, SettingError
 from speil.store.base import ContentStore
-from speil.store.build import StoreSettingsError, build_store, warn_about_containerd
+from speil.store.build import build_store, warn_about_containerd
 from speil.store.news import StoreNews
 from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
@@ -106,7 +106,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     # a prefix that was set by hand is shared with nodes that know no regions: a migration from Spegel
     shared = bool(settings.router.dht_protocol_prefix)
     border = build_border(settings.region, region, metrics, shares_its_mesh=shared)
-    store = _store(settings, metrics)
+    store = build_store(settings.store, metrics)
     networks = border.policy.networks
     bootstrapper = build_bootstrapper(settings.router, election, region, networks, metrics, rng)
     border.log_identity()
@@ -190,16 +190,139 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
             task.cancel()
 
 
-def _store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
-    try:
-        return build_store(settings.store, metrics)
-    except StoreSettingsError as error:
-        raise StartError(str(error)) from error
-
-
 async def _start_host(settings: NodeSettings, border: Border, metrics: Metrics, stack: AsyncExitStack) -> Host:
     host = build_host(
         settings.router, border.protocols, border.policy.networks, border.gate(), border.noise_keys, metrics
+async def _identify(settings: NodeSettings) -> RegionIdentity:
+    """Where this node is. Raises StartError where only its labels would tell, and they can't be read."""
+    if not settings.region.topology_from_node:
+        return settings.region.identity()
+    name = settings.region.node_name or socket.gethostname()
+    memory_of_labels = LabelMemory(settings.router.data_dir)
+    api = KubeApi(
+        access_of_node(settings.election.kubeconfig_path, settings.election.kubeconfig_context), f"speil/{__version__}"
+    )
+    try:
+        labels = await node_labels(api, name)
+        memory_of_labels.save(name, labels)
+        return settings.region.identity(labels)
+    except KubeError as error:
+        if labels := memory_of_labels.load(name):
+            log.warning(
+                "the node's labels can't be read: going on with those of the last start", node=name, error=error
+            )
+            return settings.region.identity(labels)
+        region = settings.region.identity()
+        if not region.region:
+            # in which region it is nobody knows now: to join one without would cross a border
+            raise StartError(f"--topology-from-node: the labels of node {name} can't be read: {error}") from error
+        log.warning(
+            "the node's labels can't be read: going without its zone, and with anyone who says this region",
+            node=name,
+            error=error,
+        )
+        return region
+    finally:
+        await api.close()
+
+
+def _tell_region(region: RegionIdentity, secret: SecretFile | None) -> None:
+    """The first line of the log: where this node thinks it is, and why."""
+    log.info(
+        "this node's region",
+        region=region.region or "(none)",
+        region_from=region.region_source,
+        zone=region.zone or "(none)",
+        zone_from=region.zone_source,
+        topology_region=region.label or "(none)",
+        lease=region.lease,
+    )
+    for note in region.notes:
+        log.warning(note)
+    if region.region and secret is None:
+        log.info("the region has no secret: any node that names the region may join (--region-secret-file)")
+
+
+def _tell_what_is_open(settings: NodeSettings, secret: SecretFile | None, door: HttpDoor) -> None:
+    """What a stranger could do, in one line each, with what closes it."""
+    if settings.mirror.resolve_tags and not door.proves:
+        log.warning(
+            "tags are taken from peers that prove nothing: a stranger who reaches this region's ports can answer a "
+            "tag that nobody else holds with an image of its choice",
+            what_to_do="set --region-secret-file (or basic auth), fence the ports by a NetworkPolicy, or set "
+            "--resolve-tags=false",
+        )
+    if secret is not None and not _node_name(settings):
+        log.warning(
+            "this node's name is not known: the node token of any node of the region is taken",
+            what_to_do="set --node-name (NODE_NAME), here and for speil configuration",
+        )
+
+
+def _node_name(settings: NodeSettings) -> str:
+    """What a node token has to name; "" where nothing sure tells it: a container's host name is not the node's."""
+    name = settings.region.node_name
+    return name if is_node_name(name) else ""
+
+
+def _read_secret(settings: NodeSettings, region: RegionIdentity) -> SecretFile | None:
+    if not settings.region.region_secret_file:
+        return None
+    try:
+        return SecretFile(Path(settings.region.region_secret_file), region.region)
+    except SecretError as error:
+        raise StartError(f"--region-secret-file: {error}") from error
+
+
+def _policy(settings: NodeSettings, region: RegionIdentity) -> Policy:
+    # a mesh whose prefix was set by hand is shared with nodes that know no regions: a migration from Spegel
+    shared = bool(settings.router.dht_protocol_prefix)
+    return Policy(region.region, shared or not region.region, settings.region.region_networks, region.label)
+
+
+def _check_own_networks(policy: Policy, host: Host) -> None:
+    """A node outside its region's networks has got the wrong region's configuration. Raises StartError."""
+    hosts = host.local.hosts
+    if hosts and not any(map(policy.covers, hosts)):
+        raise StartError(
+            f"--region-networks: none of this node's addresses ({', '.join(hosts)}) is in the networks of region "
+            f"{policy.region or '(none)'}: its region is set wrong, or a network is missing"
+        )
+
+
+def _bootstrapper(settings: NodeSettings, region: RegionIdentity, metrics: Metrics, rng: Random) -> Bootstrapper:
+    router = settings.router
+    if router.is_leased:
+        return lease_bootstrapper(
+            router.bootstrap_kind, settings.election, region, metrics, rng, settings.region.region_networks
+        )
+    return router.bootstrapper()
+
+
+async def _start_host(
+    settings: NodeSettings,
+    region: RegionIdentity,
+    gate: RegionGate,
+    secret: SecretFile | None,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> Host:
+    try:
+        identity = load_or_create(settings.router.data_dir)
+    except IdentityError as error:
+        raise StartError(f"--data-dir: {error}") from error
+    address = settings.router.router_addr
+    host = Host(
+        identity,
+        address,
+        agent_version=f"speil/{__version__}",
+        metrics=metrics,
+        gate=gate,
+        told=protocols_of(region.region, region.zone, region.label),
+        psks=lambda: secret.secret.noise_keys if secret else (),
+        dial_ports=settings.router.router_dial_ports,
+        never_dialled=_api_server(),
+        networks=settings.region.region_networks,
     )
     try:
         return await stack.enter_async_context(host)

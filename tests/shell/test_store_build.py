@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from speil.observe.metrics import Metrics
-from speil.store.build import StoreSettingsError, build_store, warn_about_containerd
+from speil.setting import SettingError
+from speil.store.build import build_store, warn_about_containerd
 from speil.store.containerd.store import ContainerdStore
 from speil.store.oci_layout import OciLayoutStore
 from speil.store.settings import StoreSettings
@@ -26,10 +27,10 @@ def test_a_layout_that_is_missing_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_layout_needs_a_path_to_a_directory(tmp_path: Path) -> None:
-    with pytest.raises(StoreSettingsError, match="needs --oci-layout-path"):
+    with pytest.raises(SettingError, match="needs --oci-layout-path"):
         build_store(layout(""), Metrics())
     (tmp_path / "file").touch()
-    with pytest.raises(StoreSettingsError, match=r"--oci-layout-path: .*file is not a directory"):
+    with pytest.raises(SettingError, match=r"--oci-layout-path: .*file is not a directory"):
         build_store(layout(str(tmp_path / "file")), Metrics())
 
 
@@ -41,7 +42,7 @@ def test_a_containerd_that_is_missing_is_waited_for(tmp_path: Path) -> None:
 
 def test_containerds_socket_has_to_be_a_socket(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreSettingsError, match=r"--containerd-sock: .*file is not a socket"):
+    with pytest.raises(SettingError, match=r"--containerd-sock: .*file is not a socket"):
         build_store(StoreSettings(containerd_sock=str(tmp_path / "file")), Metrics())
 
 
@@ -51,7 +52,7 @@ def test_containerds_socket_has_to_be_usable(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         path.chmod(0)
-        with pytest.raises(StoreSettingsError, match="this user may not use"):
+        with pytest.raises(SettingError, match="this user may not use"):
             build_store(StoreSettings(containerd_sock=str(path)), Metrics())
 
 
@@ -59,7 +60,7 @@ def test_the_content_path_has_to_be_a_directory(tmp_path: Path) -> None:
     settings = StoreSettings(
         containerd_sock=str(tmp_path / "c.sock"), containerd_content_path=str(tmp_path / "nowhere")
     )
-    with pytest.raises(StoreSettingsError, match=r"--containerd-content-path: .*nowhere is not a directory"):
+    with pytest.raises(SettingError, match=r"--containerd-content-path: .*nowhere is not a directory"):
         build_store(settings, Metrics())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.setting import SettingError
 from speil.store.base import ContentStore, StoreError
 from speil.store.containerd.client import ContainerdClient
 from speil.store.containerd.inspect import inspect
@@ -18,33 +19,30 @@ from speil.store.settings import StoreSettings
 log = get_log("store")
 
 
-class StoreSettingsError(ValueError):
-    """The settings name a store that this process can't use. The message names the flag and what to do."""
-
-
 def build_store(settings: StoreSettings, metrics: Metrics) -> ContentStore:
-    """The store that the settings name, not yet running. Raises StoreSettingsError.
+    """The store that the settings name, not yet running.
 
-    A containerd socket or layout that does not exist yet is accepted: the store waits for it.
+    Raises SettingError, whose message names the flag, if this process can't use that store. A containerd socket or
+    layout that does not exist yet is accepted: the store waits for it.
     """
     series = metrics.of(StoreSeries)
     if settings.store_kind == "oci-layout":
         if not settings.oci_layout_path:
-            raise StoreSettingsError("--store-kind oci-layout needs --oci-layout-path")
+            raise SettingError("--store-kind oci-layout needs --oci-layout-path")
         path = Path(settings.oci_layout_path)
         if path.exists() and not path.is_dir():
-            raise StoreSettingsError(f"--oci-layout-path: {path} is not a directory")
+            raise SettingError(f"--oci-layout-path: {path} is not a directory")
         return OciLayoutStore(path, series.available.set)
     socket = Path(settings.containerd_sock)
     if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
-        raise StoreSettingsError(
+        raise SettingError(
             f"--containerd-sock: this user may not use {socket}; run as root or as a member of its group"
         )
     if socket.exists() and not socket.is_socket():
-        raise StoreSettingsError(f"--containerd-sock: {socket} is not a socket")
+        raise SettingError(f"--containerd-sock: {socket} is not a socket")
     content_path = settings.containerd_content_path
     if content_path and not Path(content_path).is_dir():
-        raise StoreSettingsError(f"--containerd-content-path: {content_path} is not a directory")
+        raise SettingError(f"--containerd-content-path: {content_path} is not a directory")
     return ContainerdStore(settings.containerd_sock, settings.containerd_namespace, content_path, series)
 
 
