@@ -139,7 +139,7 @@ def test_a_stale_lease_is_found_in_one_look() -> None:
 def test_a_lease_that_two_regions_share_fails_in_the_one_that_has_it() -> None:
     shared = [replace(one, lease=A.leases[0].name) for one in B.nodes]
     found = judge(look(0), [A, replace(B, nodes=tuple(shared), leases=())])
-    assert any("is asked by nodes of b too" in one.message and one.level is Level.FAIL for one in found)
+    assert any("is used by nodes of b too" in one.message and one.level is Level.FAIL for one in found)
     assert any("region b has no Lease" in one.message for one in found)
 
 
@@ -201,7 +201,13 @@ def messages(views: Sequence[RegionView], level: Level) -> list[str]:
 def test_labels_that_differ_within_a_region_fail_with_what_to_write() -> None:
     a, b = look(SECONDS)
     (message,) = messages([labelled(a, "eu", "eu", "us"), b], Level.FAIL)
-    for part in ("region a", "eu (2 nodes), us (1 nodes)", "kept apart", "--leader-election-name", "--region a on all"):
+    for part in (
+        "region a",
+        "eu (2 nodes), us (1 nodes)",
+        "keep each other out",
+        "--leader-election-name",
+        "--region a on all",
+    ):
         assert part in message
     assert not messages([labelled(a, "eu", "eu", "eu"), labelled(b, "us", "us", "us")], Level.WARN)
 
@@ -212,7 +218,7 @@ def test_nodes_without_a_label_are_warned_of() -> None:
     assert "1 nodes of region a" in message
     assert "a-1" in message
     (message,) = messages([labelled(a, "", "", ""), b], Level.WARN)
-    assert "nothing but its names tells region a" in message
+    assert "only its names distinguish region a" in message
     assert "--region-secret-file" in message
     assert not messages([labelled(a, "", "", "", is_guarded=True), b], Level.WARN)
     assert messages([labelled(a, "", "", "")], Level.WARN), "two that were joined look like one"
@@ -222,10 +228,10 @@ def test_a_region_that_is_kept_out_of_its_lease_is_told_what_it_costs() -> None:
     a, b = look(SECONDS)
     out = replace(a, nodes=tuple(replace(one, lease_is_foreign=True) for one in a.nodes))
     (message,) = messages([out, b], Level.FAIL)
-    assert "the Lease that a-0, a-1, a-2 of region a ask is another region's" in message
+    assert "the Lease of a-0, a-1, a-2 of region a is another region's" in message
     alone = replace(out, nodes=(replace(out.nodes[0], peers=()), *out.nodes[1:]))
     told = messages([alone, b], Level.FAIL)
-    assert any("a-0 of region a have no way to their region" in one and "--region-networks" in one for one in told)
+    assert any("a-0 of region a know no peer of it" in one and "--region-networks" in one for one in told)
 
 
 def test_a_lease_whose_annotation_denies_its_names_fails() -> None:
@@ -234,4 +240,6 @@ def test_a_lease_whose_annotation_denies_its_names_fails() -> None:
     assert view.lease is not None
     record = replace(view.lease.record, region="c")
     edited = replace(a, region="c", leases=(replace(view, lease=replace(view.lease, record=record)),), nodes=())
-    assert any("is region a's by its names, and says c" in one for one in messages([edited, b], Level.FAIL))
+    assert any(
+        "has the names of region a and the annotation of region c" in one for one in messages([edited, b], Level.FAIL)
+    )

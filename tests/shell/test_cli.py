@@ -87,7 +87,7 @@ async def test_version_and_help() -> None:
         (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),
         (["doctor", "--image=busybox"], "no registry host in front"),
         (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),
-        (["--log-level=LOUD", "version"], "say one of DEBUG, INFO"),
+        (["--log-level=LOUD", "version"], "use one of DEBUG, INFO"),
         (["--nope", "version"], "unknown flag --nope before the command"),
     ],
 )

@@ -137,7 +137,7 @@ def test_a_boolean_flag_in_all_its_forms(argv: list[str], value: bool) -> None:
 def test_what_is_no_boolean_behind_a_boolean_flag_is_refused() -> None:
     arguments = config.split_arguments("registry", ["--debug-web-enabled", "no"], config.all_settings(NodeSettings))
     assert arguments.positional == ["no"]
-    with pytest.raises(ConfigError, match="say true or false"):
+    with pytest.raises(ConfigError, match="use true or false"):
         _node("--debug-web-enabled=no")
 
 
@@ -161,7 +161,7 @@ def test_a_socket_with_and_without_a_scheme(text: str, path: str | None) -> None
         assert socket_path.parse(text) == path
         assert _node("--containerd-sock", text).store.containerd_sock == path
         return
-    with pytest.raises(SettingError, match="is not a socket's path: say something like"):
+    with pytest.raises(SettingError, match="is not a socket's path: write it like"):
         socket_path.parse(text)
 
 
@@ -257,7 +257,7 @@ def test_a_full_disk_is_no_bug_where_each_line_is_written_at_once() -> None:
     with Path("/dev/full").open("wb") as full:
         argv = [sys.executable, "-u", "-m", "speil", "version"]
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, check=False)
-    line = b"speil version: what is printed can't be written: No space left on device\n"
+    line = b"speil version: the output can't be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, line)
 
 

@@ -223,7 +223,7 @@ async def test_who_takes_the_address_of_a_member_that_ended_answers_nothing(tmp_
 
 
 async def test_tags_of_peers_that_prove_nothing_are_warned_of_at_start(tmp_path: Path) -> None:
-    said, secret, auth = "tags are taken from peers that prove nothing", tmp_path / "secret", tmp_path / "auth"
+    said, secret, auth = "peers answer tags without proof", tmp_path / "secret", tmp_path / "auth"
     secret.write_text(token_hex(32))
     auth.mkdir()
     (auth / "password").write_text(token_hex(16))

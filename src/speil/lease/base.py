@@ -1,6 +1,6 @@
-"""The port to a Lease: read it, and write it on the version that was read.
+"""The port to a Lease: read it, and write it over the version that was read.
 
-There is no way to overwrite blindly: a node that lost the Lease without knowing it can't take it back by accident.
+There is no write without a version. A node that lost the Lease without knowing it can't take it back by accident.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from speil.election.record import LeaderElectionRecord, Lease
 
 
 class LeaseError(Exception):
-    """The Lease could not be read or written, or nobody knows whether it was. Asking again may help."""
+    """A request failed, or its outcome is unknown. Trying again may help."""
 
 
 class LeaseConflictError(LeaseError):
-    """Somebody else wrote first. Read again."""
+    """Somebody else wrote first: read again before the next write."""
 
 
 class LeaseDeniedError(LeaseError):
-    """Nothing will change until an operator acts; the message says what is missing."""
+    """Trying again will not help before an operator acts. The message says what to do."""
 
 
 class LeaseLock(Protocol):
-    """One Lease. Every call may be cut off by cancellation; whether it took effect is then unknown."""
+    """One Lease. A call may be cancelled at any time; whether a write took effect is then unknown."""
 
     def __str__(self) -> str:
-        """Its name, for people: `namespace/name` or a path."""
+        """Its name in log lines: `namespace/name`, or a path."""
 
     async def get(self) -> Lease | None:
-        """The Lease; None: there is none. Raises LeaseError."""
+        """The Lease as it is now; None: there is none. Raises LeaseError."""
 
     async def put(self, record: LeaderElectionRecord, base: Lease | None) -> Lease:
-        """Write `record` into `base`, or as a new Lease where that is None; what stands there now.
+        """Write `record` over `base`, or create the Lease where that is None. Returns what was written.
 
-        A Lease that was deleted since `base` was read is created again. Raises LeaseConflictError where it was
-        changed or, with None, where there is one; LeaseError.
+        A Lease that was deleted since `base` was read is created again. Raises LeaseConflictError if the Lease was
+        changed since or, with None, exists; LeaseError.
         """
 
     async def close(self) -> None:
-        """Let go of connections. The Lease stays as it is."""
+        """Close connections. The Lease itself is not changed. The owner of the lock calls it once."""

@@ -1,8 +1,8 @@
-"""A Lease in a file, for several processes of one machine: the embedded default, and the demo.
+"""A Lease in a file, for processes on one machine: `--bootstrap-kind file`, and the demo.
 
-The file is the API's JSON. A write holds an exclusive lock on a file beside it, looks at the version, and renames a
-new file over the old one, so that a reader needs no lock and sees the old Lease or the new one. The age is the file's
-own: the kernel stamps it, and the clock of the machine reads it.
+The file has the same JSON as the API. A write holds an exclusive lock on a file beside it, compares the version, and
+renames a new file over the old one. So a reader needs no lock, and sees the old Lease or the new one. The age comes
+from the file's modification time and the machine's clock.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
 
 _BYTES_MAX = 1 << 20  # a Lease has one kilobyte
-_DEPTH_MAX = 32  # a Lease with managedFields has eight; copying one that is nested deep would end in a RecursionError
-# The lock is held for microseconds. Longer means that its holder is frozen: better an error than to wait with it.
+_DEPTH_MAX = 32  # a Lease with managedFields has eight levels; a copy of a very deep one would raise RecursionError
+# The lock is held for microseconds. If it takes longer, its holder is frozen: an error is better than to wait too.
 _LOCK_TRIES_MAX = 50
 _LOCK_WAIT_SECONDS = 0.01
 
@@ -55,14 +55,14 @@ class FileLease:
             # no await from here on: the lock is held for as long as this takes
             current = self._read()
             if current is not None and (base is None or base.version != current.version):
-                raise LeaseConflictError(f"{self} was changed by somebody else")
+                raise LeaseConflictError(f"the lease file {self} was changed by another process")
             document = encode(record, base, name=self._path.name, namespace=str(self._path.parent))
-            # a clock and not a count: a file that was deleted does not come back with a version it once had
+            # a clock and not a counter: a file that was deleted and made anew must not get a version that it had before
             document["metadata"]["resourceVersion"] = str(time.time_ns())
             self._replace(document)
             written = self._read()
         if written is None:
-            raise LeaseError(f"{self} was deleted while it was written")
+            raise LeaseError(f"the lease file {self} was deleted while it was written")
         return written
 
     async def close(self) -> None:
@@ -76,7 +76,9 @@ class FileLease:
         except PermissionError as error:
             raise LeaseDeniedError(f"this user may not read the lease file {self}: {error.strerror}") from error
         except NotAFileError as error:
-            raise LeaseDeniedError(f"the lease file {self} is not a file: remove it, or name another") from error
+            raise LeaseDeniedError(
+                f"the lease file {self} is not a file: remove it, or give another --lease-file"
+            ) from error
         except OSError as error:
             raise LeaseError(f"the lease file {self} can't be read: {error.strerror}") from error
         try:
@@ -85,10 +87,15 @@ class FileLease:
                 raise ValueError("it is not an object")
             self._damaged.over()
         except ValueError as error:
-            # somebody's garbage is a Lease that nobody holds; writing it again mends it
+            # a file that is no Lease is one that nobody holds: the next leader writes over it
             document = {}
             if self._damaged.due(str(error)):
-                log.warning("the lease file is damaged: nobody holds this Lease", path=self._path, error=error)
+                log.warning(
+                    "lease file is damaged",
+                    path=self._path,
+                    error=error,
+                    meanwhile="nobody holds it, a leader writes it anew",
+                )
         lease = decode(document, None)
         return Lease(lease.record, lease.version, time.time() - found.stat.st_mtime, lease.document)
 
@@ -122,7 +129,8 @@ class FileLease:
                 except BlockingIOError:
                     await asyncio.sleep(_LOCK_WAIT_SECONDS)
             else:
-                raise LeaseError(f"{self._lock_path} is locked by another process, which does not go on")
+                waited = _LOCK_TRIES_MAX * _LOCK_WAIT_SECONDS
+                raise LeaseError(f"another process has held the lock {self._lock_path} for {waited:g} s: is it frozen?")
             yield
         finally:
-            os.close(descriptor)  # gives up the lock
+            os.close(descriptor)  # releases the lock

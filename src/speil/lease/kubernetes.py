@@ -1,7 +1,7 @@
 """A Lease of the Kubernetes API.
 
-Created and updated by PUT alone. An update carries the version that was read; a PUT to a Lease that is not there
-creates it, and unlike a POST it obeys a Role's resourceNames, so that a region can be allowed its own Lease and
+It is created and updated by PUT alone. An update carries the version that was read. A PUT to a Lease that does not
+exist creates it and, unlike a POST, obeys a Role's resourceNames: so a Role can allow a region its own Lease and
 nothing else.
 """
 
@@ -21,7 +21,7 @@ from speil.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError
 
 
 class KubernetesLease:
-    """See LeaseLock. `api` is this lock's own, and closed with it."""
+    """See LeaseLock. The lock owns `api` and closes it."""
 
     def __init__(self, api: KubeApi, name: str, namespace: str) -> None:
         self._api, self._name, self._namespace = api, name, namespace
@@ -54,7 +54,7 @@ class KubernetesLease:
         await self._api.close()
 
     def _lease_error(self, error: KubeError, verb: str) -> LeaseError:
-        """What it means for the election, with what to do about it."""
+        """The error for the election, with what the operator has to do."""
         where = f"the Lease {self._name} in namespace {self._namespace}"
         match error:
             case KubeConflictError():

@@ -1,4 +1,4 @@
-"""A Lease in memory, for electors of one process."""
+"""A Lease in memory, for several electors in one process: tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from speil.lease.base import LeaseConflictError
 
 
 class MemoryLease:
-    """See LeaseLock. `document` is the Lease as JSON; a test may edit or delete it as people do with kubectl."""
+    """See LeaseLock. `document` is the Lease's JSON, None where there is none; a test may delete it."""
 
     def __init__(self, name: str = "lease", namespace: str = "memory") -> None:
         self._name, self._namespace = name, namespace
@@ -31,7 +31,7 @@ class MemoryLease:
         """See LeaseLock."""
         current = self._lease()
         if current is not None and (base is None or base.version != current.version):
-            raise LeaseConflictError(f"{self} was changed by somebody else")
+            raise LeaseConflictError(f"the Lease {self} was changed by another node")
         self.edit(encode(record, base, name=self._name, namespace=self._namespace))
         self._written_at = time.monotonic()
         lease = self._lease()
@@ -39,7 +39,7 @@ class MemoryLease:
         return lease
 
     def edit(self, document: dict[str, Any]) -> None:
-        """Replace the document as it stands, whoever wrote last; a new version."""
+        """Replace the document without a version check, as kubectl can; it gets a new version."""
         self._version += 1
         self.document = document | {"metadata": document["metadata"] | {"resourceVersion": str(self._version)}}
 

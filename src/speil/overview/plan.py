@@ -1,4 +1,4 @@
-"""A plan for several regions: from their names to the names of their Leases, checked before anything is created."""
+"""Plans several regions: the names of their Leases, checked before anything is created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from speil.region.naming import LEASE_NAME_BASE, LEASE_NAMESPACE_BASE, LeaseName
 
 @dataclass(frozen=True, slots=True)
 class PlannedRegion:
-    """A region and its Lease; `nodes` as far as the cluster was asked."""
+    """A region and its Lease. `nodes` is None where the cluster was not asked."""
 
     region: str
     lease: LeaseName
@@ -27,7 +27,7 @@ def plan(
     """The Lease of each region: `<base>-<region>` in `<base>-<region>`. Raises RegionError."""
     names = list(regions)
     if not names:
-        raise RegionError("no regions are named; say --regions eu-west,us-east, or --from-nodes")
+        raise RegionError("no regions are named: set --regions eu-west,us-east, or --from-nodes")
     planned = []
     for region in names:
         check_label(region, "--regions")
@@ -37,7 +37,7 @@ def plan(
 
 
 def check(planned: Iterable[PlannedRegion]) -> Iterator[Finding]:
-    """Whether the names do what they should: be different, and be read back as the region."""
+    """Whether the names are different, and whether a node would read the same region from them."""
     planned = list(planned)
     for region, count in Counter(one.region for one in planned).items():
         if count > 1:

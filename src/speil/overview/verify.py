@@ -1,7 +1,7 @@
-"""Are the regions isolated? Every check of the three ways to verify: the Leases, the election cycle, the traffic.
+"""Checks whether regions are isolated: their Leases, their elections, their traffic.
 
-Two looks at the same regions, some seconds apart, are compared: a leader must have renewed in between and must not have
-changed, and what came from peers must have been sent by peers of the same region.
+Two views of the same regions, taken some seconds apart, are compared. In between a leader must have renewed and must
+not have changed, and bytes that nodes got from peers must have been sent by peers of the same region.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from speil.overview.verify_identity import LEASES, check_labels, kept_out, read_
 from speil.overview.view import LeaseView, NodeView, RegionView
 
 ELECTION, TRAFFIC = "election", "traffic"
-IN_FLIGHT_BYTES = 64 << 20  # of one node: counted by a receiver and, at the same moment, not yet by the sender
+IN_FLIGHT_BYTES = 64 << 20  # of one node: bytes that the receiver has counted already and the sender has not
 
 
 def verify(before: Sequence[RegionView], after: Sequence[RegionView], seconds: float) -> Iterator[Finding]:
-    """One finding a check and region, those that fail with what to do. `seconds` lie between the two looks."""
+    """One finding for each check and region. `seconds` is the time between the two views."""
     if not after:
         yield Finding(
             LEASES,
             Level.FAIL,
             "no region was found",
-            "say --regions, --metrics-urls or --lease-files, or another cluster",
+            "set --regions, --metrics-urls or --lease-files, or another --kubeconfig-context",
         )
     earlier = {view.region: view for view in before}
     owners = {node.peer_id: view.region for view in after for node in view.nodes if node.peer_id}
@@ -45,7 +45,7 @@ def _leases(view: RegionView, everybody: Sequence[RegionView]) -> Iterator[Findi
     yield from kept_out(view)
     if not view.leases:
         remedy = (
-            "start its nodes with --bootstrap-kind kubernetes, or look whether they may write the Lease (speil logs)"
+            "start its nodes with --bootstrap-kind kubernetes; if they run, see in their logs whether they may write it"
         )
         yield Finding(LEASES, Level.FAIL, f"region {name} has no Lease", remedy)
         return
@@ -58,19 +58,29 @@ def _leases(view: RegionView, everybody: Sequence[RegionView]) -> Iterator[Findi
         shared = sorted(region for region, asked in askers if asked == lease.name and region != view.region)
         holder = lease.lease.record.holder_identity if lease.lease else ""
         if lease.error:
-            remedy = "start its nodes, or see in their logs whether they may write it"
+            remedy = "start its nodes; if they run, see in their logs whether they may write it"
             yield Finding(LEASES, Level.FAIL, f"{lease.name} of region {name}: {lease.error}", remedy)
         elif (of := read_as(lease)) and of != view.region:
             remedy = (
-                "its holder was mistaken: correct its nodes, or delete the Lease, and the right region makes it anew"
+                "its holder's region is set wrong: correct it, or delete the Lease, and the right region creates it"
             )
-            yield Finding(LEASES, Level.FAIL, f"{lease.name} is region {of}'s by its names, and says {name}", remedy)
+            yield Finding(
+                LEASES,
+                Level.FAIL,
+                f"{lease.name} has the names of region {of} and the annotation of region {name}",
+                remedy,
+            )
         elif shared:
             remedy = "give each region its own --leader-election-name and --leader-election-namespace"
-            message = f"{lease.name} of region {name} is asked by nodes of {', '.join(shared)} too"
+            message = f"{lease.name} of region {name} is used by nodes of {', '.join(shared)} too"
             yield Finding(LEASES, Level.FAIL, message, remedy)
         elif not holder:
-            yield Finding(LEASES, Level.FAIL, f"nobody holds {lease.name} of region {name}", "see the log of its nodes")
+            yield Finding(
+                LEASES,
+                Level.FAIL,
+                f"nobody holds {lease.name} of region {name}",
+                "see lines with component=election in the logs of its nodes",
+            )
         else:
             yield Finding(LEASES, Level.OK, f"region {name}: {lease.name} is its own, held by {holder}")
 
@@ -83,13 +93,15 @@ def _election(view: RegionView, before: RegionView | None, seconds: float) -> It
             yield Finding(ELECTION, Level.OK, f"region {name}: {leaders[0]} leads, {len(view.nodes) - 1} follow")
         else:
             said = f"{len(leaders)} nodes say that they lead: {', '.join(leaders)}" if leaders else "no node leads"
-            yield Finding(ELECTION, Level.FAIL, f"region {name}: {said}", "see `election` lines in the nodes' logs")
+            yield Finding(
+                ELECTION, Level.FAIL, f"region {name}: {said}", "see lines with component=election in the nodes' logs"
+            )
     for lease in view.leases:
         if lease.lease is None:
             continue
         peer_id, known = lease.holder_peer_id, {node.peer_id for node in view.nodes}
         if view.nodes and peer_id not in known and lease.lease.record.holder_identity:
-            remedy = "if the node is gone, a leader follows within seconds; if not, find out whose address that is"
+            remedy = "if the node is gone, another one leads within seconds; if not, find out whose address that is"
             yield Finding(ELECTION, Level.FAIL, f"the holder of {lease.name} is none of region {name}'s nodes", remedy)
         yield from _renewal(name, lease, before, seconds)
 
@@ -98,14 +110,19 @@ def _renewal(name: str, lease: LeaseView, before: RegionView | None, seconds: fl
     assert lease.lease is not None
     record, age = lease.lease.record, lease.lease.age_seconds
     if age is not None and age > max(record.lease_duration_seconds, 1):
-        remedy = "see the leader's log; can it reach the API server?"
+        remedy = "see in the leader's log whether it can reach the API server"
         yield Finding(ELECTION, Level.FAIL, f"{lease.name} was not renewed for {age:.0f} s", remedy)
     earlier = next((one.lease for one in before.leases if one.name == lease.name), None) if before else None
     if earlier is None or seconds <= 0:
         return
     if record.leader_transitions != earlier.record.leader_transitions:
         message = f"{lease.name} changed hands {record.leader_transitions - earlier.record.leader_transitions} times"
-        yield Finding(ELECTION, Level.WARN, f"{message} in {seconds:.0f} s", "look why its leaders lose it")
+        yield Finding(
+            ELECTION,
+            Level.WARN,
+            f"{message} in {seconds:.0f} s",
+            "see the lines `lease lost` in its nodes' logs for the reason",
+        )
     elif record.heartbeat == earlier.record.heartbeat:
         yield Finding(ELECTION, Level.FAIL, f"{lease.name} was not renewed in {seconds:.0f} s", "see the leader's log")
     else:
@@ -127,11 +144,17 @@ def _members(view: RegionView, owners: Mapping[str, str]) -> Iterator[Finding]:
             )
         if not foreign and not node.peers and len(view.nodes) > 1:
             yield Finding(
-                TRAFFIC, Level.WARN, f"{node.name} of region {name} knows no peer", "see `bootstrap` in its log"
+                TRAFFIC,
+                Level.WARN,
+                f"{node.name} of region {name} knows no peer",
+                "see lines with component=bootstrap in its log",
             )
     if unknown:
         yield Finding(
-            TRAFFIC, Level.WARN, f"region {name} routes to {unknown} peers that were not looked at", "look at all nodes"
+            TRAFFIC,
+            Level.WARN,
+            f"region {name} routes to {unknown} peers that were not looked at",
+            "look at all nodes of all regions",
         )
     elif not any(owners.get(peer, view.region) != view.region for node in view.nodes for peer in node.peers):
         yield Finding(TRAFFIC, Level.OK, f"region {name}: every peer of its {len(view.nodes)} nodes is one of them")
@@ -144,14 +167,14 @@ def _bytes(view: RegionView, before: RegionView | None) -> Iterator[Finding]:
     earlier = {node.peer_id: node for node in before.nodes}
     if any(_restarted(node, earlier.get(node.peer_id)) for node in view.nodes) or len(earlier) != len(view.nodes):
         yield Finding(
-            TRAFFIC, Level.WARN, f"region {name}: nodes came or went, bytes were not compared", "run it again"
+            TRAFFIC, Level.WARN, f"region {name}: nodes came or went, so bytes were not compared", "run it again"
         )
         return
     received = view.total.peer_bytes - before.total.peer_bytes
     sent = view.total.sent_bytes - before.total.sent_bytes
     if received - sent > IN_FLIGHT_BYTES * len(view.nodes):
         message = f"region {name} took {received} bytes from peers, of which its own nodes sent {sent}"
-        yield Finding(TRAFFIC, Level.FAIL, message, "bytes come from elsewhere: set --region-secret-file")
+        yield Finding(TRAFFIC, Level.FAIL, message, "bytes came from outside the region: set --region-secret-file")
     else:
         yield Finding(TRAFFIC, Level.OK, f"region {name}: {received} bytes from peers, {sent} sent by its own nodes")
 
@@ -167,12 +190,12 @@ def _rejected(view: RegionView) -> Iterator[Finding]:
         for layer, count in node.rejected.items():
             layers[layer] = layers.get(layer, 0) + count
     if layers:
-        told = ", ".join(f"{layer} {count}" for layer, count in sorted(layers.items()))
+        counts = ", ".join(f"{layer} {count}" for layer, count in sorted(layers.items()))
         yield Finding(
             TRAFFIC,
             Level.WARN,
-            f"region {name} kept out attempts of others: {told}",
-            "nothing crossed; lines `kept out of the region` in the nodes' logs say who it was and what to correct",
+            f"region {name} rejected attempts from outside, by layer: {counts}",
+            "nothing crossed; lines `kept out of the region` in the nodes' logs say who tried and what to correct",
         )
     elif view.nodes and view.region != "?":
-        yield Finding(TRAFFIC, Level.OK, f"region {name}: nobody from outside tried to come in")
+        yield Finding(TRAFFIC, Level.OK, f"region {name}: nobody from outside tried to get in")

@@ -1,4 +1,4 @@
-"""Do the facts agree on which region a node and a Lease are of? The part of `verify` that finds copied names."""
+"""The part of `verify` that finds copied names: whether names, labels and nodes agree on the region."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _OWN_NAMES = "give each region its own --leader-election-name and --leader-elect
 
 
 def check_labels(view: RegionView) -> Iterator[Finding]:
-    """Whether the nodes' topology labels agree that these are the nodes of one region."""
-    nodes = [node for node in view.nodes if node.label is not None]  # nodes of before do not say
+    """Whether all nodes that claim the region have one topology label."""
+    nodes = [node for node in view.nodes if node.label is not None]  # older versions do not report it
     if view.region == "?" or not nodes:
         return
     name = view.region or "(none)"
     without = [node for node in nodes if not node.label and node.region_source != FROM_SETTING]
     if len(view.labels) > 1:
-        told = ", ".join(f"{label} ({sum(node.label == label for node in nodes)} nodes)" for label in view.labels)
+        counts = ", ".join(f"{label} ({sum(node.label == label for node in nodes)} nodes)" for label in view.labels)
         yield Finding(
             NAMES,
             Level.FAIL,
-            f"nodes with different labels {REGION_LABEL} say that they are region {name}: {told}; they are kept apart",
+            f"nodes with different labels {REGION_LABEL} claim region {name}: {counts}; they keep each other out",
             f"if they are two regions, {_OWN_NAMES}; if they are one, set --region {name} on all of its nodes",
         )
     elif view.labels:
@@ -36,41 +36,41 @@ def check_labels(view: RegionView) -> Iterator[Finding]:
         yield Finding(
             NAMES,
             Level.WARN,
-            f"{len(without)} nodes of region {name} know no label {REGION_LABEL} and go with anyone of it: {who}",
-            "label the nodes, or see that their pods get the label (--topology-region, --topology-from-node)",
+            f"{len(without)} nodes of region {name} know no label {REGION_LABEL}, and accept every node of it: {who}",
+            "label the nodes, and pass the label to their pods (--topology-region, --topology-from-node)",
         )
     elif view.region and without and not all(node.is_guarded for node in without):
         yield Finding(
             NAMES,
             Level.WARN,
-            f"nothing but its names tells region {name} from another: its nodes know no label {REGION_LABEL}, have no "
-            "--region-secret-file and no --region-networks; names that are copied into another region join the two",
-            "label the nodes and pass the label on (the chart does), or set --region-secret-file",
+            f"only its names distinguish region {name} from others: its nodes know no label {REGION_LABEL}, and have "
+            "no --region-secret-file and no --region-networks; if the names are copied, two regions become one",
+            "label the nodes and pass the label to their pods (the chart does), or set --region-secret-file",
         )
 
 
 def kept_out(view: RegionView) -> Iterator[Finding]:
-    """Nodes whose Lease is another region's: what that costs them."""
+    """Nodes whose Lease is another region's, and those among them that know no peer."""
     name = view.region or "(none)"
     out = [node for node in view.nodes if node.lease_is_foreign]
     if not out:
         return
     alone = [node for node in out if not node.peers]
     who = ", ".join(node.name for node in out[:NODES_NAMED_MAX])
-    message = f"the Lease that {who} of region {name} ask is another region's: they have no leader"
+    message = f"the Lease of {who} of region {name} is another region's: they have no leader"
     yield Finding(LEASES, Level.FAIL, message, _OWN_NAMES)
     if alone:
         yield Finding(
             TRAFFIC,
             Level.FAIL,
-            f"{', '.join(node.name for node in alone[:NODES_NAMED_MAX])} of region {name} have no way to their region: "
-            "every image comes from upstream",
-            f"{_OWN_NAMES}; meanwhile --region-networks lets nodes find their neighbours, and --data-dir keeps the "
-            "peers they have met",
+            f"{', '.join(node.name for node in alone[:NODES_NAMED_MAX])} of region {name} know no peer of it: every "
+            "image comes from upstream",
+            f"{_OWN_NAMES}; meanwhile nodes find neighbours with --region-networks, and keep the peers that they "
+            "knew with --data-dir",
         )
 
 
 def read_as(lease: LeaseView) -> str:
-    """The region that the names of a Lease tell; "" where they tell none."""
+    """The region that the names of a Lease name; "" where they name none."""
     namespace, _, name = lease.name.partition("/")
     return read(LeaseName(name, namespace)).agreed or "" if name and "/" not in name else ""

@@ -1,4 +1,4 @@
-"""What regions look like from outside: their Leases and nodes at one moment. Read by `survey`, judged by `verify`."""
+"""The Leases and nodes of regions at one moment. `survey` reads them, `verify` judges them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from speil.election.record import Lease
 
 @dataclass(frozen=True, slots=True)
 class LeaseView:
-    """A region's Lease: where it is, and what stands in it; or why it can't be read."""
+    """A region's Lease: its name and what was read; `error` where it could not be read."""
 
     name: str  # namespace/name, or a file's path
     lease: Lease | None = None
     error: str = ""
-    asked_for: str = ""  # the region it was looked up for, if it was
+    asked_for: str = ""  # the region in whose name it was looked up; "" where it was found otherwise
 
     @property
     def holder_peer_id(self) -> str:
@@ -25,20 +25,20 @@ class LeaseView:
 
     @property
     def region(self) -> str:
-        """The region that the Lease says it belongs to; where it says nothing, the one it was looked up for."""
+        """The region that the Lease's annotation names; without one, the region it was looked up for."""
         said = self.lease.record.region if self.lease else None
         return self.asked_for if said is None else said
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Counters since a node's start, of one registry or of all. Bytes of bodies."""
+    """Counters since a node's start, of one registry or of all; bytes are those of bodies."""
 
     hits: int = 0
     misses: int = 0
     own_bytes: int = 0  # served to this node's containerd from its own store
-    peer_bytes: int = 0  # … from peers
-    upstream_bytes: int = 0  # came into the store and not through speil
+    peer_bytes: int = 0  # served to this node's containerd from peers
+    upstream_bytes: int = 0  # that came into the store without speil
     sent_bytes: int = 0  # to peers
 
     def __add__(self, other: Traffic) -> Traffic:
@@ -53,27 +53,27 @@ class Traffic:
 
     @property
     def hit_ratio(self) -> float | None:
-        """Of the requests that this node's store could not answer, the part that peers did; None before any."""
+        """The share that peers answered, of requests that the own store could not; None: no such request."""
         return self.hits / total if (total := self.hits + self.misses) else None
 
     @property
     def byte_ratio(self) -> float | None:
-        """Of the bytes that came into the region's nodes, the part that came from peers; None before any."""
+        """The share that came from peers, of all bytes that came into the nodes; None: no bytes."""
         return self.peer_bytes / total if (total := self.peer_bytes + self.upstream_bytes) else None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as it tells of itself; with an `error`, only its name is known."""
+    """A node's own account of itself. With an `error` only its name is known."""
 
     name: str
     region: str = ""
     zone: str = ""
-    lease: str = ""  # the Lease that it asks
-    label: str | None = None  # its topology label where that takes part, "" where not; None: it does not say
+    lease: str = ""  # the Lease in whose election it takes part
+    label: str | None = None  # its topology label where that counts, "" where not; None: its version does not report it
     region_source: str = ""  # one of identity's FROM_… words
     is_guarded: bool = False  # it has the region's secret, or knows the region's networks
-    lease_is_foreign: bool = False  # the Lease that it asks is another region's
+    lease_is_foreign: bool = False  # its Lease is another region's
     peer_id: str = ""
     ready: bool = False
     leads: bool = False
@@ -85,13 +85,13 @@ class NodeView:
 
     @property
     def total(self) -> Traffic:
-        """Of all registries."""
+        """The sum over all registries."""
         return sum(self.traffic.values(), Traffic())
 
 
 @dataclass(frozen=True, slots=True)
 class RegionView:
-    """A region: its Leases (one, where all is well) and its nodes."""
+    """A region with its Leases (more than one is a mistake) and its nodes."""
 
     region: str
     leases: tuple[LeaseView, ...]
@@ -99,24 +99,24 @@ class RegionView:
 
     @property
     def total(self) -> Traffic:
-        """Of all nodes."""
+        """The sum over all nodes."""
         return sum((node.total for node in self.nodes), Traffic())
 
     @property
     def labels(self) -> list[str]:
-        """The topology labels that its nodes have, each once."""
+        """The different topology labels of its nodes, sorted."""
         return sorted({node.label for node in self.nodes if node.label})
 
     @property
     def rejected(self) -> int:
-        """Attempts of others that its nodes kept out."""
+        """How many attempts of other regions its nodes have rejected."""
         return sum(sum(node.rejected.values()) for node in self.nodes)
 
 
 def group(leases: Iterable[LeaseView], nodes: Iterable[NodeView], wanted: Iterable[str] = ()) -> list[RegionView]:
-    """Leases and nodes by region, in the order of their names; of `wanted` regions where some are given.
+    """Leases and nodes by region, sorted by name; with `wanted`, those regions in that order.
 
-    A node that can't be read is in the region "?" with its error.
+    Nodes that could not be read are in the region "?".
     """
     leases, nodes, chosen = list(leases), list(nodes), list(wanted)
     names = chosen or sorted({lease.region for lease in leases} | {_region(node) for node in nodes})

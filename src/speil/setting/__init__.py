@@ -1,6 +1,6 @@
-"""How settings are declared and read: one declaration gives the flag, its env twin, its docs. A core.
+"""Declares settings: one declaration gives the flag, the environment variable and the documentation. A core.
 
-Each package owns a frozen dataclass of its settings with `setting(…)` fields; `speil.config` joins them.
+Each package has a frozen dataclass of its settings with `setting(…)` fields. `speil.config` reads them.
 """
 
 from speil.setting.declare import Kind, Setting, SettingError, declared, setting
