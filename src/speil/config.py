@@ -51,7 +51,7 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class OldName:
-    """A flag of an older Spegel. `now` is the setting that replaced it, None where it has no effect: see `note`."""
+    """A flag of an older Spegel. `now` is the setting that replaced it; None: it has no effect, see `note`."""
 
     name: str
     now: str | None

@@ -15,7 +15,6 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
@@ -24,11 +23,10 @@ import grpclib.client  # noqa: F401 - first: modules that load later reuse the m
 from speil import heap
 from speil.border.build import Border, build_border
 from speil.config import NodeSettings
-from speil.http_server.own_addresses import OwnAddresses
+from speil.http1.own_addresses import OwnAddresses
 from speil.kube.kubeconfig import access_of_node
 from speil.kube.node_region import identify_node
 from speil.libp2p.host import Host
-from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.debug import CONNECTIONS as debug_connections
 from speil.mirror.debug import DebugServer
@@ -51,18 +49,11 @@ from speil.observe.metrics import Metrics
 from speil.routing.announce import Announcer, AnnounceSettings
 from speil.routing.bootstrap.base import BootstrapError
 from speil.routing.bootstrap.build import build_bootstrapper
-from speil.routing.bootstrap.driver import Bootstrap
-from speil.routing.bootstrap.lease import LeaseBootstrapper
-from speil.routing.dht import DhtRouter
-from speil.routing.libp2p_network import Libp2pNetwork
-from speil.routing.peerstore import Peerstore
+from speil.routing.build import build_host, build_router
 from speil.setting import ListenAddress, SettingError
-from speil.store.base import ContentStore, StoreError
-from speil.store.containerd.client import ContainerdClient
-from speil.store.containerd.inspect import inspect
-from speil.store.containerd.store import ContainerdStore
+from speil.store.build import build_store, warn_about_containerd
 from speil.store.news import StoreNews
-from speil.store.oci_layout import OciLayoutStore
+from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.version import __version__
 
@@ -114,7 +105,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     # a prefix that was set by hand is shared with nodes that know no regions: a migration from Spegel
     shared = bool(settings.router.dht_protocol_prefix)
     border = build_border(settings.region, region, metrics, shares_its_mesh=shared)
-    store = _make_store(settings, metrics)
+    store = build_store(settings.store, metrics)
     networks = border.policy.networks
     bootstrapper = build_bootstrapper(settings.router, election, region, networks, metrics, rng)
     border.log_identity()
@@ -122,13 +113,9 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as parts:
         host = await _start_host(settings, border, metrics, stack)
         border.check_own_addresses(host.local.hosts)
-        prefix = settings.router.protocol_prefix(region.region)
-        network = Libp2pNetwork(host, prefix, metrics, border.record, border.policy)
-        router = DhtRouter(
-            network, Bootstrap(bootstrapper, Peerstore(data_dir), metrics, rng), metrics, rng, zone=region.zone
+        router = build_router(
+            settings.router, bootstrapper, host, border.policy, border.record, region.zone, metrics, rng
         )
-        if isinstance(bootstrapper, LeaseBootstrapper):
-            bootstrapper.attach(router.peers)
         auth = BasicAuth(settings.mirror.basic_auth_dir)
         door = border.door(host.local.peer_id, data_dir, credentials=lambda: auth.peer_keys(region.region))
         border.log_what_is_open(door, resolve_tags=settings.mirror.resolve_tags)
@@ -181,10 +168,10 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
         tasks = [
             parts.create_task(store.run()),
             parts.create_task(router.run()),
-            parts.create_task(StoreNews(store, metrics, [announcer, settling, upstream_bytes]).run()),
+            parts.create_task(StoreNews(store, metrics.of(StoreSeries), [announcer, settling, upstream_bytes]).run()),
             parts.create_task(announcer.follow_up()),
             parts.create_task(settling.run()),
-            parts.create_task(_warn_about_containerd(settings, store)),
+            parts.create_task(warn_about_containerd(settings.store, store)),
             parts.create_task(heap.trim_when_grown()),
         ]
         log.info(
@@ -202,53 +189,14 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
             task.cancel()
 
 
-def _make_store(settings: NodeSettings, metrics: Metrics) -> ContentStore:
-    chosen = settings.store
-    if chosen.store_kind == "oci-layout":
-        if not chosen.oci_layout_path:
-            raise StartError("--store-kind oci-layout needs --oci-layout-path")
-        path = Path(chosen.oci_layout_path)
-        if path.exists() and not path.is_dir():
-            raise StartError(f"--oci-layout-path: {path} is not a directory")
-        return OciLayoutStore(path, metrics.store_available.set)
-    socket = Path(chosen.containerd_sock)
-    if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
-        raise StartError(f"--containerd-sock: this user may not use {socket}; run as root or as a member of its group")
-    if socket.exists() and not socket.is_socket():
-        raise StartError(f"--containerd-sock: {socket} is not a socket")
-    if chosen.containerd_content_path and not Path(chosen.containerd_content_path).is_dir():
-        raise StartError(f"--containerd-content-path: {chosen.containerd_content_path} is not a directory")
-    return ContainerdStore(chosen.containerd_sock, chosen.containerd_namespace, chosen.containerd_content_path, metrics)
-
-
 async def _start_host(settings: NodeSettings, border: Border, metrics: Metrics, stack: AsyncExitStack) -> Host:
-    try:
-        identity = load_or_create(settings.router.data_dir)
-    except IdentityError as error:
-        raise StartError(f"--data-dir: {error}") from error
-    address = settings.router.router_addr
-    host = Host(
-        identity,
-        address,
-        agent_version=f"speil/{__version__}",
-        metrics=metrics,
-        gate=border.gate(),
-        told=border.protocols,
-        psks=border.noise_keys,
-        dial_ports=settings.router.router_dial_ports,
-        never_dialled=_api_server(),
-        networks=settings.region.region_networks,
+    host = build_host(
+        settings.router, border.protocols, border.policy.networks, border.gate(), border.noise_keys, metrics
     )
     try:
         return await stack.enter_async_context(host)
     except OSError as error:
-        raise _cannot_listen("--router-addr", address, error) from error
-
-
-def _api_server() -> frozenset[tuple[str, int]]:
-    """The API server's address in a pod, which must not be dialled because a peer names it."""
-    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    return frozenset({(host, int(port))}) if host and port.isdecimal() else frozenset()
+        raise _cannot_listen("--router-addr", settings.router.router_addr, error) from error
 
 
 async def _listen(stack: AsyncExitStack, server: Any, flag: str, address: ListenAddress) -> None:
@@ -262,27 +210,6 @@ def _cannot_listen(flag: str, address: ListenAddress, error: OSError) -> StartEr
     if error.errno == errno.EADDRINUSE:
         return StartError(f"{flag}: {address} is in use by another process; stop it or choose another port")
     return StartError(f"{flag}: can't listen on {address}: {os.strerror(error.errno) if error.errno else error}")
-
-
-async def _warn_about_containerd(settings: NodeSettings, store: ContentStore) -> None:
-    """Say once what in containerd's configuration keeps this node from being of use."""
-    if not isinstance(store, ContainerdStore):
-        return
-    await store.wait_available()
-    client = ContainerdClient(settings.store.containerd_sock, settings.store.containerd_namespace)
-    try:
-        facts = await inspect(client, settings.store.containerd_config)
-    except StoreError as error:
-        log.debug("containerd's configuration can't be read", error=error)
-        return
-    finally:
-        client.close()
-    if facts.discard_unpacked_layers:
-        log.warning(
-            "containerd discards unpacked layers: this node can share manifests only; "
-            "set discard_unpacked_layers = false",
-            source=facts.source,
-        )
 
 
 def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:

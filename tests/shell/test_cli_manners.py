@@ -287,9 +287,9 @@ def _deaf_to_interrupts() -> None:
     [
         ("making two images", signal.SIGINT, 130, False),
         ("making two images", signal.SIGTERM, 143, True),  # deaf to SIGINT: started in the background of a shell
-        ("starting 3 nodes", signal.SIGTERM, 143, False),
-        ("one node pulls first", signal.SIGHUP, 129, False),
-        ("is killed in the", signal.SIGINT, 130, False),
+        pytest.param("starting 3 nodes", signal.SIGTERM, 143, False, marks=pytest.mark.long),
+        pytest.param("one node pulls first", signal.SIGHUP, 129, False, marks=pytest.mark.long),
+        pytest.param("is killed in the", signal.SIGINT, 130, False, marks=pytest.mark.long),
     ],
 )
 async def test_the_demo_ends_on_signals_and_takes_everything_back(

@@ -60,8 +60,9 @@ print(before - resident())
 
 
 AFTER_A_FLOOD = """
-import asyncio, gc
+import asyncio
 from speil import heap
+from speil.testing.eventually import eventually
 heap.LOOK_SECONDS = 0.05
 async def flood():
     async with asyncio.TaskGroup() as group:
@@ -72,18 +73,14 @@ async def flood():
         kept = blocks[::50]
         del blocks
         held = heap.resident_bytes()
-        for _ in range(200):
-            await asyncio.sleep(0.05)
-            if heap.resident_bytes() < before + {count} * {size} // 4:
-                break
-        print(before, held, heap.resident_bytes())
+        await eventually(lambda: heap.resident_bytes() < before + {count} * {size} // 4)
+        print(before, held)
         task.cancel()
 asyncio.run(flood())
 """
 
 
 def test_what_a_flood_took_is_given_back() -> None:
-    before, held, after = map(int, run(AFTER_A_FLOOD.format(size=BLOCK_BYTES, count=HELD_BLOCKS)).split())
-    flood = HELD_BLOCKS * BLOCK_BYTES
-    assert held > before + flood // 2, "the C library keeps it by itself"
-    assert after < before + flood // 4
+    """The other process fails where it is not."""
+    before, held = map(int, run(AFTER_A_FLOOD.format(size=BLOCK_BYTES, count=HELD_BLOCKS)).split())
+    assert held > before + HELD_BLOCKS * BLOCK_BYTES // 2, "the C library keeps it by itself"

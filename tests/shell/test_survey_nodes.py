@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from random import Random
 
+from speil.border.series import BorderSeries
 from speil.election.config import DEFAULT_CONFIG
 from speil.election.ownership import Owner
 from speil.lease.driver import LeaderElection
@@ -20,7 +21,7 @@ def test_a_node_that_never_saw_its_lease_can_be_read() -> None:
     """Its renewal's age is NaN: the very node that an operator looks for."""
     metrics = Metrics(region="b")
     LeaderElection(MemoryLease(), DEFAULT_CONFIG, Owner("b"), metrics, Random(1))
-    metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
+    metrics.of(BorderSeries).rejected(Layer.LEASE)
     view = read_node("node-1", metrics.exposition().decode(), json.dumps(STATE))
     assert not view.error
     assert view.rejected == {"lease": 1}

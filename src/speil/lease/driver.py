@@ -24,7 +24,6 @@ from speil.lease.base import LeaseConflictError, LeaseDeniedError, LeaseError, L
 from speil.lease.series import LeaseSeries
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.region.policy import Layer
 
 RELEASE_SECONDS_MAX = 2.0  # a node that stops does not wait longer for its Lease, which runs out by itself
 _STATES = ("candidate", "follower", "leader")
@@ -59,7 +58,10 @@ class LeaderElection:
         owner: Owner,
         metrics: Metrics,
         rng: Random,
+        count_foreign: Callable[[], None] = lambda: None,
     ) -> None:
+        """`count_foreign` is called when the Lease turns out to belong to another region."""
+        self._count_foreign = count_foreign
         self._lock, self._config, self._owner, self._metrics, self._rng = lock, config, owner, metrics, rng
         self._series = metrics.of(LeaseSeries)
         self._elector: Elector | None = None
@@ -205,7 +207,7 @@ class LeaderElection:
             case EventKind.LOST:
                 log.warning(phrase, **fields)
             case EventKind.FOREIGN:
-                self._metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
+                self._count_foreign()
                 log.error(
                     phrase,
                     **fields,
