@@ -14,6 +14,8 @@ Vocabulary, which every package may import:
     finding         the result of one check: good or bad, what to do
     local_file      reads files that others may have written
     heap            gives free memory back to the system
+    token_bucket    so much at once, so much a second after that
+    interface_addresses  the IP addresses of this machine's interfaces
 
 Cores:
 
@@ -28,6 +30,7 @@ Cores:
 Shells:
 
     observe         logs and metrics
+    http1           HTTP/1.1 on h11: the server of speil's ports, a client for the API server and others
     kube            the Kubernetes API: access, requests, node labels
     store           the content on this node: containerd, an OCI layout, memory
     libp2p          connections between peers: Noise, yamux, identify

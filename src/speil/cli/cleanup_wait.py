@@ -1,4 +1,4 @@
-"""`speil cleanup-wait`: until a probe endpoint that stands for all nodes has answered several times in a row."""
+"""`speil cleanup-wait`: waits until all addresses behind a name have answered several times in a row."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = get_log("cleanup-wait")
 def _endpoint(value: str) -> str:
     url = value if "://" in value else f"http://{value}"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise SettingError(f"{value!r} is not an endpoint: say something like http://speil-cleanup:8080")
+        raise SettingError(f"{value!r} is not an endpoint: write it like http://speil-cleanup:8080")
     return url
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
     probe_endpoint: str = setting(Kind("URL", _endpoint), required=True, help="The address of the cleanup Service.")
     threshold: int = setting(integer, 3, help="How many times in a row all its addresses must answer.")
@@ -35,7 +35,7 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Wait."""
+    """Wait without a time limit; the chart's Job has one."""
     asyncio.run(_wait(settings))
     return 0
 
@@ -44,20 +44,22 @@ async def _wait(settings: Settings) -> None:
     in_a_row = 0
     while in_a_row < settings.threshold:
         in_a_row = in_a_row + 1 if await _all_answer(settings.probe_endpoint) else 0
-        log.info("probed", endpoint=settings.probe_endpoint, in_a_row=in_a_row, threshold=settings.threshold)
+        log.info(
+            "cleanup endpoint probed", endpoint=settings.probe_endpoint, in_a_row=in_a_row, threshold=settings.threshold
+        )
         if in_a_row < settings.threshold:
             await asyncio.sleep(settings.period)
 
 
 async def _all_answer(url: str) -> bool:
-    """Whether every address behind the endpoint's name answers 200."""
+    """Whether every address of the endpoint's name answers 200."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        log.info("the name does not resolve yet", host=parts.hostname, error=error)
+        log.info("cleanup endpoint does not resolve yet", host=parts.hostname, error=error)
         return False
     hosts = {str(entry[4][0]) for entry in found}
     client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX)
