@@ -80,8 +80,8 @@ def main() -> int:
     parser.add_argument("what", choices=["check", "test"])
     parser.add_argument("--without-check", action="store_true", help="leave out the steps of `check`")
     chosen = parser.parse_args()
-    static = () if chosen.without_check else STATIC
-    tests = () if chosen.without_check else CHECK
+    static: tuple[Step, ...] = () if chosen.without_check else STATIC
+    tests: tuple[Step, ...] = () if chosen.without_check else CHECK
     if chosen.what == "test":
         tests += MACHINE
     # the static checks run beside the tests: those mostly wait
