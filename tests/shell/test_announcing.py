@@ -20,7 +20,7 @@ from speil.routing.publisher import ASK_SECONDS_MAX
 from speil.testing.announce_world import LATENCY_SECONDS, World
 from speil.testing.virtual_time import run_virtual
 
-NODES, POPULAR, RARE, RARE_HOLDERS = 45, 100, 25, 3
+NODES, POPULAR, RARE, RARE_HOLDERS = 45, 40, 20, 3
 
 
 async def settled(world: World, popular: int, rare: int = 0) -> None:
