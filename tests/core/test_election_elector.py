@@ -7,7 +7,7 @@ import dataclasses
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from speil.election.elector import EventKind, Read, Write
+from speil.election.action import EventKind, Read, Write
 from speil.election.record import LeaderElectionRecord
 from speil.testing.election_world import World
 from tests.properties import examples

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speil.election.elector import EventKind
+from speil.election.action import EventKind
 from speil.election.ownership import ABANDONED_SECONDS, GIVEN_UP_SECONDS, Claim, Owner
 from speil.election.record import LeaderElectionRecord
 from speil.testing.election_world import World

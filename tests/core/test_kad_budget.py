@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from speil.kad.cost_budget import (
     ADDRESS,
-    LITTLE,
+    FREE,
     MESSAGE_SECONDS,
     NODE,
     OVERDRAWN_SECONDS_MAX,
@@ -77,7 +77,7 @@ def test_whatever_a_subnet_sends_it_gets_its_share(streams: int, identities: int
 def test_many_subnets_together_get_the_nodes_share() -> None:
     senders = [(f"p{number}", f"10.66.{number}.1") for number in range(50)]
     spent, refused = flood(CostBudget(), 30, senders, 1_000)
-    little = 50 * (LITTLE.burst_seconds + 30 * LITTLE.share)
+    little = 50 * (FREE.burst_seconds + 30 * FREE.share)
     assert spent <= little + NODE.burst_seconds + 30 * NODE.share
     assert set(refused) <= {"node"}
 

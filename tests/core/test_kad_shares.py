@@ -227,14 +227,14 @@ def test_a_message_looks_at_so_many_records_of_others_and_no_more(monkeypatch: p
     full = range(64)
     for number in range(64):
         records.add_places(full, identity("full", number), 0, host=f"10.67.{number}.1")
-    real_who, asked = ProviderRecords._who_gives_way, 0
+    real_who, asked = ProviderRecords._find_evictable, 0
 
     def who(self: ProviderRecords, slots: bytes, newcomer: provider_records._Provider) -> int:
         nonlocal asked
         asked += 1
         return real_who(self, slots, newcomer)
 
-    monkeypatch.setattr(ProviderRecords, "_who_gives_way", who)
+    monkeypatch.setattr(ProviderRecords, "_find_evictable", who)
     records.add_places(list(full) * 64, identity("another"), 1, host="10.68.0.1")
     assert asked <= EVICTED_AT_ONCE_MAX // 16
 

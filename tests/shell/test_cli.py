@@ -88,7 +88,7 @@ async def test_version_and_help() -> None:
         (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),
         (["doctor", "--image=busybox"], "no registry host in front"),
         (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),
-        (["--log-level=LOUD", "version"], "say one of DEBUG, INFO"),
+        (["--log-level=LOUD", "version"], "use one of DEBUG, INFO"),
         (["--nope", "version"], "unknown flag --nope before the command"),
     ],
 )
@@ -193,7 +193,7 @@ async def test_a_directory_that_is_not_of_registries_is_named_with_what_it_shoul
         "configuration", "--mirror-targets=http://127.0.0.1:5000", f"--containerd-registry-config-path={tmp_path}"
     )
     assert code == 1
-    assert f"{tmp_path} holds config.toml" in err
+    assert f"{tmp_path} has config.toml" in err
     assert f"as {tmp_path}/certs.d" in err
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
 

@@ -137,7 +137,7 @@ def test_a_boolean_flag_in_all_its_forms(argv: list[str], value: bool) -> None:
 def test_what_is_no_boolean_behind_a_boolean_flag_is_refused() -> None:
     arguments = config.split_arguments("registry", ["--debug-web-enabled", "no"], config.all_settings(NodeSettings))
     assert arguments.positional == ["no"]
-    with pytest.raises(ConfigError, match="say true or false"):
+    with pytest.raises(ConfigError, match="use true or false"):
         _node("--debug-web-enabled=no")
 
 
@@ -161,7 +161,7 @@ def test_a_socket_with_and_without_a_scheme(text: str, path: str | None) -> None
         assert socket_path.parse(text) == path
         assert _node("--containerd-sock", text).store.containerd_sock == path
         return
-    with pytest.raises(SettingError, match="is not a socket's path: say something like"):
+    with pytest.raises(SettingError, match="is not a socket's path: write it like"):
         socket_path.parse(text)
 
 

@@ -268,7 +268,7 @@ print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential", "s
         ("sys.exit('log in first')", {}, "failed with code 1: log in first"),
         ("print('hello')", {}, "no valid ExecCredential"),
         ("print('{}')", {}, "no valid ExecCredential"),
-        ("print(json.dumps({'kind': 'Pod', 'status': {}}))", {}, "no ExecCredential"),
+        ("print(json.dumps({'kind': 'Pod', 'status': {}}))", {}, "other than an ExecCredential"),
         ("pass", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "apiVersion"),
         ("pass", {"command": "no-such-plugin-anywhere", "installHint": "get it at example.org"}, "get it at example"),
     ],

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from speil.election.record import decode
 from speil.kube.api import _date
-from speil.kube.lease.base import LeaseError
-from speil.kube.lease.file import FileLease
+from speil.lease.base import LeaseError
+from speil.lease.file import FileLease
 from speil.libp2p.identity import Identity
 from speil.local_file import parse_json, read_file
 from speil.multiformats.multiaddr import Multiaddr

@@ -105,7 +105,7 @@ async def test_a_rollout_that_brings_the_secret_in_stops_nowhere_and_fails_no_pu
     leased = ("--bootstrap-kind=file", f"--lease-file={tmp_path / 'lease.json'}", "--region=a")
     with_secret = (*leased, f"--region-secret-file={secret}")
     async with running_node(tmp_path, full, *leased, ports=ports) as old:
-        await eventually(lambda: "acquired" in old.log.read_text(), timeout_seconds=30, what="the old node leads")
+        await eventually(lambda: "lease acquired" in old.log.read_text(), timeout_seconds=30, what="the old node leads")
         # a DaemonSet's rollout waits until the new pod is ready
         async with running_node(tmp_path, empty, *with_secret, ports=ports) as new:
             told = await configured(tmp_path, secret)
@@ -228,7 +228,7 @@ async def test_who_takes_the_address_of_a_member_that_ended_answers_nothing(tmp_
 
 @pytest.mark.long
 async def test_tags_of_peers_that_prove_nothing_are_warned_of_at_start(tmp_path: Path) -> None:
-    said, secret, auth = "tags are taken from peers that prove nothing", tmp_path / "secret", tmp_path / "auth"
+    said, secret, auth = "peers answer tags without proof", tmp_path / "secret", tmp_path / "auth"
     secret.write_text(token_hex(32))
     auth.mkdir()
     (auth / "password").write_text(token_hex(16))
