@@ -344,7 +344,7 @@ async def test_commands_end_on_signals_and_leave_nothing(
         env={**os.environ, "TMPDIR": str(temporary), "SPEIL_LOG_LEVEL": "DEBUG"},
     )  # fmt: skip
     # past the interpreter's own start, from where on it is ours how a signal ends it
-    await eventually(lambda: _handles(process.pid, signal.SIGTERM), what="it handles signals")
+    await eventually(lambda: _handles(process.pid, signal.SIGHUP), what="it handles signals")
     process.send_signal(number)
     async with asyncio.timeout(SECONDS_MAX):
         _, err = await process.communicate()
