@@ -24,8 +24,8 @@ if sys.dont_write_bytecode:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 
-# These folders start one API server for all their tests: two workers would start two.
-ONE_WORKER_FOLDERS = (Path("tests/system/kube"), Path("tests/system/isolation"))
+# These folders make one API server, or one image, for all their tests: two workers would make two.
+ONE_WORKER_FOLDERS = (Path("tests/system/kube"), Path("tests/system/isolation"), Path("tests/system/image"))
 
 _met: dict[str, bool] = {}
 
