@@ -1,0 +1,83 @@
+"""speil in the cluster: its image in the registry, and its chart installed as the documentation says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.lab.cluster import Cluster, is_ready
+from tests.cluster.lab.images import read_archive
+from tests.cluster.lab.waiting import wait_for
+from tests.requirements import ROOT
+
+CHART = ROOT / "charts" / "speil"
+EXAMPLES = CHART / "examples"
+REPOSITORY, TAG = "reg.test/speil", "test"
+NAMESPACE = "speil"
+READY_SECONDS_MAX = 90.0
+IMAGE: dict[str, Any] = {"image": {"repository": REPOSITORY, "tag": TAG}}
+
+
+def archive() -> Path:
+    """The image as an OCI archive: $SPEIL_IMAGE_ARCHIVE, or what `make image` writes."""
+    return Path(os.environ.get("SPEIL_IMAGE_ARCHIVE") or ROOT / "dist" / "speil-image.tar")
+
+
+def push_speil(cluster: Cluster, *tags: str) -> None:
+    """Put the image into the cluster's registry."""
+    image = read_archive(archive())
+    for tag in tags or (TAG,):
+        cluster.push(image, REPOSITORY.partition("/")[2], tag)
+
+
+def install(cluster: Cluster, release: str, values: Any, *arguments: str, fails: bool = False) -> str:
+    """Install or upgrade a release, and wait for its pods as helm does. What helm printed."""
+    settings = [f"--set=image.repository={REPOSITORY},image.tag={TAG}", "--wait", "--timeout=120s", *arguments]
+    where = ["--namespace", NAMESPACE, "--create-namespace"]
+    return cluster.helm("upgrade", "--install", release, str(CHART), *where, *settings, values=values, fails=fails)
+
+
+def install_regions(cluster: Cluster) -> Iterator[str]:
+    """One release a region, with the three lines of the documentation. What helm printed."""
+    for letter in "ab":
+        if cluster.control.client().find("namespaces", "", f"spegel-region{letter}") is None:
+            cluster.kubectl("create", "namespace", f"spegel-region{letter}")
+        yield install(cluster, f"speil-region{letter}", EXAMPLES / f"region-{letter}.yaml")
+
+
+def pods(cluster: Cluster, region: str = "") -> dict[str, dict[str, Any]]:
+    """speil's pods that are not being deleted, by node."""
+    selector = "app.kubernetes.io/name=speil" + (f",speil.dev/region={region}" if region else "")
+    found = cluster.control.client().list("pods", NAMESPACE, labelSelector=selector)
+    return {
+        pod["spec"].get("nodeName", f"(none: {pod['metadata']['name']})"): pod
+        for pod in found
+        if not pod["metadata"].get("deletionTimestamp")
+    }
+
+
+def are_ready(cluster: Cluster, *nodes: str) -> bool:
+    """Whether speil is Ready on these nodes, and on no others."""
+    found = pods(cluster)
+    return set(found) == set(nodes) and all(map(is_ready, found.values()))
+
+
+def leader(cluster: Cluster, region: str) -> str:
+    """The node whose pod holds the region's Lease; "" for none."""
+    lease = cluster.control.client().find("leases", f"spegel-{region}", f"spegel-leader-election-{region}") or {}
+    holder = lease.get("spec", {}).get("holderIdentity") or ""
+    by_address = {pod["status"].get("podIP"): node for node, pod in pods(cluster).items()}
+    return next((node for address, node in by_address.items() if address and f"/{address}/" in holder), "")
+
+
+def uninstall(cluster: Cluster, release: str, *, fails: bool = False) -> str:
+    """Remove a release with its hooks."""
+    return cluster.helm("uninstall", release, "--namespace", NAMESPACE, "--timeout=180s", fails=fails)
+
+
+def wait_until_ready(cluster: Cluster, *nodes: str) -> None:
+    """speil is Ready on these nodes and on no others."""
+    wait_for(lambda: are_ready(cluster, *nodes), seconds=READY_SECONDS_MAX, what=f"speil is Ready on {nodes}")
