@@ -55,7 +55,8 @@ def test_what_pip_fetches_has_hashes() -> None:
 def test_every_go_tool_is_built_from_a_go_sum_of_this_tree() -> None:
     modules = [*(ROOT / "scripts/go").iterdir(), ROOT / "tests/interop/go", ROOT / "tests/interop/go-election"]
     for module in modules:
-        assert (module / "go.sum").stat().st_size > 0, module
+        if "require" in (module / "go.mod").read_text():
+            assert (module / "go.sum").stat().st_size > 0, module
     for script in ("build_go_tools.py", "build_kube_tools.py"):
         text = (ROOT / "scripts" / script).read_text()
         assert "-mod=readonly" in text
