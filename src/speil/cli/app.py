@@ -44,7 +44,9 @@ class Command(NamedTuple):
     @property
     def by_hand(self) -> bool:
         """Whether people run it, and no chart does: see setting.declare."""
-        return self.name not in ("registry", "configuration", "cleanup", "cleanup-wait")
+        return self.name not in (
+            "registry", "configuration", "cleanup", "cleanup-wait", "prepull", "prepull-wait",
+        )  # fmt: skip
 
 
 COMMANDS = (
@@ -52,6 +54,8 @@ COMMANDS = (
     Command("configuration", "configuration", "put this node's mirror into containerd's hosts.toml files"),
     Command("cleanup", "cleanup", "take speil out of containerd's hosts.toml files; with --addr, wait to be ended"),
     Command("cleanup-wait", "cleanup_wait", "wait until all nodes have cleaned up"),
+    Command("prepull", "prepull", "run until ended: a node that runs it has the image"),
+    Command("prepull-wait", "prepull_wait", "wait until all nodes have the image, or for a time"),
     Command("region plan", "region_plan", "from the names of regions to values for the chart, checked"),
     Command("region status", "region_status", "all regions: Lease, holder, nodes, hit ratio, bytes, who was kept out"),
     Command("region verify", "region_verify", "prove that the regions are isolated: Leases, election, traffic"),

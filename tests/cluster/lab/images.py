@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from speil.oci import media_type
 from speil.oci.digest import Digest
-from speil.oci.image_builder import BuiltImage, ImageBuilder, Layer
+from speil.oci.image_builder import LAYER, BuiltImage, ImageBuilder, Layer
 from speil.oci.manifest import Descriptor
 from tests.requirements import tool_path
 
@@ -133,3 +133,38 @@ class _Connection(http.client.HTTPSConnection):
     def connect(self) -> None:
         plain = socket.create_connection((self._address, 443), timeout=REQUEST_SECONDS_MAX)
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+
+
+def with_more(image: BuiltImage, seed: str, mebibytes: int = 16) -> BuiltImage:
+    """The same image, single platform, with another layer on top: a later release, as far as a node can see."""
+    manifest = json.loads(image.blobs[_manifest_of(image)])
+    config_digest = Digest.parse(manifest["config"]["digest"])
+    config = json.loads(image.blobs[config_digest])
+    builder = ImageBuilder()
+    layer = _layer(builder, f"usr/share/{seed}", Random(seed).randbytes(mebibytes << 20), 0o644)
+    config["rootfs"]["diff_ids"].append(str(layer.diff_id))
+    config.get("history", []).append({"created_by": seed})
+    new_config = json.dumps(config).encode()
+    manifest["config"] |= {"digest": str(Digest.of(new_config)), "size": len(new_config)}
+    manifest["layers"].append(
+        {"mediaType": LAYER, "digest": str(layer.descriptor.digest), "size": layer.descriptor.size}
+    )
+    new_manifest = json.dumps(manifest).encode()
+    index = Descriptor(media_type.OCI_MANIFEST, Digest.of(new_manifest), len(new_manifest))
+    old = {Digest.parse(one["digest"]) for one in manifest["layers"]} & set(image.blobs)
+    blobs = {digest: image.blobs[digest] for digest in old} | builder.blobs
+    blobs |= {Digest.of(new_config): new_config, index.digest: new_manifest}
+    types = {digest: LAYER for digest in blobs} | {
+        Digest.of(new_config): manifest["config"]["mediaType"],
+        index.digest: index.media_type,
+    }
+    return BuiltImage(index, {}, blobs, types)
+
+
+def _manifest_of(image: BuiltImage) -> Digest:
+    """The manifest of this machine's platform."""
+    document = json.loads(image.blobs[image.index.digest])
+    if "manifests" not in document:
+        return image.index.digest
+    entry = next(one for one in document["manifests"] if one["platform"]["architecture"] == "amd64")
+    return Digest.parse(entry["digest"])

@@ -49,7 +49,7 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._own: dict[str, subprocess.Popen[bytes]] = {}
+        self._own: dict[str, int] = {}
 
     @property
     def names(self) -> list[str]:
@@ -71,14 +71,14 @@ class Processes:
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
             )
-        self._own[name] = process
+        self._own[name] = process.pid
+        process.returncode = 0  # it may outlive this program; `_reap` waits for it
         self._file(name).write_text(f"{process.pid} {_started(process.pid)}")
         return process.pid
 
     def pid(self, name: str) -> int:
         """Its id; 0 where it does not run."""
-        if own := self._own.get(name):
-            own.poll()  # reaps it
+        self._reap(name)
         try:
             pid, started = self._file(name).read_text().split()
         except (OSError, ValueError):
@@ -109,8 +109,16 @@ class Processes:
     def forget(self, name: str) -> None:
         """It has ended by other means."""
         self._file(name).unlink(missing_ok=True)
-        if own := self._own.pop(name, None):
-            own.wait(END_SECONDS_MAX)
+        self._reap(name)
+        self._own.pop(name, None)
+
+    def _reap(self, name: str) -> None:
+        """A process of this program that has ended is a zombie until it is waited for."""
+        if pid := self._own.get(name):
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                del self._own[name]
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.pid"
