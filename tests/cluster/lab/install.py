@@ -64,12 +64,17 @@ def are_ready(cluster: Cluster, *nodes: str) -> bool:
     return set(found) == set(nodes) and all(map(is_ready, found.values()))
 
 
+def holder(cluster: Cluster, region: str) -> str:
+    """Who holds the region's Lease; "" for nobody."""
+    lease = cluster.control.client().find("leases", f"spegel-{region}", f"spegel-leader-election-{region}") or {}
+    return lease.get("spec", {}).get("holderIdentity") or ""
+
+
 def leader(cluster: Cluster, region: str) -> str:
     """The node whose pod holds the region's Lease; "" for none."""
-    lease = cluster.control.client().find("leases", f"spegel-{region}", f"spegel-leader-election-{region}") or {}
-    holder = lease.get("spec", {}).get("holderIdentity") or ""
+    identity = holder(cluster, region)
     by_address = {pod["status"].get("podIP"): node for node, pod in pods(cluster).items()}
-    return next((node for address, node in by_address.items() if address and f"/{address}/" in holder), "")
+    return next((node for address, node in by_address.items() if address and f"/{address}/" in identity), "")
 
 
 def uninstall(cluster: Cluster, release: str, *, fails: bool = False) -> str:
