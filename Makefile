@@ -6,10 +6,10 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo test test-after-check check bench hostile faults docs sbom proto clean
+.PHONY: help setup demo test test-after-check check bench hostile faults image image-lock docs sbom proto clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 $(UV): scripts/bootstrap.sh scripts/requirements/uv.txt
 	@scripts/bootstrap.sh && touch $@
@@ -40,6 +40,12 @@ hostile: setup ## attacks beside own pulls, with what was seen and the targets (
 
 faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults
+
+image: setup ## the container image for amd64 and arm64, without a container runtime: dist/speil-image.tar (IMAGE=its name)
+	@$(BIN)/python -m scripts.image $(if $(IMAGE),--reference $(IMAGE))
+
+image-lock: setup ## take the newest Debian packages into the image's lock
+	@$(BIN)/python -m scripts.image --lock
 
 docs: setup ## write the generated pages
 	@$(BIN)/python scripts/generate_settings_page.py

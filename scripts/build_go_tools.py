@@ -3,6 +3,7 @@
     containerd   containerd 2.x (Debian has 1.6); ctr and containerd-shim-runc-v2 of the same release
     pause        the sandbox of a pod, and the program of test images
     conformance  the OCI distribution spec's conformance test
+    actionlint   checks .github/workflows
     interop-peer a go-libp2p DHT node driven by JSON lines (tests/interop/go)
     go-election  an elector of client-go (tests/interop/go-election)
 
@@ -59,6 +60,7 @@ TOOLS = {
             ROOT / "scripts" / "go" / "conformance",
             "github.com/opencontainers/distribution-spec/conformance",
         ),
+        Tool("actionlint", ROOT / "scripts" / "go" / "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
         *(
             Tool(name, ROOT / "scripts" / "go" / "containerd", f"github.com/containerd/containerd/v2/cmd/{name}")
             for name in ("containerd", "ctr", "containerd-shim-runc-v2")

@@ -69,7 +69,6 @@ GROUPS = (
             "tolerations": ([{"key": "example.org/taint", "operator": "Exists"}], "key: example.org/taint"),
             "affinity": ({"nodeAffinity": BY_NODE}, "key: example.org/pool"),
             "commonLabels": ({"example.org/team": "ours"}, "example.org/team: ours"),
-            "clusterDomain": ("cluster.example.", "svc.cluster.example."),
             "priorityClassName": ("important", "priorityClassName: important"),
             "basicAuthSecretName": ("credentials", "secretName: credentials"),
             "networkPolicy.apiServerPorts": ([8443], "port: 8443"),

@@ -120,7 +120,7 @@ spec:
         {{- /* a control plane alone, or nodes that all have a taint */}}
         - key: node-role.kubernetes.io/control-plane
           operator: Exists
-        {{- range .region.tolerations }}
+        {{- range .region.tolerations | default list }}
         {{- if and .key (ne .effect "NoExecute") }}
         - {{ toJson . }}
         {{- end }}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from speil.oci.image_builder import BuiltImage
 from tests.cluster.lab.cluster import Cluster, is_ready
 from tests.cluster.lab.images import read_archive
 from tests.cluster.lab.waiting import wait_for
@@ -20,16 +23,18 @@ READY_SECONDS_MAX = 90.0
 IMAGE: dict[str, Any] = {"image": {"repository": REPOSITORY, "tag": TAG}}
 
 
-def archive() -> Path:
-    """The image as an OCI archive: $SPEIL_IMAGE_ARCHIVE, or what `make image` writes."""
-    return Path(os.environ.get("SPEIL_IMAGE_ARCHIVE") or ROOT / "dist" / "speil-image.tar")
+def speil_image(cluster: Cluster) -> BuiltImage:
+    """The image of this checkout, as `make image` makes it, or of the archive $SPEIL_IMAGE_ARCHIVE."""
+    path = Path(os.environ.get("SPEIL_IMAGE_ARCHIVE") or cluster.folder / "speil-image.tar")
+    if not path.exists():
+        command = [sys.executable, "-m", "scripts.image", "--output", str(path), "--architectures", "amd64"]
+        subprocess.run([*command, "--reference", f"{REPOSITORY}:{TAG}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return read_archive(path)
 
 
-def push_speil(cluster: Cluster, *tags: str) -> None:
-    """Put the image into the cluster's registry."""
-    image = read_archive(archive())
-    for tag in tags or (TAG,):
-        cluster.push(image, REPOSITORY.partition("/")[2], tag)
+def push_speil(cluster: Cluster, image: BuiltImage | None = None, tag: str = TAG) -> None:
+    """Put an image of speil into the cluster's registry: this checkout's without one."""
+    cluster.push(image or speil_image(cluster), REPOSITORY.partition("/")[2], tag)
 
 
 def install(cluster: Cluster, release: str, values: Any, *arguments: str, fails: bool = False) -> str:
