@@ -113,7 +113,7 @@ def test_one_image_on_all_nodes_at_the_same_moment(regions: Cluster) -> None:
     wait_running(regions, [f"crowd-{node}" for node in nodes])
     for region in REGIONS:
         blobs = log.blobs(region, "crowd")
-        # a blob that two nodes ask for before either has its first byte comes twice; never once a node in a large region
+        # a blob that two nodes ask for before either has its first byte comes twice
         assert sum(blobs.values()) <= len(blobs) + 3, blobs
     assert not failed_pulls(regions)
     assert regions.network.packets_between_regions() == before

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -101,7 +102,7 @@ def test_a_restart_under_a_stream_of_pulls_fails_none(regions: Cluster) -> None:
         assert holder(regions, region) != holders[region], "all pods are new"
         gaps = [
             later - earlier
-            for (earlier, identity), (later, _) in zip(seen, seen[1:], strict=False)
+            for (earlier, identity), (later, _) in pairwise(seen)
             if not identity  # released, and taken by the next
         ]
         assert all(gap <= HANDOVER_SECONDS_MAX for gap in gaps), (region, seen)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.lab.cluster import Cluster, is_ready
-from tests.cluster.lab.install import NAMESPACE, are_ready, install_regions, pods, uninstall, wait_until_ready
+from tests.cluster.lab.install import (
+    CHART,
+    EXAMPLES,
+    NAMESPACE,
+    are_ready,
+    install,
+    install_regions,
+    pods,
+    uninstall,
+    wait_until_ready,
+)
 from tests.cluster.lab.waiting import wait_for
 
 pytestmark = pytest.mark.system
@@ -52,8 +62,8 @@ def test_with_the_registry_away_uninstall_still_cleans(regions: Cluster) -> None
 def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) -> None:
     dead = regions.nodes["b2"]
     regions.helm(
-        "upgrade", "speil-regionb", "charts/speil", "-n", NAMESPACE, "--reuse-values", "--set=cleanup.timeoutSeconds=15",
-        "--wait", "--timeout=120s",
+        "upgrade", "speil-regionb", str(CHART), "-n", NAMESPACE, "--reuse-values",
+        "--set=cleanup.timeoutSeconds=15", "--wait", "--timeout=120s",
     )  # fmt: skip
     dead.power_off()
     said = uninstall(regions, "speil-regionb", fails=True)
@@ -62,7 +72,8 @@ def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) ->
     assert "1 of 2 nodes cleaned up in 15 s; not yet: b2" in log
     assert not any(path.endswith("hosts.toml") for path in regions.nodes["b1"].hosts_tree())
 
-    refused = [line for line in _install_b(regions).splitlines() if "Error" in line]
+    again = install(regions, "speil-regionb", EXAMPLES / "region-b.yaml", fails=True)
+    refused = [line for line in again.splitlines() if "Error" in line]
     assert "kubectl -n speil delete daemonset speil-regionb-cleanup" in refused[0]
 
     dead.start()
@@ -75,9 +86,3 @@ def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) ->
     regions.kubectl("-n", NAMESPACE, "delete", "daemonset", "speil-regionb-cleanup")
     list(install_regions(regions))
     wait_for(lambda: "b2" in pods(regions) and is_ready(pods(regions)["b2"]), seconds=120, what="b2 runs speil again")
-
-
-def _install_b(cluster: Cluster) -> str:
-    from tests.cluster.lab.install import EXAMPLES, install
-
-    return install(cluster, "speil-regionb", EXAMPLES / "region-b.yaml", fails=True)

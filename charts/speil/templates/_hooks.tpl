@@ -51,13 +51,13 @@ subjects:
 {{- end }}
 
 {{/*
-A Job that waits: dict root, region, ending, component, event, seconds, args. It prefers the region's nodes, which have
-the image, and leaves a node that goes down at once: there it would wait for ever.
+A Job: dict root, region, ending, component, event, weight, what (the end of its name), seconds, args. It prefers the
+region's nodes, which have the image, and leaves a node that goes down at once: there it would wait for ever.
 */}}
 {{- define "speil.hookJob" -}}
 {{- $policy := "before-hook-creation,hook-succeeded" -}}
-{{- $annotations := dict "helm.sh/hook" .event "helm.sh/hook-weight" "5" "helm.sh/hook-delete-policy" $policy -}}
-{{- $scope := dict "root" .root "region" .region "ending" (printf "%s-wait" .ending) "component" (printf "%s-wait" .component) "app" (printf "speil-%s" .component) "annotations" $annotations -}}
+{{- $annotations := dict "helm.sh/hook" .event "helm.sh/hook-weight" .weight "helm.sh/hook-delete-policy" $policy -}}
+{{- $scope := dict "root" .root "region" .region "ending" (printf "%s-%s" .ending .what) "component" (printf "%s-%s" .component .what) "app" (printf "speil-%s" .component) "annotations" $annotations -}}
 {{- $terms := include "speil.regionTerms" . | fromJsonArray -}}
 ---
 apiVersion: batch/v1
@@ -71,7 +71,7 @@ spec:
     rules:
       - action: FailJob
         onExitCodes:
-          containerName: wait
+          containerName: {{ .what }}
           operator: In
           values: [1, 2]
       - action: Ignore
@@ -83,7 +83,7 @@ spec:
       labels:
         app.kubernetes.io/name: speil-{{ .component }}
         app.kubernetes.io/instance: "{{ .root.Release.Name }}"
-        app.kubernetes.io/component: {{ .component }}-wait
+        app.kubernetes.io/component: {{ .component }}-{{ .what }}
     spec:
       serviceAccountName: "{{ include "speil.name" . }}{{ .ending }}"
       automountServiceAccountToken: true
@@ -126,7 +126,7 @@ spec:
         {{- end }}
         {{- end }}
       containers:
-        - name: wait
+        - name: {{ .what }}
           {{- include "speil.container" .root | nindent 10 }}
           terminationMessagePolicy: FallbackToLogsOnError
           args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -31,8 +32,6 @@ log = get_log("cleanup-wait")
 
 
 def _endpoint(value: str) -> str:
-    if not value:
-        return ""
     url = value if "://" in value else f"http://{value}"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise SettingError(f"{value!r} is not an endpoint: say something like http://speil-cleanup:8080")
@@ -89,10 +88,8 @@ async def _wait_for_pods(settings: Settings) -> None:
                 tasks.create_task(_remove_lease(api, *settings.lease.split("/", 1)))
             state = await wait_for_daemonset(api, namespace, name, settings.timeout, seen)
         if state.is_ready and settings.remove:
-            try:
+            with suppress(KubeNotFoundError):
                 await remove_daemonset(api, namespace, name)
-            except KubeNotFoundError:
-                pass
     except* KubeError as group:
         raise CommandError(str(group.exceptions[0])) from group
     finally:

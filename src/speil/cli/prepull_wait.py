@@ -1,4 +1,4 @@
-"""`speil prepull-wait`: until every node has the new image, or for a time. It never fails for a node: the update goes on."""
+"""`speil prepull-wait`: until every node has the new image, or for a time. The update goes on either way."""
 
 from __future__ import annotations
 

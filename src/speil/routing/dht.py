@@ -231,10 +231,13 @@ class DhtRouter:
             # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
             self._lookups.failed(peer_id)
         elif peer := self._table.get(peer_id) or self._records.provider(peer_id):
-            self._tasks.create_task(self._check(peer))
+            self._tasks.create_task(self._check(peer, polite=polite))
 
-    async def _check(self, peer: PeerInfo) -> None:
-        """Ask a peer for a sign of life; if there is none drop it, and count its records no more."""
+    async def _check(self, peer: PeerInfo, *, polite: bool = False) -> None:
+        """Ask a peer for a sign of life; if there is none drop it, and count its records no more.
+
+        `polite`: it has closed the connection itself, as a node does that ends.
+        """
         try:
             await self._network.request(peer, Message(MessageType.PING))
         except NotAskedError:
@@ -245,14 +248,18 @@ class DhtRouter:
             self._table.remove(peer.peer_id)
             self._metrics.routing_table_size.set(len(self._table))
             if known and not len(self._table):
-                self._ran_dry()
+                self._ran_dry(polite=polite)
         else:
             self._records.mark_back(peer.peer_id)
             self._table.add(peer, now())
 
-    def _ran_dry(self) -> None:
+    def _ran_dry(self, *, polite: bool = False) -> None:
         self._metrics.routing_table_size.set(0)
-        log.warning("the routing table has run dry: bootstrapping again")
+        if polite:
+            # each update of a region of two nodes
+            log.info("the last peer has left: bootstrapping again")
+        else:
+            log.warning("the routing table has run dry: bootstrapping again")
         self._bootstrap.wake()
 
     async def _keep_fresh(self) -> None:

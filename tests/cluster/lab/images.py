@@ -154,7 +154,7 @@ def with_more(image: BuiltImage, seed: str, mebibytes: int = 16) -> BuiltImage:
     old = {Digest.parse(one["digest"]) for one in manifest["layers"]} & set(image.blobs)
     blobs = {digest: image.blobs[digest] for digest in old} | builder.blobs
     blobs |= {Digest.of(new_config): new_config, index.digest: new_manifest}
-    types = {digest: LAYER for digest in blobs} | {
+    types = dict.fromkeys(blobs, LAYER) | {
         Digest.of(new_config): manifest["config"]["mediaType"],
         index.digest: index.media_type,
     }

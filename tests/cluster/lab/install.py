@@ -28,7 +28,9 @@ def speil_image(cluster: Cluster) -> BuiltImage:
     path = Path(os.environ.get("SPEIL_IMAGE_ARCHIVE") or cluster.folder / "speil-image.tar")
     if not path.exists():
         command = [sys.executable, "-m", "scripts.image", "--output", str(path), "--architectures", "amd64"]
-        subprocess.run([*command, "--reference", f"{REPOSITORY}:{TAG}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, "--reference", f"{REPOSITORY}:{TAG}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+        )
     return read_archive(path)
 
 
