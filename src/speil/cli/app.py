@@ -44,7 +44,9 @@ class Command(NamedTuple):
     @property
     def by_hand(self) -> bool:
         """Whether people run it, and not charts or units: see setting.declare."""
-        return self.name not in ("registry", "configuration", "cleanup", "cleanup-wait")
+        return self.name not in (
+            "registry", "configuration", "cleanup", "cleanup-wait", "prepull", "prepull-wait",
+        )  # fmt: skip
 
 
 COMMANDS = (
@@ -54,6 +56,8 @@ COMMANDS = (
         "cleanup", "cleanup", "remove speil from containerd's hosts.toml files; with --addr, serve a probe until ended"
     ),
     Command("cleanup-wait", "cleanup_wait", "wait until all nodes have cleaned up"),
+    Command("prepull", "prepull", "run until ended: a node that runs it has the image"),
+    Command("prepull-wait", "prepull_wait", "wait until all nodes have the image, or for a time"),
     Command("region plan", "region_plan", "make values for the chart from the names of regions, and check them"),
     Command(
         "region status", "region_status", "show all regions: Lease, holder, nodes, hit ratio, bytes, rejected attempts"
