@@ -28,7 +28,7 @@ from speil.border.node_token_file import NodeTokenFile
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
 from speil.config import NodeSettings
-from speil.http_server.own_addresses import OwnAddresses
+from speil.http1.own_addresses import OwnAddresses
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError
 from speil.kube.kubeconfig import access_of_node

@@ -16,8 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import aiohttp
-
+from speil.http1.client import Answer, AnswerTooLargeError, HttpClient, HttpError, NoAnswerError
 from speil.kube.access import Access, AccessSource
 from speil.kube.error import (
     KubeConflictError,
@@ -50,8 +49,8 @@ class KubeApi:
 
     def __init__(self, access: AccessSource, user_agent: str) -> None:
         self._access, self._user_agent = access, user_agent
-        self._session: aiohttp.ClientSession | None = None
-        self._session_of: tuple[str, ssl.SSLContext] | None = None
+        self._client: HttpClient | None = None
+        self._client_of: tuple[str, ssl.SSLContext] | None = None
 
     async def request(
         self,
@@ -80,59 +79,62 @@ class KubeApi:
         content_type: str,
     ) -> tuple[bytes, datetime | None]:
         access = await self._access.current()
-        session = await self._session_for(access)
+        answer = await self._ask(access, method, path, body, params, content_type)
+        if answer.status < 300:
+            return answer.body, _date(answer.headers.get("Date", ""))
+        if answer.status == 401:
+            self._access.refused()
+        raise _error(answer.status, _document(answer.body), access.server)
+
+    async def _ask(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        params: Mapping[str, str] | None,
+        content_type: str,
+    ) -> Answer:
+        client = await self._client_for(access)
         headers = {"Authorization": access.authorization} if access.authorization else {}
         if body is not None:
             headers["Content-Type"] = content_type
         try:
-            async with session.request(
+            return await client.request(
                 method,
                 access.server + path,
                 params=params,
                 headers=headers,
-                data=json.dumps(body) if body is not None else None,
-                server_hostname=access.tls_server_name or None,
-                allow_redirects=False,
-            ) as response:
-                data = await _read(response)
-        except TimeoutError as error:
+                body=json.dumps(body).encode() if body is not None else b"",
+                server_hostname=access.tls_server_name,
+                answer_bytes_max=ANSWER_BYTES_MAX,
+            )
+        except AnswerTooLargeError as error:
+            raise KubeError(str(error)) from error
+        except NoAnswerError as error:
             raise KubeUnreachableError(f"{access.server} did not answer within {REQUEST_SECONDS_MAX:.0f} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise KubeUnreachableError(f"{access.server} can't be reached: {error}") from error
-        if response.status < 300:
-            return data, _date(response.headers.get("Date", ""))
-        if response.status == 401:
-            self._access.refused()
-        raise _error(response.status, _document(data), access.server)
+        except HttpError as error:
+            raise KubeUnreachableError(str(error)) from error
 
     async def close(self) -> None:
         """Drop the connections. A later request makes new ones."""
-        session, self._session, self._session_of = self._session, None, None
-        if session is not None:
-            await session.close()
+        client, self._client, self._client_of = self._client, None, None
+        if client is not None:
+            await client.close()
 
-    async def _session_for(self, access: Access) -> aiohttp.ClientSession:
+    async def _client_for(self, access: Access) -> HttpClient:
         of = access.server, access.tls
-        if self._session is None or self._session_of != of:
+        if self._client is None or self._client_of != of:
             await self.close()
-            connector = aiohttp.TCPConnector(ssl=access.tls, limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_SECONDS_MAX)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
+            self._client = HttpClient(
+                timeout_seconds=REQUEST_SECONDS_MAX,
+                tls=access.tls,
                 headers={"Accept": "application/json, */*;q=0.5", "User-Agent": self._user_agent},
-                cookie_jar=aiohttp.DummyCookieJar(),
+                connections_max=CONNECTIONS_MAX,
+                idle_seconds_max=IDLE_SECONDS_MAX,
             )
-            self._session_of = of
-        return self._session
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    data = bytearray()
-    async for chunk in response.content.iter_any():
-        data += chunk
-        if len(data) > ANSWER_BYTES_MAX:
-            raise KubeError(f"{response.url} answered with more than {ANSWER_BYTES_MAX} bytes")
-    return bytes(data)
+            self._client_of = of
+        return self._client
 
 
 def _document(data: bytes) -> Mapping[str, Any]:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import isnan
 from typing import Any
 
-import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from speil.http1.client import HttpClient, HttpError
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError
 from speil.local_file import parse_json
@@ -20,6 +20,7 @@ from speil.survey.leases import SurveyError
 POD_LABEL = "app.kubernetes.io/name=speil"
 ASKED_AT_ONCE_MAX = 16  # through the API server's proxy: ten thousand nodes must not become ten thousand requests
 REQUEST_SECONDS_MAX = 10.0
+ANSWER_BYTES_MAX = 16 << 20  # the metrics of a node have some hundreds of KiB
 Fetch = Callable[[str], Awaitable[str]]  # a path on the metrics port → its text
 
 
@@ -52,22 +53,24 @@ def _runs(pod: dict[str, Any]) -> bool:
 
 async def nodes_at(urls: Sequence[str]) -> list[NodeView]:
     """The nodes whose metrics ports are at `urls`."""
-    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
-    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+    client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, connections_max=ASKED_AT_ONCE_MAX)
 
-        def fetch(url: str) -> tuple[str, Fetch]:
-            async def get(path: str) -> str:
-                try:
-                    async with session.get(url + path) as response:
-                        return await response.text()
-                except TimeoutError as error:
-                    raise SurveyError(f"{url}{path} gave no answer in {REQUEST_SECONDS_MAX:.0f} s") from error
-                except aiohttp.ClientError as error:
-                    raise SurveyError(f"{url}{path} does not answer: {error}") from error
+    def fetch(url: str) -> tuple[str, Fetch]:
+        async def get(path: str) -> str:
+            try:
+                answer = await client.request("GET", url + path, answer_bytes_max=ANSWER_BYTES_MAX)
+            except HttpError as error:
+                raise SurveyError(str(error)) from error
+            if answer.status != 200:
+                raise SurveyError(f"{url}{path} answered {answer.status}")
+            return answer.text
 
-            return url.removeprefix("http://"), get
+        return url.removeprefix("http://"), get
 
+    try:
         return await _views([fetch(url.rstrip("/")) for url in urls])
+    finally:
+        await client.close()
 
 
 async def _views(sources: Sequence[tuple[str, Fetch]]) -> list[NodeView]:
