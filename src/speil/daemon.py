@@ -36,21 +36,11 @@ from speil.kube.node_labels import LabelMemory, node_labels
 from speil.libp2p.host import Host
 from speil.libp2p.identity import IdentityError, load_or_create
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.debug import CONNECTIONS as debug_connections
-from speil.mirror.debug import DebugServer
+from speil.mirror.build import PortGuards, metrics_port, registry_port
 from speil.mirror.descriptors import raise_limit
 from speil.mirror.filters import split_filters
-from speil.mirror.handlers import Handlers
-from speil.mirror.peer_client import Endpoint, PeerClient
 from speil.mirror.recent import RecentRequests
-from speil.mirror.relay import Relay, RelayConfig
-from speil.mirror.server import CONNECTIONS as registry_connections
-from speil.mirror.server import RegistryServer
-from speil.mirror.settle import Settling
 from speil.mirror.turn_away import TurnAway
-from speil.mirror.upstream_bytes import UpstreamBytes
-from speil.mirror.wire import Wire
-from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.region.identity import RegionIdentity
@@ -73,10 +63,6 @@ from speil.store.news import StoreNews
 from speil.store.oci_layout import OciLayoutStore
 from speil.store.sharing import Sharing
 from speil.version import __version__
-
-# of the descriptors that the system gives, where they are few
-REGISTRY_PART, METRICS_PART = 4, 16
-HOSTS_PER_PEER_MAX = 4  # addresses of one peer that a request tries
 
 log = get_log("daemon")
 
@@ -116,7 +102,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     settings.fetch.check()
     region = await _identify(settings)
     metrics = Metrics(__version__, region=region.region, zone=region.zone)
-    recent, rng = RecentRequests(), SystemRandom()
+    rng = SystemRandom()
     secret = _read_secret(settings, region)
     policy = _policy(settings, region)
     record = BorderRecord(region.region, metrics)
@@ -144,52 +130,30 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
             data_dir=settings.router.data_dir,
         )
         _tell_what_is_open(settings, secret, door)
-        wire = Wire(zero_copy=settings.mirror.zero_copy)
-        stack.callback(wire.close)
-        client = PeerClient(f"speil/{__version__}", door, wire)
-        stack.callback(client.close)
-        relay = Relay(
-            router,
-            client,
-            metrics,
-            RelayConfig(
-                settings.mirror.mirror_resolve_timeout,
-                settings.mirror.mirror_resolve_retries,
-                lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
-                settings.fetch,
-                region.zone,
-            ),
-        )
-        upstream_bytes = UpstreamBytes(store, metrics)
         sharing = Sharing(store, settings.mirror.selection)
-        handlers = Handlers(
-            store, relay, auth, door, wire, settings.mirror, metrics, recent, upstream_bytes, sharing=sharing
+        guards = PortGuards(descriptors, OwnAddresses(os.environ.get("NODE_IP", "")), host.neighbourhood)
+        port = registry_port(
+            settings.mirror, settings.fetch, store, sharing, router, auth, door, metrics, guards, zone=region.zone
         )
+        stack.callback(port.close)
         announcer = _announcer(settings, store, router, metrics, sharing)
-        settling = Settling(store, relay.trust, metrics)
-        own = OwnAddresses(os.environ.get("NODE_IP", ""))
-        debug = DebugServer(
+        settling = port.sources.settling
+        debug = metrics_port(
+            settings.mirror,
             metrics,
-            lambda: _state(settings, region, bootstrapper, router, store, recent) | _border(settings, door),
-            web_enabled=settings.mirror.debug_web_enabled,
-            bounds=debug_connections.within(descriptors // METRICS_PART),
-            own=own,
-            neighbourhood=host.neighbourhood,
+            lambda: _state(settings, region, bootstrapper, router, store, port.recent) | _border(settings, door),
+            guards,
         )
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
-        registry = RegistryServer(
-            handlers, door, lambda: router.ready, metrics,
-            bounds=registry_connections.within(descriptors // REGISTRY_PART), own=own, neighbourhood=host.neighbourhood,
-        )  # fmt: skip
         if turn_away is not None:
-            turn_away.relieve += [debug.port.relieve, registry.port.relieve]
+            turn_away.relieve += [debug.port.relieve, port.server.port.relieve]
         await _listen(
-            stack, registry.serve(settings.mirror.registry_addr), "--registry-addr", settings.mirror.registry_addr
+            stack, port.server.serve(settings.mirror.registry_addr), "--registry-addr", settings.mirror.registry_addr
         )
         tasks = [
             parts.create_task(store.run()),
             parts.create_task(router.run()),
-            parts.create_task(StoreNews(store, metrics, [announcer, settling, upstream_bytes]).run()),
+            parts.create_task(StoreNews(store, metrics, [announcer, settling, port.upstream_bytes]).run()),
             parts.create_task(announcer.follow_up()),
             parts.create_task(settling.run()),
             parts.create_task(_warn_about_containerd(settings, store)),
@@ -417,11 +381,6 @@ async def _warn_about_containerd(settings: NodeSettings, store: ContentStore) ->
             "set discard_unpacked_layers = false",
             source=facts.source,
         )
-
-
-def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:
-    """Where a peer's registry is: its addresses, our own port (as Spegel has it)."""
-    return [Endpoint(host, port) for host in peer.hosts[:HOSTS_PER_PEER_MAX]]
 
 
 def _state(

@@ -103,16 +103,15 @@ class Wanted:
         elif answer.digest and answer.digest != str(self.digest):
             raise WrongAnswerError("another digest")
 
-    def check_refusal(self, content_range: str) -> None:
-        """Whether a 416 with this `bytes */<size>` can be true. Raises WrongAnswerError."""
-        size = int(content_range.rpartition("/")[2])
+    def check_refusal(self, size: int) -> None:
+        """Check a 416 that states this size. Raises WrongAnswerError where it can't be true."""
         if not self._may_have(size):
-            raise ContradictionError(f"416, {content_range}; the manifest says {_either(self.sizes)}", size)
+            raise ContradictionError(f"416, the size is {size}; the manifest says {_either(self.sizes)}", size)
         try:
             byte_range.parse(self.range_header, size)
         except byte_range.UnsatisfiableError:
             return
-        raise WrongAnswerError(f"416, {content_range} to {self.range_header or 'no range'}")
+        raise WrongAnswerError(f"416, the size is {size}, to {self.range_header or 'no range'}")
 
     def _may_have(self, size: int) -> bool:
         return not self.sizes or size in self.sizes or size <= self.checked_bytes_max

@@ -246,9 +246,12 @@ class Connection(asyncio.Protocol):
         self._wait_until(self._loop.time() + (KEEPALIVE_SECONDS if unsent else LINGER_SECONDS))
         if self._has_ended or self._is_last or not transport.can_write_eof():
             transport.close()
-        else:
+            return
+        try:
             transport.write_eof()
             transport.resume_reading()
+        except OSError:  # the client has reset the connection, and asyncio has not noticed yet
+            transport.abort()
 
     def _drop(self, size: int) -> None:
         self._dropped_bytes += size

@@ -1,7 +1,7 @@
-"""How many requests are open, and whose: this node's own always find a place.
+"""Bounds the requests that are answered at once. This node's own requests have places that others can't take.
 
-Others are peers and whoever else can reach the port. Each address or prefix has its share of their places, and the last
-quarter is for those who have less than that (`upload.admission`).
+Others are peers, and all clients that can reach the port. Each address or prefix has a share of their places
+(`upload.admission`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from speil.upload.admission import Admission, Refusal
+from speil.upload.admission import FairPlaces, Refusal
 
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
-OTHERS_REQUESTS_MAX = 768  # of them for others: the rest is this node's own
+OTHERS_REQUESTS_MAX = 768  # of them for others: the rest is kept for this node's own
 REQUESTS_PER_SHARE_MAX = 128  # of one address or prefix; a node's containerd downloads some dozens of layers at once
 
 
@@ -20,13 +20,13 @@ class RequestPlaces:
     """Counts requests that are being answered."""
 
     def __init__(self, uploads_per_peer_max: int) -> None:
-        """A peer that may have so many uploads may have so many requests."""
-        self._others = Admission(OTHERS_REQUESTS_MAX, max(REQUESTS_PER_SHARE_MAX, uploads_per_peer_max))
+        """A peer may have as many requests as uploads, if that is more than REQUESTS_PER_SHARE_MAX."""
+        self._others = FairPlaces(OTHERS_REQUESTS_MAX, max(REQUESTS_PER_SHARE_MAX, uploads_per_peer_max))
         self._own = 0
 
     @contextmanager
     def place(self, share: str, *, is_own: bool) -> Iterator[Refusal | None]:
-        """A place while the context lasts; or why there is none."""
+        """A place while the context lasts; or the reason why there is none."""
         if self._own + self._others.open_count >= REQUESTS_MAX:
             yield Refusal.NODE
         elif is_own:

@@ -13,10 +13,6 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 
-class RoutingError(Exception):
-    """The lookup itself failed (not: found nobody)."""
-
-
 class Router(Protocol):
     """A node's view of the mesh. Adapters: `memory`, `dht`; `testing.router_conformance` holds for both."""
 
