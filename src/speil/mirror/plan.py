@@ -22,23 +22,23 @@ _TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One answer. With `opened` the body comes from there, else it is `body`."""
+    """One answer. With `opened` the `length` bytes of the body come from there, else `body` is all of it."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     opened: Opened | None = None
+    length: int = 0
 
-    @property
-    def length(self) -> int:
-        """The Content-Length."""
-        return self.opened.length if self.opened else len(self.body)
+
+def _short(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> Plan:
+    return Plan(status, headers, body, length=len(body))
 
 
 OK = Plan(200)
 NOT_FOUND = Plan(404)
-NOT_READY = Plan(500, _TEXT, b"not ready: no decision about bootstrap yet, see the log\n")
-UNAUTHORIZED = Plan(401, _JSON, envelope(ErrorCode.UNAUTHORIZED, "invalid credentials"))
+NOT_READY = _short(500, _TEXT, b"not ready: no decision about bootstrap yet, see the log\n")
+UNAUTHORIZED = _short(401, _JSON, envelope(ErrorCode.UNAUTHORIZED, "invalid credentials"))
 
 
 def serve(opened: Opened, asked: Asked, node_headers: Mapping[str, str]) -> Plan:
@@ -50,7 +50,8 @@ def serve(opened: Opened, asked: Asked, node_headers: Mapping[str, str]) -> Plan
         headers["Accept-Ranges"] = "bytes"
     if opened.part:
         headers["Content-Range"] = opened.part.content_range
-    return Plan(206 if opened.part else 200, (*headers.items(), *opened.headers), opened=opened)
+    status = 206 if opened.part else 200
+    return Plan(status, (*headers.items(), *opened.headers), opened=opened, length=opened.length)
 
 
 def miss(asked: Asked, notes: Notes) -> Plan:
@@ -59,7 +60,7 @@ def miss(asked: Asked, notes: Notes) -> Plan:
         return NOT_FOUND
     code = ErrorCode.MANIFEST_UNKNOWN if asked.content.is_manifest else ErrorCode.BLOB_UNKNOWN
     message = f"could not find peer for {asked.content.key}: {notes.miss}"
-    return Plan(404, _JSON, envelope(code, message, {"attempts": notes.attempts}))
+    return _short(404, _JSON, envelope(code, message, {"attempts": notes.attempts}))
 
 
 def unsatisfiable(error: UnsatisfiableError) -> Plan:

@@ -16,6 +16,7 @@ from speil.http1.places import Bounds
 from speil.http1.reply import Reply
 from speil.http1.server import GuardedServer, Shares
 from speil.mirror import plan as plans
+from speil.mirror.proof import prove
 from speil.mirror.record import Record, Recorder
 from speil.mirror.registry import Registry
 from speil.mirror.send import Sender
@@ -82,7 +83,7 @@ class RegistryServer:
         if visit is None:
             await self._sender.send(plans.NOT_FOUND, reply, record)
             return
-        reply.decorate = lambda status, headers: visit.proof(status, headers).items()
+        prove(reply, visit)
         if self._door.has_secret and NODE_TOKEN_HEADER in request.headers and not is_peer(request.headers):
             self.port.proved(request.place)  # from any address: only this node's hosts.toml has the token
         try:

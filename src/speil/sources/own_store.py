@@ -6,16 +6,14 @@ import asyncio
 
 from speil.observe.logs import get_log
 from speil.oci import byte_range, media_type
-from speil.oci.byte_range import ByteRange
 from speil.oci.digest import Digest
-from speil.sources.base import BrokeOffError, ContentRequest, Opened, Origin
+from speil.sources.base import ContentRequest, Opened, Origin
 from speil.sources.in_memory import OpenedManifest
+from speil.sources.stored_blob import StoredBlob
 from speil.sources.unreadable import Unreadable
-from speil.store.base import ContentStore, NotFoundError, OpenContent, StoreError
+from speil.store.base import ContentStore, NotFoundError, StoreError
 from speil.store.sharing import Sharing
 from speil.store.walk import read_manifest
-from speil.wire.file_body import FileBody
-from speil.wire.sink import Sink
 
 log = get_log("mirror")
 
@@ -48,7 +46,7 @@ class OwnStore:
         except byte_range.UnsatisfiableError:
             opened.close()
             raise
-        return _OpenedBlob(opened, part, self._unreadable)
+        return StoredBlob(opened, part, self._unreadable)
 
     async def manifest(
         self, digest: Digest, accept: str, headers: tuple[tuple[str, str], ...] = ()
@@ -60,22 +58,3 @@ class OwnStore:
         # the type that a manifest states counts more than the type that the client asked for
         kind = manifest.type_as_told(media_type.asked_type(accept))
         return OpenedManifest(Origin.STORE, digest, kind, data, manifest, headers)
-
-
-class _OpenedBlob(Opened):
-    def __init__(self, content: OpenContent, part: ByteRange | None, unreadable: Unreadable) -> None:
-        super().__init__(Origin.STORE, content.digest, media_type.OCTET_STREAM, content.size, part)
-        self._content, self._unreadable = content, unreadable
-        self._body = FileBody(content.fd, part.start if part else 0, self.length)
-
-    async def send(self, sink: Sink) -> None:
-        try:
-            await self._body.send(sink)
-        except OSError as error:
-            # the head is sent: this answer can only break off, and the client's next request must not come here
-            self._unreadable.add(self.digest, asyncio.get_running_loop().time())
-            log.error("the disk failed in mid-body", key=self.digest, missing_bytes=self._body.left, error=error)
-            raise BrokeOffError(str(error)) from error
-
-    async def close(self) -> None:
-        self._content.close()

@@ -21,7 +21,8 @@ from speil.sources.peer_error import NoPeerError, Outcome, PeerError
 from speil.sources.peer_race import PeerRace
 from speil.sources.relayed import OpenedRelay
 from speil.sources.verified import Verified
-from speil.sources.verify import IsWanted, OpenedVerified, verify
+from speil.sources.verified_body import OpenedVerified
+from speil.sources.verify import IsWanted, verify
 from speil.store.walk import parsed
 
 # ranges that are sent to peers; `bytes=0-` is all of it (oci.byte_range says why)

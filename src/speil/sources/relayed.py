@@ -17,10 +17,10 @@ from speil.oci import media_type
 from speil.oci.byte_range import ByteRange
 from speil.oci.digest import Digest
 from speil.sources.base import BrokeOffError, Opened, Origin
+from speil.sources.paced import PacedBody
 from speil.sources.peer_access import PeerAccess
 from speil.sources.peer_error import NoPeerError, PeerError
 from speil.sources.peer_race import PeerRace
-from speil.sources.verify import patience, read_piece
 from speil.wire.sink import Sink
 
 log = get_log("relay")
@@ -73,22 +73,18 @@ class OpenedRelay(Opened):
 
     async def _send_from_peer(self, sink: Sink, hasher: hashlib._Hash | None) -> None:
         """Pass on what the serving peer sends. Raises PeerError where it breaks off."""
-        race, response, pace = self._race, self._race.response, BodyPace(STALL_SECONDS_MAX)
+        race, body = self._race, PacedBody(self._race, BodyPace(STALL_SECONDS_MAX))
         self._senders[race.peer.peer_id] = race.peer
         if self._settles and not hasher:
             self._access.knowledge.trust.sent(self.digest, race.peer.peer_id, asyncio.get_running_loop().time())
         while race.left:
             if hasher:
-                data = await read_piece(race, response, pace)
+                data = await body.read()
                 await sink.write(data)
                 hasher.update(data)
                 race.received(len(data))
-                continue
-            waited = response.peer_seconds
-            size = await response.move(sink, patience(pace))
-            pace.came(size, response.peer_seconds - waited)
-            race.count(size)
-            race.received(size)
+            else:
+                race.received(await body.move(sink))
 
     def _judge_hash(self, found: str) -> None:
         known, now = self._access.knowledge, asyncio.get_running_loop().time()
