@@ -28,6 +28,7 @@ from speil.routing.memory import MemoryMesh
 from speil.sources import relayed as relayed_module
 from speil.testing.certificates import CertificateAuthority
 from speil.testing.eventually import eventually
+from speil.testing.outlets import StreamOutlet
 from speil.wire import pipes as pipes_module
 from speil.wire import pump as pump_module
 from speil.wire.connection_pool import IDLE_PER_ENDPOINT_MAX
@@ -230,24 +231,6 @@ async def test_without_a_pipe_or_a_descriptor_bodies_are_copied(bound: str, monk
         assert asker.wire.pipes.open_count == 0
 
 
-class PlainOutlet:
-    """A body without a head, over an asyncio stream."""
-
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        assert isinstance(writer.transport, asyncio.Transport)
-        self.transport, self._writer = writer.transport, writer
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self.drain()
-
-    async def drain(self) -> None:
-        await self._writer.drain()
-
-    def moved(self, size: int) -> None:
-        raise AssertionError("the bytes must go through TLS")
-
-
 async def test_over_tls_bodies_go_through_the_transport(tmp_path: Path) -> None:
     authority = CertificateAuthority()
     pair = authority.issue_server("127.0.0.1")
@@ -258,9 +241,11 @@ async def test_over_tls_bodies_go_through_the_transport(tmp_path: Path) -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with (tmp_path / "blob").open("rb") as file:
-            sink = Sink(Wire(), PlainOutlet(writer), lambda size: None)
+            outlet = StreamOutlet(writer)
+            sink = Sink(Wire(), outlet, lambda size: None)
             assert not await sink.claim()
             await FileBody(file.fileno(), 0, len(BIG)).send(sink)
+            assert not outlet.moved_bytes
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
