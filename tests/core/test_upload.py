@@ -11,7 +11,7 @@ from speil.upload.admission import (
     CONTESTED_FRACTION,
     LIMITED_PER_PEER_MAX,
     UPLOAD_BYTES_PER_SECOND_MIN,
-    FairPlaces,
+    FairAdmission,
     Refusal,
 )
 from speil.upload.pace import PIECE_BYTES_MAX, ROUND_SECONDS, Turn, UploadPace
@@ -26,7 +26,7 @@ PEERS = st.sampled_from("abcdef")
 def test_the_bounds_hold_for_any_script_and_a_newcomer_finds_a_place(
     places: int, per_peer_max: int, script: list[tuple[bool, str]]
 ) -> None:
-    admission, held = FairPlaces(places, per_peer_max), Counter[str]()
+    admission, held = FairAdmission(places, per_peer_max), Counter[str]()
     for arrives, peer in script:
         if not arrives:
             if held[peer]:
@@ -45,7 +45,7 @@ def test_the_bounds_hold_for_any_script_and_a_newcomer_finds_a_place(
 
 @given(st.integers(4, 100), st.integers(2, 8))
 def test_an_eager_peer_leaves_the_last_places_to_the_others(places: int, others: int) -> None:
-    admission = FairPlaces(places, per_peer_max=places)
+    admission = FairAdmission(places, per_peer_max=places)
     assert admission.admit("other 0") is None
     eager = 0
     while (refusal := admission.admit("eager")) is None:
@@ -58,17 +58,17 @@ def test_an_eager_peer_leaves_the_last_places_to_the_others(places: int, others:
 
 
 def test_a_peer_has_its_own_bound_and_a_lone_peer_may_have_all_of_it() -> None:
-    admission = FairPlaces(64, 16)
+    admission = FairAdmission(64, 16)
     assert [admission.admit("a") for _ in range(17)] == [None] * 16 + [Refusal.PEER]
     admission.release("a")
     assert admission.admit("a") is None
 
 
 def test_a_bandwidth_carries_so_many_uploads() -> None:
-    admission = FairPlaces(64, 64, bytes_per_second=3 * UPLOAD_BYTES_PER_SECOND_MIN)
+    admission = FairAdmission(64, 64, bytes_per_second=3 * UPLOAD_BYTES_PER_SECOND_MIN)
     assert [admission.admit(peer) for peer in "abcd"] == [None] * 3 + [Refusal.BANDWIDTH]
-    assert FairPlaces(64, 64, bytes_per_second=1).places == 1
-    plenty = FairPlaces(64, 64, bytes_per_second=1 << 40)
+    assert FairAdmission(64, 64, bytes_per_second=1).places == 1
+    plenty = FairAdmission(64, 64, bytes_per_second=1 << 40)
     assert plenty.places == 64
     assert [plenty.admit("a") for _ in range(LIMITED_PER_PEER_MAX + 1)][-2:] == [None, Refusal.PEER]
 
@@ -133,7 +133,7 @@ def test_who_comes_late_catches_up_by_a_burst_and_no_more() -> None:
 
 @given(RATES, st.lists(st.sampled_from("abcdefghijklmnopqrst"), min_size=1, max_size=64))
 def test_whoever_is_admitted_is_never_taken_for_stalled_or_slow(rate: int, asking: list[str]) -> None:
-    admission, pace = FairPlaces(64, 16, bytes_per_second=rate), UploadPace(rate, 0.0)
+    admission, pace = FairAdmission(64, 16, bytes_per_second=rate), UploadPace(rate, 0.0)
     uploads = [peer for peer in asking if admission.admit(peer) is None]
     turns = {number: pace.ask(peer, PIECE_BYTES_MAX, len(uploads)) for number, peer in enumerate(uploads)}
     owner = {turn.number: number for number, turn in turns.items()}

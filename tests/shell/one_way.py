@@ -16,7 +16,10 @@ class Hop:
 HOPS = (
     Hop(("http1.head",), "the request's head is read, checked and parsed"),
     Hop(("mirror.server",), "the record of the request begins; the region's border lets it in (`border.http`)"),
-    Hop(("mirror.registry",), "basic auth; what is asked for (`mirror.asked`); a place among the open requests"),
+    Hop(
+        ("mirror.registry",),
+        "basic auth; what is asked for (`mirror.asked`); is another open request allowed (`mirror.open_requests`)",
+    ),
     Hop(("mirror.resolve",), "the sources are asked in order, by what is asked for and by whom"),
     Hop(
         ("sources.own_store", "sources.peers", "sources.tags"),

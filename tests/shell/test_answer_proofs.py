@@ -14,7 +14,7 @@ from secrets import token_hex
 import pytest
 
 from speil.border.secret_file import SecretFile
-from speil.mirror import request_places
+from speil.mirror import open_requests
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
@@ -75,7 +75,7 @@ async def test_every_answer_to_a_peer_carries_its_proof(
     secret: SecretFile, method: str, path: str, wanted: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if wanted == "busy":
-        monkeypatch.setattr(request_places, "REQUESTS_MAX", 0)
+        monkeypatch.setattr(open_requests, "REQUESTS_MAX", 0)
         wanted = ""
     async with mirror(MemoryMesh(), policy=POLICY, secret=secret, zone="z") as holder:
         await holder.hold(IMAGE, NAME)

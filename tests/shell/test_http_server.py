@@ -23,7 +23,7 @@ from speil.http1.own_addresses import PROVED_MAX, PROVED_SECONDS, OwnAddresses, 
 from speil.http1.places import Bounds, Place, Places, Refusal
 from speil.http1.reply import Reply
 from speil.http1.server import GuardedServer
-from speil.mirror import request_places as request_places_module
+from speil.mirror import open_requests as open_requests_module
 from speil.mirror.metrics_port import CONNECTIONS as DEBUG_CONNECTIONS
 from speil.mirror.metrics_port import PAGES_BURST, MetricsServer
 from speil.mirror.server import CONNECTIONS
@@ -340,7 +340,7 @@ async def test_a_body_that_does_not_end_is_read_for_a_moment(one: Mirror) -> Non
 
 
 async def test_bodies_that_nobody_takes_keep_no_place_from_this_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_places_module, "REQUESTS_PER_SHARE_MAX", 4)
+    monkeypatch.setattr(open_requests_module, "REQUESTS_PER_SHARE_MAX", 4)
     async with mirror(MemoryMesh(), uploads_per_peer_max=2) as target, clients() as connect:
         target.store.put(BIG)
 
@@ -356,7 +356,7 @@ async def test_bodies_that_nobody_takes_keep_no_place_from_this_node(monkeypatch
 async def test_containerd_at_whatever_address_is_this_nodes_own_by_its_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_places_module, "REQUESTS_PER_SHARE_MAX", 1)
+    monkeypatch.setattr(open_requests_module, "REQUESTS_PER_SHARE_MAX", 1)
     (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdef-a")
     secret = SecretFile(tmp_path / "secret", "a")
     token = sign_node(secret.secret.node_keys[0], "node-7")

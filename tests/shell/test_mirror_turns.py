@@ -41,7 +41,7 @@ class Uploader:
         self.task = tasks.create_task(self._run())
 
     async def _run(self) -> None:
-        with self._uploads.place(self._peer) as refusal:
+        with self._uploads.admit(self._peer) as refusal:
             assert refusal is None
             while True:
                 await self._uploads.turn(self._peer, RATE)

@@ -13,10 +13,10 @@ from speil.mirror.asked import Parser
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.metrics_port import CONNECTIONS as METRICS_CONNECTIONS
 from speil.mirror.metrics_port import MetricsServer, State
+from speil.mirror.open_requests import OpenRequests
 from speil.mirror.recent import RecentRequests
 from speil.mirror.record import Recorder
 from speil.mirror.registry import Registry
-from speil.mirror.request_places import RequestPlaces
 from speil.mirror.resolve import Resolver
 from speil.mirror.send import Sender
 from speil.mirror.series import MirrorSeries
@@ -118,7 +118,7 @@ def registry_port(
     registry = Registry(
         Parser(settings),
         auth,
-        RequestPlaces(settings.uploads_per_peer_max),
+        OpenRequests(settings.uploads_per_peer_max),
         Resolver(sources),
         Uploads(settings, series),
         sender,

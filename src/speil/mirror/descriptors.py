@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 
-from speil.mirror.request_places import REQUESTS_MAX
+from speil.mirror.open_requests import REQUESTS_MAX
 from speil.mirror.server import CONNECTIONS
 from speil.observe.logs import get_log
 from speil.wire.pipes import PIPES_MAX

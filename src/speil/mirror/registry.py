@@ -2,10 +2,10 @@
 
 1. Only `GET` and `HEAD` are served. Anything else is an empty 404, as in Spegel.
 2. Basic auth, where it is on, unless the request is a peer's that proved itself.
-3. What is asked for (`asked`); then a place among the open requests (`request_places`).
+3. What is asked for (`asked`); then it must be within the bound of open requests (`open_requests`).
 4. Which source has it (`resolve`): the store, then the peers. A peer's request is answered from the store alone, so
    that peers never ask on behalf of this node.
-5. The answer (`plan`), sent by `send`. A blob to a peer needs a place among the uploads, and keeps to their limit.
+5. The answer (`plan`), sent by `send`. The bounds and the limit of uploads hold for a blob to a peer.
 6. Nobody has it: an empty 404, and containerd asks the upstream registry.
 """
 
@@ -17,9 +17,9 @@ from speil.http1.reply import Reply
 from speil.mirror import plan as plans
 from speil.mirror.asked import Asked, Parser
 from speil.mirror.basic_auth import BasicAuth
+from speil.mirror.open_requests import OpenRequests
 from speil.mirror.plan import Plan
 from speil.mirror.record import Record
-from speil.mirror.request_places import RequestPlaces
 from speil.mirror.resolve import Resolver
 from speil.mirror.send import Sender
 from speil.mirror.series import MirrorSeries
@@ -37,7 +37,7 @@ class Registry:
         self,
         parser: Parser,
         auth: BasicAuth,
-        places: RequestPlaces,
+        open_requests: OpenRequests,
         resolver: Resolver,
         uploads: Uploads,
         sender: Sender,
@@ -45,7 +45,7 @@ class Registry:
         wire: Wire,
         series: MirrorSeries,
     ) -> None:
-        self._parser, self._auth, self._places, self._resolver = parser, auth, places, resolver
+        self._parser, self._auth, self._open_requests, self._resolver = parser, auth, open_requests, resolver
         self._uploads, self._sender, self._door, self._wire, self._series = uploads, sender, door, wire, series
 
     async def answer(self, request: Request, reply: Reply, visit: Visit, record: Record) -> None:
@@ -59,7 +59,7 @@ class Registry:
             await self._sender.send(plans.OK if isinstance(asked, Ping) else plans.NOT_FOUND, reply, record)
             return
         is_own = request.place.is_own and not asked.from_peer
-        with self._places.place(request.place.share, is_own=is_own) as refusal:
+        with self._open_requests.admit(request.place.share, is_own=is_own) as refusal:
             if refusal is not None:
                 await self._sender.send(self._overloaded(asked, refusal, request.place.host), reply, record)
                 return
@@ -85,7 +85,7 @@ class Registry:
                 await self._sender.send(answer, reply, record)
 
     async def _upload(self, answer: Plan, peer: str, reply: Reply, record: Record) -> None:
-        with self._uploads.place(peer) as refusal:
+        with self._uploads.admit(peer) as refusal:
             if refusal is None:
                 await self._sender.send(answer, reply, record, self._uploads.pacing(peer))
                 return

@@ -1,6 +1,6 @@
-"""The registry port: its routes, the probes, the region's border, and how many connections of whom it holds.
+"""The registry port: its routes, the probes, the region's border, and the bound of its connections.
 
-Places are counted by address or prefix (`http1.places`): a stranger that opens a thousand connections costs a bounded
+Connections are counted by address or prefix (`http1.places`): a stranger that opens a thousand of them costs a bounded
 amount of memory, and containerd's next request is still answered, as is the kubelet's probe.
 """
 

@@ -14,7 +14,7 @@ from speil.mirror.series import MirrorSeries
 from speil.mirror.settings import MirrorSettings
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
-from speil.upload.admission import FairPlaces, Refusal
+from speil.upload.admission import FairAdmission, Refusal
 from speil.upload.pace import Turn, UploadPace
 from speil.wire.sink import Pacing
 
@@ -22,11 +22,11 @@ log = get_log("uploads")
 
 
 class Uploads:
-    """Places and turns; `peer` is the address that a request comes from."""
+    """Admission and turns; `peer` is the address that a request comes from."""
 
     def __init__(self, settings: MirrorSettings, series: MirrorSeries) -> None:
         self._series, self._limit = series, settings.upload_limit
-        self._places = FairPlaces(settings.uploads_max, settings.uploads_per_peer_max, settings.upload_limit)
+        self._admission = FairAdmission(settings.uploads_max, settings.uploads_per_peer_max, settings.upload_limit)
         self._pace: UploadPace | None = None
         self._turns: dict[int, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -35,12 +35,12 @@ class Uploads:
     @property
     def open_count(self) -> int:
         """Bodies being sent to peers."""
-        return self._places.open_count
+        return self._admission.open_count
 
     @contextmanager
-    def place(self, peer: str) -> Iterator[Refusal | None]:
-        """A place for one body while the context lasts; or the reason why there is none."""
-        if (refusal := self._places.admit(peer)) is not None:
+    def admit(self, peer: str) -> Iterator[Refusal | None]:
+        """Count one body to `peer` while the context lasts; or the reason why it is refused."""
+        if (refusal := self._admission.admit(peer)) is not None:
             self.refused(refusal, peer)
             yield refusal
             return
@@ -48,7 +48,7 @@ class Uploads:
         try:
             yield None
         finally:
-            self._places.release(peer)
+            self._admission.release(peer)
             self._series.open_uploads.set(self.open_count)
 
     def refused(self, reason: str, peer: str) -> None:

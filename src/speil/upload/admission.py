@@ -27,7 +27,7 @@ class Refusal(StrEnum):
     SHARE = "share"  # the last places are for peers that have fewer
 
 
-class FairPlaces:
+class FairAdmission:
     """Counts taken places by peer (an address or prefix); `bytes_per_second` is the limit they share, 0 for none."""
 
     def __init__(self, uploads_max: int, per_peer_max: int, bytes_per_second: int = 0) -> None:
