@@ -87,7 +87,7 @@ class Wanted:
         found = _extent(answer)
         if promised is not None:
             if found != Extent(promised.start + offset, promised.stop, promised.size):
-                raise ContradictionError(f"bytes {found.start}-{found.stop}/{found.size}, not the bytes at the current offset")
+                raise ContradictionError(f"bytes {found.start}-{found.stop}/{found.size}, not those at the offset")
         elif not self._may_have(found.size):
             raise ContradictionError(f"{found.size} bytes, the manifest says {_either(self.sizes)}", found.size)
         elif answer.status == 206 and not self._asked_for(found):
