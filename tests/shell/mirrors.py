@@ -30,6 +30,7 @@ from speil.setting import ListenAddress
 from speil.sources.peer_knowledge import PeerKnowledge
 from speil.store.memory import MemoryStore
 from speil.store.news import StoreNews
+from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.testing.samples import sample
 from speil.wire.connection_pool import Endpoint
@@ -136,7 +137,7 @@ async def mirror(
     try:
         async with asyncio.TaskGroup() as group, port_of.server.serve(ListenAddress(host, port)):
             settling = port_of.sources.settling
-            parts = (router.run(), settling.run(), StoreNews(store, metrics, [settling]).run())
+            parts = (router.run(), settling.run(), StoreNews(store, metrics.of(StoreSeries), [settling]).run())
             tasks = [group.create_task(part) for part in parts]
             yield Mirror(store, router, metrics, host, port, port_of)
             for task in tasks:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from speil.demo.node import Node, NodeError, Ports
 from speil.http1.client import HttpClient
-from speil.kube.lease.file import FileLease
-from speil.region.view import RegionView, group
+from speil.lease.file import FileLease
+from speil.overview.view import RegionView, group
 from speil.survey.leases import leases_in_files
 from speil.survey.nodes import nodes_at
 

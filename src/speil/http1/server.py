@@ -82,12 +82,13 @@ class GuardedServer:
         """Listen on `address` (an empty host is all of both families). Raises OSError."""
         loop = asyncio.get_running_loop()
         listening = await loop.create_server(
-            lambda: Connection(self), address.host or None, address.port, backlog=ACCEPTS_PER_ROUND
+            lambda: Connection(self), address.host or None, address.port, backlog=ACCEPTS_PER_ROUND, start_serving=False
         )
         async with asyncio.TaskGroup() as self._tasks:
             self._stops = False
             self._none_is_open.set()
             try:
+                await listening.start_serving()
                 _lengthen_backlog(listening)
                 yield
             finally:

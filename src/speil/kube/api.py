@@ -1,8 +1,8 @@
 """A client of the Kubernetes API: one request, one typed answer.
 
-Small on purpose: JSON in, JSON out, errors by what the caller would do about them. Connections are kept while the
-access stays the same, and dropped with it. A caller bounds its requests by `asyncio.timeout`; the bound here is for
-those that don't.
+JSON in, JSON out; `error` has a class for each thing that a caller can do about a failure. Connections are kept while
+the access stays the same. Callers set their own timeout with `asyncio.timeout`; REQUEST_SECONDS_MAX is the bound for
+those that do not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from speil.local_file import parse_json
 
 REQUEST_SECONDS_MAX = 30.0
 ANSWER_BYTES_MAX = 32 << 20  # a list of five thousand nodes
-IDLE_SECONDS_MAX = 15.0  # a leader asks every two; a follower of a large region keeps no connection
+IDLE_SECONDS_MAX = 15.0  # a leader sends one every two; a follower of a large region keeps no connection
 CONNECTIONS_MAX = 2
 _MESSAGE_CHARS_MAX = 400
 _CANNOT = re.compile(r"cannot (\w+) resource")
@@ -38,14 +38,14 @@ _CANNOT = re.compile(r"cannot (\w+) resource")
 
 @dataclass(frozen=True, slots=True)
 class KubeAnswer:
-    """An answer's JSON, and when the server says that it sent it."""
+    """A response's JSON object, and its Date header (None where it has none)."""
 
     document: Mapping[str, Any]
     served_at: datetime | None
 
 
 class KubeApi:
-    """Requests as `access` says. Close it when done."""
+    """Sends requests with the access that `access` returns. The owner closes it."""
 
     def __init__(self, access: AccessSource, user_agent: str) -> None:
         self._access, self._user_agent = access, user_agent
@@ -61,12 +61,12 @@ class KubeApi:
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> KubeAnswer:
-        """Ask for `path` (`/apis/…`). Raises KubeError, or one of its kinds."""
+        """Send a request for `path` (`/apis/…`) with `body` as JSON. Raises KubeError or a class derived from it."""
         data, served_at = await self._send(method, path, body, params, content_type)
         return KubeAnswer(_document(data), served_at)
 
     async def get_text(self, path: str) -> str:
-        """What is no JSON, such as a pod's metrics through the API server's proxy. Raises KubeError."""
+        """GET a page that is not JSON, such as a pod's metrics through the API server's proxy. Raises KubeError."""
         data, _ = await self._send("GET", path, None, None, "")
         return data.decode("utf-8", "replace")
 
@@ -117,7 +117,7 @@ class KubeApi:
             raise KubeUnreachableError(str(error)) from error
 
     async def close(self) -> None:
-        """Drop the connections. A later request makes new ones."""
+        """Close the connections. A later request opens new ones."""
         client, self._client, self._client_of = self._client, None, None
         if client is not None:
             await client.close()
@@ -138,7 +138,7 @@ class KubeApi:
 
 
 def _document(data: bytes) -> Mapping[str, Any]:
-    """The JSON object; for anything else (a proxy's page) a Status with its first words."""
+    """The JSON object; for anything else (a proxy's error page) a Status with its first words."""
     try:
         document = parse_json(data)
     except ValueError:
@@ -149,7 +149,7 @@ def _document(data: bytes) -> Mapping[str, Any]:
 
 
 def _date(text: str) -> datetime | None:
-    """The time in a `Date` header, with its zone: an HTTP date is in UTC, whatever its zone says (RFC 9110, 5.6.7)."""
+    """The time in a `Date` header, with its zone: an HTTP date is in UTC, whatever zone it names (RFC 9110, 5.6.7)."""
     try:
         date = parsedate_to_datetime(text)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
@@ -175,5 +175,5 @@ def _error(status: int, answer: Mapping[str, Any], server: str) -> KubeError:
         case 409:
             return KubeConflictError(message)
         case 422 if "must be specified for an update" in message:
-            return KubeConflictError(message)  # an update without a version: somebody else created it
+            return KubeConflictError(message)  # an update without a version: another client created it first
     return KubeError(message)

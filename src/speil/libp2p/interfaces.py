@@ -1,4 +1,4 @@
-"""What a node that listens on all interfaces tells others as its addresses."""
+"""The addresses that a node which listens on all interfaces advertises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["announced_addresses", "interface_addresses"]
 
 
 def announced_addresses(listen: ListenAddress, bound: list[Multiaddr]) -> tuple[Multiaddr, ...]:
-    """What to tell others: the addresses bound to, or those of all interfaces when bound to all."""
+    """The addresses to advertise: those that are bound, or those of all interfaces where all are bound."""
     if listen.host not in ("", "0.0.0.0", "::"):
         return tuple(bound)
     port = int(bound[0].components[1][1])

@@ -17,7 +17,7 @@ from speil.oci.platform import Platform, PlatformImage
 from speil.sources.peers import Peers
 from speil.store.base import ContentStore, StoreError
 from speil.store.walk import parsed, read_manifest
-from speil.store.whole import CONFIG_BYTES_MAX, NESTED_MAX, Document, Wholeness
+from speil.store.whole import CONFIG_BYTES_MAX, NESTED_MAX, Wholeness
 
 SUPPLY_AT_ONCE_MAX = 8  # blobs asked for at the same time
 
@@ -66,21 +66,22 @@ class Supply:
 
     async def _choose(
         self, asked: Content, digest: Digest, loaded: Loaded, node: Platform, told: Told, *, local: bool
-    ) -> Document | bool:
-        """The image for a platform: True where a holder has all of it, else the document that says what it takes.
+    ) -> Manifest | bool:
+        """The image for a platform: True where a holder has all of it, else its manifest.
 
-        False: the platform is not in it, or the image's manifest can't be had.
+        The content that the manifest names is not checked yet. False: the platform is not in it, or a manifest on the
+        way can't be had.
         """
         below = False
         for _ in range(NESTED_MAX):
-            document = Document.of(*loaded)
-            if document.entries is None:
+            manifest = loaded[1]
+            if not manifest.is_index:
                 if (image := told.get(digest)) and (below or _runs(node, image.platform)):
                     return True
-                if local or not (below or _runs(node, await self._platform(asked, document))):
+                if local or not (below or _runs(node, await self._platform(asked, manifest))):
                     return False
-                return document
-            if (entry := platforms.best(document.entries, node)) is None:
+                return manifest
+            if (entry := platforms.best(manifest.entries, node)) is None:
                 return False
             if entry.manifest in told:
                 return True
@@ -115,13 +116,13 @@ class Supply:
             return False
         return True
 
-    async def _platform(self, asked: Content, document: Document) -> Platform | None:
+    async def _platform(self, asked: Content, manifest: Manifest) -> Platform | None:
         """The platform of a manifest that stands alone: its config states it. Raises ConfigMissingError."""
-        if document.config is None:
+        if manifest.config is None:
             return None
-        if await self._is_stored(document.config):
-            return await self._whole.platform(document)
-        content = Content("blobs", asked.registry, asked.name, document.config)
+        if await self._is_stored(manifest.config):
+            return await self._whole.platform(manifest)
+        content = Content("blobs", asked.registry, asked.name, manifest.config)
         if (data := await self._peers.fetch(content, CONFIG_BYTES_MAX)) is None:
             raise ConfigMissingError
         return platforms.platform_of_config(data)

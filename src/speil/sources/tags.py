@@ -210,8 +210,8 @@ class Tags:
         # an earlier pull that failed has left manifests in the store; containerd does not ask for those again
         try:
             for digest in children:
-                if document := await self._whole.document(digest):
-                    self._promises.promise(key, document.needs)
+                if manifest := await self._whole.manifest(digest):
+                    self._promises.promise(key, manifest.needs)
         except StoreError as error:
             log.debug("the store does not answer for a tag", key=key, error=error)
 
