@@ -133,7 +133,7 @@ class Places:
         return not is_own and self._strangers >= self._bounds.total - self._bounds.own
 
     def _longest_idle_of_most(self, share: str, is_own: bool) -> Place | None:
-        """Reserved places stay with this node's clients. A stranger takes a place only of a share with more than its own."""
+        """Reserved places stay with this node's clients. A stranger takes places of larger shares only."""
         most, found = 0 if is_own else self._held[share], None
         takes_own = self.count - self._strangers > self._bounds.own
         for other, places in self._idle.items():
