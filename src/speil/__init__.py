@@ -36,10 +36,11 @@ Shells:
     libp2p          connections between peers: Noise, yamux, identify
     host_config     writes the hosts.toml trees
     border          keeps other regions out of libp2p and the registry port
-    http_server     what every HTTP port has: limits of connections, deadlines
+    wire            moves bodies between sockets, files and pipes; knows no registry
     lease           reads and writes the region's Lease (Kubernetes, file, memory), drives the election
     routing         finds and announces providers: the DHT, bootstrap kinds
-    mirror          the registry port: answers containerd and peers
+    sources         opens content: from this node's store, from peers; answers tags
+    mirror          the registry port and the metrics port: lets requests in, answers them
     config          settings from flags, environment and defaults
     daemon          `speil registry`: puts a node together and runs it
     survey          reads Leases and nodes of all regions, for `speil region`
