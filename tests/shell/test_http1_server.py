@@ -718,3 +718,14 @@ async def test_a_server_can_be_cancelled_at_each_step() -> None:
             await asyncio.sleep(0)
 
     assert await cancel_at_each_step(run) > 1
+
+
+async def test_an_error_of_whoever_serves_stays_what_it_is() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with serving(echo):
+            raise KeyError("mine")
+    port = Port(echo)
+    async with port.server.serve(ListenAddress(HOST, port.port)):
+        with pytest.raises(OSError, match="in use"):
+            async with GuardedServer("test", echo, BOUNDS).serve(ListenAddress(HOST, port.port)):
+                pass
