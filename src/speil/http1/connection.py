@@ -210,20 +210,24 @@ class Connection(asyncio.Protocol):
         finally:
             if is_cancelled:
                 self._transport.abort()
-            self._answered(reply)
+            self._answered(reply)  # raises nothing: an error here would end the server
 
     def _answered(self, reply: Reply) -> None:
         """The answer is written, or broken off."""
         if self._is_gone:
             return
-        self._owner.places.rest(self.place)
-        self._stage = _Stage.WAITING
-        if reply.is_broken or self._is_last or self._machine.our_state is not h11.DONE:
-            self._end()
-            return
-        self._machine.start_next_cycle()
-        self._wait_until(self._loop.time() + KEEPALIVE_SECONDS)
-        self._next()
+        try:
+            self._owner.places.rest(self.place)
+            self._stage = _Stage.WAITING
+            if reply.is_broken or self._is_last or self._machine.our_state is not h11.DONE:
+                self._end()
+                return
+            self._machine.start_next_cycle()
+            self._wait_until(self._loop.time() + KEEPALIVE_SECONDS)
+            self._next()
+        except Exception as error:
+            self._owner.failed(error)
+            self._transport.abort()
 
     def _head_is_missing(self) -> None:
         if self._has_ended:
@@ -268,13 +272,16 @@ class Connection(asyncio.Protocol):
         self._stage = _Stage.ENDING
         self._heads.clear()
         transport = self._transport
-        unsent = transport.get_write_buffer_size()
-        self._wait_until(self._loop.time() + (KEEPALIVE_SECONDS if unsent else LINGER_SECONDS))
-        if self._has_ended or self._is_last or not transport.can_write_eof():
+        is_unsent = transport.get_write_buffer_size() > 0
+        self._wait_until(self._loop.time() + (KEEPALIVE_SECONDS if is_unsent else LINGER_SECONDS))
+        if is_unsent or self._has_ended or self._is_last or not transport.can_write_eof():
             transport.close()
             return
         try:
             transport.write_eof()
+        except OSError:  # the client has reset the connection, and the loop has not seen it yet
+            transport.abort()
+        else:
             transport.resume_reading()
         except OSError:  # the client has reset the connection, and asyncio has not noticed yet
             transport.abort()
