@@ -35,3 +35,9 @@ def test_links_between_pages_lead_somewhere() -> None:
     for file in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
+def test_files_that_contributing_names_are_there() -> None:
+    named = re.findall(r"`((?:src|tests|docs|charts|scripts)/[\w/.-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
