@@ -50,3 +50,9 @@ def test_each_code_block_is_closed_and_no_row_of_a_table_is_there_twice() -> Non
                 row = (section, line.split(" | ")[0])
                 assert row not in seen, f"{file.name}: {row}"
                 seen.add(row)
+
+
+def test_files_that_contributing_names_are_there() -> None:
+    named = re.findall(r"`((?:src|tests|docs|charts|scripts)/[\w/.-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
