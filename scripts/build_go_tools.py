@@ -1,7 +1,8 @@
 """Build, from the Go module proxy, what tests and CI need and no package ships.
 
-    containerd   containerd 2.x (Debian has 1.6)
+    containerd   containerd 2.x (Debian has 1.6); ctr and containerd-shim-runc-v2 of the same release
     conformance  the OCI distribution spec's conformance test
+    actionlint   checks .github/workflows
     interop-peer a go-libp2p DHT node driven by JSON lines (tests/interop/go)
     go-election  an elector of client-go (tests/interop/go-election)
 
@@ -58,10 +59,10 @@ TOOLS = {
             ROOT / "scripts" / "go" / "conformance",
             "github.com/opencontainers/distribution-spec/conformance",
         ),
-        Tool(
-            "containerd",
-            ROOT / "scripts" / "go" / "containerd",
-            "github.com/containerd/containerd/v2/cmd/containerd",
+        Tool("actionlint", ROOT / "scripts" / "go" / "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
+        *(
+            Tool(name, ROOT / "scripts" / "go" / "containerd", f"github.com/containerd/containerd/v2/cmd/{name}")
+            for name in ("containerd", "ctr", "containerd-shim-runc-v2")
         ),
     )
 }

@@ -13,8 +13,8 @@ from speil.border.series import BorderSeries
 from speil.election.config import ElectionConfig
 from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
-from speil.kube.leader import LeaderElection, MeshView
-from speil.kube.lease.base import LeaseDeniedError, LeaseError, LeaseLock
+from speil.lease.base import LeaseDeniedError, LeaseError, LeaseLock
+from speil.lease.driver import LeaderElection, MeshView
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer
 from speil.testing.eventually import eventually

@@ -295,6 +295,7 @@ async def test_nodes_that_all_name_the_first_ones_base_address_are_one_mesh(tmp_
         await eventually(joined, what="the second node has the first as its peer")
 
 
+@pytest.mark.long
 async def test_a_page_that_is_away_is_said_and_asked_again_until_it_is_there(tmp_path: Path) -> None:
     layout = tmp_path / "layout"
     (port,) = free_ports("127.0.0.1", 1)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts.image.debian import read_lock
+from scripts.image.lock import ARCHITECTURES, PACKAGES
 
 from tests.requirements import ROOT
 
@@ -33,7 +35,7 @@ def test_every_package_of_a_lock_file_has_hashes(folder: Path) -> None:
 def test_the_build_backend_is_the_locked_one() -> None:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (required,) = document["build-system"]["requires"]
-    locked = {package["name"]: package["version"] for package in lock(ROOT)}
+    locked = {package["name"]: package.get("version") for package in lock(ROOT)}
     assert required == f"hatchling=={locked['hatchling']}"
     assert "speil" in document["tool"]["uv"]["no-build-isolation-package"]
 
@@ -50,6 +52,13 @@ def test_what_pip_fetches_has_hashes() -> None:
         text = script.read_text() if script.is_file() else ""
         for call in re.findall(r"pip install[^\n]*", text):
             assert "--require-hashes" in call, f"{script.name}: {call}"
+
+
+def test_every_debian_package_of_the_image_has_a_hash_for_both_architectures() -> None:
+    names = {architecture: {package.name for package in read_lock(architecture)} for architecture in ARCHITECTURES}
+    assert names["amd64"] == names["arm64"] == set(PACKAGES)
+    for architecture in ARCHITECTURES:
+        assert all(re.fullmatch(r"[0-9a-f]{64}", package.sha256) for package in read_lock(architecture))
 
 
 def test_every_go_tool_is_built_from_a_go_sum_of_this_tree() -> None:

@@ -8,8 +8,8 @@ from random import Random
 from speil.border.series import BorderSeries
 from speil.election.config import DEFAULT_CONFIG
 from speil.election.ownership import Owner
-from speil.kube.leader import LeaderElection
-from speil.kube.lease.memory import MemoryLease
+from speil.lease.driver import LeaderElection
+from speil.lease.memory import MemoryLease
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer
 from speil.survey.nodes import read_node

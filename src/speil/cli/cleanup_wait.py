@@ -8,12 +8,12 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import aiohttp
-
+from speil.http1.client import HttpClient, HttpError
 from speil.observe.logs import get_log
 from speil.setting import Kind, SettingError, duration, integer, setting
 
 REQUEST_SECONDS_MAX = 5.0
+ANSWER_BYTES_MAX = 64 << 10  # the answer is empty; a proxy's page is not
 
 log = get_log("cleanup-wait")
 
@@ -60,14 +60,17 @@ async def _all_answer(url: str) -> bool:
         log.info("the name does not resolve yet", host=parts.hostname, error=error)
         return False
     hosts = {str(entry[4][0]) for entry in found}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)) as session:
-        return all([await _answers(session, parts.scheme, host, port, parts.path) for host in sorted(hosts)])
+    client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX)
+    try:
+        return all([await _answers(client, parts.scheme, host, port, parts.path) for host in sorted(hosts)])
+    finally:
+        await client.close()
 
 
-async def _answers(session: aiohttp.ClientSession, scheme: str, host: str, port: int, path: str) -> bool:
+async def _answers(client: HttpClient, scheme: str, host: str, port: int, path: str) -> bool:
     shown = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
     try:
-        async with session.get(f"{scheme}://{shown}:{port}{path}") as response:
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError):
+        answer = await client.request("GET", f"{scheme}://{shown}:{port}{path}", answer_bytes_max=ANSWER_BYTES_MAX)
+    except HttpError:
         return False
+    return answer.status == 200

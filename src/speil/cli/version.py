@@ -6,6 +6,7 @@ import json
 import platform
 from dataclasses import dataclass
 
+from speil.cli.build_info import build_info
 from speil.setting import one_of, setting
 from speil.version import __version__
 
@@ -18,10 +19,12 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Print the version."""
-    facts = {"version": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    """Print version, commit, build, Python and platform; what is not known is left out."""
+    build = build_info()
+    python, system = platform.python_version(), platform.platform()
     if settings.format == "json":
-        print(json.dumps(facts))
+        print(json.dumps({"version": __version__, **build.facts(), "python": python, "platform": system}))
     else:
-        print(f"speil {facts['version']} (Python {facts['python']}, {facts['platform']})")
+        text = f"{build}; " if build.facts() else ""
+        print(f"speil {__version__} ({text}Python {python}, {system})")
     return 0

@@ -178,37 +178,6 @@ class Metrics:
             registry=registry,
         )
 
-        # --- the election of the region's leader ------------------------------------------------------------
-        self.election_state = Gauge(
-            "speil_election_state", "1 for what this node is in the election: candidate, follower or leader.",
-            ("state",), registry=registry,
-        )  # fmt: skip
-        self.election_transitions = Gauge(
-            "speil_election_transitions", "How often the Lease went from one holder to another.", registry=registry
-        )
-        self.election_renewal_age = Gauge(
-            "speil_election_renewal_age_seconds",
-            "Time since the last renewal of the Lease that this node knows of; in a large region it looks rarely.",
-            registry=registry,
-        )
-        self.election_requests = Counter(
-            "speil_election_requests",
-            "Requests for the Lease, by verb (get, put) and outcome (ok, conflict, denied, error).",
-            ("verb", "outcome"), registry=registry,
-        )  # fmt: skip
-        self.election_events = Counter(
-            "speil_election_events", "What happened in the election (acquired, renewed, lost, new_leader, …).",
-            ("event",), registry=registry,
-        )  # fmt: skip
-
-        # --- the content store ------------------------------------------------------------------------------
-        self.store_available = Gauge("speil_store_available", "Whether the content store answers.", registry=registry)
-        self.store_events = Counter("speil_store_events", "News from the content store.", ("kind",), registry=registry)
-        self.store_looks = Counter(
-            "speil_store_looks",
-            "Looks at everything in the store, by reason (resync, timer, removed, failed, overflow).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
         Info("speil_build", "The running version.", registry=registry).info({"version": version})
 
     def of(self, series: type[S]) -> S:

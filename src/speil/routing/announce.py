@@ -18,6 +18,7 @@ from speil.routing.base import Router
 from speil.routing.series import AnnounceSeries
 from speil.store.base import ContentStore, Image, NotFoundError, StoreError
 from speil.store.news import StoreNews
+from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.store.walk import contents
 from speil.store.whole import Wholeness
@@ -74,7 +75,7 @@ class Announcer:
     async def run(self) -> None:
         """Read the store's news for this announcer alone, until cancelled. Where others read them too: `follow_up`."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(StoreNews(self._store, self._metrics, [self]).run())
+            group.create_task(StoreNews(self._store, self._metrics.of(StoreSeries), [self]).run())
             group.create_task(self.follow_up())
 
     async def follow_up(self) -> None:

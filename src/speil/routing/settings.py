@@ -95,7 +95,7 @@ class RouterSettings:
 
     @property
     def is_leased(self) -> bool:
-        """Whether the first peers come from a Lease (`routing.bootstrap.lease`)."""
+        """Whether the first peers come from a Lease (see `bootstrap.build`), and not from one of the kinds here."""
         return self.bootstrap_kind in ("kubernetes", "file")
 
     def protocol_prefix(self, region: str) -> str:

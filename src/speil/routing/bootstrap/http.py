@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from speil.http_server.places import Bounds
+from speil.http1.places import Bounds
 from speil.local_file import read_file
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
@@ -27,7 +27,10 @@ from speil.routing.bootstrap.http_answer import AnswerError
 from speil.setting import ListenAddress
 
 if TYPE_CHECKING:
-    import aiohttp  # at run time only in the functions that use it: `speil --help` imports this module
+    # at run time only where they are used: `speil --help` reads the settings, and so this module
+    from speil.http1.client import HttpClient
+    from speil.http1.message import Request
+    from speil.http1.reply import Reply
 
 REQUEST_SECONDS_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024
@@ -64,37 +67,35 @@ class HttpBootstrapper:
         """See Bootstrapper."""
         if not self._urls:
             return []
-        import aiohttp
+        from speil.http1.client import HttpClient, HttpError
 
         failures = []
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
         try:
-            tls: ssl.SSLContext | bool = True if self._cert_dir is None else tls_context(self._cert_dir)
+            tls = None if self._cert_dir is None else tls_context(self._cert_dir)
         except CertificateError as error:
             raise BootstrapError(f"--http-bootstrap-cert-dir: {error}") from error
-        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=tls)) as session:
+        client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, tls=tls)
+        try:
             for url in self._urls:
                 try:
-                    found = http_answer.parse(await _get(session, url), local.peer_id, self._router_port)
+                    found = http_answer.parse(await _get(client, url), local.peer_id, self._router_port)
                 except AnswerError as error:
                     failures.append(f"{_shown(url)} {error}")
-                except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                    reason = str(error) or type(error).__name__
-                    raise BootstrapError(
-                        "; ".join([*failures, f"{_shown(url)} can't be requested: {reason}"])
-                    ) from error
+                except HttpError as error:
+                    why = f"{_shown(url)} can't be requested: {error}"
+                    raise BootstrapError("; ".join([*failures, why])) from error
                 else:
                     self._urls = [url, *(other for other in self._urls if other != url)]
                     return found
+        finally:
+            await client.close()
         raise BootstrapError("; ".join(failures))
 
     async def run(self, local: Callable[[], PeerInfo]) -> None:
         """See Bootstrapper. Serves the page. Raises BootstrapError where `listen` can't be bound."""
         if self._listen is None:
             return
-        from aiohttp import web
-
-        from speil.http_server.server import GuardedServer
+        from speil.http1.server import GuardedServer
 
         pages = {
             "/id": (http_answer.as_document, "application/json"),
@@ -102,11 +103,14 @@ class HttpBootstrapper:
             "/id.txt": (http_answer.as_text, "text/plain"),
         }
 
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            if (page := pages.get(request.path)) is None or request.method not in ("GET", "HEAD"):
-                return web.Response(status=404 if page is None else 405)
-            show, kind = page
-            return web.Response(text=show(local()), content_type=kind)
+        async def answer(request: Request, reply: Reply) -> None:
+            if (page := pages.get(request.path)) is None:
+                await reply.send(404)
+            elif request.method not in ("GET", "HEAD"):
+                await reply.send(405, [("Allow", "GET, HEAD")])
+            else:
+                show, kind = page
+                await reply.send(200, [("Content-Type", f"{kind}; charset=utf-8")], show(local()).encode())
 
         try:
             async with GuardedServer("bootstrap", answer, CONNECTIONS).serve(self._listen):
@@ -161,17 +165,17 @@ def _is_there(path: Path) -> bool:
         raise CertificateError(f"{path}: {error.strerror}") from error
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> str:
-    async with session.get(url) as response:
-        if response.status != 200:
-            raise AnswerError(f"answered {response.status}")
-        data = b""
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > ANSWER_BYTES_MAX:
-                raise AnswerError(f"answered more than {ANSWER_BYTES_MAX} bytes")
+async def _get(client: HttpClient, url: str) -> str:
+    from speil.http1.client import AnswerTooLargeError
+
     try:
-        return data.decode()
+        answer = await client.request("GET", url, answer_bytes_max=ANSWER_BYTES_MAX)
+    except AnswerTooLargeError:
+        raise AnswerError(f"answered with more than {ANSWER_BYTES_MAX} bytes") from None
+    if answer.status != 200:
+        raise AnswerError(f"answered {answer.status}")
+    try:
+        return answer.body.decode()
     except UnicodeDecodeError:
         raise AnswerError("is no peer: it is not text") from None
 

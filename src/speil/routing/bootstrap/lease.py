@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 from speil.border.series import BorderSeries
 from speil.election.config import ElectionConfig
 from speil.election.ownership import Owner
 from speil.election.record import PEERS_MAX, LeaderElectionRecord
-from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
-from speil.kube.api import KubeApi
-from speil.kube.kubeconfig import access_of_node
-from speil.kube.leader import LeaderElection, MeshView
-from speil.kube.lease.base import LeaseLock
-from speil.kube.lease.file import FileLease
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.base import LeaseLock
+from speil.lease.driver import LeaderElection, MeshView
 from speil.multiformats.error import FormatError
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
-from speil.region.identity import RegionIdentity
 from speil.region.policy import Layer, Network
 from speil.routing.bootstrap.base import BootstrapError
 from speil.routing.bootstrap.neighbours import Neighbours
-from speil.setting import SettingError
-from speil.version import __version__
 
 KNOWN_SECONDS_MAX = 5.0  # the first request has succeeded or failed by then
 ADDRESS_SECONDS = 1.0  # between two checks whether this node has an address: a leader without one is of no use
@@ -128,31 +119,3 @@ class LeaseBootstrapper:
             estimate_mesh_size(local.peer_id, (peer.peer_id for peer in peers)),
             tuple(str(peer.addresses[0].with_peer_id(peer.peer_id)) for peer in named),
         )
-
-
-def lease_bootstrapper(
-    kind: str,
-    settings: ElectionSettings,
-    identity: RegionIdentity,
-    metrics: Metrics,
-    rng: Random,
-    networks: tuple[Network, ...] = (),
-) -> LeaseBootstrapper:
-    """The bootstrapper of `kind` (`kubernetes` or `file`) as the operator configured it. Raises SettingError."""
-    lock: LeaseLock
-    if kind == "file":
-        if not settings.lease_file:
-            raise SettingError("--bootstrap-kind file needs --lease-file")
-        lock = FileLease(Path(settings.lease_file))
-    else:
-        access = access_of_node(settings.kubeconfig_path, settings.kubeconfig_context)
-        lock = KubernetesLease(KubeApi(access, f"speil/{__version__}"), identity.lease.name, identity.lease.namespace)
-    return LeaseBootstrapper(
-        kind,
-        lock,
-        settings.timings(),
-        Owner(identity.region, identity.label, kind == "kubernetes" and identity.lease_is_ours),
-        metrics,
-        rng,
-        networks=networks,
-    )

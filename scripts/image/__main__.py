@@ -1,0 +1,100 @@
+"""Build the image, write the lock of its Debian packages, or leave the two trees in a folder for the Containerfile."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.image.archive import Archive
+from scripts.image.identity import Identity, identify
+from scripts.image.interpreter import MACHINES, Interpreter, native_architecture
+from scripts.image.layers import make_layer
+from scripts.image.lock import write_lock
+from scripts.image.root import (
+    SITE,
+    STANDARD_LIBRARY,
+    Trees,
+    build_wheel,
+    make_application,
+    make_base,
+    make_interpreter,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+# what the chart's default, `speil`, means to containerd
+REPOSITORY = "docker.io/library/speil"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The trees of some architectures, the build machine's first, and the Python that made their bytecode."""
+
+    identity: Identity
+    python: Interpreter
+    trees: list[Trees]
+
+
+def main() -> None:
+    """See the package."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.image", description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "dist" / "speil-image.tar", help="the archive")
+    parser.add_argument("--reference", help=f"the image's name in the archive ({REPOSITORY}:VERSION)")
+    parser.add_argument("--architectures", default=",".join(sorted(MACHINES.values())), help="for which (amd64,arm64)")
+    parser.add_argument("--no-cache", action="store_true", help="compress anew what was compressed before")
+    parser.add_argument(
+        "--trees", type=Path, help="write no archive, but the trees of this machine's architecture here"
+    )
+    parser.add_argument("--lock", action="store_true", help="only write scripts/image/debian.lock anew")
+    arguments = parser.parse_args()
+    if arguments.lock:
+        write_lock()
+        return
+    architectures = [] if arguments.trees else arguments.architectures.split(",")
+    if unknown := set(architectures) - set(MACHINES.values()):
+        parser.error(f"no image is made for {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory(prefix="speil-image-") as folder:
+        build = make(Path(folder), architectures, cache=not arguments.no_cache)
+        if arguments.trees:
+            for tree in (build.trees[0].base, build.trees[0].application):
+                shutil.copytree(tree, arguments.trees / tree.name, symlinks=True)
+        else:
+            reference = arguments.reference or f"{REPOSITORY}:{build.identity.version}"
+            write_archive(build, architectures, arguments.output, reference)
+
+
+def make(folder: Path, architectures: list[str], *, cache: bool) -> Build:
+    """Both trees of those architectures and of the build machine's, compiled."""
+    identity = identify()
+    wheel = build_wheel(folder, identity)
+    made: list[Trees] = []
+    for architecture in dict.fromkeys([native_architecture(), *architectures]):
+        base = make_base(folder / architecture, architecture)
+        made.append(Trees(architecture, base, make_application(folder / architecture, architecture, wheel, identity)))
+    python = make_interpreter(folder, made[0], cache=cache)
+    for trees in made:
+        python.compile(trees.base, [STANDARD_LIBRARY, SITE])
+        python.compile(trees.application, [SITE])
+    return Build(identity, python, made)
+
+
+def write_archive(build: Build, architectures: list[str], output: Path, reference: str) -> None:
+    """Pack those architectures into one archive, and print what it has."""
+    archive = Archive(build.identity)
+    for trees in build.trees:
+        if trees.architecture not in architectures:
+            continue
+        layers = [make_layer(tree, build.python.compress) for tree in (trees.base, trees.application)]
+        archive.add(trees.architecture, layers)
+        compressed = [len(layer.data) / 1e6 for layer in layers]
+        print(
+            f"{trees.architecture}: {sum(compressed):.1f} MB compressed (base {compressed[0]:.1f}, application "
+            f"{compressed[1]:.1f}), {sum(layer.size_unpacked for layer in layers) / 1e6:.1f} MB unpacked"
+        )
+    print(f"{output}: {reference} {archive.write(output, reference)}")
+
+
+if __name__ == "__main__":
+    main()
