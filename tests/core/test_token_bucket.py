@@ -34,14 +34,12 @@ def test_an_amount_is_there_after_the_wait(first: float, amount: float) -> None:
 
 def test_overdrawing_is_paid_back_and_its_start_is_known() -> None:
     bucket = Bucket(10, 1, 0)
-    assert bucket.overdraw(0, 10) == 0
-    assert bucket.overdrawn_since is None
-    assert bucket.overdraw(2, 6) == 4
-    assert bucket.overdrawn_since == 2
-    assert bucket.overdraw(6, 0) == 0
-    assert bucket.overdrawn_since == 2, "until half of the burst is there again"
+    since = []
+    for now, amount, wait in ((0, 10, 0), (2, 6, 4), (6, 0, 0), (11, 0, 0)):
+        assert bucket.overdraw(now, amount) == wait
+        since.append(bucket.overdrawn_since)
     assert bucket.level(11) == 5
-    assert bucket.overdrawn_since is None
+    assert since == [None, 2, 2, None], "it counts as overdrawn until half of the burst is there again"
 
 
 def test_what_was_not_used_comes_back_up_to_the_burst() -> None:

@@ -33,6 +33,7 @@ from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.lookups import Lookups
 from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.routing.peerstore import Peerstore
+from speil.setting import ListenAddress
 from speil.store.memory import MemoryStore
 from speil.testing.cancellation import AnyTask, cancel_at_each_step
 from speil.testing.eventually import eventually
@@ -290,17 +291,18 @@ async def _run_memory_router() -> None:
     await MemoryRouter(MemoryMesh(), peer_at("10.0.0.1", 1)).run()
 
 
-@pytest.mark.parametrize("name", ["router", "static", "announcer", "follow_up", "memory"])
+@pytest.mark.parametrize("name", ["router", "static", "announcer", "follow_up", "memory", "page"])
 async def test_parts_that_run_until_they_are_cancelled(name: str) -> None:
     store = _store()
     async with dht_node() as first:
-        seeds = first.local.addresses
+        seeds, local = first.local.addresses, first.local
         calls: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "router": partial(_run_router, seeds),
             "static": partial(_run_bootstrap, StaticBootstrapper(seeds), seeds),
             "announcer": partial(_run_announcer, store, "run"),
             "follow_up": partial(_run_announcer, store, "follow_up"),
             "memory": _run_memory_router,
+            "page": partial(HttpBootstrapper("", ListenAddress("127.0.0.1", 0)).run, lambda: local),
         }
         await cancel_at_each_step(calls[name], owned=owned_by_a_host, endless=True)
 
