@@ -12,32 +12,38 @@ from typing import Any
 
 import pytest
 
+from speil.election.ownership import Owner
 from speil.kad.key import Key
 from speil.kad.message import Message, MessageType
 from speil.kad.routing_table import RoutingTable
+from speil.lease.memory import MemoryLease
 from speil.libp2p import ping
 from speil.libp2p.connection import Connection
 from speil.libp2p.host import Host
 from speil.libp2p.stream import Stream
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
 from speil.routing.announce import Announcer, AnnounceSettings
 from speil.routing.bootstrap.base import Bootstrapper
 from speil.routing.bootstrap.dns import DnsBootstrapper
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.http import HttpBootstrapper
+from speil.routing.bootstrap.lease import LeaseBootstrapper
 from speil.routing.bootstrap.static import StaticBootstrapper
 from speil.routing.dht import DhtRouter
 from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.lookups import Lookups
 from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.routing.peerstore import Peerstore
+from speil.setting import ListenAddress
 from speil.store.memory import MemoryStore
 from speil.testing.cancellation import AnyTask, cancel_at_each_step
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.shell.hostile_peer import Victim
+from tests.shell.lease_region import FAST
 from tests.shell.mesh import dht_node, new_host, providers
 from tests.shell.mirrors import peer_at
 
@@ -286,21 +292,31 @@ async def _run_announcer(store: MemoryStore, method: str) -> None:
     await getattr(announcer, method)()
 
 
+async def _run_lease(local: PeerInfo) -> None:
+    lease = LeaseBootstrapper("file", MemoryLease(), FAST, Owner("r", ""), Metrics(), Random(1))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lease.run(lambda: local))
+        await lease.find(local)
+        await asyncio.Event().wait()
+
+
 async def _run_memory_router() -> None:
     await MemoryRouter(MemoryMesh(), peer_at("10.0.0.1", 1)).run()
 
 
-@pytest.mark.parametrize("name", ["router", "static", "announcer", "follow_up", "memory"])
+@pytest.mark.parametrize("name", ["router", "static", "announcer", "follow_up", "memory", "page", "lease"])
 async def test_parts_that_run_until_they_are_cancelled(name: str) -> None:
     store = _store()
     async with dht_node() as first:
-        seeds = first.local.addresses
+        seeds, local = first.local.addresses, first.local
         calls: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "router": partial(_run_router, seeds),
             "static": partial(_run_bootstrap, StaticBootstrapper(seeds), seeds),
             "announcer": partial(_run_announcer, store, "run"),
             "follow_up": partial(_run_announcer, store, "follow_up"),
             "memory": _run_memory_router,
+            "lease": partial(_run_lease, local),
+            "page": partial(HttpBootstrapper("", ListenAddress("127.0.0.1", 0)).run, lambda: local),
         }
         await cancel_at_each_step(calls[name], owned=owned_by_a_host, endless=True)
 

@@ -212,7 +212,7 @@ class TcpTransport:
         return connection
 
     async def listen(self, address: ListenAddress, on_connection: Callable[[RawConnection], None]) -> list[Multiaddr]:
-        """See Transport. An empty host binds both families, as in Go. After an error, `close` ends what is open."""
+        """See Transport. An empty host binds both families, as in Go. After an error `close` ends what is open."""
         bound: list[Multiaddr] = []
         for host in [address.host] if address.host else ["0.0.0.0", "::"]:
             try:
