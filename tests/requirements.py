@@ -87,6 +87,7 @@ REQUIREMENTS = {
             lambda: all(tool_path(name).exists() for name in ("ctr", "containerd-shim-runc-v2")),
             "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py ctr containerd-shim-runc-v2",
         ),
+        Requirement("skopeo", lambda: shutil.which("skopeo") is not None, "apt-get install skopeo"),
         Requirement("runc", lambda: shutil.which("runc") is not None, "apt-get install runc"),
         Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
         Requirement(
