@@ -34,12 +34,12 @@ def test_a_node_without_the_label_holds_up_no_rollout(regions: Cluster) -> None:
     try:
         wait_until_ready(regions, "a1", "a2", "b1")
         said = regions.helm(
-            "upgrade", "speil-regiona", str(CHART), "-n", NAMESPACE, "--reuse-values", "--set=podAnnotations.turn=1",
-            "--wait", "--timeout=120s",
+            "upgrade", "speil-regiona", str(CHART), "-n", NAMESPACE, "--reuse-values",
+            "--set=podAnnotations.turn=first", "--wait", "--timeout=120s",
         )  # fmt: skip
         assert "1 nodes have no label topology.kubernetes.io/region" in said
         assert "b2" in said
-        assert {pod["metadata"]["annotations"]["turn"] for pod in pods(regions, "regiona").values()} == {"1"}
+        assert {pod["metadata"]["annotations"]["turn"] for pod in pods(regions, "regiona").values()} == {"first"}
         assert set(pods(regions)) == {"a1", "a2", "b1"}
         assert pull_on(regions, "unlabelled", "b2")["b2"] > 0, "its pulls go to the upstream"
     finally:
