@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo test test-after-check check bench hostile faults cluster cluster-up cluster-down image image-lock docs sbom proto clean
+.PHONY: help setup demo test test-after-check check bench hostile faults cluster cluster-up cluster-down image image-lock chart wheel release docs sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,18 @@ image: setup ## the container image for amd64 and arm64, without a container run
 
 image-lock: setup ## take the newest Debian packages into the image's lock
 	@$(BIN)/python -m scripts.image --lock
+
+chart: setup ## the chart's package: dist/speil-VERSION.tgz (IMAGE_REPOSITORY=its default image)
+	@$(BIN)/python -m scripts.package_chart $(if $(IMAGE_REPOSITORY),--image $(IMAGE_REPOSITORY))
+
+wheel: setup ## the wheel and the source archive for a package index: dist/python
+	@$(BIN)/python -m hatchling build --directory dist/python
+
+release: setup ## what a release has, in dist (TAG=vVERSION IMAGE_REPOSITORY=where its image will be)
+	@$(BIN)/python scripts/check_release.py $(TAG)
+	@$(BIN)/python scripts/build_kube_tools.py helm
+	@$(MAKE) --no-print-directory image IMAGE=$(IMAGE_REPOSITORY):$$(cat dist/VERSION)
+	@$(MAKE) --no-print-directory chart wheel sbom
 
 docs: setup ## write the generated pages
 	@$(BIN)/python scripts/generate_settings_page.py

@@ -16,8 +16,10 @@ settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, max_examples=200)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-# these folders start one API server, or one cluster, for all their tests: two workers would start two
-ONE_WORKER_FOLDERS = (Path("tests/system/kube"), Path("tests/system/isolation"), Path("tests/cluster"))
+# these folders make one API server, one image or one cluster for all their tests: two workers would make two
+ONE_WORKER_FOLDERS = tuple(
+    Path("tests", folder) for folder in ("system/kube", "system/isolation", "system/image", "cluster")
+)
 
 _met: dict[str, bool] = {}
 

@@ -82,6 +82,13 @@ REQUIREMENTS = {
             lambda: tool_path("containerd").exists(),
             "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py containerd",
         ),
+        Requirement(
+            "containerd-2-runtime",
+            lambda: all(tool_path(name).exists() for name in ("ctr", "containerd-shim-runc-v2")),
+            "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py ctr containerd-shim-runc-v2",
+        ),
+        Requirement("skopeo", lambda: shutil.which("skopeo") is not None, "apt-get install skopeo"),
+        Requirement("runc", lambda: shutil.which("runc") is not None, "apt-get install runc"),
         Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
         Requirement(
             "loop-device",
@@ -92,6 +99,11 @@ REQUIREMENTS = {
             "conformance",
             lambda: tool_path("conformance").exists(),
             "install Go 1.25 or newer; .venv/bin/python scripts/build_go_tools.py conformance",
+        ),
+        Requirement(
+            "actionlint",
+            lambda: tool_path("actionlint").exists(),
+            "install Go 1.26 or newer; .venv/bin/python scripts/build_go_tools.py actionlint",
         ),
         Requirement(
             "interop-peer",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from scripts.image.debian import read_lock
 from scripts.image.lock import ARCHITECTURES, PACKAGES
+
 from tests.requirements import ROOT
 
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")

@@ -20,6 +20,10 @@ filled that speil alone has: no null means anything there.
     {{- include "speil.fill" (dict "values" $.Values "defaults" (dict $section (get $defaults $section))) -}}
   {{- end -}}
 {{- end -}}
+{{- /* Spegel's chart has livenessProbe.enabled alone */ -}}
+{{- range $section := list "startupProbe" "readinessProbe" "livenessProbe" -}}
+  {{- include "speil.fill" (dict "values" $.Values "defaults" (dict $section (get $defaults $section))) -}}
+{{- end -}}
 {{- end }}
 
 {{/* dict values, defaults: sets in `values` what only `defaults` has, at any depth. */}}

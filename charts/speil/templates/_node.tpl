@@ -235,3 +235,11 @@ securityContext:
 {{ include "speil.flag" (list "log-level" .Values.spegel.logLevel) }}
 {{ include "speil.flag" (list "log-format" .Values.speil.logFormat) }}
 {{- end }}
+
+{{/* The operator's labels of the pods, which must not be those by which Services, policies and `speil region` find them. */}}
+{{- define "speil.extraPodLabels" -}}
+{{- range $name := keys (.Values.podLabels | default dict) -}}
+  {{- if hasPrefix "app.kubernetes.io/" $name }}{{ fail (printf "podLabels: %s is the chart's own; the chart finds its pods by it" $name) }}{{ end -}}
+{{- end -}}
+{{- with .Values.podLabels }}{{ toYaml . }}{{ end -}}
+{{- end }}
