@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from speil import config
 from speil.config import ConfigError, NodeSettings
 from speil.mirror.settings import MirrorSettings
-from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration, text_list
+from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration, each
 from speil.setting.kinds import parse_duration, show_duration
 
 
@@ -89,7 +89,7 @@ def test_booleans_are_gos() -> None:
     ],
 )
 def test_a_comma_in_the_path_of_an_url_is_the_urls(value: str, items: tuple[str, ...]) -> None:
-    assert text_list.parse(value) == items
+    assert each("texts", str).parse(value) == items
 
 
 @pytest.mark.parametrize(

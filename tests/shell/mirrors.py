@@ -33,6 +33,7 @@ from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.setting import ListenAddress
 from speil.store.memory import MemoryStore
 from speil.store.news import StoreNews
+from speil.store.series import StoreSeries
 from speil.testing.samples import sample
 from tests.shell.nodes import free_ports
 
@@ -125,7 +126,7 @@ async def mirror(
     try:
         async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
             settling = Settling(store, relay.trust, metrics)
-            parts = (router.run(), settling.run(), StoreNews(store, metrics, [settling]).run())
+            parts = (router.run(), settling.run(), StoreNews(store, metrics.of(StoreSeries), [settling]).run())
             tasks = [group.create_task(part) for part in parts]
             yield Mirror(store, router, metrics, host, port, recent, upstream_bytes, relay, wire)
             for task in tasks:

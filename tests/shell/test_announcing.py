@@ -17,6 +17,7 @@ from speil.multiformats.content_key import content_key
 from speil.routing import publisher
 from speil.routing.dht import DhtRouter
 from speil.routing.publisher import ASK_SECONDS_MAX
+from speil.routing.series import DhtSeries
 from speil.testing.announce_world import LATENCY_SECONDS, World
 from speil.testing.virtual_time import run_virtual
 
@@ -40,7 +41,7 @@ def outcomes(world: World) -> Counter[str]:
     """Keys whose turn came, by what became of them."""
     found: Counter[str] = Counter()
     for metrics in world.metrics:
-        for sample in next(iter(metrics.announced_keys.collect())).samples:
+        for sample in next(iter(metrics.of(DhtSeries).announced_keys.collect())).samples:
             if sample.name.endswith("_total"):
                 found[sample.labels["outcome"]] += int(sample.value)
     return found

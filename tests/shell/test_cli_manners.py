@@ -137,7 +137,7 @@ def test_a_boolean_flag_in_all_its_forms(argv: list[str], value: bool) -> None:
 def test_what_is_no_boolean_behind_a_boolean_flag_is_refused() -> None:
     arguments = config.split_arguments("registry", ["--debug-web-enabled", "no"], config.all_settings(NodeSettings))
     assert arguments.positional == ["no"]
-    with pytest.raises(ConfigError, match="say true or false"):
+    with pytest.raises(ConfigError, match="use true or false"):
         _node("--debug-web-enabled=no")
 
 
@@ -161,7 +161,7 @@ def test_a_socket_with_and_without_a_scheme(text: str, path: str | None) -> None
         assert socket_path.parse(text) == path
         assert _node("--containerd-sock", text).store.containerd_sock == path
         return
-    with pytest.raises(SettingError, match="is not a socket's path: say something like"):
+    with pytest.raises(SettingError, match="is not a socket's path: write it like"):
         socket_path.parse(text)
 
 
@@ -287,9 +287,9 @@ def _deaf_to_interrupts() -> None:
     [
         ("making two images", signal.SIGINT, 130, False),
         ("making two images", signal.SIGTERM, 143, True),  # deaf to SIGINT: started in the background of a shell
-        ("starting 3 nodes", signal.SIGTERM, 143, False),
-        ("one node pulls first", signal.SIGHUP, 129, False),
-        ("is killed in the", signal.SIGINT, 130, False),
+        pytest.param("starting 3 nodes", signal.SIGTERM, 143, False, marks=pytest.mark.long),
+        pytest.param("one node pulls first", signal.SIGHUP, 129, False, marks=pytest.mark.long),
+        pytest.param("is killed in the", signal.SIGINT, 130, False, marks=pytest.mark.long),
     ],
 )
 async def test_the_demo_ends_on_signals_and_takes_everything_back(

@@ -17,10 +17,10 @@ from aiohttp import web
 
 from speil.border.http import NODE_TOKEN_HEADER
 from speil.border.secret_file import SecretFile
+from speil.http1 import places as places_module
+from speil.http1.own_addresses import PROVED_MAX, PROVED_SECONDS, OwnAddresses, default_gateways
+from speil.http1.places import Bounds, Place, Places, Refusal
 from speil.http_server import connection as connection_module
-from speil.http_server import places as places_module
-from speil.http_server.own_addresses import PROVED_MAX, PROVED_SECONDS, OwnAddresses, default_gateways
-from speil.http_server.places import Bounds, Place, Places, Refusal
 from speil.http_server.server import GuardedServer
 from speil.mirror import progress as progress_module
 from speil.mirror import request_places as request_places_module

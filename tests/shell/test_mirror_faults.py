@@ -19,8 +19,7 @@ from speil.libp2p.identity import Identity
 from speil.mirror import relay_session as session_module
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
-from speil.routing.base import RoutingError
-from speil.routing.memory import MemoryMesh, MemoryRouter
+from speil.routing.memory import MemoryMesh
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.shell.mirrors import Mirror, mirror, peer_at
@@ -455,17 +454,6 @@ async def test_silent_peers_are_waited_for_twice_and_then_left_alone_for_a_while
             assert len(requests) == count
         assert (await ask(asker, PATH))[0] == 404
         assert len(requests) == 2, "it was not asked again"
-
-
-async def test_a_search_that_fails_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fails(self: MemoryRouter, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
-        if key:
-            raise RoutingError("the table is on fire")
-        yield peer_at("127.0.0.1", 1)
-
-    async with mirror(MemoryMesh()) as asker:
-        monkeypatch.setattr(MemoryRouter, "find_providers", fails)
-        assert (await ask(asker, PATH))[0] == 404
 
 
 # --- clients that hang up ---------------------------------------------------------------------------------------

@@ -144,9 +144,8 @@ async def test_peers_that_hang_up_while_they_wait_for_their_turn_leave_nothing()
             assert await reader.readexactly(300_000) == BIG[:300_000]
 
 
-# --- 500 clients at once -------------------------------------------------------------------------------------
+# --- many clients at once ------------------------------------------------------------------------------------
 
-CLIENTS = 500
 RSS_MIB_MAX = 128
 PROBE_SECONDS_MAX = 10.0  # the goal is 0.1 s, which the bench measures; this must hold on a machine that does more
 
@@ -178,7 +177,8 @@ def rss_mib(node: RunningNode) -> float:
     return int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / (1 << 20)
 
 
-async def test_five_hundred_clients_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clients", [80, pytest.param(500, marks=pytest.mark.long)])
+async def test_many_clients_at_once(tmp_path: Path, clients: int) -> None:
     image = random_image(5, (2_000_000,))
     layer = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
     path, size = f"/v2/lab/app/blobs/{layer}?ns=reg.test", len(image.blobs[layer])
@@ -200,9 +200,9 @@ async def test_five_hundred_clients_at_once(tmp_path: Path) -> None:
             probes: list[float] = []
             async with asyncio.TaskGroup() as group:
                 probing = group.create_task(probe(node, probes))
-                done = await crowd(node, path, CLIENTS)
+                done = await crowd(node, path, clients)
                 probing.cancel()
-            assert (done.served, done.failed, done.size_bytes) == (CLIENTS, {}, CLIENTS * size)
+            assert (done.served, done.failed, done.size_bytes) == (clients, {}, clients * size)
             assert rss_mib(node) < RSS_MIB_MAX
             assert probes
             assert max(probes) < PROBE_SECONDS_MAX

@@ -430,8 +430,7 @@ async def test_a_busy_peer_is_not_blamed() -> None:
 
 # --- nothing is left behind ----------------------------------------------------------------------------------
 
-REQUESTS = {"zero-copy": 10_000, "copy": 3_000}
-WARM_UP, WORKERS = 1_500, 8
+WARM_UP, WORKERS = 700, 8
 
 
 def resident_bytes() -> int:
@@ -498,8 +497,9 @@ class Clients:
         await writer.drain()
 
 
-async def test_ten_thousand_requests_of_every_kind_leave_nothing_behind(
-    each_way: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("requests", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
+async def test_thousands_of_requests_of_every_kind_leave_nothing_behind(
+    each_way: str, requests: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR, "speil")  # pytest keeps every line
     monkeypatch.setattr(peer_health, "BROKEN_SECONDS", 0.0)  # who breaks off is asked for the same again
@@ -513,16 +513,16 @@ async def test_ten_thousand_requests_of_every_kind_leave_nothing_behind(
         await eventually(lambda: asker.sample("http_requests_inflight") == 0, what="no request is open")
         gc.collect()
         resident, objects, descriptors = resident_bytes(), len(gc.get_objects()), len(os.listdir("/proc/self/fd"))
-        await clients.run(until=REQUESTS[each_way])
+        await clients.run(until=WARM_UP + requests)
         await eventually(lambda: asker.sample("http_requests_inflight") == 0, what="no request is open")
         # what may stay are the idle connections to the peer, with their task at its other end, and the idle pipes
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 10, what="no task is left")
         kept = descriptors + 2 * pipes_module.IDLE_PIPES_MAX + 2 * IDLE_PER_PEER_MAX
         await eventually(lambda: len(os.listdir("/proc/self/fd")) <= kept, what="no descriptor is left")
         gc.collect()
-        assert len(gc.get_objects()) <= objects + 1000, "not one object for eight requests"
+        assert len(gc.get_objects()) <= objects + max(requests // 10, 300), "a leak is an object for each request"
         assert resident_bytes() <= resident + (16 << 20)
-        assert min(peer.answers[way] for way in peer.WAYS) > 100, "each way was met"
+        assert min(peer.answers[way] for way in peer.WAYS) > requests // 100, "each way was met"
         assert asker.wire.waiting_count == 0, "no body is still moving"
         assert asker.wire.pipes.open_count <= pipes_module.IDLE_PIPES_MAX
         assert await body_until_end(asker, "whole") == SMALL

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from speil.region.naming import lease_of
 from speil.testing.eventually import eventually
@@ -68,6 +69,7 @@ async def two_regions(folder: Path, *flags: str) -> AsyncIterator[Regions]:
         yield regions
 
 
+@pytest.mark.long
 async def test_status_and_verify_tell_of_each_region(tmp_path: Path) -> None:
     async with two_regions(tmp_path) as regions:
         code, out, _ = await speil("region", "status", *regions.flags)

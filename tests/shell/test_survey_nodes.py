@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from speil.border.series import BorderSeries
 from speil.election.config import DEFAULT_CONFIG
 from speil.election.ownership import Owner
 from speil.kube.api import KubeAnswer, KubeApi
-from speil.kube.leader import LeaderElection
-from speil.kube.lease.memory import MemoryLease
+from speil.lease.driver import LeaderElection
+from speil.lease.memory import MemoryLease
 from speil.observe.metrics import Metrics
 from speil.region.policy import Layer
 from speil.survey.nodes import nodes_in_cluster, read_node
@@ -24,7 +25,7 @@ def test_a_node_that_never_saw_its_lease_can_be_read() -> None:
     """Its renewal's age is NaN: the very node that an operator looks for."""
     metrics = Metrics(region="b")
     LeaderElection(MemoryLease(), DEFAULT_CONFIG, Owner("b"), metrics, Random(1))
-    metrics.cross_region_rejected.labels(Layer.LEASE.value).inc()
+    metrics.of(BorderSeries).rejected(Layer.LEASE)
     view = read_node("node-1", metrics.exposition().decode(), json.dumps(STATE))
     assert not view.error
     assert view.rejected == {"lease": 1}

@@ -9,12 +9,21 @@ import asyncio
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speil.cli.app import CommandError
 from speil.config import ConfigError
 from speil.host_config.tree import HostConfigError, restore
+from speil.http1.places import Bounds
 from speil.observe.logs import get_log
 from speil.setting import Kind, ListenAddress, listen_address, setting
+
+if TYPE_CHECKING:
+    from speil.http1.message import Request
+    from speil.http1.reply import Reply
+
+# of the uninstalling pods, each for moments, and of the kubelet's probe
+CONNECTIONS = Bounds(total=64, own=8, per_share=32)
 
 log = get_log("cleanup")
 
@@ -49,19 +58,14 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(address: ListenAddress) -> None:
-    from aiohttp import web
+    from speil.http1.server import GuardedServer
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.Response()
+    async def answer(request: Request, reply: Reply) -> None:
+        await reply.send(200)
 
-    runner = web.ServerRunner(web.Server(answer, access_log=None))
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, address.host or None, address.port).start()
+    async with GuardedServer("cleanup", answer, CONNECTIONS).serve(address):
         await stop.wait()
-    finally:
-        await runner.cleanup()

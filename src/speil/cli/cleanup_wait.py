@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from speil.cli.app import CommandError
 from speil.config import ConfigError
+from speil.http1.client import HttpClient, HttpError
 from speil.observe.logs import get_log
 from speil.setting import Kind, SettingError, boolean, duration, integer, setting
 from speil.version import __version__
@@ -27,6 +28,7 @@ REQUEST_SECONDS_MAX = 5.0
 # A Lease that nobody has renewed for so long beyond its duration is given up: clocks and API servers are slow at times.
 GIVEN_UP_SECONDS = 5.0
 NAMED_MAX = 20
+ANSWER_BYTES_MAX = 64 << 10  # the answer is empty; a proxy's page is not
 
 log = get_log("cleanup-wait")
 
@@ -136,8 +138,6 @@ async def _wait_for_answers(settings: Settings) -> None:
 
 async def _all_answer(url: str) -> bool:
     """Whether every address behind the endpoint's name answers 200."""
-    import aiohttp
-
     parts = urlsplit(url)
     assert parts.hostname is not None
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -147,14 +147,17 @@ async def _all_answer(url: str) -> bool:
         log.info("the name does not resolve yet", host=parts.hostname, error=error)
         return False
     hosts = {str(entry[4][0]) for entry in found}
+    client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX)
+    try:
+        return all([await _answers(client, parts.scheme, host, port, parts.path) for host in sorted(hosts)])
+    finally:
+        await client.close()
 
-    async def answers(session: aiohttp.ClientSession, host: str) -> bool:
-        shown = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
-        try:
-            async with session.get(f"{parts.scheme}://{shown}:{port}{parts.path}") as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
 
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)) as session:
-        return all([await answers(session, host) for host in sorted(hosts)])
+async def _answers(client: HttpClient, scheme: str, host: str, port: int, path: str) -> bool:
+    shown = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
+    try:
+        answer = await client.request("GET", f"{scheme}://{shown}:{port}{path}", answer_bytes_max=ANSWER_BYTES_MAX)
+    except HttpError:
+        return False
+    return answer.status == 200

@@ -15,10 +15,10 @@ from speil.cli.app import CommandError
 from speil.config import ConfigError
 from speil.finding import Level
 from speil.kube.error import KubeError
+from speil.overview.plan import PlannedRegion, check, plan
 from speil.region.identity import REGION_LABEL
 from speil.region.label import RegionError
 from speil.region.naming import LEASE_NAME_BASE, LEASE_NAMESPACE_BASE
-from speil.region.plan import PlannedRegion, check, plan
 from speil.setting import boolean, one_of, setting, text
 from speil.survey.look import ClusterSettings, regions
 

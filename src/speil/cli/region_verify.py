@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from speil.cli.app import CommandError
 from speil.cli.findings import show
 from speil.finding import Finding
-from speil.region.verify import verify
+from speil.overview.verify import verify
 from speil.setting import duration, one_of, setting
 from speil.survey.leases import SurveyError
 from speil.survey.look import SurveySettings, look

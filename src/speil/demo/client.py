@@ -10,11 +10,11 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-import aiohttp
-
 from speil.demo.upstream import REGION_HEADER
+from speil.http1.client import HttpClient, HttpError, StreamedAnswer
 from speil.oci import media_type
 from speil.oci.digest import Digest
 from speil.oci.manifest import Descriptor, parse
@@ -22,7 +22,6 @@ from speil.store.base import NotFoundError
 from speil.store.oci_layout import OciLayoutStore
 
 LAYERS_AT_ONCE = 3  # containerd's max_concurrent_downloads
-CHUNK_BYTES = 1 << 20
 _ACCEPT = ", ".join(sorted(media_type.MANIFESTS))
 
 
@@ -44,10 +43,8 @@ class Target:
 class PullClient:
     """Pulls for one node into its store; `on_bytes` hears of each chunk."""
 
-    def __init__(
-        self, region: str, store: OciLayoutStore, session: aiohttp.ClientSession, on_bytes: Callable[[int], None]
-    ) -> None:
-        self._region, self._store, self._session, self._on_bytes = region, store, session, on_bytes
+    def __init__(self, region: str, store: OciLayoutStore, http: HttpClient, on_bytes: Callable[[int], None]) -> None:
+        self._region, self._store, self._http, self._on_bytes = region, store, http, on_bytes
 
     async def pull(self, target: Target) -> None:
         """Pull what the store lacks, verify it, tag it. Raises PullError."""
@@ -105,11 +102,11 @@ class PullClient:
                 async with self._request("GET", host, target, kind, str(digest), headers) as response:
                     if response.status != (206 if offset else 200):
                         continue
-                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                    async for chunk in response:
                         offset += len(chunk)
                         self._on_bytes(len(chunk))
                         yield chunk
-            except aiohttp.ClientError:
+            except HttpError:
                 continue  # the host broke off: the next one goes on from here
             if offset == size:
                 return
@@ -117,8 +114,8 @@ class PullClient:
 
     def _request(
         self, method: str, host: str, target: Target, kind: str, reference: str, headers: dict[str, str] | None = None
-    ) -> aiohttp.client._RequestContextManager:
-        return self._session.request(
+    ) -> AbstractAsyncContextManager[StreamedAnswer]:
+        return self._http.stream(
             method,
             f"{host}/v2/{target.name}/{kind}/{reference}",
             params={"ns": target.registry},

@@ -15,7 +15,7 @@ from speil.oci.image_builder import BuiltImage
 
 async def kill_the_leader(region: Region, pulls: Pulls, tag: str, image: BuiltImage) -> Node:
     """Two nodes hold an image, the leader one of them; it dies while a third pulls. The leader that was killed."""
-    leader = await region.leader(pulls.session)
+    leader = await region.leader()
     second, third, *_ = [node for node in region.nodes if node is not leader]
     say(f"{region.name}: {leader.name} leads and pulls a second image, {second.name} after it:")
     await pulls.staged([leader, second], tag, image)
@@ -41,6 +41,6 @@ async def kill_the_leader(region: Region, pulls: Pulls, tag: str, image: BuiltIm
         await pulls.one(third, tag, on_bytes())
     await pulls.verify(third, image)
     say(f"  the pull went on, and every digest is right; {region.name} elects its next leader ...")
-    following = await region.leader(pulls.session, other_than=leader)
+    following = await region.leader(other_than=leader)
     say(f"  {following.name} leads {time.monotonic() - killed_at:.1f} s after the kill")
     return leader

@@ -18,8 +18,6 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-
 from speil.demo.client import PullError
 from speil.demo.failover import kill_the_leader
 from speil.demo.image import make_images
@@ -28,6 +26,7 @@ from speil.demo.pulls import NAME, REGISTRY, Pulls
 from speil.demo.region import Region, look, running
 from speil.demo.report import Report, node_table, region_table, say
 from speil.demo.upstream import Upstream
+from speil.http1.client import HttpClient
 from speil.oci.image_builder import BuiltImage
 from speil.setting import integer, setting
 from speil.survey.table import table
@@ -35,6 +34,8 @@ from speil.survey.table import table
 REGIONS = ("regiona", "regionb")
 UPSTREAM_HOST = "127.31.0.254"
 FIRST_TAG, SECOND_TAG = "1", "2"
+REQUEST_SECONDS_MAX = 300.0  # of a layer, where all nodes share a loaded machine
+CONNECTIONS_MAX = 256  # three for each of some eighty nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,16 @@ async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
     upstream = Upstream(NAME, {FIRST_TAG: first, SECOND_TAG: second})
     report = Report()
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        http = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, connections_max=CONNECTIONS_MAX)
+        stack.push_async_callback(http.close)
         url = await stack.enter_async_context(upstream.serve(UPSTREAM_HOST, _free_ports(UPSTREAM_HOST, 1)[0]))
         say(f"upstream registry: {url} with {REGISTRY}/{NAME}:{FIRST_TAG}, {first.size_bytes >> 20} MiB in all")
         ports = Ports(*_free_ports("127.31.1.1", 3))
         say(f"starting {settings.nodes} nodes in each of {' and '.join(REGIONS)} ...")
-        regions = await stack.enter_async_context(running(REGIONS, settings.nodes, directory, ports, session))
-        pulls = Pulls(url, session)
+        regions = await stack.enter_async_context(running(REGIONS, settings.nodes, directory, ports, http))
+        pulls = Pulls(url, http)
         for region in regions:
-            leader = await region.leader(session)
+            leader = await region.leader()
             say(f"{region.name}: {leader.name} leads, elected through {region.lease_file.name}")
         await _pull_in_both(regions, pulls, first, report)
         views = await look(regions)

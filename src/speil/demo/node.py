@@ -12,13 +12,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from speil.http1.client import HttpClient, HttpError
 from speil.region.naming import lease_of
 
 START_SECONDS_MAX = 60.0  # a node starts in one; where ten processes wait for each core, in half a minute
 STOP_SECONDS_MAX = 5.0
+ANSWER_BYTES_MAX = 16 << 20  # a node's metrics have some hundreds of KiB
 UPLOADS_MAX = 256  # three for each of some eighty nodes
 _POLL_SECONDS = 0.05
 
@@ -71,28 +72,27 @@ class Node:
                 *argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ)
             )
 
-    async def wait_ready(self, session: aiohttp.ClientSession) -> None:
+    async def wait_ready(self, http: HttpClient) -> None:
         """Until `/readyz` says 200. Raises NodeError with the end of the log."""
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
-                while not await self._ready(session):
+                while not await self._ready(http):
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise NodeError(f"{self.name} is not ready after {START_SECONDS_MAX:.0f} s:\n{self.log_tail()}") from None
 
-    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+    async def _ready(self, http: HttpClient) -> bool:
         if self._process is not None and self._process.returncode is not None:
             raise NodeError(f"{self.name} ended with code {self._process.returncode}:\n{self.log_tail()}")
         try:
-            async with session.get(f"{self.url}/readyz") as response:
-                return response.status == 200
-        except aiohttp.ClientError:
+            answer = await http.request("GET", f"{self.url}/readyz", answer_bytes_max=ANSWER_BYTES_MAX)
+            return answer.status == 200
+        except HttpError:
             return False
 
-    async def metric(self, session: aiohttp.ClientSession, name: str) -> float:
+    async def metric(self, http: HttpClient, name: str) -> float:
         """The sum of its series of that name."""
-        async with session.get(f"{self.metrics_url}/metrics") as response:
-            text = await response.text()
+        text = (await http.request("GET", f"{self.metrics_url}/metrics", answer_bytes_max=ANSWER_BYTES_MAX)).text
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)

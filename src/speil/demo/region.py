@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-
 from speil.demo.node import Node, NodeError, Ports
-from speil.kube.lease.file import FileLease
-from speil.region.view import RegionView, group
+from speil.http1.client import HttpClient
+from speil.lease.file import FileLease
+from speil.overview.view import RegionView, group
 from speil.survey.leases import leases_in_files
 from speil.survey.nodes import nodes_at
 
@@ -28,7 +27,7 @@ class Region:
     lease_file: Path
     nodes: list[Node]
 
-    async def leader(self, session: aiohttp.ClientSession, other_than: Node | None = None) -> Node:
+    async def leader(self, other_than: Node | None = None) -> Node:
         """The node that the Lease names, once it is none but `other_than`. Raises NodeError."""
         by_host = {node.host: node for node in self.nodes}
         try:
@@ -51,7 +50,7 @@ def _host(identity: str) -> str:
 
 @asynccontextmanager
 async def running(
-    names: Sequence[str], node_count: int, directory: Path, ports: Ports, session: aiohttp.ClientSession, *flags: str
+    names: Sequence[str], node_count: int, directory: Path, ports: Ports, http: HttpClient, *flags: str
 ) -> AsyncIterator[list[Region]]:
     """Regions of `node_count` ready nodes each, with these further `flags`. Raises NodeError."""
     regions = []
@@ -67,7 +66,7 @@ async def running(
         for node in everybody:
             await node.start()
         for node in everybody:
-            await node.wait_ready(session)
+            await node.wait_ready(http)
         yield regions
     finally:
         await asyncio.gather(*(node.stop() for node in everybody))

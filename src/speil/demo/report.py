@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from speil.oci.digest import Digest
-from speil.region.view import RegionView
+from speil.overview.view import RegionView
 from speil.survey.table import align, percent, size
 
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from speil.hosts_toml.judge import Judgement, judge
+from speil.http1.client import Answer, HttpClient, HttpError
+from speil.local_file import parse_json
 from speil.setting import ListenAddress
 from speil.store.base import StoreError
 from speil.store.containerd.client import ContainerdClient
 from speil.store.containerd.inspect import ContainerdFacts, inspect
 
 REQUEST_SECONDS_MAX = 3.0
+ANSWER_BYTES_MAX = 16 << 20  # a node's state with all its peers has some MiB at most
 DROP_IN_DIRECTORY = "conf.d"
 
 
@@ -111,11 +112,10 @@ async def gather(
 async def state(metrics_url: str) -> dict[str, Any] | None:
     """The node's own account of itself, None where it does not answer."""
     try:
-        async with _session() as session, session.get(f"{metrics_url}/debug/state") as response:
-            found: dict[str, Any] = await response.json()
-            return found
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+        found = parse_json((await _get(f"{metrics_url}/debug/state")).body)
+    except (HttpError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 async def _inspect(socket: str, namespace: str, config_file: str) -> tuple[ContainerdFacts | None, str]:
@@ -142,14 +142,17 @@ async def _ask_as_containerd(one: RegistryDirectory, mirrors: tuple[str, ...]) -
 
 async def _status(url: str, headers: Mapping[str, str] | None = None) -> int | None:
     try:
-        async with _session() as session, session.get(url, headers=headers) as response:
-            return response.status
-    except (aiohttp.ClientError, TimeoutError, ValueError):  # the last: a header that can not be sent
+        return (await _get(url, headers)).status
+    except HttpError:  # among them a header that can not be sent
         return None
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX))
+async def _get(url: str, headers: Mapping[str, str] | None = None) -> Answer:
+    client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX)
+    try:
+        return await client.request("GET", url, headers=headers, answer_bytes_max=ANSWER_BYTES_MAX)
+    finally:
+        await client.close()
 
 
 def _directories(config_path: Path) -> list[RegistryDirectory]:

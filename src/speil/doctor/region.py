@@ -39,7 +39,7 @@ def _kept_out(region: str, lease: str, has_peers: bool) -> Iterator[Finding]:
         "region",
         Level.FAIL,
         f"the Lease {lease} is another region's: this node of region {region} has no leader",
-        f"{_OWN_NAMES}; the line `this Lease belongs to another region` in its log says whose it is",
+        f"{_OWN_NAMES}; the line `lease belongs to another region` in its log says whose it is",
     )
     if not has_peers:
         yield Finding(

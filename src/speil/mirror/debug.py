@@ -15,9 +15,9 @@ from speil.http_server.own_addresses import OwnAddresses
 from speil.http_server.places import Bounds
 from speil.http_server.server import GuardedServer
 from speil.libp2p.neighbourhood import Neighbourhood
-from speil.libp2p.rate import Buckets
 from speil.observe.metrics import CONTENT_TYPE, Metrics
 from speil.setting import ListenAddress
+from speil.token_bucket import Buckets
 
 # of one address or prefix: a page costs some milliseconds, so this is a twentieth of the loop's time. Prometheus asks
 # every few seconds, somebody who watches a few times a second

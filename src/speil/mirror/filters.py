@@ -7,12 +7,16 @@ knows lookaheads that Spegel refuses. It is imported where a filter is set, and 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from speil.observe.logs import get_log
 from speil.setting import Kind, SettingError
 
 if TYPE_CHECKING:
     from speil.oci.selection import Pattern
+
+log = get_log("mirror")
 
 
 def compile_filter(text: str) -> Pattern:
@@ -107,3 +111,13 @@ def _quoted(pattern: str) -> str:
         return pattern
     doubled = pattern.replace('"', '""')
     return f'"{doubled}"'
+
+
+def warn_about_commas(patterns: Iterable[Pattern]) -> None:
+    """Log a warning for each filter that holds a comma: no name does, so it was probably meant as two filters."""
+    for pattern in patterns:
+        if len(split_filters(pattern.pattern)) > 1:
+            log.warning(
+                "registry filter holds a comma, which no name does: give --registry-filters once for each pattern",
+                filter=pattern.pattern,
+            )

@@ -33,7 +33,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.oci.endpoint import Content
-from speil.routing.base import Router, RoutingError
+from speil.routing.base import Router
 
 FAILURES = {
     "not_found": Failure.GONE,
@@ -197,13 +197,10 @@ class PeerRace:
     async def _run_search(self) -> None:
         # longer than anyone waits for a first peer: once one is known, others may still be of use
         providers = self._access.router.find_providers(self._content.key, timeout_seconds=FIRST_BYTE_SECONDS_MAX)
-        try:
-            async for peer in providers:
-                self._access.heard_zone(peer.peer_id, peer.zone)
-                self.transfer.found([peer], self._now())
-                self._changed.set()
-        except RoutingError as error:
-            log.warning("the search for peers failed", key=self._content.key, error=error)
+        async for peer in providers:
+            self._access.heard_zone(peer.peer_id, peer.zone)
+            self.transfer.found([peer], self._now())
+            self._changed.set()
         self.transfer.search_ended()
         self._changed.set()
 

@@ -241,7 +241,7 @@ class RelaySession:
             if self._verified is None:
                 shared.free(size)
         if self._content.digest:  # with a tag the peer chose the digest itself
-            self._relay.trust.proved(peer.peer_id)
+            self._relay.trust.proved(peer.peer_id, self._now())
             self._relay.sizes.prove(digest, size, self._now())
         self._relay.health.delivered(peer.peer_id)
         self._race.let_go()
@@ -334,9 +334,9 @@ class RelaySession:
 
     def _judge_hash(self, digest: Digest, found: str, senders: dict[PeerId, PeerInfo]) -> None:
         if found == digest.hex:
-            self._relay.trust.settled(digest)
+            self._relay.trust.settled(digest, self._now())
             for peer_id in senders:
-                self._relay.trust.proved(peer_id)
+                self._relay.trust.proved(peer_id, self._now())
         elif len(senders) == 1:
             (sender,) = senders.values()
             self._relay.lied(sender, self._content.key)

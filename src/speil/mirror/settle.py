@@ -68,5 +68,5 @@ class Settling:
                 continue
             except StoreError:
                 return False
-            self._trust.settled(digest)
+            self._trust.settled(digest, asyncio.get_running_loop().time())
         return True

@@ -38,10 +38,9 @@ from speil.oci.digest import Digest, DigestError
 from speil.oci.endpoint import Content
 from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest
 from speil.oci.platform import Platform, PlatformImage
-from speil.routing.base import RoutingError
 from speil.store.base import ContentStore, NotFoundError, StoreError
 from speil.store.walk import parsed, read_manifest
-from speil.store.whole import CONFIG_BYTES_MAX, NESTED_MAX, Document, Wholeness
+from speil.store.whole import CONFIG_BYTES_MAX, NESTED_MAX, Wholeness
 
 IMAGES_HEADER = "X-Speil-Images"
 IMAGES_MAX = 64  # named in the header, 90 bytes each; an index has a dozen platforms
@@ -184,8 +183,8 @@ class Tags:
         # a try that failed has left manifests here, and the next does not come for them
         try:
             for digest in children:
-                if document := await self._whole.document(digest):
-                    self._promise(key, document.needs)
+                if manifest := await self._whole.manifest(digest):
+                    self._promise(key, manifest.needs)
         except StoreError as error:
             log.debug("the store does not answer for a tag", key=key, error=error)
 
@@ -272,21 +271,22 @@ class Tags:
         told: dict[Digest, PlatformImage],
         *,
         local: bool,
-    ) -> Document | bool:
-        """Go down from a tag's manifest as containerd does; True where a holder told that it has it all.
+    ) -> Manifest | bool:
+        """Follow a tag's manifest down to the platform `node`, as containerd does.
 
-        False: this platform is not in it, or what names it can't be had. A document: that is what it takes.
+        True: a holder says that it has the whole image. False: the image has no such platform, or a manifest on the way
+        is nowhere. A manifest: the one that containerd would pull; its content is not checked yet.
         """
         below = False
         for _ in range(NESTED_MAX):
-            document = Document.of(*loaded)
-            if document.entries is None:
+            manifest = loaded[1]
+            if not manifest.is_index:
                 if (image := told.get(digest)) and (below or _takes(node, image.platform)):
                     return True
-                if local or not (below or _takes(node, await self._platform(asked, document))):
+                if local or not (below or _takes(node, await self._platform(asked, manifest))):
                     return False
-                return document
-            if (entry := platforms.best(document.entries, node)) is None:
+                return manifest
+            if (entry := platforms.best(manifest.entries, node)) is None:
                 return False
             if entry.manifest in told:
                 return True
@@ -323,13 +323,13 @@ class Tags:
             return False
         return True
 
-    async def _platform(self, asked: Content, document: Document) -> Platform | None:
-        """The platform of a manifest that stands alone: its config says it. Raises TagMissError."""
-        if document.config is None:
+    async def _platform(self, asked: Content, manifest: Manifest) -> Platform | None:
+        """The platform of a manifest that no index names, from its config. Raises TagMissError."""
+        if manifest.config is None:
             return None
-        if await self._is_here(document.config):
-            return await self._whole.platform(document)
-        content = Content("blobs", asked.registry, asked.name, document.config)
+        if await self._is_here(manifest.config):
+            return await self._whole.platform(manifest)
+        content = Content("blobs", asked.registry, asked.name, manifest.config)
         if (data := await self._fetch(content, CONFIG_BYTES_MAX)) is None:
             raise TagMissError("not_whole", "its config can't be had")
         return platforms.platform_of_config(data)
@@ -436,17 +436,14 @@ class _Poll:
     async def _search(self) -> None:
         found = self._relay.router.find_providers(self._content.key, timeout_seconds=FIRST_BYTE_SECONDS_MAX)
         seen: set[PeerId] = set()
-        try:
-            async for peer in found:
-                if peer.peer_id in seen or self._judge.standing(peer.peer_id, self._now()) is None:
-                    continue
-                seen.add(peer.peer_id)
-                self._candidates[peer.peer_id] = peer
-                if self._first_found is None:
-                    self._first_found = self._now()
-                self._changed.set()
-        except RoutingError as error:
-            log.warning("the search for holders of a tag failed", key=self._content.key, error=error)
+        async for peer in found:
+            if peer.peer_id in seen or self._judge.standing(peer.peer_id, self._now()) is None:
+                continue
+            seen.add(peer.peer_id)
+            self._candidates[peer.peer_id] = peer
+            if self._first_found is None:
+                self._first_found = self._now()
+            self._changed.set()
         self._searching = False
         self._changed.set()
 

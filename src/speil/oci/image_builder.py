@@ -1,4 +1,4 @@
-"""Images put together from layers, in memory (OCI image spec: config, manifest, index). For the demo and for tests."""
+"""Builds OCI images (config, manifest, index) from layers, in memory. For the demo and for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer's blob and the digest of the tar in it (its `diff_id`)."""
+    """The descriptor of a packed layer, and the digest of its tar (`diff_id`)."""
 
     descriptor: Descriptor
     diff_id: Digest
@@ -25,7 +25,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BuiltImage:
-    """All blobs of an image, manifests among them, and what they are."""
+    """An image: all its blobs by digest, including manifests and the index, and their media types."""
 
     index: Descriptor
     manifests: dict[str, Descriptor]  # by architecture
@@ -34,27 +34,30 @@ class BuiltImage:
 
     @property
     def size_bytes(self) -> int:
-        """All blobs together."""
+        """The sum of all blobs."""
         return sum(map(len, self.blobs.values()))
 
     def kind(self, digest: Digest) -> str:
-        """The path word under which a registry serves it: manifests or blobs."""
+        """The endpoint under which a registry serves the digest: `manifests` or `blobs`."""
         return "manifests" if self.media_types[digest] in media_type.MANIFESTS else "blobs"
 
 
 @dataclass(slots=True)
 class ImageBuilder:
-    """Collects blobs."""
+    """Collects the blobs of one image: call `layer` for each layer, then `build` once."""
 
     blobs: dict[Digest, bytes] = field(default_factory=dict)
     media_types: dict[Digest, str] = field(default_factory=dict)
 
     def layer(self, packed: bytes, tar: bytes) -> Layer:
-        """A layer from its gzip-packed tar."""
+        """Add a layer; `packed` is the gzip-compressed `tar`."""
         return Layer(self._put(packed, LAYER), Digest.of(tar))
 
     def build(self, platforms: dict[str, Sequence[Layer]], command: Sequence[str] = ("/bin/sh",)) -> BuiltImage:
-        """An index over one linux manifest for each architecture. `command` runs whatever a pod's arguments are."""
+        """Build an index with one Linux manifest for each architecture in `platforms`.
+
+        `command` is the entrypoint: it runs whatever a pod's arguments are.
+        """
         manifests = {
             architecture: self._manifest(architecture, layers, command) for architecture, layers in platforms.items()
         }

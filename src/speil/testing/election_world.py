@@ -17,8 +17,9 @@ from functools import partial
 from math import floor
 from random import Random
 
+from speil.election.action import Action, Event, EventKind, Read, Write
 from speil.election.config import DEFAULT_CONFIG, ElectionConfig
-from speil.election.elector import Action, Elector, Event, EventKind, Read, Write
+from speil.election.elector import Elector
 from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
 
@@ -106,8 +107,8 @@ class World:
         """SIGTERM: release, then end."""
         node = self.nodes[name]
         node.epoch += 1
-        in_doubt, node.busy = node.busy, False
-        self._do(node, node.elector.stop(self.now, in_doubt=in_doubt))
+        node.busy = False
+        self._do(node, node.elector.stop(self.now))
 
     def freeze(self, name: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after `seconds`."""

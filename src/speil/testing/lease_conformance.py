@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from speil.election.record import LeaderElectionRecord, Lease
-from speil.kube.lease.base import LeaseConflictError, LeaseLock
+from speil.lease.base import LeaseConflictError, LeaseLock
 from speil.testing.eventually import eventually
 
 WHOLE_SECOND = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)  # no microseconds: the case that formatters get wrong

@@ -18,7 +18,7 @@ import pytest
 
 from speil.config import build, split_arguments
 from speil.kube.error import KubeForbiddenError
-from speil.kube.lease.base import LeaseDeniedError
+from speil.lease.base import LeaseDeniedError
 from speil.region.settings import RegionSettings
 from speil.setting import declared
 from speil.testing.eventually import eventually
