@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster.lab.cluster import Cluster
-from tests.cluster.lab.install import REPOSITORY, TAG, install_regions, push_speil
+from tests.cluster.lab.install import REPOSITORY, TAG, install_regions, push_speil, speil_image
 from tests.requirements import REQUIREMENTS, kube_tool_path
 
 FOLDER = Path(os.environ.get("SPEIL_CLUSTER_FOLDER") or "/tmp/speil-cluster")
@@ -68,6 +68,7 @@ def _up() -> int:
         return 1
     cluster = Cluster(FOLDER, f"speil-lab-{os.getpid()}")
     try:
+        speil_image(cluster)
         cluster.start()
         with cluster.inside():
             push_speil(cluster)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster.lab import workloads
 from tests.cluster.lab.cluster import Cluster
-from tests.cluster.lab.install import are_ready, install_regions, push_speil, wait_until_ready
+from tests.cluster.lab.install import are_ready, install_regions, push_speil, speil_image, wait_until_ready
 from tests.conftest import need
 
 BASE_NODES = ("a1", "a2", "b1", "b2")
@@ -39,14 +39,26 @@ def started() -> Iterator[Cluster]:
     cluster = Cluster(folder, f"speil-lab-{os.getpid()}" if is_new else "")
     try:
         if is_new:
+            speil_image(cluster)
             cluster.start()
         with cluster.inside():
             if is_new:
                 push_speil(cluster)
+            else:
+                _forget_images(cluster)
             yield cluster
     finally:
         if not told:
             cluster.stop()
+
+
+def _forget_images(cluster: Cluster) -> None:
+    """Those of an earlier run: nothing of them would be pulled again."""
+    for node in cluster.nodes.values():
+        if node.runs and (
+            old := [one for one in node.images() if "test/" in one and "/speil" not in one and "lab.test" not in one]
+        ):
+            node.run(*node.ctr("images", "remove", "--sync", *old))
 
 
 @pytest.fixture

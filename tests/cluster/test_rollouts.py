@@ -26,6 +26,7 @@ from tests.cluster.lab.install import (
 )
 from tests.cluster.lab.waiting import wait_for
 from tests.cluster.lab.workloads import failed_pulls, start_pod, wait_running
+from tests.cluster.test_nodes import restarts
 
 pytestmark = pytest.mark.system
 HANDOVER_SECONDS_MAX = 3.0
@@ -62,11 +63,6 @@ def stream_of_pulls(cluster: Cluster, name: str) -> Iterator[list[str]]:
             thread.join()
     assert not errors, errors
     assert len(ran) == 4 * STREAM_IMAGES
-
-
-def restarts(cluster: Cluster) -> int:
-    """Of all containers of speil."""
-    return sum(one["restartCount"] for pod in pods(cluster).values() for one in pod["status"]["containerStatuses"])
 
 
 def test_a_restart_under_a_stream_of_pulls_fails_none(regions: Cluster) -> None:

@@ -48,6 +48,7 @@ def test_the_regions_nodes_get_back_what_they_had(cluster: Cluster) -> None:
     cluster.nodes["a1"].run("rm", "-r", "/etc/containerd/certs.d/own.example")
 
 
+@pytest.mark.full
 def test_with_the_registry_away_uninstall_still_cleans(regions: Cluster) -> None:
     """The images of the hooks are on the nodes already."""
     regions.control.stop_registries()

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from speil.kube.api import KubeApi
 
 REQUEST_SECONDS_MAX = 5.0
-ANSWER_BYTES_MAX = 64 << 10  # the answer is empty; a proxy's page is not
 # A Lease that nobody has renewed for so long beyond its duration is given up: clocks and API servers are slow at times.
 GIVEN_UP_SECONDS = 5.0
 NAMED_MAX = 20
+ANSWER_BYTES_MAX = 64 << 10  # the answer is empty; a proxy's page is not
 
 log = get_log("cleanup-wait")
 
@@ -139,7 +139,7 @@ async def _wait_for_answers(settings: Settings) -> None:
 
 
 async def _all_answer(url: str) -> bool:
-    """Whether every address of the endpoint's name answers 200."""
+    """Whether every address behind the endpoint's name answers 200."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     port = parts.port or (443 if parts.scheme == "https" else 80)

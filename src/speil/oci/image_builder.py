@@ -54,7 +54,10 @@ class ImageBuilder:
         return Layer(self._put(packed, LAYER), Digest.of(tar))
 
     def build(self, platforms: dict[str, Sequence[Layer]], command: Sequence[str] = ("/bin/sh",)) -> BuiltImage:
-        """Build an index with one Linux manifest for each architecture in `platforms`; its containers run `command`."""
+        """Build an index with one Linux manifest for each architecture in `platforms`.
+
+        `command` is the entrypoint: it runs whatever a pod's arguments are.
+        """
         manifests = {
             architecture: self._manifest(architecture, layers, command) for architecture, layers in platforms.items()
         }
@@ -69,7 +72,7 @@ class ImageBuilder:
         config = {
             "architecture": architecture,
             "os": "linux",
-            "config": {"Cmd": list(command)},
+            "config": {"Entrypoint": list(command)},
             "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         }
         document = {

@@ -237,7 +237,7 @@ class DhtRouter:
     async def _check(self, peer: PeerInfo, *, polite: bool = False) -> None:
         """Ping a peer. One that does not answer leaves the routing table, and its records are not counted.
 
-        polite: it closed the connection itself, as a node does that stops.
+        `polite`: the peer has closed the connection itself, as a node does that stops.
         """
         try:
             await self._network.request(peer, Message(MessageType.PING))
@@ -256,9 +256,11 @@ class DhtRouter:
 
     def _ran_dry(self, *, polite: bool = False) -> None:
         self._series.routing_table_size.set(0)
-        # in a region of two nodes each update of the other one gets here
-        write = log.info if polite else log.warning
-        write("routing table is empty, bootstrapping again")
+        if polite:
+            # Each update of a region of two nodes.
+            log.info("last peer left, bootstrapping again")
+        else:
+            log.warning("routing table is empty, bootstrapping again")
         self._bootstrap.wake()
 
     async def _keep_fresh(self) -> None:

@@ -26,9 +26,9 @@ Fetch = Callable[[str], Awaitable[str]]  # a path on the metrics port → its te
 
 
 async def nodes_in_cluster(api: KubeApi, port: int) -> list[NodeView]:
-    """The speil pods of the cluster, also those that have not started. A pod that can't be read carries an error.
+    """The speil pods of the cluster that run, or have not started. Raises SurveyError.
 
-    Raises SurveyError.
+    A running pod that can't be read carries an error.
     """
     try:
         answer = await api.request("GET", "/api/v1/pods", params={"labelSelector": POD_LABEL})

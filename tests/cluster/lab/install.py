@@ -24,7 +24,10 @@ IMAGE: dict[str, Any] = {"image": {"repository": REPOSITORY, "tag": TAG}}
 
 
 def speil_image(cluster: Cluster) -> BuiltImage:
-    """The image of this checkout, as `make image` makes it, or of the archive $SPEIL_IMAGE_ARCHIVE."""
+    """The image of this checkout, as `make image` makes it, or of the archive $SPEIL_IMAGE_ARCHIVE.
+
+    The first call may need the machine's own network.
+    """
     path = Path(os.environ.get("SPEIL_IMAGE_ARCHIVE") or cluster.folder / "speil-image.tar")
     if not path.exists():
         command = [sys.executable, "-m", "scripts.image", "--output", str(path), "--architectures", "amd64"]

@@ -136,10 +136,13 @@ class Node:
         assert done.returncode == 0, f"{self.name}: {' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def ctr(self, *arguments: str) -> list[str]:
+        """A command of containerd's own client, on the images of Kubernetes."""
+        return [str(tool_path("ctr")), "-n", "k8s.io", *arguments]
+
     def pull(self, reference: str) -> None:
         """As a kubelet's pull, without one."""
-        ctr = (str(tool_path("ctr")), "-n", "k8s.io", "images", "pull", "--hosts-dir", "/etc/containerd/certs.d")
-        self.run(*ctr, reference)
+        self.run(*self.ctr("images", "pull", "--hosts-dir", "/etc/containerd/certs.d", reference))
 
     def images(self) -> set[str]:
         """The references that its containerd has."""
