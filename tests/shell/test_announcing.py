@@ -21,7 +21,7 @@ from speil.routing.series import DhtSeries
 from speil.testing.announce_world import LATENCY_SECONDS, World
 from speil.testing.virtual_time import run_virtual
 
-NODES, POPULAR, RARE, RARE_HOLDERS = 45, 100, 25, 3
+NODES, POPULAR, RARE, RARE_HOLDERS = 45, 40, 20, 3
 
 
 async def settled(world: World, popular: int, rare: int = 0) -> None:

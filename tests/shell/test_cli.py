@@ -38,8 +38,9 @@ async def speil(*argv: str, seconds_max: float = SECONDS_MAX, **environ: str) ->
 
 
 def _hear_interrupts() -> None:
-    """A shell starts what it runs in the background deaf to SIGINT, and children inherit that."""
+    """A shell starts what it runs in the background deaf to SIGINT, nohup to SIGHUP, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @asynccontextmanager

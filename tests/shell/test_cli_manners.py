@@ -257,7 +257,7 @@ def test_a_full_disk_is_no_bug_where_each_line_is_written_at_once() -> None:
     with Path("/dev/full").open("wb") as full:
         argv = [sys.executable, "-u", "-m", "speil", "version"]
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, check=False)
-    line = b"speil version: what is printed can't be written: No space left on device\n"
+    line = b"speil version: the output can't be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, line)
 
 
@@ -344,7 +344,7 @@ async def test_commands_end_on_signals_and_leave_nothing(
         env={**os.environ, "TMPDIR": str(temporary), "SPEIL_LOG_LEVEL": "DEBUG"},
     )  # fmt: skip
     # past the interpreter's own start, from where on it is ours how a signal ends it
-    await eventually(lambda: _handles(process.pid, signal.SIGTERM), what="it handles signals")
+    await eventually(lambda: _handles(process.pid, signal.SIGHUP), what="it handles signals")
     process.send_signal(number)
     async with asyncio.timeout(SECONDS_MAX):
         _, err = await process.communicate()

@@ -57,7 +57,7 @@ def test_the_outcome_of_a_step(files: dict[str, str], outcome: Outcome, flaky: t
 
 
 def test_only_what_failed_runs_again_and_in_one_process(tmp_path: Path) -> None:
-    result = run_tests(step_in(tmp_path, "-n", "2", a=COUNTS_ITS_RUNS, b=FAILS_ONCE), tmp_path)
+    result = run_tests(step_in(tmp_path, "-n", "1", a=COUNTS_ITS_RUNS, b=FAILS_ONCE), tmp_path)
     assert result.outcome is Outcome.FLAKY
     assert (tmp_path / "test_a.runs").read_text() == "x"
 
