@@ -71,6 +71,8 @@ MACHINE = (
     Step("long, packaging", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "-m", "long", *UNIT_TESTS, "tests/packaging")),
     Step("interop, chart", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/interop", "tests/chart")),
     Step("system", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/system")),
+    # kubelets and what they start take both cores
+    Step("cluster", ("pytest", "-q", "-rfE", "--durations=5", "tests/cluster")),
 )
 
 

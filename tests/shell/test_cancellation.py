@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from speil.mirror.series import MirrorSeries
 from speil.mirror.settings import MirrorSettings
-from speil.mirror.turnstile import Turnstile
 from speil.mirror.uploads import Uploads
 from speil.observe.metrics import Metrics
 from speil.store.base import ContentStore, NotFoundError
@@ -25,6 +25,7 @@ from speil.testing import cancellation
 from speil.testing.cancellation import cancel_at_each_step
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
+from speil.wire.turnstile import Turnstile
 from tests.shell.test_containerd_store import Daemon, following
 
 # --- the kit ------------------------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ async def enter_a_turnstile(folder: Path) -> AsyncIterator[Trial]:
 
 @asynccontextmanager
 async def wait_for_a_turn(folder: Path) -> AsyncIterator[Trial]:
-    uploads = Uploads(MirrorSettings(upload_limit=32 << 20), Metrics())
+    uploads = Uploads(MirrorSettings(upload_limit=32 << 20), Metrics().of(MirrorSeries))
 
     async def six_turns() -> None:
         for _ in range(3):

@@ -258,7 +258,7 @@ def test_a_full_disk_is_no_bug_where_each_line_is_written_at_once() -> None:
     with Path("/dev/full").open("wb") as full:
         argv = [sys.executable, "-u", "-m", "speil", "version"]
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, check=False)
-    line = b"speil version: what is printed can't be written: No space left on device\n"
+    line = b"speil version: the output can't be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, line)
 
 
