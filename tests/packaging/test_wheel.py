@@ -12,6 +12,7 @@ import pytest
 
 from tests.requirements import ROOT
 
+pytestmark = pytest.mark.long
 BUILD_SECONDS_MAX = 120
 DEMO_SECONDS_MAX = 300
 
