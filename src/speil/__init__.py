@@ -14,6 +14,8 @@ Vocabulary, which every package may import:
     finding         the result of one check: good or bad, what to do
     local_file      reads files that others may have written
     heap            gives free memory back to the system
+    token_bucket    a rate with a burst, and one for each of many
+    interface_addresses  the addresses of this machine's interfaces
 
 Cores:
 
@@ -33,10 +35,12 @@ Shells:
     libp2p          connections between peers: Noise, yamux, identify
     host_config     writes the hosts.toml trees
     border          keeps other regions out of libp2p and the registry port
-    http_server     what every HTTP port has: limits of connections, deadlines
+    http1           HTTP/1.1 for every port and for requests to other servers: limits, deadlines
+    wire            moves bodies between sockets, files and pipes; knows no registry
     lease           reads and writes the region's Lease (Kubernetes, file, memory), drives the election
     routing         finds and announces providers: the DHT, bootstrap kinds
-    mirror          the registry port: answers containerd and peers
+    sources         opens content: from this node's store, from peers; answers tags
+    mirror          the registry port and the metrics port: lets requests in, answers them
     config          settings from flags, environment and defaults
     daemon          `speil registry`: puts a node together and runs it
     survey          reads Leases and nodes of all regions, for `speil region`

@@ -12,9 +12,7 @@ import speil
 SOURCE = Path(speil.__file__).parent
 # none may come; a line goes when its circle does
 CIRCLES_LEFT = [
-    ["speil.http_server.connection", "speil.http_server.server"],
     ["speil.libp2p.connection", "speil.libp2p.stream"],
-    ["speil.mirror.relay", "speil.mirror.relay_session"],
 ]
 
 

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from speil.border.http import HttpDoor
 from speil.border.record import BorderRecord
 from speil.libp2p.identity import Identity
-from speil.mirror.peer_client import Endpoint, PeerClient, PeerError
-from speil.mirror.peer_head import (
+from speil.observe.metrics import Metrics
+from speil.region.policy import Policy
+from speil.sources.peer_client import PeerClient
+from speil.sources.peer_error import PeerError
+from speil.sources.peer_head import (
     CONTENT_BYTES_MAX,
     HEAD_BYTES_MAX,
     HEADERS_MAX,
@@ -23,9 +26,8 @@ from speil.mirror.peer_head import (
     HeadParser,
     ResponseHead,
 )
-from speil.mirror.wire import Wire
-from speil.observe.metrics import Metrics
-from speil.region.policy import Policy
+from speil.wire.connection_pool import Endpoint
+from speil.wire.turns import Wire
 from tests.properties import examples
 
 PIECES = st.lists(

@@ -13,20 +13,18 @@ sees the answer and no reset.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import h11
 
 from speil.http1.flow import Flow
 from speil.http1.head import HEAD_BYTES_MAX, HeadBuffer, parse_head
 from speil.http1.message import MalformedError, Request, parse_target
-from speil.http1.places import Place, Refusal
+from speil.http1.places import Place, Places, Refusal
 from speil.http1.reply import Reply
-
-if TYPE_CHECKING:
-    from speil.http1.server import GuardedServer
 
 HEAD_SECONDS_MAX = 10.0  # containerd sends its head in one piece
 KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers keep theirs for 30 s
@@ -39,6 +37,34 @@ class _Stage(Enum):
     WAITING = auto()  # for a head
     ANSWERING = auto()
     ENDING = auto()  # the last answer is written; what comes is read and dropped
+
+
+class Owner(Protocol):
+    """The port that a connection belongs to (`http1.server`)."""
+
+    answer: Callable[[Request, Reply], Awaitable[None]]
+    places: Places
+
+    def take_place(self, transport: asyncio.Transport) -> Place | None:
+        """A place for a connection that has just come; None where it is refused."""
+
+    def opened(self, connection: Connection) -> None:
+        """A connection has its place."""
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone; also called for one that had no place."""
+
+    def start(self, answer: Coroutine[Any, Any, None]) -> None:
+        """Run it in a task of the port's."""
+
+    def refused(self, reason: Refusal) -> None:
+        """Count a connection that was refused or closed."""
+
+    def malformed(self, place: Place, why: str) -> None:
+        """Count and log what is no request."""
+
+    def failed(self, error: Exception) -> None:
+        """Log a bug of ours."""
 
 
 class Connection(asyncio.Protocol):
@@ -62,7 +88,7 @@ class Connection(asyncio.Protocol):
         "place",
     )
 
-    def __init__(self, owner: GuardedServer) -> None:
+    def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
@@ -257,6 +283,8 @@ class Connection(asyncio.Protocol):
             transport.abort()
         else:
             transport.resume_reading()
+        except OSError:  # the client has reset the connection, and asyncio has not noticed yet
+            transport.abort()
 
     def _drop(self, size: int) -> None:
         self._dropped_bytes += size
