@@ -16,7 +16,6 @@ from random import Random
 import aiohttp
 import h11
 import pytest
-from speil.testing.cancellation import cancel_at_each_step
 
 from speil.http1 import connection as connection_module
 from speil.http1 import server as server_module
@@ -27,6 +26,7 @@ from speil.http1.reply import Reply
 from speil.http1.server import GuardedServer, Handler
 from speil.observe import logs
 from speil.setting import ListenAddress
+from speil.testing.cancellation import cancel_at_each_step
 from speil.testing.eventually import eventually
 from tests.shell.nodes import free_ports
 

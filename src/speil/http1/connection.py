@@ -283,8 +283,6 @@ class Connection(asyncio.Protocol):
             transport.abort()
         else:
             transport.resume_reading()
-        except OSError:  # the client has reset the connection, and asyncio has not noticed yet
-            transport.abort()
 
     def _drop(self, size: int) -> None:
         self._dropped_bytes += size
