@@ -8,10 +8,10 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-after-check check properties bench hostile faults image image-lock docs sbom proto clean
+.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-lock chart wheel release docs sbom proto clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 $(UV): scripts/bootstrap.sh scripts/requirements/uv.txt
 	@scripts/bootstrap.sh && touch $@
@@ -46,11 +46,32 @@ hostile: setup ## attacks beside own pulls, with what was seen and the targets (
 faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults
 
+cluster: setup ## all tests on a real cluster of two regions, on this machine (root; SPEIL_CLUSTER_FOLDER=… uses one that is up)
+	@SPEIL_CLUSTER=full $(BIN)/pytest -q -rfE tests/cluster
+
+cluster-up: setup ## that cluster for trying things, with speil installed in both regions; it prints how to use it
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: setup ## remove it
+	@$(BIN)/python -m tests.cluster down
+
 image: setup ## the container image for amd64 and arm64, without a container runtime: dist/speil-image.tar (IMAGE=its name)
 	@$(BIN)/python -m scripts.image $(if $(IMAGE),--reference $(IMAGE))
 
 image-lock: setup ## take the newest Debian packages into the image's lock
 	@$(BIN)/python -m scripts.image --lock
+
+chart: setup ## the chart's package: dist/speil-VERSION.tgz (IMAGE_REPOSITORY=its default image)
+	@$(BIN)/python -m scripts.package_chart $(if $(IMAGE_REPOSITORY),--image $(IMAGE_REPOSITORY))
+
+wheel: setup ## the wheel and the source archive for a package index: dist/python
+	@$(BIN)/python -m hatchling build --directory dist/python
+
+release: setup ## what a release has, in dist (TAG=vVERSION IMAGE_REPOSITORY=where its image will be)
+	@$(BIN)/python scripts/check_release.py $(TAG)
+	@$(BIN)/python scripts/build_kube_tools.py helm
+	@$(MAKE) --no-print-directory image IMAGE=$(IMAGE_REPOSITORY):$$(cat dist/VERSION)
+	@$(MAKE) --no-print-directory chart wheel sbom
 
 docs: setup ## write the generated pages
 	@$(BIN)/python scripts/generate_settings_page.py

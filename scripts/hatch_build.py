@@ -1,12 +1,17 @@
-"""Write speil/_build.py into wheels and source archives: from which commit they come (`speil version`).
+"""What hatchling adds to wheels and source archives.
 
-Of SPEIL_COMMIT and SOURCE_DATE_EPOCH where they are set, else of git. Without both nothing is written, and
-`speil version` says the version alone. An installation from a checkout asks git itself.
+speil/_build.py: from which commit they come (`speil version`), of SPEIL_COMMIT and SOURCE_DATE_EPOCH where they are
+set, else of git. Without both nothing is written, and `speil version` says the version alone. An installation from a
+checkout asks git itself.
+
+The README with links that lead to the repository: a package index shows it without the files beside it.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import subprocess
 import tempfile
 from datetime import UTC, datetime
@@ -14,6 +19,34 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+REPOSITORY = "https://github.com/speil-dev/speil"
+_VERSION = re.compile(r'__version__ = "([^"]+)"')
+# of a link in Markdown, where it is relative: no scheme and no place in the same page
+_RELATIVE = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)]+)")
+
+
+class ReadmeHook(MetadataHookInterface):
+    """hatchling calls it for the metadata of each archive."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Add the README."""
+        root = Path(self.root)
+        found = _VERSION.search((root / "src/speil/version.py").read_text())
+        assert found is not None
+        text = absolute_links((root / "README.md").read_text(), "", found[1])
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
+
+
+def absolute_links(text: str, folder: str, version: str) -> str:
+    """Markdown of a folder of the repository, with links that lead to the repository at the tag of a version."""
+
+    def absolute(match: re.Match[str]) -> str:
+        path, hash_sign, place = match[1].partition("#")
+        return f"{REPOSITORY}/blob/v{version}/{posixpath.normpath(posixpath.join(folder, path))}{hash_sign}{place}"
+
+    return _RELATIVE.sub(absolute, text)
 
 
 class BuildInfoHook(BuildHookInterface[Any]):

@@ -71,6 +71,8 @@ MACHINE = (
     Step("long, packaging", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "-m", "long", *UNIT_TESTS, "tests/packaging")),
     Step("interop, chart", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/interop", "tests/chart")),
     Step("system", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/system")),
+    # kubelets and what they start take both cores
+    Step("cluster", ("pytest", "-q", "-rfE", "--durations=5", "tests/cluster")),
 )
 
 
@@ -80,7 +82,7 @@ def main() -> int:
     parser.add_argument("what", choices=["check", "test"])
     parser.add_argument("--without-check", action="store_true", help="leave out the steps of `check`")
     chosen = parser.parse_args()
-    static = () if chosen.without_check else STATIC
+    static: tuple[Step, ...] = () if chosen.without_check else STATIC
     tests: tuple[Step, ...] = () if chosen.without_check else CHECK
     if chosen.what == "test":
         tests += MACHINE

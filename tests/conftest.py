@@ -24,8 +24,10 @@ if sys.dont_write_bytecode:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 
-# These folders start one API server for all their tests: two workers would start two.
-ONE_WORKER_FOLDERS = (Path("tests/system/kube"), Path("tests/system/isolation"))
+# These folders make one API server, one image or one cluster for all their tests: two workers would make two.
+ONE_WORKER_FOLDERS = tuple(
+    Path("tests", folder) for folder in ("system/kube", "system/isolation", "system/image", "cluster")
+)
 
 _met: dict[str, bool] = {}
 

@@ -15,6 +15,7 @@ from scripts.image.layers import Layer, digest
 TITLE = "speil"
 DESCRIPTION = "A stateless, peer-to-peer, cluster-local OCI registry mirror for Kubernetes, made for many regions"
 LICENCE = "MIT"
+REPOSITORY = "https://github.com/speil-dev/speil"
 VENDOR = "the speil authors"
 _TYPE = "application/vnd.oci.image."
 _INDEX_TYPE = f"{_TYPE}index.v1+json"
@@ -51,6 +52,9 @@ class Archive:
             "created": self.identity.created,
             "licenses": LICENCE,
             "vendor": VENDOR,
+            "url": REPOSITORY,
+            "source": REPOSITORY,
+            "documentation": f"{REPOSITORY}/tree/main/docs",
         }
         return {f"org.opencontainers.image.{name}": value for name, value in facts.items()}
 

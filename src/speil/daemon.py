@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from random import SystemRandom
 from typing import Any
 
-import grpclib.client  # noqa: F401 - first: the room it needs while it loads is then used by what loads after it
+import grpclib.client  # noqa: F401 - first: modules that load later reuse the memory that its import needs for a moment
 
 from speil import heap
 from speil.border.build import Border, build_border
@@ -50,11 +50,11 @@ log = get_log("daemon")
 
 
 class StartError(Exception):
-    """The node can't start with this configuration on this machine; the operator has to act."""
+    """The node can't start on this machine. The message names the setting and says what to do."""
 
 
 class NodeFailedError(Exception):
-    """A running part failed: a bug of ours, or of the machine."""
+    """A part failed while the node ran: a bug in speil, or a fault of the machine."""
 
 
 async def run(settings: NodeSettings) -> None:
@@ -69,7 +69,7 @@ async def run(settings: NodeSettings) -> None:
         async with node(settings, turn_away):
             heap.freeze_and_trim()
             await stop.wait()
-            log.info("stopping")
+            log.info("node stopping")
     except ExceptionGroup as group:
         expected, bugs = group.split((StartError, SettingError, BootstrapError))
         if bugs is None and expected is not None:
@@ -133,7 +133,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
             parts.create_task(heap.trim_when_grown()),
         ]
         log.info(
-            "started",
+            "node started",
             version=__version__,
             region=region.region or None,
             peer_id=host.local.peer_id,

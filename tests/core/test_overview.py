@@ -243,3 +243,40 @@ def test_a_lease_whose_annotation_denies_its_names_fails() -> None:
     assert any(
         "has the names of region a and the annotation of region c" in one for one in messages([edited, b], Level.FAIL)
     )
+
+
+def given_up(region: str) -> LeaseView:
+    """A Lease that nobody has renewed for a minute."""
+    view = lease(region, 0)
+    assert view.lease is not None
+    return replace(view, lease=replace(view.lease, age_seconds=60.0))
+
+
+def test_a_lease_that_an_uninstall_left_is_a_warning_with_its_command() -> None:
+    """Its region has no nodes and nobody renews it; another region shows that nodes were looked at."""
+    nodes = [node("b", n) for n in range(3)]
+    views = [group([given_up("a"), lease("b", at)], nodes) for at in (0, SECONDS)]
+    found = [one for one in verify(views[0], views[1], SECONDS) if "region a" in one.message]
+    assert [one.level for one in found] == [Level.WARN]
+    assert "kubectl delete lease -n spegel-a spegel-leader-election-a" in found[0].remedy
+
+
+def test_a_lease_without_nodes_that_is_renewed_is_judged_as_any() -> None:
+    """Its nodes were not found, which is another matter."""
+    nodes = [node("b", n) for n in range(3)]
+    views = [group([lease("a", at), lease("b", at)], nodes) for at in (0, SECONDS)]
+    assert not [one for one in verify(views[0], views[1], SECONDS) if "no nodes any more" in one.message]
+
+
+def test_without_any_nodes_an_old_lease_fails() -> None:
+    """With lease files alone nobody looked at nodes."""
+    views = [group([given_up("a")], []) for _ in range(2)]
+    assert Level.FAIL in [one.level for one in verify(views[0], views[1], SECONDS)]
+
+
+def test_a_pod_that_has_not_started_is_a_warning_and_no_node() -> None:
+    pending = NodeView("b-9", region="b", pending="pod speil-x is Pending: 0/4 nodes are available")
+    before, after = (group([lease("b", at)], [*(node("b", n) for n in range(3)), pending]) for at in (0, SECONDS))
+    assert [len(view.nodes) for view in after] == [3]
+    found = list(verify(before, after, SECONDS))
+    assert [one.message for one in found if one.level is not Level.OK] == [f"region b: {pending.pending}"]

@@ -39,6 +39,7 @@ from tests.shell.nodes import free_ports
 
 OPEN = Policy()
 ZERO_COPY = True  # the fixture each_way changes it
+RESOLVE_SECONDS_MAX = 10.0  # on a machine that does more; the search of a memory mesh ends by itself
 
 
 @dataclass(slots=True)
@@ -112,7 +113,9 @@ async def mirror(
 ) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
     settings = replace(
-        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY),
+        MirrorSettings(
+            mirror_resolve_timeout=RESOLVE_SECONDS_MAX, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY
+        ),
         **changes,  # type: ignore[arg-type]  # tests name real settings
     )
     (port,) = free_ports(host, 1)

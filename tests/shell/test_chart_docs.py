@@ -77,7 +77,8 @@ def test_the_schema_lets_nothing_unknown_through() -> None:
     look(schema(), "")
     # Kubernetes' own types, which its API server checks, and Helm's
     assert free == {
-        "global", "items", "podSecurityContext", "securityContext", "resources", "updateStrategy", "affinity",
+        "global", "items", "dnsConfig", "valueFrom", "podSecurityContext",
+        "securityContext", "resources", "updateStrategy", "affinity",
         "maxAllowed", "minAllowed",
     }  # fmt: skip
 

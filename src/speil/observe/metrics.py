@@ -1,7 +1,7 @@
-"""Metrics: each series is declared here, once, with its labels and its meaning.
+"""Metrics: the registry in which packages declare their series.
 
-Names and labels are Spegel's (v0.7.4) where Spegel has the series, so that its dashboards go on working, and
-`speil_…` for what is new. Each `Metrics` has a registry of its own: several nodes can live in one process.
+Where Spegel (v0.7.4) has a series, its name and labels are the same, so that Spegel's dashboards keep working. New
+series are named `speil_…`. Each `Metrics` has a registry of its own: several nodes can run in one process.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # client_golang's default buckets, which Spegel uses: alerts and recording rules name them by `le`
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel has not and nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel does not have
 
 
 class _LabelledRegistry(CollectorRegistry):
-    """A registry that puts the same labels on every series it gives out."""
+    """A registry that adds the same labels to every series."""
 
     def __init__(self, labels: dict[str, str]) -> None:
         super().__init__(auto_describe=True)

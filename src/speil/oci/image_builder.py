@@ -53,9 +53,14 @@ class ImageBuilder:
         """Add a layer; `packed` is the gzip-compressed `tar`."""
         return Layer(self._put(packed, LAYER), Digest.of(tar))
 
-    def build(self, platforms: dict[str, Sequence[Layer]]) -> BuiltImage:
-        """Build an index with one Linux manifest for each architecture in `platforms`."""
-        manifests = {architecture: self._manifest(architecture, layers) for architecture, layers in platforms.items()}
+    def build(self, platforms: dict[str, Sequence[Layer]], command: Sequence[str] = ("/bin/sh",)) -> BuiltImage:
+        """Build an index with one Linux manifest for each architecture in `platforms`.
+
+        `command` is the entrypoint: it runs whatever a pod's arguments are.
+        """
+        manifests = {
+            architecture: self._manifest(architecture, layers, command) for architecture, layers in platforms.items()
+        }
         entries = [
             _json(descriptor) | {"platform": {"architecture": architecture, "os": "linux"}}
             for architecture, descriptor in manifests.items()
@@ -63,11 +68,11 @@ class ImageBuilder:
         index = {"schemaVersion": 2, "mediaType": media_type.OCI_INDEX, "manifests": entries}
         return BuiltImage(self._put_json(index, media_type.OCI_INDEX), manifests, self.blobs, self.media_types)
 
-    def _manifest(self, architecture: str, layers: Sequence[Layer]) -> Descriptor:
+    def _manifest(self, architecture: str, layers: Sequence[Layer], command: Sequence[str]) -> Descriptor:
         config = {
             "architecture": architecture,
             "os": "linux",
-            "config": {"Cmd": ["/bin/sh"]},
+            "config": {"Entrypoint": list(command)},
             "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         }
         document = {

@@ -27,13 +27,40 @@ def verify(before: Sequence[RegionView], after: Sequence[RegionView], seconds: f
         )
     earlier = {view.region: view for view in before}
     owners = {node.peer_id: view.region for view in after for node in view.nodes if node.peer_id}
+    is_looked_at = any(view.nodes for view in after)
     for view in after:
+        if is_looked_at and _is_given_up(view):
+            yield from _given_up(view)
+            continue
+        yield from _pending(view)
         yield from check_labels(view)
         yield from _leases(view, after)
         yield from _election(view, earlier.get(view.region), seconds)
         yield from _members(view, owners)
         yield from _bytes(view, earlier.get(view.region))
         yield from _rejected(view)
+
+
+def _is_given_up(view: RegionView) -> bool:
+    """It has Leases that nobody renews, and no nodes: it was uninstalled, and its Leases stayed."""
+    ages = [(one.lease.age_seconds, one.lease.record.lease_duration_seconds) for one in view.leases if one.lease]
+    is_old = all(age is not None and age > max(duration, 1) for age, duration in ages)
+    return bool(ages) and len(ages) == len(view.leases) and is_old and not view.nodes and not view.pending
+
+
+def _given_up(view: RegionView) -> Iterator[Finding]:
+    for lease in view.leases:
+        namespace, _, name = lease.name.rpartition("/")
+        message = f"region {view.region or '(none)'} has no nodes any more, and its Lease {lease.name} stayed"
+        yield Finding(
+            LEASES, Level.WARN, message, f"if it is not to come back: kubectl delete lease -n {namespace} {name}"
+        )
+
+
+def _pending(view: RegionView) -> Iterator[Finding]:
+    for node in view.pending:
+        message = f"region {view.region or '(none)'}: {node.pending}"
+        yield Finding(TRAFFIC, Level.WARN, message, "a Pending pod holds up each rollout: see `kubectl describe pod`")
 
 
 def _leases(view: RegionView, everybody: Sequence[RegionView]) -> Iterator[Finding]:

@@ -82,6 +82,7 @@ class NodeView:
     traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by registry
     rejected: Mapping[str, int] = field(default_factory=dict)  # by layer, those that are not zero
     error: str = ""
+    pending: str = ""  # why its pod has not started yet; then only its name and region are known
 
     @property
     def total(self) -> Traffic:
@@ -96,6 +97,7 @@ class RegionView:
     region: str
     leases: tuple[LeaseView, ...]
     nodes: tuple[NodeView, ...]
+    pending: tuple[NodeView, ...] = ()  # not among `nodes`
 
     @property
     def total(self) -> Traffic:
@@ -124,7 +126,8 @@ def group(leases: Iterable[LeaseView], nodes: Iterable[NodeView], wanted: Iterab
         RegionView(
             name,
             tuple(lease for lease in leases if lease.region == name),
-            tuple(node for node in nodes if _region(node) == name),
+            tuple(node for node in nodes if _region(node) == name and not node.pending),
+            tuple(node for node in nodes if _region(node) == name and node.pending),
         )
         for name in names
     ]

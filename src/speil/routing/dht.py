@@ -232,10 +232,13 @@ class DhtRouter:
             # In a large mesh this is mostly a trimmed connection, not a stopped node: a ping would open it again.
             self._lookups.failed(peer_id)
         elif peer := self._table.get(peer_id) or self._records.provider(peer_id):
-            self._tasks.create_task(self._check(peer))
+            self._tasks.create_task(self._check(peer, polite=polite))
 
-    async def _check(self, peer: PeerInfo) -> None:
-        """Ping a peer. One that does not answer leaves the routing table, and its records are not counted."""
+    async def _check(self, peer: PeerInfo, *, polite: bool = False) -> None:
+        """Ping a peer. One that does not answer leaves the routing table, and its records are not counted.
+
+        `polite`: the peer has closed the connection itself, as a node does that stops.
+        """
         try:
             await self._network.request(peer, Message(MessageType.PING))
         except NotAskedError:
@@ -246,14 +249,18 @@ class DhtRouter:
             self._table.remove(peer.peer_id)
             self._series.routing_table_size.set(len(self._table))
             if known and not len(self._table):
-                self._ran_dry()
+                self._ran_dry(polite=polite)
         else:
             self._records.mark_back(peer.peer_id)
             self._table.add(peer, now())
 
-    def _ran_dry(self) -> None:
+    def _ran_dry(self, *, polite: bool = False) -> None:
         self._series.routing_table_size.set(0)
-        log.warning("routing table is empty, bootstrapping again")
+        if polite:
+            # Each update of a region of two nodes.
+            log.info("last peer left, bootstrapping again")
+        else:
+            log.warning("routing table is empty, bootstrapping again")
         self._bootstrap.wake()
 
     async def _keep_fresh(self) -> None:

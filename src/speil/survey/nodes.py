@@ -18,6 +18,7 @@ from speil.overview.view import NodeView, Traffic
 from speil.survey.leases import SurveyError
 
 POD_LABEL = "app.kubernetes.io/name=speil"
+REGION_LABEL = "speil.dev/region"  # the chart's
 ASKED_AT_ONCE_MAX = 16  # through the API server's proxy: ten thousand nodes must not become ten thousand requests
 REQUEST_SECONDS_MAX = 10.0
 ANSWER_BYTES_MAX = 16 << 20  # the metrics of a node have some hundreds of KiB
@@ -25,12 +26,17 @@ Fetch = Callable[[str], Awaitable[str]]  # a path on the metrics port → its te
 
 
 async def nodes_in_cluster(api: KubeApi, port: int) -> list[NodeView]:
-    """The running speil pods of the cluster. A pod that can't be read carries an error. Raises SurveyError."""
+    """The speil pods of the cluster that run, or have not started. Raises SurveyError.
+
+    A running pod that can't be read carries an error.
+    """
     try:
         answer = await api.request("GET", "/api/v1/pods", params={"labelSelector": POD_LABEL})
     except KubeError as error:
         raise SurveyError(str(error)) from error
-    pods = [pod for pod in answer.document.get("items") or () if _runs(pod)]
+    items: list[dict[str, Any]] = [pod for pod in answer.document.get("items") or () if isinstance(pod, dict)]
+    pods = [pod for pod in items if _is_in(pod, "Running")]
+    pending = [_pending(pod) for pod in items if _is_in(pod, "Pending")]
 
     def fetch(pod: dict[str, Any]) -> tuple[str, Fetch]:
         metadata = pod["metadata"]
@@ -44,11 +50,24 @@ async def nodes_in_cluster(api: KubeApi, port: int) -> list[NodeView]:
 
         return pod.get("spec", {}).get("nodeName") or metadata["name"], get
 
-    return await _views([fetch(pod) for pod in pods])
+    return [*await _views([fetch(pod) for pod in pods]), *pending]
 
 
-def _runs(pod: dict[str, Any]) -> bool:
-    return (pod.get("status") or {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+def _is_in(pod: dict[str, Any], phase: str) -> bool:
+    return (pod.get("status") or {}).get("phase") == phase and not pod["metadata"].get("deletionTimestamp")
+
+
+def _pending(pod: dict[str, Any]) -> NodeView:
+    """Named by its node once it has one. The reason is the scheduler's or the kubelet's."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    node = (pod.get("spec") or {}).get("nodeName") or ""
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    waiting = [(one.get("state") or {}).get("waiting") or {} for one in containers]
+    scheduled = [one for one in status.get("conditions") or () if one.get("type") == "PodScheduled"]
+    said = [one.get("message") or one.get("reason") for one in (waiting if node else scheduled)]
+    reason = next((one for one in said if one), "no reason given")
+    region = (metadata.get("labels") or {}).get(REGION_LABEL, "")
+    return NodeView(node or metadata["name"], region=region, pending=f"pod {metadata['name']} is Pending: {reason}")
 
 
 async def nodes_at(urls: Sequence[str]) -> list[NodeView]:
@@ -85,7 +104,9 @@ async def _views(sources: Sequence[tuple[str, Fetch]]) -> list[NodeView]:
                     name, error=str(error) if isinstance(error, SurveyError) else f"this is not a speil node: {error!r}"
                 )
 
-    return sorted(await asyncio.gather(*(view(*source) for source in sources)), key=lambda node: node.name)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(view(*source)) for source in sources]
+    return sorted((task.result() for task in tasks), key=lambda node: node.name)
 
 
 def read_node(name: str, metrics: str, state: str) -> NodeView:

@@ -29,14 +29,13 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def _row(view: RegionView) -> tuple[str, ...]:
     lease = view.leases[0] if view.leases else LeaseView("(none)")
     total = view.total
-    ready = sum(node.ready for node in view.nodes)
     return (
         view.region or "(none)",
         lease.name,
         lease.error or _holder(lease),
         _age(lease),
         str(lease.lease.record.leader_transitions) if lease.lease else "-",
-        str(len(view.nodes)) if ready == len(view.nodes) else f"{ready} of {len(view.nodes)} ready",
+        _nodes(view),
         ",".join(view.labels) or "-",
         percent(total.hit_ratio),
         percent(total.byte_ratio),
@@ -45,6 +44,12 @@ def _row(view: RegionView) -> tuple[str, ...]:
         size(total.upstream_bytes),
         str(view.rejected),
     )
+
+
+def _nodes(view: RegionView) -> str:
+    ready, count = sum(node.ready for node in view.nodes), len(view.nodes) + len(view.pending)
+    pending = f", {len(view.pending)} pending" if view.pending else ""
+    return str(count) if ready == count else f"{ready} of {count} ready{pending}"
 
 
 def _holder(lease: LeaseView) -> str:
@@ -94,6 +99,7 @@ def document(views: Sequence[RegionView]) -> list[dict[str, Any]]:
                 }
                 for node in view.nodes
             ],
+            "pending": {node.name: node.pending for node in view.pending},
             "registries": {name: _traffic_document(traffic) for name, traffic in _by_registry(view).items()},
             "rejected": view.rejected,
             **_traffic_document(view.total),

@@ -3,4 +3,4 @@
 // Package build names what is built, so that go.mod and go.sum hold its versions and hashes.
 package build
 
-import _ "k8s.io/kubernetes/cmd/kube-apiserver"
+import _ "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"
