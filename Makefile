@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo test test-after-check check bench hostile faults image image-lock chart wheel release docs sbom proto clean
+.PHONY: help setup demo test test-after-check check bench hostile faults image image-trees image-lock chart wheel release docs sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ faults: setup ## every fault with every containerd (root; ten minutes): docs/fau
 
 image: setup ## the container image for amd64 and arm64, without a container runtime: dist/speil-image.tar (IMAGE=its name)
 	@$(BIN)/python -m scripts.image $(if $(IMAGE),--reference $(IMAGE))
+
+image-trees: setup ## the image's two trees of this machine's architecture, for the Containerfile (TREES=folder)
+	@$(BIN)/python -m scripts.image --trees $(TREES)
 
 image-lock: setup ## take the newest Debian packages into the image's lock
 	@$(BIN)/python -m scripts.image --lock
