@@ -4,12 +4,14 @@ SHELL := /bin/bash
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
-export PYTHONDONTWRITEBYTECODE := 1
+# Compiled modules stay out of the source folders. Without them each process that a test starts compiles all anew.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-after-check check bench hostile faults image image-trees image-lock chart wheel release docs sbom proto clean
+.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs sbom proto clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 $(UV): scripts/bootstrap.sh scripts/requirements/uv.txt
 	@scripts/bootstrap.sh && touch $@
@@ -23,7 +25,7 @@ setup: .venv/.synced ## set up uv and the environment, inside the checkout
 demo: setup ## two regions on loopback: leaders, pulls, a leader killed in one; no byte crosses
 	@$(BIN)/speil demo
 
-check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (a minute or two)
+check: setup ## what a change must pass: format, lint, types, layers, all tests that need nothing (a minute)
 	@$(BIN)/python scripts/run_tests.py check
 
 test: setup ## everything this machine allows; goes on after a failure; what is skipped is named with its command
@@ -31,6 +33,9 @@ test: setup ## everything this machine allows; goes on after a failure; what is 
 
 test-after-check: setup ## the rest of `make test`, for whoever has just run `make check`
 	@$(BIN)/python scripts/run_tests.py test --without-check
+
+properties: setup ## the Hypothesis tests of the cores with twenty times as many examples (ten minutes)
+	@SPEIL_EXAMPLES_FACTOR=20 $(BIN)/pytest -q -n auto -m hypothesis
 
 bench: setup ## the figures, side by side with a baseline (six minutes): docs/benchmarks.md
 	@$(BIN)/python -m bench --write
@@ -40,6 +45,15 @@ hostile: setup ## attacks beside own pulls, with what was seen and the targets (
 
 faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults
+
+cluster: setup ## all tests on a real cluster of two regions, on this machine (root; SPEIL_CLUSTER_FOLDER=… uses one that is up)
+	@SPEIL_CLUSTER=full $(BIN)/pytest -q -rfE tests/cluster
+
+cluster-up: setup ## that cluster for trying things, with speil installed in both regions; it prints how to use it
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: setup ## remove it
+	@$(BIN)/python -m tests.cluster down
 
 image: setup ## the container image for amd64 and arm64, without a container runtime: dist/speil-image.tar (IMAGE=its name)
 	@$(BIN)/python -m scripts.image $(if $(IMAGE),--reference $(IMAGE))
@@ -73,4 +87,4 @@ proto: $(UV) ## generate the protobuf modules from proto/
 	@$(UV) run --quiet --group proto python scripts/generate_protobuf.py
 
 clean: ## remove what the commands above set up
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -1,13 +1,12 @@
-"""What announcing costs a region, and what it is worth: the policy as it is beside the one speil began with.
+"""What announcing costs a region, and what it is worth.
 
 python -m bench.announce [NODES POPULAR RARE]
 
 Real routers under virtual time (`speil.testing.announce_world`). POPULAR keys are on every node, RARE ones a node are
-on three. All nodes run, but only a part of the key space is filled and what its keys cost is multiplied: each part of
+on three. All nodes run, but only a part of the key space is filled and the cost of its keys is multiplied: each part of
 the space has its own nodes, and announcing goes from one to the next. What the mesh costs without any key is measured
-apart. The old policy is measured in a short window of a region that has announced for long (a whole interval of it
-would take an hour); the new one over a sweep, after the nodes started one after the other within an interval. Bytes
-are those of the messages.
+apart. The cost is measured over a sweep, after the nodes started one after the other within an interval. Bytes are
+those of the messages.
 """
 
 from __future__ import annotations
@@ -19,17 +18,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bench.announce_before import RouterBefore, before, fill
 from bench.table import Figure
 from speil.kad.message import MessageType
 from speil.kad.provide_schedule import REPROVIDE_SECONDS, SWEEP_SECONDS
 from speil.kad.provider_records import ProviderRecords
 from speil.routing.dht import REFRESH_SECONDS
-from speil.testing.announce_world import Found, Traffic, World, deep_size, today
+from speil.testing.announce_world import Found, Traffic, World, deep_size
 from speil.testing.virtual_time import run_virtual
 
 NODES, POPULAR, RARE, RARE_HOLDERS = 300, 1_500, 500, 3
-WINDOW_SECONDS = 5.0  # of the old policy
 START_SECONDS = REPROVIDE_SECONDS  # in which the nodes take up their keys, one after the other
 PARTS = 4  # of the key space; one is filled
 LOOKUPS = 100
@@ -47,7 +44,7 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One policy's figures, of one node."""
+    """The figures of one node."""
 
     idle: Rates
     announcing: Rates
@@ -82,27 +79,20 @@ async def measure_idle(nodes: int) -> Rates:
         return _rates(await world.measure(2 * REFRESH_SECONDS), 2 * REFRESH_SECONDS * nodes)
 
 
-async def measure(nodes: int, popular: int, rare: int, idle: Rates, *, old: bool, parts: int = PARTS) -> Measured:
-    """One policy, in virtual time."""
+async def measure(nodes: int, popular: int, rare: int, idle: Rates, *, parts: int = PARTS) -> Measured:
+    """All figures, in virtual time; `idle` are the rates without any key."""
     started = time.process_time()
-    world = World(1, make=before if old else today, packed=not old, refreshing=False)
+    world = World(1, refreshing=False)
     async with world.running(nodes):
         held = world.deal(popular, rare, RARE_HOLDERS, parts)
         for router, keys in held.items():
-            if isinstance(router, RouterBefore):
-                router.take_up(keys)
-            else:
-                await router.provide(keys)
-                await asyncio.sleep(START_SECONDS / nodes)
-        if old:
-            fill(world.routers, world.holders, world.rng)
-        else:
-            await asyncio.sleep(SWEEP_SECONDS)
-        seconds = WINDOW_SECONDS if old else SWEEP_SECONDS
-        traffic = await world.measure(seconds)
+            await router.provide(keys)
+            await asyncio.sleep(START_SECONDS / nodes)
+        await asyncio.sleep(SWEEP_SECONDS)
+        traffic = await world.measure(SWEEP_SECONDS)
         return Measured(
             idle,
-            _rates(traffic, seconds * nodes / parts),
+            _rates(traffic, SWEEP_SECONDS * nodes / parts),
             sum(len(router._records) for router in world.routers) / nodes * parts,
             sum(_store_bytes(router._records, parts) for router in world.routers) / nodes,
             await world.look(world.rng.sample(world.popular, min(LOOKUPS, len(world.popular)))),
@@ -120,10 +110,9 @@ def _rates(traffic: Traffic, whole: float) -> Rates:
 
 def _store_bytes(records: ProviderRecords, parts: int) -> float:
     """The records of all parts, and once the providers and their addresses."""
-    names = ("_peers", "_providers", "_numbers")
-    providers = deep_size([getattr(records, name) for name in names if hasattr(records, name)])
-    if isinstance(records, ProviderRecords):  # whose lists of places are as long as the parts have records
-        providers -= sum(sys.getsizeof(one.places) for one in records._providers.values())
+    providers = deep_size([getattr(records, name) for name in ("_providers", "_numbers")])
+    # their lists of places are as long as the parts have records
+    providers -= sum(sys.getsizeof(one.places) for one in records._providers.values())
     return providers + parts * (deep_size(records) - providers)
 
 
@@ -132,28 +121,21 @@ def _middle(values: list[int]) -> int:
 
 
 def figures(nodes: int = NODES, popular: int = POPULAR, rare: int = RARE) -> list[Figure]:
-    """Both policies side by side; the old one is the baseline."""
+    """All figures, as lines of the benchmarks page."""
     idle = run_virtual(measure_idle(nodes))
-    old = run_virtual(measure(nodes, popular, rare, idle, old=True))
-    new = run_virtual(measure(nodes, popular, rare, idle, old=False))
+    measured = run_virtual(measure(nodes, popular, rare, idle))
     size = f"{nodes} nodes × {popular + rare} keys"
-    return [
-        Figure(f"announcing, {size}: {name}", value, f"{was} (each holder announces all)")
-        for (name, value), (_, was) in zip(new.lines(), old.lines(), strict=True)
-    ]
+    return [Figure(f"announcing, {size}: {name}", value) for name, value in measured.lines()]
 
 
 def main(nodes: int, popular: int, rare: int) -> None:
-    """Print both policies side by side."""
+    """Print the figures."""
     print(f"{nodes} nodes, {popular} keys on each of them and {rare} a node that are on {RARE_HOLDERS}")
     idle = run_virtual(measure_idle(nodes))
-    old = run_virtual(measure(nodes, popular, rare, idle, old=True))
-    print(f"before: took {old.took:.0f} s", flush=True)
-    new = run_virtual(measure(nodes, popular, rare, idle, old=False))
-    print(f"now: took {new.took:.0f} s")
-    print(f"{'':66}  {'before':>18}  {'now':>18}")
-    for (name, was), (_, value) in zip(old.lines(), new.lines(), strict=True):
-        print(f"{name:66}  {was:>18}  {value:>18}")
+    measured = run_virtual(measure(nodes, popular, rare, idle))
+    print(f"took {measured.took:.0f} s")
+    for name, value in measured.lines():
+        print(f"{name:66}  {value:>18}")
 
 
 if __name__ == "__main__":

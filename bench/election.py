@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bench.measure import percentile
 from bench.table import HEADER, Figure
 from speil.election.config import DEFAULT_CONFIG
-from speil.election.pace import retry_period_seconds
+from speil.election.polling import retry_period_seconds
 from speil.testing.election_world import World
 
 SIZES = (3, 10, 20, 100, 1_000, 10_000)

@@ -176,7 +176,7 @@ async def stream_churn(world: World) -> None:
 
     async def step() -> None:
         raw = await _From("127.32.9.9").dial(Multiaddr.of_tcp(world.host, world.router))
-        connection = Connection(raw, inbound=False, on_stream=lambda stream: None, now=loop.time)
+        connection = Connection(raw, inbound=False, on_stream=lambda connection, stream: None, now=loop.time)
         await connection.secure(Identity.generate(), ())
         connection.start()
         try:

@@ -16,15 +16,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-
 from bench.fleet import free_ports
 from bench.table import Figure
 from speil.demo.client import PullClient, Target
+from speil.demo.main import CONNECTIONS_MAX, REQUEST_SECONDS_MAX
 from speil.demo.node import Ports
 from speil.demo.pulls import NAME, REGISTRY, Pulls
 from speil.demo.region import running
 from speil.demo.upstream import Upstream
+from speil.http1.client import HttpClient
 from speil.oci.image_builder import BuiltImage, ImageBuilder
 from speil.store.oci_layout import OciLayoutStore
 
@@ -78,19 +78,20 @@ async def roll_out(directory: Path, count: int, image: BuiltImage) -> Rollout:
     """A region of `count` nodes takes up the image. Raises PullError, NodeError."""
     directory.mkdir()
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        http = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, connections_max=CONNECTIONS_MAX)
+        stack.push_async_callback(http.close)
         plain = Upstream(NAME, {TAG: image})
         url = await stack.enter_async_context(plain.serve(UPSTREAM_HOST, free_ports(UPSTREAM_HOST, 1)[0]))
-        client = PullClient("alone", OciLayoutStore(directory / "alone"), session, lambda count: None)
+        client = PullClient("alone", OciLayoutStore(directory / "alone"), http, lambda count: None)
         started = time.perf_counter()
         await client.pull(Target(REGISTRY, NAME, TAG, (url,)))
         single = time.perf_counter() - started
 
         ports = Ports(*free_ports("127.31.1.1", 3))
-        starting = running(["rollout"], count, directory, ports, session, PATIENCE)
+        starting = running(["rollout"], count, directory, ports, http, PATIENCE)
         (region,) = await stack.enter_async_context(starting)
-        await region.leader(session)
-        pulls = Pulls(url, session)
+        await region.leader()
+        pulls = Pulls(url, http)
         first, *others = region.nodes
         await pulls.one(first, TAG)
         await pulls.announced(first, others, image)

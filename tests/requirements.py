@@ -54,6 +54,23 @@ def _can_make_namespaces() -> bool:
     return made
 
 
+def _can_run_nodes() -> bool:
+    """Kubelets with containerd, runc, CNI and a packet filter, as tests/cluster starts them."""
+    programs = ("iptables", "ipset", "nsenter", "unshare", "runc", "docker-registry")
+    tools = [tool_path(name) for name in ("containerd", "ctr", "containerd-shim-runc-v2", "pause")]
+    kube = [
+        "etcd", "kubectl", "helm", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet",
+        "kube-proxy", "kube-router",
+    ]  # fmt: skip
+    return (
+        _can_make_namespaces()
+        and Path("/sys/fs/cgroup/memory").exists()  # the nodes' cgroups are made for v1
+        and Path("/usr/lib/cni/bridge").exists()
+        and all(map(shutil.which, programs))
+        and all(path.exists() for path in (*tools, *map(kube_tool_path, kube)))
+    )
+
+
 REQUIREMENTS = {
     one.name: one
     for one in (
@@ -97,6 +114,12 @@ REQUIREMENTS = {
             "kubernetes",
             lambda: all(kube_tool_path(name).exists() for name in ("kube-apiserver", "etcd")),
             "python scripts/build_kube_tools.py",
+        ),
+        Requirement(
+            "cluster",
+            _can_run_nodes,
+            "run as root on cgroup v1; apt-get install iptables ipset containernetworking-plugins runc docker-registry;"
+            " python scripts/build_go_tools.py; python scripts/build_kube_tools.py",
         ),
         Requirement("helm", lambda: kube_tool_path("helm").exists(), "python scripts/build_kube_tools.py helm"),
         Requirement(

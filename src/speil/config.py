@@ -1,8 +1,8 @@
-"""Settings from the command line and the environment: flag, else environment variable, else default.
+"""Reads settings from the command line and the environment: the flag, else the environment variable, else the default.
 
-A command joins the settings dataclasses that the packages own. Flags may come from either generation of Spegel: what
-has a new name is read under its old one, what means nothing any more is accepted with a warning that says what
-replaced it (`retired`). What is wrong ends as one line that names the flag or variable (ConfigError).
+A command joins settings dataclasses of the packages. Flags and variables of older versions of Spegel are accepted with
+a warning: those that were renamed count under their new name, those that have no effect any more are ignored. A mistake
+raises ConfigError, one line that names the flag or variable.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FLAG = re.compile(r"--([a-z0-9][a-z0-9-]*)(?:=(.*))?", re.DOTALL)
 
 
 class ConfigError(Exception):
-    """The operator's configuration is wrong; the message is the one line to show. Exit code 2."""
+    """The operator's configuration is wrong. The message is the line to print; the command exits with code 2."""
 
 
 class HelpRequested(Exception):
@@ -51,7 +51,7 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class OldName:
-    """A flag of another generation. `now` is the setting that took its place, None where nothing did."""
+    """A flag of an older Spegel. `now` is the setting that replaced it; None: it has no effect, see `note`."""
 
     name: str
     now: str | None
@@ -61,7 +61,7 @@ class OldName:
 OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
     "registry": (
         OldName("registries", "mirrored_registries"),
-        OldName("local_addr", None, "requests are told apart by X-Spegel-Mirrored"),
+        OldName("local_addr", None, "the header X-Spegel-Mirrored marks requests of peers"),
         OldName("blob_speed", "upload_limit"),
         OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
         OldName("containerd_registry_config_path", None, "`speil configuration` and `speil doctor` look at it"),
@@ -76,7 +76,7 @@ OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
 
 @dataclass(slots=True)
 class Arguments:
-    """What the command line said, not yet typed; `warnings` are for the log."""
+    """The values of the command line by setting, not parsed yet. `warnings` are for the log."""
 
     values: dict[str, list[str]] = field(default_factory=dict)
     positional: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Arguments:
 
 
 def split_arguments(command: str, argv: Sequence[str], settings: Sequence[Setting]) -> Arguments:
-    """Sort a command's arguments by setting. Raises ConfigError, HelpRequested."""
+    """Assign the arguments of `command` to its settings. Raises ConfigError, HelpRequested."""
     known, old = {one.name: one for one in settings}, {one.name: one for one in OLD_NAMES.get(command, ())}
     found = Arguments()
     items = list(argv)
@@ -109,11 +109,11 @@ def split_arguments(command: str, argv: Sequence[str], settings: Sequence[Settin
 
 
 def _take(setting: Setting, value: str | None, items: list[str]) -> list[str]:
-    """The values behind a flag, taken off `items`. Raises ConfigError."""
+    """The values of a flag; those that follow it are removed from `items`. Raises ConfigError."""
     if value is not None:
         return [value]
     if setting.kind.is_flag:
-        # `--flag false` too: nothing else may stand there, since no command has positional arguments
+        # `--flag false` too: a word there can be nothing else, since no command has positional arguments
         return [items.pop(0)] if items and items[0] in BOOLEAN_WORDS else ["true"]
     if setting.kind.is_list:
         taken = []
@@ -143,7 +143,7 @@ def _take_old(
 def read_old_variables(
     command: str, arguments: Arguments, settings: Sequence[Setting], environ: Mapping[str, str]
 ) -> None:
-    """Take variables of an old name, where neither flag nor variable of today says something."""
+    """Add the values of variables with old names to `arguments`, where neither flag nor variable of today is set."""
     known = {one.name: one for one in settings}
     for old in OLD_NAMES.get(command, ()):
         variable = old.name.upper()
@@ -162,9 +162,9 @@ def _nearest(item: str, known: Mapping[str, Setting]) -> str:
 
 
 def build(kind: type[T], arguments: Arguments, environ: Mapping[str, str], *, by_hand: bool = False) -> T:
-    """A settings dataclass from flags, environment and defaults. Raises ConfigError.
+    """Make a settings dataclass from flags, environment and defaults. Raises ConfigError.
 
-    Fields that are dataclasses themselves are built too (NodeSettings). `by_hand`: see Setting.variable.
+    Fields that are settings dataclasses are made too. `by_hand`: see Setting.variable.
     """
     values: dict[str, Any] = {}
     for name, part in _parts(kind).items():
@@ -175,7 +175,7 @@ def build(kind: type[T], arguments: Arguments, environ: Mapping[str, str], *, by
 
 
 def all_settings(kind: type) -> list[Setting]:
-    """The settings of a dataclass and of its parts."""
+    """The settings of a dataclass and of the dataclasses within it."""
     nested = [setting for part in _parts(kind).values() for setting in all_settings(part)]
     return [*nested, *declared(kind)]
 
@@ -199,7 +199,7 @@ def _given(setting: Setting, arguments: Arguments, environ: Mapping[str, str], v
         if setting.kind.take is not None:
             return _take_values(setting, given)
         return _parse(setting, ",".join(given) if setting.kind.is_list else given[-1], setting.flag)
-    # an empty variable is an unset one, as charts leave them
+    # an empty variable counts as unset: charts write empty ones
     if text := environ.get(variable, ""):
         return _parse(setting, text, f"environment variable {variable}")
     return setting.default

@@ -1,4 +1,4 @@
-"""What a check found: how good or bad it is, in words, and what to do about it."""
+"""The result of a check of `speil doctor` or `speil region`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How good or bad."""
+    """WARN does not fail the command, FAIL does."""
 
     OK = "ok"
     WARN = "warn"
@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check; `remedy` says what to do, empty where all is well."""
+    """`check` is what was checked, `message` what was found, `remedy` what to do about it ("" where nothing)."""
 
     check: str
     level: Level

@@ -1,7 +1,7 @@
-"""Files of this machine that others may have written: opened without waiting, read within a bound.
+"""Reads files that others may have written: never blocks on open, never reads more than a bound.
 
-A path may name a FIFO, whose open waits for a writer, a device that never ends, a directory, a socket, or a file larger
-than memory. All of them are an OSError here, whose `strerror` says what was found.
+A path may name a FIFO, whose open blocks until a writer comes, a device without end, a directory, a socket, or a file
+larger than memory. Each raises an OSError here, whose `strerror` says what was found.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ _KINDS = {
 
 
 class NotAFileError(OSError):
-    """The path names something else than a regular file."""
+    """The path does not name a regular file; `strerror` says what it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """What was read, and the file's state when it was."""
+    """The bytes of a file, and its `stat` when it was opened."""
 
     data: bytes
     stat: os.stat_result
 
 
 def open_file(path: Path | str, *, follow_links: bool = True, dir_fd: int | None = None) -> tuple[int, os.stat_result]:
-    """A descriptor of a regular file, for reading, and its state. Never waits. Raises OSError (NotAFileError).
+    """Open a regular file for reading; returns its descriptor, which the caller closes, and its `stat`.
 
-    Without `follow_links` a path whose last part is a symbolic link is refused.
+    Never blocks. Without `follow_links` a symbolic link as the last part of the path is refused. Raises OSError
+    (NotAFileError).
     """
-    # O_NONBLOCK: the open of a FIFO returns at once; for a regular file it means nothing
+    # O_NONBLOCK: opening a FIFO returns at once; it has no effect on a regular file
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow_links else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags, dir_fd=dir_fd)
@@ -60,22 +61,22 @@ def open_file(path: Path | str, *, follow_links: bool = True, dir_fd: int | None
 
 
 def kind_of(found: os.stat_result) -> str:
-    """What is there, in words."""
+    """The type of a file in words: `a FIFO`, `a directory`."""
     return _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
 
 
 def read_file(path: Path | str, bytes_max: int, *, follow_links: bool = True) -> LocalFile:
-    """The whole of a regular file of at most `bytes_max` bytes. Raises OSError (NotAFileError, EFBIG)."""
+    """Read a regular file of at most `bytes_max` bytes. Raises OSError (NotAFileError; EFBIG where it is larger)."""
     descriptor, found = open_file(path, follow_links=follow_links)
     with open(descriptor, "rb") as file:
         data = file.read(bytes_max + 1) if found.st_size <= bytes_max else b""
-    if max(found.st_size, len(data)) > bytes_max:  # it may grow meanwhile
+    if max(found.st_size, len(data)) > bytes_max:  # it may have grown since
         raise OSError(errno.EFBIG, f"it has more than {bytes_max} bytes", str(path))
     return LocalFile(data, found)
 
 
 def parse_json(data: bytes | str, depth_max: int | None = None) -> Any:
-    """A JSON document, whose nesting is at most `depth_max` where that is given. Raises ValueError for any other."""
+    """Parse a JSON document of at most `depth_max` levels (None: any). Raises ValueError, for deep nesting too."""
     try:
         document = json.loads(data)
     except RecursionError:

@@ -67,15 +67,40 @@ def test_cleaning_up_stays_on_the_nodes_of_the_region(two: Objects) -> None:
         for key in ("nodeSelector", "tolerations"):
             assert pod[key] == node["spec"]["template"]["spec"][key]
         assert labels["app.kubernetes.io/name"] != "speil", "nobody takes it for a node"
-        service = two.only("Service", hook["metadata"]["name"], hooks=True)
-        assert service["spec"]["selector"] == labels
-        waiting = two.only("Pod", f"{hook['metadata']['name']}-wait", hooks=True)
-        assert any(
-            f"http://{hook['metadata']['name']}.mirror.svc" in one for one in waiting["spec"]["containers"][0]["args"]
-        )
+        name = hook["metadata"]["name"]
+        waiting = two.only("Job", f"{name}-wait", hooks=True)
+        container = waiting["spec"]["template"]["spec"]["containers"][0]
+        region = name.removeprefix("speil-").removesuffix("-cleanup")
+        assert f"--daemonset=mirror/{name}" in container["args"]
+        assert f"--lease=spegel-{region}/spegel-leader-election-{region}" in container["args"]
         assert waiting["metadata"]["labels"]["app.kubernetes.io/name"] != "speil"
         assert int(waiting["metadata"]["annotations"]["helm.sh/hook-weight"]) > 0
-        assert waiting["spec"]["nodeSelector"] == pod["nodeSelector"]
+
+
+def test_whoever_waits_for_the_cleanup_leaves_a_node_that_goes_down(two: Objects) -> None:
+    """It prefers the region's nodes, which have its image, and no toleration keeps it on a dead one."""
+    for job in two.of("Job", hooks=True):
+        pod = job["spec"]["template"]["spec"]
+        assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+        assert "requiredDuringSchedulingIgnoredDuringExecution" not in pod["affinity"]["nodeAffinity"]
+        no_execute = [one for one in pod["tolerations"] if one.get("effect", "NoExecute") == "NoExecute"]
+        assert {one["key"]: one.get("tolerationSeconds") for one in no_execute} == {
+            "node.kubernetes.io/not-ready": 0,
+            "node.kubernetes.io/unreachable": 0,
+            "node-role.kubernetes.io/control-plane": None,
+            "CriticalAddonsOnly": None,
+        }
+
+
+def test_what_the_hooks_may_do_is_about_their_own_objects(two: Objects) -> None:
+    for role in two.of("Role", hooks=True):
+        for rule in role["rules"]:
+            named = rule.get("resourceNames")
+            assert named or (rule["resources"], rule["verbs"]) == (["pods"], ["list"])
+            assert "*" not in rule["verbs"]
+
+
+def test_cleaning_up_has_the_placement_of_the_nodes(two: Objects) -> None:
     assert len(two.of("DaemonSet", hooks=True)) == 2
     single = render({"region": "eu"})
     assert terms_of(pod_of(single, hooks=True)) == terms_of(pod_of(single))

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from speil.observe.metrics import Metrics
+from speil.testing.declared_series import declare_all
 from tests.chart.rendering import CHART, render
 
 RULES, DASHBOARD = CHART / "files" / "rules.yaml", CHART / "files" / "dashboard.json"
@@ -42,8 +43,9 @@ def panels() -> Iterator[tuple[str, str]]:
 
 def series() -> set[str]:
     """The names that a node exposes."""
-    found = set()
-    for family in Metrics("1").registry.collect():
+    found, metrics = set(), Metrics("1")
+    declare_all(metrics)
+    for family in metrics.registry.collect():
         endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
         found |= {family.name + ending for ending in endings}
     return found

@@ -1,4 +1,4 @@
-"""The stores that need nothing: in memory and OCI layout. The real containerd's are in tests/system."""
+"""The conformance suite on the in-memory store and on the OCI layout. containerd is tested in tests/system."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LayoutFiller:
 
 
 class TestMemoryStore(StoreConformance):
-    """The in-memory twin."""
+    """The in-memory store."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[tuple[ContentStore, Filler]]:
@@ -81,7 +81,7 @@ async def test_the_twin_forgets_where_content_came_from_with_the_content() -> No
 
 
 class TestOciLayout(StoreConformance):
-    """An OCI layout."""
+    """The OCI layout, written by another program."""
 
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""containerd's rules for registry hosts, as its source and documentation have them, and our tables under them."""
+"""The model of containerd's rules for registry hosts, and files of speil read by these rules."""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ import dataclasses
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from speil.election.elector import EventKind, Read, Write
+from speil.election.action import EventKind, Read, Write
 from speil.election.record import LeaderElectionRecord
 from speil.testing.election_world import World
+from tests.properties import examples
 
 
 def region(size: int = 3, seed: int = 1, late_writes: bool = True) -> World:
@@ -177,7 +178,7 @@ def test_a_storm_of_foreign_writes_costs_a_leader_a_few_requests_a_second_at_mos
     assert world.rate("get", since) + world.rate("put", since) <= 3
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     seed=st.integers(0, 2**32),
     size=st.integers(2, 6),

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speil.election.elector import EventKind
+from speil.election.action import EventKind
 from speil.election.ownership import ABANDONED_SECONDS, GIVEN_UP_SECONDS, Claim, Owner
 from speil.election.record import LeaderElectionRecord
 from speil.testing.election_world import World
+from tests.properties import examples
 
 HOME = Owner("a", "a", names_are_ours=True)
 GUEST, GUEST_TOO = Owner("a", "eu", names_are_ours=True), Owner("a", "us", names_are_ours=True)
@@ -165,7 +166,7 @@ def test_a_region_that_is_kept_out_costs_the_api_no_more_than_one_that_is_led() 
     assert len(asked) / 300 <= 7
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.sampled_from(list(permutations(OWNERS, 2))),
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["kill", "stop", "freeze", "pause"])), max_size=8),

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speil.fetch import known_sizes, peer_health, trust
-from speil.fetch.budget import Budget
+from speil.fetch.budget import MemoryBudget
 from speil.fetch.candidates import CROWDED, Judge, Standing
 from speil.fetch.hedge import HEDGE_SECONDS_MAX, HEDGE_SECONDS_MIN
 from speil.fetch.known_sizes import KnownSizes
-from speil.fetch.pace import PIECE_BYTES, PIECE_SECONDS_MAX, STALL_SECONDS_MAX, Pace
+from speil.fetch.pace import PIECE_BYTES, PIECE_SECONDS_MAX, STALL_SECONDS_MAX, BodyPace
 from speil.fetch.peer_health import PENALTY_SECONDS_MAX, SILENCE_SECONDS_MAX, Failure, PeerHealth, Shape
 from speil.fetch.settings import FetchSettings
-from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, SETTLE_SECONDS_MAX, SUSPECT_SECONDS, Caution, PeerTrust
+from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, SETTLE_SECONDS_MAX, SUSPECT_SECONDS, Care, Caution, PeerTrust
 from speil.multiformats.peer_id import PeerId
 from speil.oci.digest import Digest
 from speil.oci.manifest import Descriptor
@@ -73,7 +73,8 @@ def test_a_second_failure_that_cost_something_puts_a_peer_out_of_sight(failure: 
     health = PeerHealth()
     for now in (0.0, 1.0):
         health.failed(ONE, failure, now)
-    assert (health.record(ONE).shape(1.0) is Shape.SHUNNED) is not failure.is_cheap
+    is_cheap = failure in (Failure.GONE, Failure.BUSY, Failure.REFUSED)
+    assert (health.record(ONE).shape(1.0) is Shape.SHUNNED) is not is_cheap
     health.delivered(ONE)
     health.answered(ONE, 0.01)
     health.failed(ONE, failure, 2.0)
@@ -134,7 +135,7 @@ def test_the_busier_peer_comes_later() -> None:
 
 def test_a_proven_peer_comes_first_until_it_is_crowded() -> None:
     health, known = PeerHealth(), PeerTrust()
-    known.proved(ONE)
+    known.proved(ONE, 0.0)
     for _ in range(CROWDED):
         assert standing(ONE, health=health, known=known) < standing(TWO, health=health, known=known)
         health.started(ONE)
@@ -143,7 +144,7 @@ def test_a_proven_peer_comes_first_until_it_is_crowded() -> None:
 
 def test_where_content_is_verified_first_strangers_are_asked_first() -> None:
     known = PeerTrust()
-    known.proved(ONE)
+    known.proved(ONE, 0.0)
     careful = Judge(PeerHealth(), known, NO_CAUTION, "", lambda one: "", verified=True)
     assert careful.standing(TWO, 0.0) < careful.standing(ONE, 0.0)  # type: ignore[operator]
 
@@ -181,9 +182,9 @@ def test_the_memory_of_peers_is_bounded() -> None:
     health, known = PeerHealth(), PeerTrust()
     for number in range(peer_health.PEERS_MAX + 100):
         health.failed(peer(number), Failure.BROKEN, 0)
-        known.proved(peer(number))
-        known.lied(peer(number), 0.0)
+        known.proved(peer(number), 0.0)
         known.doubt([peer(number)], 0.0)
+        known.lied(peer(number), 0.0)
     assert health.peer_count <= peer_health.PEERS_MAX
     assert not known.is_banned(peer(0), 0.0), "the oldest are forgotten"
 
@@ -191,8 +192,8 @@ def test_the_memory_of_peers_is_bounded() -> None:
 # --- trust ----------------------------------------------------------------------------------------------------
 
 
-WARY = Caution(avoids_suspects=True)
-WARY_OF_ONE = Caution(frozenset([ONE]), proven_only=True, hashed=True, avoids_suspects=True, debtors=frozenset([ONE]))
+WARY = Caution(Care.SUSPECTS)
+WARY_OF_ONE = Caution(Care.UNPROVEN, frozenset([ONE]), frozenset([ONE]))
 
 
 def delivered(known: PeerTrust, digest: Digest = LAYER, *senders: PeerId) -> None:
@@ -204,7 +205,7 @@ def delivered(known: PeerTrust, digest: Digest = LAYER, *senders: PeerId) -> Non
 
 def test_a_liar_is_banned_for_a_while() -> None:
     known = PeerTrust()
-    known.proved(ONE)
+    known.proved(ONE, 0.0)
     known.lied(ONE, 0.0)
     assert judge(known=known).standing(ONE, BAN_SECONDS - 1) is None
     assert judge(known=known).standing(ONE, BAN_SECONDS) is not None
@@ -213,7 +214,7 @@ def test_a_liar_is_banned_for_a_while() -> None:
 
 def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_asked() -> None:
     known = PeerTrust()
-    known.proved(TWO)
+    known.proved(TWO, 0.0)
     delivered(known)
     caution = known.asked(LAYER, 1.0, from_start=True)
     assert caution == WARY_OF_ONE
@@ -224,7 +225,7 @@ def test_who_sent_what_is_asked_for_again_is_suspect_and_only_the_proven_are_ask
     assert standing(ONE, 1.0, known=known).shape is Shape.POOR
     assert standing(ONE, 1.0, known=known) > standing(TWO, 1.0, known=known)
     assert known.asked(LAYER, 2.0, from_start=False) == caution, "a Range retry has to mind the same"
-    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == Caution(avoids_suspects=True, debtors=frozenset([ONE]))
+    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == Caution(Care.SUSPECTS, debtors=frozenset([ONE]))
 
 
 def test_who_was_turned_away_and_comes_again_is_served_by_anyone_hashed() -> None:
@@ -232,7 +233,7 @@ def test_who_was_turned_away_and_comes_again_is_served_by_anyone_hashed() -> Non
     delivered(known)
     known.asked(LAYER, 1.0, from_start=True)
     known.turned_away(LAYER, 1.0)
-    assert known.asked(LAYER, 2.0, from_start=True) == Caution(hashed=True)
+    assert known.asked(LAYER, 2.0, from_start=True) == Caution(Care.HASHED)
 
 
 def test_the_layers_that_were_cut_short_when_a_pull_failed_are_not_taken_from_whom_it_failed_on() -> None:
@@ -244,13 +245,13 @@ def test_the_layers_that_were_cut_short_when_a_pull_failed_are_not_taken_from_wh
     assert again == WARY_OF_ONE
     assert known.is_suspect(ONE, 1.0)
     known.turned_away(OTHER_LAYER, 1.0)
-    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == Caution(hashed=True), "the upstream did not help"
+    assert known.asked(OTHER_LAYER, 2.0, from_start=True) == Caution(Care.HASHED), "the upstream did not help"
 
 
 def test_a_pull_that_was_cancelled_after_its_first_layer_raises_no_suspicion() -> None:
     known = PeerTrust()
     delivered(known)
-    known.settled(LAYER)
+    known.settled(LAYER, 0.0)
     known.asked(OTHER_LAYER, 0.0, from_start=True)
     known.sent(OTHER_LAYER, ONE, 0.0)
     assert known.asked(OTHER_LAYER, 1.0, from_start=True) == WARY
@@ -264,14 +265,14 @@ def test_of_whom_content_is_missing_nothing_is_taken_unverified_until_it_turns_u
     late = SETTLE_SECONDS_MAX + 1
     assert known.overdue(late) == [(LAYER, frozenset([ONE]))]
     assert known.overdue(late) == [], "it is told once"
-    known.proved(ONE)  # by what is verified: a liar serves that right
+    known.proved(ONE, 0.0)  # by what is verified: a liar serves that right
     caution = known.asked(OTHER_LAYER, late, from_start=True)
     assert not caution.allows(ONE, proven=True)
     assert caution.allows(TWO, proven=False)
     known.turned_away(OTHER_LAYER, late)
-    assert known.asked(OTHER_LAYER, late, from_start=True) == Caution(hashed=True), "the upstream did not help"
+    assert known.asked(OTHER_LAYER, late, from_start=True) == Caution(Care.HASHED), "the upstream did not help"
     assert known.asked(LAYER, late, from_start=True).suspects == {ONE}
-    known.settled(LAYER)
+    known.settled(LAYER, 0.0)
     third = Digest.of(b"a third layer")
     assert known.asked(third, late, from_start=True).allows(ONE, proven=True)
 
@@ -280,7 +281,7 @@ def test_content_that_turns_up_late_speaks_for_its_senders_too() -> None:
     known = PeerTrust()
     delivered(known)
     known.overdue(SETTLE_SECONDS_MAX + 1)
-    known.settled(LAYER)
+    known.settled(LAYER, 0.0)
     assert known.is_proven(ONE)
     assert known.asked(OTHER_LAYER, SETTLE_SECONDS_MAX + 1, from_start=True) == WARY
 
@@ -307,12 +308,12 @@ def test_what_the_store_takes_in_proves_its_senders_unless_it_was_asked_for_agai
     known = PeerTrust()
     delivered(known)
     assert known.unsettled == [LAYER]
-    known.settled(LAYER)
+    known.settled(LAYER, 0.0)
     assert known.is_proven(ONE)
     assert known.asked(LAYER, 1.0, from_start=True) == WARY, "it was deleted: no suspicion"
     delivered(known, OTHER_LAYER, TWO)
     known.asked(OTHER_LAYER, 1.0, from_start=True)
-    known.settled(OTHER_LAYER)  # by the upstream's bytes
+    known.settled(OTHER_LAYER, 0.0)  # by the upstream's bytes
     assert not known.is_proven(TWO)
     assert known.is_suspect(TWO, 1.0)
 
@@ -337,7 +338,7 @@ def test_all_who_sent_a_part_are_suspect() -> None:
 def test_a_suspect_is_cleared_by_right_bytes() -> None:
     known = PeerTrust()
     known.doubt([ONE], 0.0)
-    known.proved(ONE)
+    known.proved(ONE, 0.0)
     assert not known.is_suspect(ONE, 0.0)
 
 
@@ -352,13 +353,13 @@ def test_the_memory_of_deliveries_is_bounded() -> None:
 
 
 def test_a_body_without_a_byte_has_stalled() -> None:
-    pace = Pace()
+    pace = BodyPace()
     assert pace.wait_seconds == STALL_SECONDS_MAX
     assert "no byte" in pace.complaint
 
 
 def test_a_body_that_crawls_is_too_slow_after_a_while() -> None:
-    pace = Pace()
+    pace = BodyPace()
     for _ in range(50):
         assert pace.wait_seconds > 0
         pace.came(1000, 0.1)  # 10 kB/s
@@ -368,14 +369,14 @@ def test_a_body_that_crawls_is_too_slow_after_a_while() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=200))
 def test_a_body_above_the_least_pace_is_never_too_slow(waits: list[float]) -> None:
-    pace = Pace()
+    pace = BodyPace()
     for seconds in waits:
         pace.came(int(seconds * PIECE_BYTES / PIECE_SECONDS_MAX) + 1, seconds)
         assert pace.wait_seconds > 0
 
 
 def test_all_waiting_together_can_be_bounded() -> None:
-    pace = Pace(0.5, 2.0)
+    pace = BodyPace(0.5, 2.0)
     for _ in range(8):
         assert pace.wait_seconds > 0
         pace.came(PIECE_BYTES, 0.25)
@@ -386,7 +387,7 @@ def test_all_waiting_together_can_be_bounded() -> None:
 
 
 def test_the_budget_is_never_exceeded() -> None:
-    budget = Budget(10)
+    budget = MemoryBudget(10)
     assert budget.take(4)
     assert budget.take(6)
     assert not budget.take(1)

@@ -1,4 +1,4 @@
-"""hosts.toml: what is written is what containerd takes; what is there is judged as containerd does."""
+"""hosts.toml: rendering, merging with existing text, and the problems that doctor reports."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_is_written_is_judged_well() -> None:
         ("server = ", "not TOML"),
         ('server = "https://x"', "no [host] table"),
         ('[host."http://x"]\ncapabilities = ["pull", "referers"]', "unknown capability referers"),
-        ('[host."http://x"]\ndial_timeout = "200"', "dial_timeout '200' is no duration"),
+        ('[host."http://x"]\ndial_timeout = "200"', "dial_timeout '200' is not a duration"),
         ('[host."http://x"]\nskip_verify = true', "skip_verify on an http host"),
         ('[host."x:5000"]\ncapabilities = ["pull"]', "no scheme"),
     ],

@@ -55,6 +55,7 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.testing.announce_world import deep_size
+from tests.properties import examples
 
 
 def peer(number: int, host: str | None = None) -> PeerInfo:
@@ -80,7 +81,7 @@ def test_a_common_prefix_is_common(first: int, second: int) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["add", "fail", "remove"])), max_size=300))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_the_table_never_outgrows_its_buckets_and_never_holds_itself(steps: list[tuple[int, str]]) -> None:
     local = peer(0).peer_id
     table = RoutingTable(local)
@@ -180,7 +181,7 @@ def run_lookup(world: World, seeds: int, rng: Random, converge: int = K) -> tupl
 
 
 @given(st.integers(0, 2**32), st.integers(1, 120), st.sampled_from([0.0, 0.2, 0.5]))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_lookup_ends_and_finds_the_closest_that_live(seed: int, count: int, dead: float) -> None:
     rng = Random(seed)
     world = World(count, rng, dead, liars=0)
@@ -199,7 +200,7 @@ def test_a_lookup_ends_and_finds_the_closest_that_live(seed: int, count: int, de
 
 
 @given(st.integers(0, 2**32), st.integers(1, 120))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_a_few_answers_tell_who_the_closest_are(seed: int, count: int) -> None:
     rng = Random(seed)
     world = World(count, rng, dead=0, liars=0)
@@ -210,7 +211,7 @@ def test_a_few_answers_tell_who_the_closest_are(seed: int, count: int) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_liars_can_not_make_a_lookup_endless(seed: int) -> None:
     rng = Random(seed)
     world = World(50, rng, dead=0, liars=0.3)
@@ -243,7 +244,7 @@ def test_a_record_lives_as_long_as_it_is_valid() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 100), st.booleans(), st.integers(0, 3000)), max_size=300))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_records_stay_within_their_bounds(steps: list[tuple[int, int, bool, int]]) -> None:
     records, model, now = ProviderRecords(), dict[tuple[bytes, PeerId], float](), 0.0
     for key_number, number, remove, pause in steps:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from speil.kad.cost_budget import (
     ADDRESS,
-    LITTLE,
+    FREE,
     MESSAGE_SECONDS,
     NODE,
     OVERDRAWN_SECONDS_MAX,
@@ -25,6 +25,7 @@ from speil.kad.cost_budget import (
     price,
 )
 from speil.kad.message import PLACES_MAX, REQUEST_BYTES_MAX
+from tests.properties import examples
 
 
 def flood(
@@ -64,7 +65,7 @@ def refused_after(budget: CostBudget, sender: Callable[[int], tuple[str, str]], 
     st.integers(1, 3),
     st.sampled_from([0, 100, 10_000, REQUEST_BYTES_MAX]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_whatever_a_subnet_sends_it_gets_its_share(streams: int, identities: int, addresses: int, size: int) -> None:
     senders = [(f"p{number % identities}", f"10.66.0.{number % addresses}") for number in range(streams)]
     spent, _ = flood(CostBudget(), 30, senders, size)
@@ -76,7 +77,7 @@ def test_whatever_a_subnet_sends_it_gets_its_share(streams: int, identities: int
 def test_many_subnets_together_get_the_nodes_share() -> None:
     senders = [(f"p{number}", f"10.66.{number}.1") for number in range(50)]
     spent, refused = flood(CostBudget(), 30, senders, 1_000)
-    little = 50 * (LITTLE.burst_seconds + 30 * LITTLE.share)
+    little = 50 * (FREE.burst_seconds + 30 * FREE.share)
     assert spent <= little + NODE.burst_seconds + 30 * NODE.share
     assert set(refused) <= {"node"}
 

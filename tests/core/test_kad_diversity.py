@@ -38,6 +38,7 @@ from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from tests.properties import examples
 
 LOCAL = "10.1.0.1"
 
@@ -84,7 +85,7 @@ def buckets(table: RoutingTable, seen: Seen, group: Callable[[str], str]) -> lis
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4), st.integers(0, 300), st.booleans()), max_size=300),
     st.sampled_from(["10.66", "10.1"]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_no_network_has_more_than_its_places(steps: list[tuple[int, int, int, bool]], network: str) -> None:
     table, seen = table_and_seen()
     for now, (subnet, address, number, fails) in enumerate(steps):
@@ -167,7 +168,7 @@ def test_nodes_on_this_very_machine_are_a_mesh_too_and_leave_places_for_others()
     st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5), st.integers(0, 200), st.booleans()), max_size=200),
     st.integers(1, 50),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_known_peers_are_of_many_networks_and_near_ones_stay(
     steps: list[tuple[int, int, int, bool]], count_max: int
 ) -> None:
@@ -235,7 +236,7 @@ def ground(target: int) -> list[PeerInfo]:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_liars_that_name_nearer_peers_do_not_keep_the_honest_from_being_asked(seed: int, liar_count: int) -> None:
     rng, key = Random(seed), content_key("x")
     target = position(key)

@@ -1,4 +1,4 @@
-"""The OCI vocabulary."""
+"""Parsers of the oci package: digests, references, endpoints, ranges, manifests, media types."""
 
 from __future__ import annotations
 

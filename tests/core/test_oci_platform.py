@@ -1,20 +1,20 @@
-"""Which manifest of an index a node takes, and what may be announced and served: pure rules."""
+"""The manifest that a node pulls from an index, and the rules of registry filters."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 import pytest
 
 from speil.oci.digest import Digest
+from speil.oci.manifest import parse
 from speil.oci.platform import (
     Platform,
     PlatformError,
     PlatformImage,
     best,
-    config_of_manifest,
-    entries_of_index,
     platform_of_config,
     read,
     show,
@@ -22,6 +22,14 @@ from speil.oci.platform import (
 from speil.oci.selection import Selection
 
 DIGESTS = [Digest.of(str(number).encode()) for number in range(9)]
+
+
+def entries_of_index(document: Mapping[str, object]) -> tuple[PlatformImage, ...]:
+    index = parse(json.dumps(document).encode())
+    assert index is not None
+    assert index.is_index
+    assert index.needs == ()
+    return index.entries
 
 
 def entries(*texts: str | None) -> list[PlatformImage]:
@@ -90,8 +98,8 @@ def test_of_two_alike_the_first_is_taken() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"manifests": 3}', b'{"manifests": null}', b"[" * 100_000])
 def test_what_can_not_be_read_names_nothing(data: bytes) -> None:
-    assert entries_of_index(data) == []
-    assert config_of_manifest(data) is None
+    index = parse(data)
+    assert index is None or (index.is_index and index.entries == ())
     assert platform_of_config(data) is None
 
 
@@ -110,18 +118,41 @@ def test_an_index_is_read_entry_by_entry() -> None:
             {"digest": str(DIGESTS[5]), "platform": {"os": "linux", "architecture": "amd64", "variant": None}},
         ]
     }
-    found = entries_of_index(json.dumps(document).encode())
+    found = entries_of_index(document)
     said = ["linux/arm64", "None", "unknown/amd64", "unknown/unknown", "linux/arm/v7", "linux/amd64"]
     assert [str(one.platform) for one in found] == said
     assert found[3].platform is not None
     assert found[3].platform.is_unknown
 
 
+def test_an_index_of_a_type_that_is_not_known_has_the_entries_of_its_manifests_alone() -> None:
+    document: dict[str, object] = {
+        "mediaType": "application/vnd.test.index+json",
+        "config": {"digest": str(DIGESTS[0])},
+        "manifests": [{"digest": str(DIGESTS[1])}],
+        "blobs": [{"digest": str(DIGESTS[2])}],
+    }
+    assert [one.manifest for one in entries_of_index(document)] == [DIGESTS[1]]
+
+
+def test_a_manifest_needs_its_config_and_the_layers_that_may_be_distributed() -> None:
+    kinds = (
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    )
+    layers = [{"mediaType": kind, "digest": str(DIGESTS[at])} for at, kind in enumerate(kinds, 1)]
+    found = parse(json.dumps({"config": {"digest": str(DIGESTS[0])}, "layers": layers}).encode())
+    assert found is not None
+    assert (found.config, found.needs, found.entries) == (DIGESTS[0], (DIGESTS[0], DIGESTS[1]), ())
+    assert len(found.children) == 4
+
+
 def test_entries_without_an_os_are_told_apart_by_their_architecture() -> None:
     items = [
         {"digest": str(DIGESTS[at]), "platform": {"architecture": arch}} for at, arch in enumerate(("arm64", "amd64"))
     ]
-    found = entries_of_index(json.dumps({"manifests": items}).encode())
+    found = entries_of_index({"manifests": items})
     assert best(found, Platform.parse("linux/amd64")) == found[1]
     assert best(found[:1], Platform.parse("linux/amd64")) is None
 
@@ -130,7 +161,7 @@ def test_entries_without_an_os_are_told_apart_by_their_architecture() -> None:
 @pytest.mark.parametrize("key", ["os", "architecture", "variant"])
 def test_any_words_of_a_platform_fit_into_the_header(key: str, word: object) -> None:
     platform = {"os": "linux", "architecture": "arm64"} | {key: word}
-    (entry,) = entries_of_index(json.dumps({"manifests": [{"digest": str(DIGESTS[0]), "platform": platform}]}).encode())
+    (entry,) = entries_of_index({"manifests": [{"digest": str(DIGESTS[0]), "platform": platform}]})
     of_config = platform_of_config(json.dumps(platform).encode())
     for one in (entry, PlatformImage(DIGESTS[0], of_config)):
         assert read(show([one]), 1) == [one]

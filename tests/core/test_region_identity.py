@@ -81,7 +81,7 @@ def test_a_region_that_its_names_deny_is_refused_with_both_readings_and_what_to_
     said = str(raised.value)
     for part in (f"--region is {region}", f"read as region {' and '.join(dict.fromkeys(others))}", f"-{region}"):
         assert part in said
-    assert f"say --region {others[0]}" in said
+    assert f"set --region {others[0]}" in said
     accepted = identify(region=others[0], lease_name=name, lease_namespace=namespace)
     assert accepted.region == others[0], "what it says to write is accepted"
 

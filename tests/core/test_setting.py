@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from speil import config
 from speil.config import ConfigError, NodeSettings
 from speil.mirror.settings import MirrorSettings
-from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration, text_list
+from speil.setting import ListenAddress, SettingError, boolean, byte_size, duration, each
 from speil.setting.kinds import parse_duration, show_duration
 
 
@@ -89,7 +89,7 @@ def test_booleans_are_gos() -> None:
     ],
 )
 def test_a_comma_in_the_path_of_an_url_is_the_urls(value: str, items: tuple[str, ...]) -> None:
-    assert text_list.parse(value) == items
+    assert each("texts", str).parse(value) == items
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,13 @@ def test_booleans_and_lists_in_all_their_forms() -> None:
         (["--mirror-resolve-timout=1s"], "did you mean --mirror-resolve-timeout?"),
         (["--mirror-resolve-timeout", "20"], "--mirror-resolve-timeout: '20' is not a duration"),
         (["--mirror-resolve-timeout"], "--mirror-resolve-timeout needs a value (duration)"),
-        (["--bootstrap-kind=gossip"], "say one of kubernetes, file, dns, http, static"),
+        (["--bootstrap-kind=gossip"], "use one of kubernetes, file, dns, http, static"),
         (["--static-bootstrap-peers=10.0.0.1:5001"], "multiaddr '10.0.0.1:5001'"),
         (["--mirrored-registries=docker.io"], "say something like https://docker.io"),
         (["--mirrored-registries=https://docker.io/library"], "nothing may stand behind the host"),
         (["--registry-filters=["], "is not a regular expression"),
-        (["--registry-addr=5000"], "say host:port or :port"),
-        (["--log-level=LOUD"], "say one of DEBUG, INFO"),
+        (["--registry-addr=5000"], "use host:port or :port"),
+        (["--log-level=LOUD"], "use one of DEBUG, INFO"),
         (["-x"], "unknown flag -x"),
     ],
 )

@@ -11,8 +11,9 @@ import pytest
 
 from speil.kad.message import Message, MessageType
 from speil.libp2p._pb import keys_pb2
-from speil.libp2p.host import PING_PROTOCOL, Identified, PeerEvent
+from speil.libp2p.connection_table import Identified, PeerEvent
 from speil.libp2p.identity import FILE_NAME, load_or_create
+from speil.libp2p.ping import PROTOCOL as PING_PROTOCOL
 from speil.libp2p.stream import Stream
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
@@ -58,8 +59,8 @@ async def test_we_connect_to_go_and_identify_it(go_peer: PeerProgram) -> None:
     async with new_host() as host:
         connection = await host.connect(multiaddr(go_peer))
         assert str(connection.peer_id) == go_peer.id
-        assert "/spegel/kad/1.0.0" in connection.protocols
-        assert Multiaddr.parse(go_peer.address) in connection.info.addresses
+        assert "/spegel/kad/1.0.0" in connection.peer.protocols
+        assert Multiaddr.parse(go_peer.address) in connection.peer.info.addresses
 
 
 async def test_go_connects_to_us_identifies_and_pings_us(go_peer: PeerProgram) -> None:
@@ -81,19 +82,6 @@ async def test_megabytes_cross_both_ways_through_windows_of_256_kib(go_peer: Pee
         size = 3_000_000
         answer = await go_peer.ask("echo", peer=str(host.local.peer_id), protocol=ECHO, size=size)
         assert answer["size"] == size
-
-
-async def test_go_learns_of_a_new_protocol_by_push(go_peer: PeerProgram) -> None:
-    async with new_host() as host:
-        await host.connect(multiaddr(go_peer))
-        host.set_handler("/speil-test/new/1.0.0", _echo)
-        await host.push_identify()
-
-        async def told() -> bool:
-            seen = await go_peer.ask("protocols", peer=str(host.local.peer_id))
-            return "/speil-test/new/1.0.0" in seen["protocols"]
-
-        await eventually(told, what="go heard the push")
 
 
 async def test_a_protocol_go_does_not_speak_fails_and_the_connection_lives(go_peer: PeerProgram) -> None:

@@ -11,9 +11,9 @@ import pytest
 from speil.kad.message import Message, MessageType
 from speil.libp2p import identify
 from speil.libp2p._pb import identify_pb2
-from speil.libp2p.host import PING_PROTOCOL
 from speil.libp2p.identity import Identity
 from speil.libp2p.noise import Handshake
+from speil.libp2p.ping import PROTOCOL as PING_PROTOCOL
 from speil.libp2p.stream import Stream
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
@@ -44,7 +44,7 @@ async def test_we_connect_to_it_identify_it_and_ping_it(py_peer: PeerProgram) ->
     async with new_host() as host:
         connection = await host.connect(multiaddr(py_peer))
         assert str(connection.peer_id) == py_peer.id
-        assert {ECHO, KAD, PING_PROTOCOL} <= connection.protocols
+        assert {ECHO, KAD, PING_PROTOCOL} <= connection.peer.protocols
         async with await connection.open_stream(PING_PROTOCOL) as stream:
             await stream.write(bytes(32))
             assert await stream.read_exactly(32) == bytes(32)

@@ -1,4 +1,4 @@
-"""What a directory is, to be compared: each entry's kind, content, mode, owner and time, whatever a killed run left."""
+"""Snapshots of a certs.d directory (kind, content, mode, owner and times of each entry), and killed runs on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Snapshot = dict[str, Entry]
 
 
 def snapshot(root: Path, *, whole: bool = True) -> Snapshot:
-    """Of all entries; without backup and record where it is not the `whole`."""
+    """A snapshot of all entries; without backup and record unless `whole`."""
     found: Snapshot = {}
     waiting = list(entries(root))
     while waiting:
@@ -38,7 +38,7 @@ def snapshot(root: Path, *, whole: bool = True) -> Snapshot:
 
 
 def without_times_of_ours(found: Snapshot) -> Snapshot:
-    """To compare two runs of one kind: a file that was written has the time of its writing."""
+    """Without the times of files that speil writes, to compare two equal runs."""
     return {
         name: entry[:-1] if entry[0] == "file" and (name == RECORD or name.endswith("hosts.toml")) else entry
         for name, entry in found.items()
@@ -46,12 +46,12 @@ def without_times_of_ours(found: Snapshot) -> Snapshot:
 
 
 def leftovers(root: Path) -> list[str]:
-    """What runs left behind, in the directory and beside it."""
+    """Staging paths that killed runs left, in the directory and beside it."""
     return [name for place in (root, root.parent) for name in os.listdir(place) if name.startswith(STAGING_PREFIX)]
 
 
-WATCHED = (
-    "open",
+# audit events of operations that change the disk; a kill before a read leaves what a kill after the last write left
+WRITES = (
     "os.mkdir",
     "os.rename",
     "os.remove",
@@ -59,23 +59,29 @@ WATCHED = (
     "os.chmod",
     "os.chown",
     "os.utime",
-    "os.listdir",
-    "os.scandir",
-    "ctypes.dlsym",
+    "os.setxattr",
     "os.symlink",
-    "shutil.",
+    "ctypes.dlsym",  # renameat2 is looked up before each call
 )
+_OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def _writes(event: str, arguments: tuple[object, ...]) -> bool:
+    if event == "open":
+        flags = arguments[2]
+        return isinstance(flags, int) and bool(flags & _OPEN_TO_WRITE)
+    return event in WRITES
 
 
 def killed_after(steps: int, work: Callable[[], object]) -> bool:
-    """Run `work` in a child that SIGKILLs itself at its n-th file operation; whether it came to its end before."""
+    """Run `work` in a child process that kills itself before its n-th write; returns whether it ended before that."""
     child = os.fork()
     if child == 0:
         count = 0
 
-        def watch(event: str, arguments: object) -> None:
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal count
-            if event.startswith(WATCHED):
+            if _writes(event, arguments):
                 count += 1
                 if count > steps:
                     os.kill(os.getpid(), signal.SIGKILL)

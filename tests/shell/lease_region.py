@@ -1,4 +1,4 @@
-"""A region of electors on one Lease, in real time but ten times as fast; and a Lease that can be made to fail."""
+"""Electors on one Lease in real time, ten times as fast as usual, and a Lease that can be made to fail."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
+from speil.border.series import BorderSeries
 from speil.election.config import ElectionConfig
 from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
-from speil.kube.leader import LeaderElection, MeshView
-from speil.kube.lease.base import LeaseDeniedError, LeaseError, LeaseLock
+from speil.lease.base import LeaseDeniedError, LeaseError, LeaseLock
+from speil.lease.driver import LeaderElection, MeshView
 from speil.observe.metrics import Metrics
+from speil.region.policy import Layer
 from speil.testing.eventually import eventually
 from speil.testing.samples import sample
 
@@ -21,7 +24,7 @@ FAST = ElectionConfig(lease_duration_seconds=1, renew_deadline_seconds=0.6, retr
 
 
 class FaultyLease:
-    """A lock whose requests hang, fail or are refused while it is told so."""
+    """A lock whose requests hang, fail or are refused while the flag is set."""
 
     def __init__(self, lock: LeaseLock) -> None:
         self._lock = lock
@@ -103,7 +106,15 @@ async def region(
 
         def start(member_name: str) -> Member:
             metrics = Metrics()
-            election = LeaderElection(lock(member_name), config, Owner(name), metrics, Random(member_name))
+            border = metrics.of(BorderSeries)
+            election = LeaderElection(
+                lock(member_name),
+                config,
+                Owner(name),
+                metrics,
+                Random(member_name),
+                partial(border.rejected, Layer.LEASE),
+            )
             member = members[member_name] = Member(member_name, election, metrics)
             view = MeshView(size, ("/ip4/10.0.0.9/tcp/5001",))
             member.task = group.create_task(election.run(member_name, lambda: view))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 from speil.border.record import BorderRecord
+from speil.libp2p import identify
 from speil.libp2p.host import Host
 from speil.libp2p.identity import Identity
 from speil.multiformats.multiaddr import Multiaddr
@@ -24,10 +25,14 @@ from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress
 
 
-def new_host(host: str = "127.0.0.1", metrics: Metrics | None = None, told: tuple[str, ...] = ()) -> Host:
+def new_host(host: str = "127.0.0.1", metrics: Metrics | None = None, extra_protocols: tuple[str, ...] = ()) -> Host:
     """A host with a new identity on a free port."""
     return Host(
-        Identity.generate(), ListenAddress(host, 0), agent_version="speil/test", metrics=metrics or Metrics(), told=told
+        Identity.generate(),
+        ListenAddress(host, 0),
+        agent_version="speil/test",
+        metrics=metrics or Metrics(),
+        extra_protocols=extra_protocols,
     )
 
 
@@ -46,7 +51,7 @@ async def bootstrapped(
 ) -> AsyncIterator[DhtRouter]:
     """A running DHT node that has its first peers from `bootstrapper`."""
     metrics = metrics or Metrics()
-    async with new_host(metrics=metrics, told=protocols_of("", zone)) as host:
+    async with new_host(metrics=metrics, extra_protocols=protocols_of("", zone)) as host:
         bootstrap = Bootstrap(bootstrapper, Peerstore(None), metrics, Random(1))
         network = Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics))
         router = DhtRouter(network, bootstrap, metrics, Random(2), zone=zone)
@@ -64,3 +69,12 @@ def address(peer: PeerInfo) -> Multiaddr:
 async def providers(router: Router, key: str, timeout_seconds: float = 5.0) -> set[str]:
     """Peer ids that `router` finds for `key`."""
     return {str(peer.peer_id) async for peer in router.find_providers(key, timeout_seconds=timeout_seconds)}
+
+
+async def push_identify(host: Host) -> None:
+    """Send an identify push on all connections, as go-libp2p does when its protocols have changed."""
+    for connection in host.connections:
+        async with await connection.open_stream(identify.PUSH_PROTOCOL) as stream:
+            await stream.write_message(host._exchange.message(connection.peer))
+            stream.close_write()
+            await stream.read()

@@ -17,10 +17,11 @@ from speil.multiformats.content_key import content_key
 from speil.routing import publisher
 from speil.routing.dht import DhtRouter
 from speil.routing.publisher import ASK_SECONDS_MAX
+from speil.routing.series import DhtSeries
 from speil.testing.announce_world import LATENCY_SECONDS, World
 from speil.testing.virtual_time import run_virtual
 
-NODES, POPULAR, RARE, RARE_HOLDERS = 45, 100, 25, 3
+NODES, POPULAR, RARE, RARE_HOLDERS = 45, 40, 20, 3
 
 
 async def settled(world: World, popular: int, rare: int = 0) -> None:
@@ -40,7 +41,7 @@ def outcomes(world: World) -> Counter[str]:
     """Keys whose turn came, by what became of them."""
     found: Counter[str] = Counter()
     for metrics in world.metrics:
-        for sample in next(iter(metrics.announced_keys.collect())).samples:
+        for sample in next(iter(metrics.of(DhtSeries).announced_keys.collect())).samples:
             if sample.name.endswith("_total"):
                 found[sample.labels["outcome"]] += int(sample.value)
     return found

@@ -91,7 +91,7 @@ async def test_http_says_what_is_wrong_with_an_answer(text: str, status: int) ->
     async with page(text, status) as url:
         with pytest.raises(BootstrapError, match="http://127"):
             await HttpBootstrapper(url, None).find(LOCAL)
-    with pytest.raises(BootstrapError, match="can't be asked"):
+    with pytest.raises(BootstrapError, match="can't be requested"):
         await HttpBootstrapper("http://127.0.0.1:1/id", None).find(LOCAL)
 
 

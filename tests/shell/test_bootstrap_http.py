@@ -94,7 +94,7 @@ async def test_what_failed_is_said_for_each_page_that_was_tried() -> None:
 
 
 async def test_a_password_in_the_url_is_not_told() -> None:
-    with pytest.raises(BootstrapError, match="can't be asked") as caught:
+    with pytest.raises(BootstrapError, match="can't be requested") as caught:
         await HttpBootstrapper("http://user:secret@127.0.0.1:1", None).find(LOCAL)
     assert "secret" not in str(caught.value)
 
@@ -222,7 +222,7 @@ async def test_https_with_an_authority_and_a_client_certificate(tmp_path: Path) 
         assert await HttpBootstrapper(page.url, None, cert_dir=certificates).find(LOCAL) == FOUND
         assert page.clients[-1] == ""
         for wrong in (_keep(tmp_path / "wrong", other, None), None):
-            with pytest.raises(BootstrapError, match=r"can't be asked: .*certificate verify failed"):
+            with pytest.raises(BootstrapError, match=r"can't be requested: .*certificate verify failed"):
                 await HttpBootstrapper(page.url, None, cert_dir=wrong).find(LOCAL)
 
 
@@ -263,7 +263,7 @@ def test_certificates_that_can_not_be_used_are_named(tmp_path: Path) -> None:
 
 def test_two_pages_are_refused_and_either_name_is_taken() -> None:
     one, other = "http://10.0.0.1:5002", "http://10.0.0.2:5002/id"
-    with pytest.raises(SettingError, match="say one of them"):
+    with pytest.raises(SettingError, match="set one of them"):
         RouterSettings(bootstrap_kind="http", http_bootstrap_peer=one, http_bootstrap_url=other).bootstrapper()
     for settings in (
         RouterSettings(bootstrap_kind="http", http_bootstrap_url=one),
@@ -295,12 +295,13 @@ async def test_nodes_that_all_name_the_first_ones_base_address_are_one_mesh(tmp_
         await eventually(joined, what="the second node has the first as its peer")
 
 
+@pytest.mark.long
 async def test_a_page_that_is_away_is_said_and_asked_again_until_it_is_there(tmp_path: Path) -> None:
     layout = tmp_path / "layout"
     (port,) = free_ports("127.0.0.1", 1)
     flags = ["--bootstrap-kind=http", f"--http-bootstrap-peer=http://127.0.0.1:{port}"]
     async with running_node(tmp_path, layout, *flags, ready=False) as node, aiohttp.ClientSession() as session:
-        words = f"http://127.0.0.1:{port}/id can't be asked"
+        words = f"http://127.0.0.1:{port}/id can't be requested"
         await eventually(lambda: words in node.log.read_text(), what="the failure is said")
         async with running_node(tmp_path, layout, f"--http-bootstrap-addr=127.0.0.1:{port}", "--bootstrap-kind=http"):
 

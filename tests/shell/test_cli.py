@@ -38,8 +38,9 @@ async def speil(*argv: str, seconds_max: float = SECONDS_MAX, **environ: str) ->
 
 
 def _hear_interrupts() -> None:
-    """A shell starts what it runs in the background deaf to SIGINT, and children inherit that."""
+    """A shell starts what it runs in the background deaf to SIGINT, nohup to SIGHUP, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @asynccontextmanager
@@ -87,7 +88,7 @@ async def test_version_and_help() -> None:
         (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),
         (["doctor", "--image=busybox"], "no registry host in front"),
         (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),
-        (["--log-level=LOUD", "version"], "say one of DEBUG, INFO"),
+        (["--log-level=LOUD", "version"], "use one of DEBUG, INFO"),
         (["--nope", "version"], "unknown flag --nope before the command"),
     ],
 )
@@ -192,7 +193,7 @@ async def test_a_directory_that_is_not_of_registries_is_named_with_what_it_shoul
         "configuration", "--mirror-targets=http://127.0.0.1:5000", f"--containerd-registry-config-path={tmp_path}"
     )
     assert code == 1
-    assert f"{tmp_path} holds config.toml" in err
+    assert f"{tmp_path} has config.toml" in err
     assert f"as {tmp_path}/certs.d" in err
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
 
@@ -244,6 +245,7 @@ async def test_the_key_and_the_peers_survive_a_restart(tmp_path: Path) -> None:
         assert names[0] == names[-1]
 
 
+@pytest.mark.long
 async def test_the_demo_works_and_judges(tmp_path: Path) -> None:
     code, out, _ = await speil(
         "demo", "--layers=2", "--layer-mib=2", seconds_max=DEMO_SECONDS_MAX, TMPDIR=str(tmp_path)

@@ -1,8 +1,9 @@
-"""The containerd store against a containerd that comes and goes: the calls of the real one, over a real socket."""
+"""The containerd store with a gRPC server in place of containerd, over a real socket, through outages."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,13 +28,14 @@ from speil.store.containerd._pb import (
     introspection_pb2,
 )
 from speil.store.containerd.store import ContainerdStore
+from speil.store.series import StoreSeries
 from speil.testing.eventually import eventually
 
 DIGEST = Digest.of(b"data")
 
 
 class _Server(Server):
-    """One whose connections can be cut, as a kill does."""
+    """A server whose connections can be closed at once, as when it is killed."""
 
     protocols: list[Any]
 
@@ -44,7 +46,7 @@ class _Server(Server):
 
 
 class Daemon:
-    """The few services that speil uses."""
+    """The containerd services that speil uses, with the content of a directory."""
 
     def __init__(self, folder: Path) -> None:
         self.socket, self.root = folder / "c.sock", folder / "root"
@@ -124,12 +126,30 @@ class Daemon:
         return content_pb2.InfoResponse(info=info)
 
 
+class Waits:
+    """Records the waits between two attempts, and shortens them."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await asyncio.sleep(0.001)
+
+
 @asynccontextmanager
 async def following(
-    daemon: Daemon, metrics: Metrics | None = None
+    daemon: Daemon, waits: Waits | None = None, subscribed_seconds: float = 1.0
 ) -> AsyncIterator[tuple[ContainerdStore, list[StoreEvent]]]:
-    """A running store, and its news."""
-    store = ContainerdStore(str(daemon.socket), "k8s.io", "", metrics or Metrics())
+    """A running store, and the events that it has sent."""
+    store = ContainerdStore(
+        str(daemon.socket),
+        "k8s.io",
+        "",
+        Metrics().of(StoreSeries),
+        sleep=waits.sleep if waits else asyncio.sleep,
+        subscribed_seconds=subscribed_seconds,
+    )
     news: list[StoreEvent] = []
 
     async def listen() -> None:
@@ -146,37 +166,26 @@ async def following(
 
 
 async def test_each_outage_is_said_once_and_waited_for_from_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "SUBSCRIBED_SECONDS", 0.01)
-    said: list[str] = []
-    monkeypatch.setattr(module.log, "warning", lambda text, **facts: said.append(text))
-    monkeypatch.setattr(module.log, "info", lambda text, **facts: said.append(text))
-    waits: list[float] = []
-    sleep = asyncio.sleep
-
-    async def fake(seconds: float) -> None:
-        if seconds >= module.RETRY_SECONDS_MIN:  # the test waits too
-            waits.append(seconds)
-        await sleep(min(seconds, 0.01))
-
-    monkeypatch.setattr("speil.store.containerd.store.asyncio.sleep", fake)
+    caplog.set_level(logging.INFO)
+    waits = Waits()
     daemon = Daemon(tmp_path)
-    async with following(daemon) as (store, news):
+    async with following(daemon, waits, 0.01) as (store, news):
         for outage in range(1, 4):
-            await eventually(lambda: len(waits) >= 8, what="it waits for it")
-            assert waits[:3] == [0.1, 0.2, 0.4]
-            assert max(waits) <= module.RETRY_SECONDS_MAX
-            assert said.count("containerd is away: waiting for it") == outage
+            await eventually(lambda: len(waits.seconds) >= 8, what="it waits for it")
+            assert waits.seconds[:3] == [0.1, 0.2, 0.4]
+            assert max(waits.seconds) <= module.RETRY_SECONDS_MAX
+            assert caplog.messages.count("containerd is away: waiting for it") == outage
             news.clear()
             await daemon.start()
             await eventually(lambda: store.available, what="it is there")
             await eventually(lambda: StoreEvent(StoreEventKind.RESYNC) in news, what="everything is looked at again")
-            assert said.count("containerd is back") == outage
+            assert caplog.messages.count("containerd is back") == outage
             await eventually(lambda: daemon.subscribed, what="events are followed")
             await daemon.tell("/content/create", events_pb2.ContentCreate(digest=str(DIGEST)))
             await eventually(lambda: StoreEvent(StoreEventKind.CONTENT_ADDED, DIGEST) in news, what="news")
-            waits.clear()
+            waits.seconds.clear()
             await daemon.stop()
             await eventually(lambda: not store.available, what="it is gone")
             with pytest.raises(StoreUnavailableError):
@@ -186,30 +195,20 @@ async def test_each_outage_is_said_once_and_waited_for_from_the_start(
 
 
 async def test_one_that_ends_each_connection_at_once_is_asked_gently_and_fills_no_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(module.log, "warning", lambda text, **facts: said.append(text))
-    waits: list[float] = []
-    sleep = asyncio.sleep
-
-    async def fake(seconds: float) -> None:
-        if seconds >= module.RETRY_SECONDS_MIN:
-            waits.append(seconds)
-        await sleep(min(seconds, 0.001))
+    waits = Waits()
 
     async def refuses(daemon: Daemon, stream: Stream[Any, Any]) -> None:
         raise GRPCError(Status.PERMISSION_DENIED, "no events for you")
 
-    monkeypatch.setattr("speil.store.containerd.store.asyncio.sleep", fake)
-    monkeypatch.setattr(module, "SUBSCRIBED_SECONDS", 3600.0)  # a loaded machine takes its time to be refused
     monkeypatch.setattr(Daemon, "subscribe", refuses)
     daemon = Daemon(tmp_path)
     await daemon.start()
-    async with following(daemon):
-        await eventually(lambda: len(waits) >= 30, what="it tries again and again")
-    assert waits[-1] == module.RETRY_SECONDS_MAX
-    assert len(said) <= module.SHORT_MAX + 2
+    async with following(daemon, waits, 3600.0):  # a loaded machine refuses late
+        await eventually(lambda: len(waits.seconds) >= 30, what="it tries again and again")
+    assert waits.seconds[-1] == module.RETRY_SECONDS_MAX
+    assert len(caplog.messages) <= module.SHORT_MAX + 2
     await daemon.stop()
 
 

@@ -1,4 +1,4 @@
-"""The directory that containerd reads: configured, restored, and never half of either, whenever it is killed."""
+"""speil configuration and cleanup on a certs.d directory, also when they are killed at any point."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Tree = dict[str, str]
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A certs.d with some configuration, in memory where that can be: it is written a thousand times."""
+    """A certs.d with some configuration, in memory if possible, because it is written a thousand times."""
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="speil-test-", dir=shm if os.access(shm, os.W_OK) else None) as folder:
         root = Path(folder) / "containerd" / "certs.d"
@@ -39,13 +39,13 @@ def directory() -> Iterator[Path]:
 
 
 def read(root: Path, *, backup: bool = True) -> Tree:
-    """All files below a directory, as containerd sees them: through links."""
+    """All files below a directory, with links followed as containerd does."""
     found = {}
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(STAGING_PREFIX))
         for name in sorted({*files} - {RECORD}):
             file = Path(folder) / name
-            if file.exists():  # a link that leads nowhere reads as nothing
+            if file.exists():  # skip dangling links
                 found[str(file.relative_to(root))] = file.read_text()
     return {name: text for name, text in found.items() if backup or not name.startswith(BACKUP)}
 
@@ -56,7 +56,7 @@ def backed_up(tree: Tree) -> Tree:
 
 @pytest.fixture(params=[False, True], ids=["exchanged", "flipped inside"])
 def in_place(request: pytest.FixtureRequest) -> bool:
-    """Both ways: the whole directory exchanged, and a link flipped inside where it is a mount point."""
+    """Both methods: exchange the whole directory, or change a link inside a mount point."""
     return bool(request.param)
 
 
@@ -116,7 +116,7 @@ def test_a_directory_that_does_not_exist_yet(tmp_path: Path) -> None:
 def test_a_hosts_toml_that_can_not_be_read_changes_nothing(directory: Path) -> None:
     (directory / "docker.io" / "hosts.toml").write_text("broken = ")
     before = read(directory)
-    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is not TOML.*mend or remove it"):
+    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is not TOML.*correct or remove it"):
         configure(directory, (DOCKER,), MIRRORS, prepend_existing=True)
     assert read(directory) == before
 
@@ -125,7 +125,7 @@ def test_a_hosts_toml_that_can_not_be_read_changes_nothing(directory: Path) -> N
 
 
 def outcomes(directory: Path, work: Callable[[], object], reset: Callable[[], None]) -> list[Tree]:
-    """What is there after a kill at each step in turn, the last being the whole run."""
+    """The directory after a kill before each write in turn; the last entry is the complete run."""
     found, steps, ended = [], 0, False
     while not ended:
         reset()
@@ -174,7 +174,7 @@ def test_killed_at_any_point_the_directory_is_the_old_or_the_new_one_and_the_nex
         undo()
         assert read(directory) == OLD, "nothing is lost"
         assert sorted(os.listdir(directory)) == ["docker.io", "quay.io"], "nothing is left over"
-        steps += 7  # every step was looked at above
+        steps += 7  # every step was tested above
 
 
 def test_a_leftover_of_a_killed_run_is_removed(directory: Path) -> None:

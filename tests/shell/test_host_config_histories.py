@@ -24,6 +24,7 @@ from speil.host_config.tree import configure, restore
 from speil.hosts_toml.containerd import Generation, Host, resolve
 from speil.hosts_toml.document import Mirrors, parse, without_targets
 from tests.hosts_trees import FILES, UNREADABLE, text
+from tests.properties import examples
 from tests.shell.certs_d import Snapshot, killed_after, leftovers, snapshot, without_times_of_ours
 
 NAMES = ["docker.io", "reg.test:5000", "reg.test_5000_", "localhost:5000", "_default", "quay.io"]
@@ -46,11 +47,9 @@ SHAPES = sorted(
 )
 CERTIFICATES = ["ca.crt", "client.cert", "client.key", "special.pem", "docker-mirror.crt"]
 
-EXAMPLES = int(os.environ.get("SPEIL_TEST_HISTORIES", "25"))  # some hundred take a minute
-
 
 class Histories(RuleBasedStateMachine):
-    """`wanted` is what the directory would be without speil; edits inside files of ours are known by meaning."""
+    """`wanted` is the directory as it would be without speil. Edits inside our files are compared by their values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +199,7 @@ class Histories(RuleBasedStateMachine):
 
     @staticmethod
     def _is_read_only_by(folders_: dict[str, dict[str, bytes]], registry: str, generation: Generation) -> bool:
-        """containerd 1.6 doesn't read a file without hosts, and a file of comments is read in two ways."""
+        """containerd 1.6 ignores a file without hosts, and the two generations read a file of comments differently."""
         names = [registry.replace(":5000", "_5000_"), registry, "_default"]
         name = next((name for name in names if name in folders_), None)
         if name is None or "hosts.toml" not in folders_[name]:
@@ -232,7 +231,7 @@ class Histories(RuleBasedStateMachine):
         self.configured, self.replaced, self.written = False, set(), set()
 
     def _check_tree(self, found: Snapshot) -> None:
-        """To the byte, but for files that were edited inside ours: those by what they say."""
+        """Byte by byte, except files with edits inside our files, which are compared by their values."""
         wanted = snapshot(self.wanted)
         assert found.keys() == wanted.keys()
         for path, entry in wanted.items():
@@ -257,7 +256,7 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(25),
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),

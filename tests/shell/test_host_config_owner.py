@@ -1,4 +1,4 @@
-"""What is the operator's stays the operator's: links, owners, modes; and what is no certs.d is left alone."""
+"""The operator's files keep links, owners and modes, and directories that are not a certs.d are refused."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_a_file_with_credentials_is_for_root_alone_and_its_mode_is_kept_else(cer
 
 
 def spegel(certs: Path, *registries: str, prepend: bool = False) -> None:
-    """As Spegel 0.7.4 does it (speil before records did it alike)."""
+    """Configure as Spegel 0.7.4 does; early speil versions did the same."""
     backup = certs / BACKUP
     backup.mkdir()
     for entry in list(certs.iterdir()):
@@ -276,18 +276,18 @@ def test_a_path_that_is_no_directory_of_registries_is_refused_and_left_alone(tmp
     (tmp_path / "dangling").symlink_to("nowhere")
     before = snapshot(tmp_path)
     for path, words in [
-        (etc, rf"holds config\.toml.*as {etc}/certs\.d"),
+        (etc, rf"has config\.toml.*as {etc}/certs\.d"),
         (etc / "config.toml", rf"is a file.*as {etc}/certs\.d"),
         (etc / "config.toml" / "certs.d", "is a file"),
         (etc / "certs.d" / "docker.io", rf"directory of one registry.*as {etc}/certs\.d"),
-        (tmp_path / "parent", r"holds certs\.d"),
-        (tmp_path / "bin", r"holds cni, runc and no directory with a hosts\.toml"),
-        (tmp_path / "docker", r"holds daemon\.json"),
+        (tmp_path / "parent", r"has a certs\.d"),
+        (tmp_path / "bin", r"has cni, runc and no directory with a hosts\.toml"),
+        (tmp_path / "docker", r"has daemon\.json"),
         (tmp_path / "dangling", "is a link to nowhere"),
         (Path(f"{etc}/certs.d:/etc/docker/certs.d"), rf"a list of directories.*as {etc}/certs\.d"),
-        (Path("/"), "a directory of the system"),
-        (Path("/etc/../etc"), "a directory of the system"),
-        (Path("/etc/containerd/"), "a directory of the system.*as /etc/containerd/certs.d"),
+        (Path("/"), "a system directory"),
+        (Path("/etc/../etc"), "a system directory"),
+        (Path("/etc/containerd/"), "a system directory.*as /etc/containerd/certs.d"),
         (Path(), "the path is empty"),
     ]:
         for work in (configure, preview):
@@ -301,7 +301,7 @@ def test_what_an_older_speil_moved_away_is_brought_back(tmp_path: Path) -> None:
     put(etc, "config.toml", "version = 2\n")
     before = snapshot(etc)
     spegel(etc, "_default")
-    with pytest.raises(HostConfigError, match=r"holds config\.toml"):
+    with pytest.raises(HostConfigError, match=r"has config\.toml"):
         configure(etc, (), MIRRORS, prepend_existing=False)
     assert restore(etc)
     assert snapshot(etc) == before
@@ -325,13 +325,13 @@ def test_entries_that_can_not_be_kept_are_refused(certs: Path) -> None:
 def test_what_containerd_can_not_read_is_refused_where_it_is_named_and_else_kept(certs: Path, text: str) -> None:
     put(certs, "docker.io/hosts.toml", text)
     before = snapshot(certs)
-    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is .*; mend or remove it"):
+    with pytest.raises(HostConfigError, match=r"docker\.io/hosts\.toml is .*; correct or remove it"):
         configure(certs, ("https://docker.io",), MIRRORS, prepend_existing=True)
     assert snapshot(certs) == before
     said: list[str] = []
     configure(certs, (), MIRRORS, prepend_existing=True, say=said.append)
     assert (certs / "docker.io" / "hosts.toml").read_text() == text
-    assert "mend or remove it" in said[0]
+    assert "correct or remove it" in said[0]
     restore(certs)
     assert snapshot(certs) == before
 
@@ -346,7 +346,7 @@ def test_bytes_that_are_no_text_are_refused(certs: Path, data: bytes, words: str
 
 
 def mounted(mount: str, certs: Path, *calls: str) -> subprocess.CompletedProcess[str]:
-    """Run `calls` (configure, restore) on `certs` where `mount` was done, in a mount namespace of its own."""
+    """Run `calls` (configure, restore) on `certs` after `mount`, in a separate mount namespace."""
     script = (
         "import sys; from pathlib import Path\n"
         "from speil.host_config.tree import configure, restore; from speil.hosts_toml.document import Mirrors\n"
@@ -376,7 +376,7 @@ def test_a_mount_inside_is_not_moved(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
 def test_a_volume_of_exactly_this_directory_is_changed_inside(tmp_path: Path) -> None:
-    """As in a pod: a mount point, below a file system that can't be written to."""
+    """As in a pod: a mount point on a read-only file system."""
     host, pod = tmp_path / "host" / "certs.d", tmp_path / "pod" / "certs.d"
     put(host, "docker.io/hosts.toml")
     (host / "docker.io" / "far.crt").symlink_to("../../../pki/ca.crt")
@@ -450,7 +450,7 @@ def test_the_preview_is_a_diff_and_changes_nothing(certs: Path) -> None:
 def test_a_backup_that_the_operator_made_is_no_configuration_and_comes_back(
     tmp_path: Path, prepend: bool, is_file: bool
 ) -> None:
-    """What was retired into it must not be read again, and it is not taken for Spegel's."""
+    """Old entries in it are not used, and it is not treated as a backup of Spegel."""
     certs = tmp_path / "certs.d"
     (certs / "docker.io").mkdir(parents=True)
     (certs / "docker.io" / "hosts.toml").write_text('server = "https://now.test"\n[host]\n')
@@ -471,7 +471,7 @@ def test_a_backup_that_the_operator_made_is_no_configuration_and_comes_back(
 
 
 def test_a_long_file_takes_no_long_time() -> None:
-    """Counted in parsed characters: each line of a long comment or array may not cost the whole text again."""
+    """Counted in parsed characters: a line of a long comment or array must not parse the whole text again."""
     parsed = 0
     loads = tomllib.loads
 
@@ -527,7 +527,7 @@ def test_a_certificate_whose_name_is_no_text_is_named(certs: Path) -> None:
 
 @pytest.mark.parametrize("link", ["directory", "file"])
 def test_a_link_into_what_is_written_may_not_change_another_registry(certs: Path, link: str) -> None:
-    """Without the operator's lines, quay.io would be sent to the registry of docker.io."""
+    """Otherwise containerd would ask the registry of docker.io for quay.io."""
     put(certs, "docker.io/hosts.toml")
     if link == "directory":
         (certs / "quay.io").symlink_to("docker.io")

@@ -93,11 +93,15 @@ def test_an_older_form_that_can_not_be_written_anew_is_used(tmp_path: Path, monk
     assert (tmp_path / FILE_NAME).read_bytes() == OLDER
 
 
+def test_an_rsa_key_is_kept_and_told(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
+        test_what_is_no_key_of_a_node_is_kept_and_told(tmp_path, _pem(key, form), "of type RSA")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (_pem(rsa.generate_private_key(65537, 2048)), "of type RSA"),
-        (_pem(rsa.generate_private_key(65537, 2048), PrivateFormat.TraditionalOpenSSL), "of type RSA"),
         (_pem(ec.generate_private_key(ec.SECP256R1())), "of type ECDSA"),
         (_pem(ec.generate_private_key(ec.SECP256R1()), PrivateFormat.TraditionalOpenSSL), "of type ECDSA"),
         (_pem(x25519.X25519PrivateKey.generate()), "of type X25519"),

@@ -24,6 +24,7 @@ from speil.kube.error import KubeAccessError, KubeUnauthorizedError, KubeUnreach
 from speil.kube.in_cluster import InClusterAccess
 from speil.kube.kubeconfig import KubeconfigAccess, default_paths
 from speil.testing.certificates import CertificateAuthority
+from tests.properties import examples
 from tests.shell.tls_server import TlsServer, tls_server
 
 
@@ -267,7 +268,7 @@ print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential", "s
         ("sys.exit('log in first')", {}, "failed with code 1: log in first"),
         ("print('hello')", {}, "no valid ExecCredential"),
         ("print('{}')", {}, "no valid ExecCredential"),
-        ("print(json.dumps({'kind': 'Pod', 'status': {}}))", {}, "no ExecCredential"),
+        ("print(json.dumps({'kind': 'Pod', 'status': {}}))", {}, "other than an ExecCredential"),
         ("pass", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "apiVersion"),
         ("pass", {"command": "no-such-plugin-anywhere", "installHint": "get it at example.org"}, "get it at example"),
     ],
@@ -297,7 +298,7 @@ async def test_what_is_wrong_with_a_kubeconfig_is_said(tmp_path: Path, change: d
         await KubeconfigAccess([written(tmp_path / "config", document)]).current()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(40))
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 async def test_any_file_is_a_kubeconfig_or_an_access_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "config"

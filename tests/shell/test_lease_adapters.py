@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from speil.kube.lease.base import LeaseDeniedError, LeaseError
-from speil.kube.lease.file import FileLease
-from speil.kube.lease.memory import MemoryLease
+from speil.lease.base import LeaseDeniedError, LeaseError
+from speil.lease.file import FileLease
+from speil.lease.memory import MemoryLease
 from speil.testing.lease_conformance import RECORD, LeaseConformance, LeaseFixture
 
 

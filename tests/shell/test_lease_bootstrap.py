@@ -15,15 +15,17 @@ from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord
 from speil.election.settings import ElectionSettings
 from speil.kad.mesh_size import estimate_mesh_size
-from speil.kube.lease.base import LeaseLock
-from speil.kube.lease.memory import MemoryLease
+from speil.lease.base import LeaseLock
+from speil.lease.memory import MemoryLease
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
-from speil.region.identity import identify
+from speil.region.identity import RegionIdentity, identify
 from speil.routing.bootstrap.base import BootstrapError
-from speil.routing.bootstrap.lease import LeaseBootstrapper, lease_bootstrapper
+from speil.routing.bootstrap.build import build_bootstrapper
+from speil.routing.bootstrap.lease import LeaseBootstrapper
+from speil.routing.settings import RouterSettings
 from speil.setting import SettingError
 from speil.testing.eventually import eventually
 from tests.shell.lease_region import FAST, FaultyLease
@@ -171,9 +173,15 @@ def test_the_size_of_the_mesh_is_told_from_whom_one_knows(size: int) -> None:
         assert sum(estimates) / len(estimates) == pytest.approx(size, rel=0.25)
 
 
+def built(kind: str, settings: ElectionSettings, identity: RegionIdentity) -> LeaseBootstrapper:
+    made = build_bootstrapper(RouterSettings(bootstrap_kind=kind), settings, identity, (), Metrics(), Random(1))
+    assert isinstance(made, LeaseBootstrapper)
+    return made
+
+
 async def test_the_settings_make_a_file_lease_that_works(tmp_path: Path) -> None:
     settings = ElectionSettings(lease_file=str(tmp_path / "lease"))
-    node = lease_bootstrapper("file", settings, identify(region="r"), Metrics(), Random(1))
+    node = built("file", settings, identify(region="r"))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(node.run(lambda: peer(1)))
         await eventually(lambda: node.election.leading)
@@ -182,12 +190,12 @@ async def test_the_settings_make_a_file_lease_that_works(tmp_path: Path) -> None
         assert node.election.lease.record.lease_duration_seconds == 10
         task.cancel()
     with pytest.raises(SettingError, match="--lease-file"):
-        lease_bootstrapper("file", ElectionSettings(), identify(), Metrics(), Random(1))
+        built("file", ElectionSettings(), identify())
 
 
 async def test_a_kubeconfig_that_is_missing_is_said_once_and_asked_about_slowly(tmp_path: Path) -> None:
     settings = ElectionSettings(kubeconfig_path=str(tmp_path / "missing"))
-    node = lease_bootstrapper("kubernetes", settings, identify(), Metrics(), Random(1))
+    node = built("kubernetes", settings, identify())
     async with asyncio.TaskGroup() as group:
         task = group.create_task(node.run(lambda: peer(1)))
         with pytest.raises(BootstrapError, match="missing can't be read"):

@@ -31,6 +31,7 @@ from speil.libp2p.yamux import (
     Yamux,
 )
 from speil.multiformats.multiaddr import Multiaddr
+from tests.properties import examples
 from tests.shell.mesh import new_host
 
 CUTS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
@@ -58,7 +59,7 @@ def shake_hands() -> tuple[Session, Session]:
 
 
 @given(st.lists(st.binary(max_size=70_000), max_size=4), CUTS)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_noise_gives_back_what_went_in_however_it_is_cut(messages: list[bytes], cuts: list[int]) -> None:
     one, other = shake_hands()
     sealed = b"".join(one.seal(message) for message in messages)

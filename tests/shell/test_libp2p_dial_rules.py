@@ -16,6 +16,7 @@ from speil.libp2p.error import Libp2pError, OwnLimitError, PeerUnreachableError,
 from speil.libp2p.host import Host
 from speil.libp2p.identity import Identity
 from speil.libp2p.neighbourhood import Neighbourhood
+from speil.libp2p.series import Libp2pSeries
 from speil.libp2p.transport import OpenGate, RawConnection, TcpTransport
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -39,7 +40,7 @@ def rules(*own: str, metrics: Metrics | None = None, now: float = 0.0) -> DialRu
     neighbourhood.set_own(own or ("10.1.2.3", "fd00:1::7"))
     return DialRules(
         OpenGate(),
-        metrics or Metrics(),
+        (metrics or Metrics()).of(Libp2pSeries),
         neighbourhood,
         lambda: now,
         ports=(5001, 6001),
@@ -113,7 +114,7 @@ def test_ports_that_bootstrap_names_are_the_meshs_and_a_providers_port_does_not_
 def test_new_addresses_have_a_rate_and_those_that_were_reached_cost_nothing() -> None:
     metrics, now = Metrics(), 0.0
     neighbourhood = Neighbourhood()
-    guard = DialRules(OpenGate(), metrics, neighbourhood, lambda: now, ports=(1,))
+    guard = DialRules(OpenGate(), metrics.of(Libp2pSeries), neighbourhood, lambda: now, ports=(1,))
     addresses = [Multiaddr.parse(f"/ip4/10.{number >> 8}.{number & 255}.1/tcp/1") for number in range(1000)]
     for address in addresses[:500]:  # an honest mesh: each answers
         guard.begin(address, named=False)
@@ -215,7 +216,7 @@ async def test_identify_with_invented_addresses_leaves_those_out() -> None:
     async with new_host(metrics=metrics) as host, liar:
         await liar.connect(host.local)
         await eventually(lambda: host.connections, what="it came in")
-        assert host.connections[0].info.addresses == (Multiaddr.parse(real),)
+        assert host.connections[0].peer.info.addresses == (Multiaddr.parse(real),)
         for reason in ("link_local", "port", "name"):
             assert sample(metrics, "speil_dials_refused_total", reason=reason) == 1
 

@@ -12,12 +12,12 @@ import pytest
 from speil.border.record import BorderRecord
 from speil.kad.message import Message, MessageType
 from speil.kad.routing_table import RoutingTable
-from speil.libp2p import connection as connection_module
-from speil.libp2p.connection import STREAMS_OUTBOUND_MAX
+from speil.libp2p import ping, stream_slots
 from speil.libp2p.error import ConnectionClosedError, OwnLimitError, PeerUnreachableError
-from speil.libp2p.host import PING_PROTOCOL, Host
+from speil.libp2p.host import Host
 from speil.libp2p.identity import Identity
 from speil.libp2p.stream import Stream
+from speil.libp2p.stream_slots import STREAMS_OUTBOUND_MAX
 from speil.libp2p.transport import RawConnection, TcpTransport
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -179,10 +179,6 @@ async def _open_stream(host: Host, target: Host, stream: Stream) -> None:
     (await host.open_stream(target.local, "/pong/1")).reset()
 
 
-async def _push(host: Host, target: Host, stream: Stream) -> None:
-    await host.push_identify()
-
-
 async def _read_message(host: Host, target: Host, stream: Stream) -> None:
     one = await host.open_stream(target.local, "/pong/1")
     async with one:
@@ -190,11 +186,7 @@ async def _read_message(host: Host, target: Host, stream: Stream) -> None:
         await one.read_message(1 << 20)
 
 
-async def _wait_turn(host: Host, target: Host, stream: Stream) -> None:
-    await host.wait_turn(stream.connection)
-
-
-@pytest.mark.parametrize("call", [_connect, _open_stream, _push, _read_message, _wait_turn])
+@pytest.mark.parametrize("call", [_connect, _open_stream, _read_message])
 async def test_cancelling_at_any_step_leaves_no_task_and_fails_no_other_caller(
     call: Callable[[Host, Host, Stream], Coroutine[None, None, None]],
 ) -> None:
@@ -219,28 +211,13 @@ async def test_cancelling_at_any_step_leaves_no_task_and_fails_no_other_caller(
             await eventually(lambda: len(asyncio.all_tasks()) <= tasks + kept, what="no task is left")  # noqa: B023
         if call is not _connect:
             await eventually(lambda: connection.stream_count == 1, what="no stream is left")
-            assert connection._slots._value == STREAMS_OUTBOUND_MAX - 1
+            assert connection._slots.used == 1
         assert host.held_bytes == 0
 
 
 def _tasks_of(host: Host) -> int:
     """What a connection that stays has running: its keeper, and for one that came in its server."""
     return 2 * len(host.connections)
-
-
-async def test_a_peer_that_hears_no_push_keeps_no_other_from_hearing_it() -> None:
-    async def deaf(stream: Stream) -> None:
-        stream.reset()
-
-    async with new_host() as host, new_host() as first, new_host() as second:
-        first.set_handler("/ipfs/id/push/1.0.0", deaf)
-        for peer in (first, second):
-            await host.connect(peer.local)
-        host.set_handler("/new/1", _pong)
-        await host.push_identify()
-        await eventually(
-            lambda: any("/new/1" in one.protocols for one in second.connections), what="the other heard it"
-        )
 
 
 # --- what a cancelled or refused question says about the peer -------------------------------------------------
@@ -300,12 +277,12 @@ async def test_our_streams_to_a_peer_are_bounded_while_they_live_and_it_is_not_b
         network_of(target)
         network = network_of(host)
         streams = [await host.open_stream(target.local, "/hold/1") for _ in range(STREAMS_OUTBOUND_MAX)]
-        monkeypatch.setattr(connection_module, "SLOT_SECONDS_MAX", 0.1)
+        monkeypatch.setattr(stream_slots, "SLOT_SECONDS_MAX", 0.1)
         with pytest.raises(OwnLimitError):
             await host.open_stream(target.local, "/hold/1")
         with pytest.raises(NotAskedError):
             await network.request(target.local, Message(MessageType.PING))
-        monkeypatch.setattr(connection_module, "SLOT_SECONDS_MAX", 30.0)
+        monkeypatch.setattr(stream_slots, "SLOT_SECONDS_MAX", 30.0)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(host.open_stream(target.local, "/hold/1"))
             await asyncio.sleep(0)
@@ -313,9 +290,9 @@ async def test_our_streams_to_a_peer_are_bounded_while_they_live_and_it_is_not_b
             (await waiting).reset()
         (connection,) = host.connections
         connection.abort()
-        assert connection._slots._value == STREAMS_OUTBOUND_MAX
+        assert connection._slots.used == 0
         with pytest.raises(ConnectionClosedError):
-            await connection.open_stream(PING_PROTOCOL)
+            await connection.open_stream(ping.PROTOCOL)
 
 
 async def test_what_is_not_asked_for_a_bound_of_ours_stays_in_the_table() -> None:

@@ -3,118 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from ipaddress import ip_network
 
 import pytest
 
 from speil.border.record import BorderRecord
+from speil.kad import cost_budget
+from speil.kad.cost_budget import Limit
 from speil.kad.message import REQUEST_BYTES_MAX, Message, MessageType
-from speil.libp2p import admission as admission_module
-from speil.libp2p import host as host_module
-from speil.libp2p import identify, multistream
+from speil.libp2p import connection_table as table_module
+from speil.libp2p import inbound_admission, multistream, ping
 from speil.libp2p import serving as serving_module
-from speil.libp2p.admission import (
+from speil.libp2p import upgrader as upgrader_module
+from speil.libp2p.budget import CONNECTION_BYTES_MAX, FREE_BYTES, SHARE_BYTES_MAX, TOTAL_BYTES_MAX, Account, Budget
+from speil.libp2p.channel import EARLY_BYTES_MAX
+from speil.libp2p.connection import FRAMES_PER_TURN_MAX, STREAMS_BEFORE_ADMISSION_MAX, STREAMS_BURST
+from speil.libp2p.error import Libp2pError, PeerMisbehavedError
+from speil.libp2p.host import Host
+from speil.libp2p.inbound_admission import (
     CONNECTIONS_BURST,
     HANDSHAKES_MAX,
     STRANGERS_HANDSHAKES_MAX,
     STRANGERS_MAX,
-    Admission,
+    InboundAdmission,
     Ticket,
 )
-from speil.libp2p.budget import CONNECTION_BYTES_MAX, FREE_BYTES, SHARE_BYTES_MAX, TOTAL_BYTES_MAX, Account, Budget
-from speil.libp2p.channel import EARLY_BYTES_MAX, Channel
-from speil.libp2p.connection import FRAMES_PER_TURN_MAX, STREAMS_BEFORE_ADMISSION_MAX, STREAMS_BURST
-from speil.libp2p.error import ConnectionClosedError, Libp2pError, PeerMisbehavedError
-from speil.libp2p.host import PING_PROTOCOL, Host
-from speil.libp2p.identity import Identity
 from speil.libp2p.neighbourhood import Neighbourhood
+from speil.libp2p.remote_peer import RemotePeer
 from speil.libp2p.stream import Stream
-from speil.libp2p.transport import RawConnection, TcpTransport
+from speil.libp2p.transport import TcpTransport
 from speil.libp2p.yamux import STREAMS_INBOUND_MAX, WINDOW_BYTES, DataReceived, StreamOpened, Yamux
 from speil.multiformats import varint
-from speil.multiformats.multiaddr import Multiaddr
 from speil.observe.metrics import Metrics
 from speil.routing import libp2p_network as network_module
 from speil.routing.libp2p_network import ANSWERS_AT_ONCE_MAX, Libp2pNetwork
 from speil.testing.eventually import eventually
 from speil.testing.samples import sample
+from tests.shell.hostile_peer import Attacker, Victim, rejected
 from tests.shell.mesh import new_host
-
-KAD = "/t/kad/1.0.0"
-OPENING = multistream.encode(multistream.HEADER, KAD)
-
-
-def rejected(metrics: Metrics, reason: str) -> float:
-    return sample(metrics, "speil_rejected_connections_total", reason=reason)
-
-
-class Attacker:
-    """A peer with a real handshake, whose frames are its own; it answers identify only where it is `polite`."""
-
-    def __init__(self, *, polite: bool = False) -> None:
-        self.polite, self.closed, self.resets = polite, asyncio.Event(), 0
-        self.channel: Channel
-        self.yamux = Yamux(dialer=True)
-        self._heard: dict[int, bytes] = {}
-
-    async def connect(self, target: Multiaddr) -> None:
-        raw: RawConnection = await TcpTransport().dial(target)
-        self.channel = Channel(raw, self.closed.set)
-        await self.channel.upgrade(Identity.generate(), (), dialer=True)
-        self.channel.start(self._receive)
-
-    def _receive(self, data: bytes) -> None:
-        for event in self.yamux.receive(data):
-            if isinstance(event, DataReceived) and event.stream_id % 2 == 0 and self.polite:
-                heard = self._heard[event.stream_id] = self._heard.get(event.stream_id, b"") + event.data
-                if heard.endswith(b"/ipfs/id/1.0.0\n"):
-                    self.yamux.send(event.stream_id, multistream.encode(multistream.HEADER, identify.PROTOCOL) + b"\0")
-                    self.yamux.finish(event.stream_id)
-        self.flush()
-
-    async def open(self, count: int, data: bytes = b"") -> list[int]:
-        """Streams to the DHT with `data` behind the negotiation, a window's worth at most."""
-        opened = [self.yamux.open(OPENING) for _ in range(count)]
-        for stream_id in opened:
-            for start in range(0, len(data), 65536):
-                self.yamux.send(stream_id, data[start : start + 65536])
-            self.flush()
-            await self.drain()
-        return opened
-
-    async def drain(self) -> None:
-        with contextlib.suppress(ConnectionClosedError):
-            await self.channel.drain()
-
-    def flush(self) -> None:
-        if not self.closed.is_set():
-            self.channel.send(self.yamux.take_output())
-
-
-class Victim:
-    """A host with the DHT's wire, and what was asked of it."""
-
-    def __init__(self) -> None:
-        self.metrics, self.asked = Metrics(), 0
-        self.host = new_host(metrics=self.metrics)
-        self.network = Libp2pNetwork(self.host, "/t", self.metrics, BorderRecord("", self.metrics))
-        self.network.attach(self._answer, lambda *_: None, lambda *_: None)
-
-    def _answer(self, _: object, message: Message) -> Message:
-        self.asked += 1
-        return message
-
-    @property
-    def address(self) -> Multiaddr:
-        return self.host.local.addresses[0]
-
-    async def meet(self, attacker: Attacker) -> None:
-        known = len(self.host.connections)
-        await attacker.connect(self.address)
-        if attacker.polite:
-            await eventually(lambda: len(self.host.connections) == known + 1, what="it is let in")
 
 
 async def most_between_turns(count: Callable[[], int], done: Callable[[], bool]) -> int:
@@ -135,7 +62,7 @@ async def test_streams_opened_before_the_peer_is_let_in_are_few_and_leave_no_tas
     async with victim.host:
         before = len(asyncio.all_tasks())
         attacker = Attacker()
-        await victim.meet(attacker)
+        await attacker.meet(victim.host)
         for _ in range(100_000 // 200):
             for stream_id in await attacker.open(20):
                 attacker.yamux.reset(stream_id)
@@ -154,7 +81,7 @@ async def test_a_stream_that_is_reset_while_its_peer_waits_to_be_let_in_ends_its
     victim = Victim()
     async with victim.host:
         attacker = Attacker()
-        await victim.meet(attacker)
+        await attacker.meet(victim.host)
         opened = await attacker.open(10)
         before = len(asyncio.all_tasks())
         for stream_id in opened:
@@ -162,7 +89,7 @@ async def test_a_stream_that_is_reset_while_its_peer_waits_to_be_let_in_ends_its
         attacker.flush()
         await eventually(lambda: len(asyncio.all_tasks()) <= before - 10 or before < 10, what="all ten have ended")
         assert victim.host.shaking_count == 1, "the peer has not been let in, nor cut off"
-        attacker.channel.abort()
+        attacker.leave()
 
 
 async def test_a_peer_whose_streams_churn_is_cut_off_and_counted() -> None:
@@ -170,7 +97,7 @@ async def test_a_peer_whose_streams_churn_is_cut_off_and_counted() -> None:
     async with victim.host:
         before = len(asyncio.all_tasks())
         attacker = Attacker(polite=True)
-        await victim.meet(attacker)
+        await attacker.meet(victim.host)
         for _ in range(int(STREAMS_BURST)):
             for stream_id in await attacker.open(20):
                 attacker.yamux.reset(stream_id)
@@ -217,7 +144,7 @@ async def test_idle_streams_of_many_connections_of_one_address_are_few_and_each_
         before = len(asyncio.all_tasks())
         attackers = [Attacker(polite=True) for _ in range(4)]
         for attacker in attackers:
-            await victim.meet(attacker)
+            await attacker.meet(victim.host)
             await attacker.open(200)
         await eventually(lambda: rejected(victim.metrics, "too_many_streams") >= 600, what="the others are reset")
         assert len(asyncio.all_tasks()) <= before + 60 + 8 * len(attackers) + 4 * len(attackers)
@@ -226,8 +153,8 @@ async def test_idle_streams_of_many_connections_of_one_address_are_few_and_each_
             network.attach(lambda *_: None, lambda *_: None, lambda *_: None)
             await network.request(victim.host.local, Message(MessageType.PING))
         for attacker in attackers:
-            attacker.channel.abort()
-        await eventually(lambda: victim.host._serving.count == 0, what="all have ended")
+            attacker.leave()
+        await eventually(lambda: victim.host._streams.serving.count == 0, what="all have ended")
 
 
 # --- turns ----------------------------------------------------------------------------------------------------
@@ -237,7 +164,7 @@ async def test_frames_are_taken_in_turns() -> None:
     victim = Victim()
     async with victim.host:
         attacker = Attacker(polite=True)
-        await victim.meet(attacker)
+        await attacker.meet(victim.host)
         (connection,) = victim.host.connections
         seen = 0
         handle = connection._handle
@@ -253,18 +180,18 @@ async def test_frames_are_taken_in_turns() -> None:
             attacker.channel.send(b"\0\1\0\0" + stream_id.to_bytes(4, "big") + b"\0\0\0\1")  # a window grows by one
         most = await most_between_turns(lambda: seen, lambda: seen >= 20_000)
         assert most <= 2 * FRAMES_PER_TURN_MAX
-        attacker.channel.abort()
+        attacker.leave()
 
 
 async def test_frames_of_one_address_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "FRAMES_BURST", 1000)
-    monkeypatch.setattr(host_module, "FRAMES_PER_SECOND", 1e-9)  # what is above the burst comes never
+    monkeypatch.setattr(upgrader_module, "FRAMES_BURST", 1000)
+    monkeypatch.setattr(upgrader_module, "FRAMES_PER_SECOND", 1e-9)  # what is above the burst comes never
     victim = Victim()
     async with victim.host:
         attackers = [Attacker(polite=True) for _ in range(2)]
         seen = 0
         for attacker in attackers:
-            await victim.meet(attacker)
+            await attacker.meet(victim.host)
         for connection in victim.host.connections:
 
             def counted(event: object) -> None:
@@ -281,7 +208,7 @@ async def test_frames_of_one_address_have_a_rate(monkeypatch: pytest.MonkeyPatch
             await asyncio.sleep(0)
         assert seen <= 1000 + len(attackers) * FRAMES_PER_TURN_MAX
         for attacker in attackers:
-            attacker.channel.abort()
+            attacker.leave()
 
 
 def test_bytes_for_streams_that_are_gone_are_as_many_as_were_under_way() -> None:
@@ -307,49 +234,53 @@ async def test_messages_that_are_none_end_their_stream_at_the_first(message: byt
     victim = Victim()
     async with victim.host:
         attacker = Attacker(polite=True)
-        await victim.meet(attacker)
+        await attacker.meet(victim.host)
         await attacker.open(4, message * (250_000 // len(message)))
         await eventually(lambda: rejected(victim.metrics, reason) == 4, what="each is counted once")
         await eventually(lambda: victim.host.held_bytes == 0, what="what came behind it is dropped")
         assert victim.asked == 0
-        attacker.channel.abort()
+        attacker.leave()
 
 
 async def test_a_flood_of_small_messages_lets_others_go_first_and_has_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_module, "TURNS_BURST", 300)
-    monkeypatch.setattr(serving_module, "TURNS_PER_SECOND", 1e-9)  # what is above the burst comes never
+    ping_message = Message(MessageType.PING).encode()
+    burst_seconds = 300 * cost_budget.price(len(ping_message))
+    monkeypatch.setattr(cost_budget, "PEER", Limit("peer", 1e-9, burst_seconds))  # nothing is added to the burst
     victim = Victim()
-    ping = Message(MessageType.PING).encode()
     async with victim.host:
         attacker = Attacker(polite=True)
-        await victim.meet(attacker)
-        await attacker.open(4, (varint.encode(len(ping)) + ping) * 60_000)
+        await attacker.meet(victim.host)
+        await attacker.open(4, (varint.encode(len(ping_message)) + ping_message) * 60_000)
         most = await most_between_turns(lambda: victim.asked, lambda: victim.asked >= 290)
         assert most <= 4, "one for each stream"
-        for _ in range(200):
-            await asyncio.sleep(0)
+
+        def refused() -> bool:
+            return sample(victim.metrics, "speil_dht_refused_total", reason="peer") == 4
+
+        await eventually(refused, what="its streams are reset")
         assert victim.asked <= 300
-        attacker.channel.abort()
+        attacker.leave()
 
 
 async def test_a_flood_of_pings_on_a_stream_lets_others_go_first() -> None:
     async with new_host() as host, new_host() as peer, asyncio.TaskGroup() as group:
         echoed = 0
-        stream = await peer.open_stream(host.local, PING_PROTOCOL)
+        stream = await peer.open_stream(host.local, ping.PROTOCOL)
 
         async def count() -> None:
             nonlocal echoed
             while echoed < 1000:
                 echoed += len(await stream.read()) // 32
 
-        served, wait_turn = 0, host.wait_turn
+        serving, served = host._streams.serving, 0
+        wait_turn = serving.wait_turn
 
-        async def counted(connection: object) -> None:
+        async def counted(peer: RemotePeer) -> None:
             nonlocal served
             served += 1
-            await wait_turn(connection)  # type: ignore[arg-type]
+            await wait_turn(peer)
 
-        host.wait_turn = counted  # type: ignore[method-assign]
+        serving.wait_turn = counted  # type: ignore[method-assign]
         group.create_task(count())
         await stream.write(bytes(32 * 1000))
         assert await most_between_turns(lambda: served, lambda: served >= 1000) <= 2
@@ -375,14 +306,14 @@ async def test_answers_that_a_peer_does_not_take_are_few(monkeypatch: pytest.Mon
     victim.network._answer = crawl  # type: ignore[method-assign]
     async with victim.host:
         attacker = Attacker(polite=True)
-        await victim.meet(attacker)
+        await attacker.meet(victim.host)
         encoded = big.encode()
         await attacker.open(100, varint.encode(len(encoded)) + encoded)
         await eventually(lambda: running == ANSWERS_AT_ONCE_MAX, what="the first are being answered")
         for _ in range(100):
             await asyncio.sleep(0)
         assert most == ANSWERS_AT_ONCE_MAX
-        attacker.channel.abort()
+        attacker.leave()
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------
@@ -395,7 +326,7 @@ async def test_unfinished_messages_hold_a_bounded_number_of_bytes_and_give_them_
         attackers = [Attacker(polite=True) for _ in range(4)]
         most = 0
         for attacker in attackers:
-            await victim.meet(attacker)
+            await attacker.meet(victim.host)
             await attacker.open(60, body)
             most = max(most, victim.host.held_bytes, sum(_held(victim.host)))
         await eventually(lambda: rejected(victim.metrics, "memory") > 0, what="streams are reset")
@@ -407,7 +338,7 @@ async def test_unfinished_messages_hold_a_bounded_number_of_bytes_and_give_them_
             answer = await network.request(victim.host.local, Message(MessageType.PING))
             assert answer.type is MessageType.PING
         for attacker in attackers:
-            attacker.channel.abort()
+            attacker.leave()
         await eventually(lambda: not victim.host.connections, what="they are gone")
         assert victim.host.held_bytes == 0
 
@@ -421,11 +352,11 @@ async def test_a_message_that_is_not_finished_in_time_ends_its_stream(monkeypatc
     victim = Victim()
     async with victim.host:
         attacker = Attacker(polite=True)
-        await victim.meet(attacker)
+        await attacker.meet(victim.host)
         await attacker.open(3, varint.encode(REQUEST_BYTES_MAX) + bytes(REQUEST_BYTES_MAX // 2))
         await eventually(lambda: rejected(victim.metrics, "slow_message") == 3, what="each is counted")
         await eventually(lambda: victim.host.held_bytes == 0, what="nothing is held")
-        attacker.channel.abort()
+        attacker.leave()
 
 
 async def test_what_a_handler_leaves_unread_is_dropped() -> None:
@@ -445,7 +376,7 @@ async def test_what_a_handler_leaves_unread_is_dropped() -> None:
 async def test_a_handshake_that_sends_on_without_an_answer_is_cut_off() -> None:
     victim = Victim()
     async with victim.host:
-        raw = await TcpTransport().dial(victim.address)
+        raw = await TcpTransport().dial(victim.host.local.addresses[0])
         ended = asyncio.Event()
         raw.attach(lambda data: None, ended.set)
         raw.write(multistream.encode(multistream.HEADER, "/noise") + b"\x10\x01" + bytes(3 * EARLY_BYTES_MAX))
@@ -498,7 +429,7 @@ async def test_half_open_connections_from_two_addresses_keep_nobody_out() -> Non
     victim = Victim()
     tcp = victim.host
     async with tcp:
-        port = victim.address.tcp
+        port = victim.host.local.addresses[0].tcp
         assert port is not None
         loop, closed = asyncio.get_running_loop(), list[asyncio.Transport]()
 
@@ -521,23 +452,23 @@ async def test_half_open_connections_from_two_addresses_keep_nobody_out() -> Non
         await eventually(lambda: victim.host.inbound_count == 0, what="all are forgotten")
 
 
-def admission() -> Admission:
+def admission() -> InboundAdmission:
     neighbourhood = Neighbourhood()
     neighbourhood.set_own(["10.1.2.3", "fd00:1::7"])
-    return Admission(neighbourhood)
+    return InboundAdmission(neighbourhood)
 
 
-def come(gate: Admission, host: str) -> tuple[Ticket, Ticket | None]:
+def arrive(gate: InboundAdmission, host: str) -> tuple[Ticket, Ticket | None]:
     assert gate.refusal(host, 0.0) is None
-    return gate.came(host, 0.0, lambda: None)
+    return gate.accept(host, 0.0, lambda: None)
 
 
 def test_strangers_are_counted_by_prefix_and_neighbours_by_address() -> None:
     gate = admission()
-    for number in range(admission_module.CONNECTIONS_PER_ADDRESS_MAX):
-        gate.shook_hands(come(gate, f"192.0.2.{number}")[0])
-        gate.shook_hands(come(gate, f"2001:db8::{number:x}")[0])
-        gate.shook_hands(come(gate, "10.1.9.9")[0])
+    for number in range(inbound_admission.CONNECTIONS_PER_ADDRESS_MAX):
+        gate.handshake_ended(arrive(gate, f"192.0.2.{number}")[0])
+        gate.handshake_ended(arrive(gate, f"2001:db8::{number:x}")[0])
+        gate.handshake_ended(arrive(gate, "10.1.9.9")[0])
     assert gate.refusal("192.0.2.250", 0.0) == gate.refusal("2001:db8::ffff", 0.0) == "too_many_from_address"
     assert gate.refusal("10.1.9.9", 0.0) == "too_many_from_address"
     for other in ("192.0.3.1", "2001:db8:0:1::1", "10.1.9.10", "fd00:1::8"):
@@ -564,7 +495,7 @@ def test_in_the_regions_networks_each_address_is_one_nodes() -> None:
 def test_places_are_kept_for_neighbours_and_members() -> None:
     gate = admission()
     for number in range(STRANGERS_MAX):
-        gate.shook_hands(come(gate, f"100.{number >> 8}.{number & 255}.1")[0])
+        gate.handshake_ended(arrive(gate, f"100.{number >> 8}.{number & 255}.1")[0])
     assert gate.refusal("99.9.9.9", 0.0) == "too_many"
     assert gate.refusal("10.1.200.1", 0.0) is None
     gate._neighbourhood.add_member("99.9.9.9")
@@ -573,27 +504,27 @@ def test_places_are_kept_for_neighbours_and_members() -> None:
 
 def test_the_slowest_handshake_of_whoever_has_most_makes_way() -> None:
     gate = admission()
-    first, _ = come(gate, "198.51.100.1")
-    honest, _ = come(gate, "203.0.113.5")
+    first, _ = arrive(gate, "198.51.100.1")
+    honest, _ = arrive(gate, "203.0.113.5")
     for number in range(STRANGERS_HANDSHAKES_MAX - 2):
-        _, slowest = come(gate, f"198.51.{100 + number % 2}.9")
+        _, slowest = arrive(gate, f"198.51.{100 + number % 2}.9")
         assert slowest is None
-    _, slowest = come(gate, "192.0.2.1")
+    _, slowest = arrive(gate, "192.0.2.1")
     assert slowest is first, "it had most, and this one is its oldest"
-    near, slowest = come(gate, "10.1.5.5")
+    near, slowest = arrive(gate, "10.1.5.5")
     assert slowest is None, "places are kept"
     for _ in range(200):
-        _, slowest = come(gate, "192.0.77.1")
+        _, slowest = arrive(gate, "192.0.77.1")
         assert slowest not in (None, honest, near)
         assert slowest is not None
-        gate.left(slowest)
+        gate.closed(slowest)
     assert gate.shaking_count <= HANDSHAKES_MAX
 
 
 def test_connections_that_come_and_go_have_a_rate() -> None:
     gate = admission()
     for number in range(CONNECTIONS_BURST):
-        gate.left(come(gate, f"192.0.2.{number % 250}")[0])
+        gate.closed(arrive(gate, f"192.0.2.{number % 250}")[0])
     assert gate.refusal("192.0.2.7", 0.0) == "too_fast"
     assert gate.refusal("192.0.3.7", 0.0) is None
     assert gate.refusal("192.0.2.7", 1.0) is None
@@ -602,16 +533,16 @@ def test_connections_that_come_and_go_have_a_rate() -> None:
 
 def test_strangers_never_push_a_neighbours_handshake_out() -> None:
     gate = admission()
-    near = [come(gate, f"10.1.0.{number}")[0] for number in range(HANDSHAKES_MAX)]
+    near = [arrive(gate, f"10.1.0.{number}")[0] for number in range(HANDSHAKES_MAX)]
     assert gate.refusal("192.0.2.1", 0.0) == "too_many"
-    _, slowest = come(gate, "10.1.7.7")
+    _, slowest = arrive(gate, "10.1.7.7")
     assert slowest is near[0]
 
 
 async def test_above_high_water_whoever_has_most_connections_loses_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "CONNECTIONS_HIGH_WATER", 6)
-    monkeypatch.setattr(host_module, "CONNECTIONS_LOW_WATER", 5)
-    monkeypatch.setattr(host_module, "SHARE_WHEN_FULL", 2)
+    monkeypatch.setattr(table_module, "CONNECTIONS_HIGH_WATER", 6)
+    monkeypatch.setattr(table_module, "CONNECTIONS_LOW_WATER", 5)
+    monkeypatch.setattr(table_module, "SHARE_WHEN_FULL", 2)
     async with new_host() as host:
         host._neighbourhood.set_own(["10.9.9.9"])  # on this machine all are strangers then, each in its /24
         attackers = [Attacker(polite=True) for _ in range(6)]
@@ -622,4 +553,4 @@ async def test_above_high_water_whoever_has_most_connections_loses_them(monkeypa
             await eventually(lambda: any(one.closed.is_set() for one in attackers), what="room is made")
             assert len(host.connections) <= 6
         for attacker in attackers:
-            attacker.channel.abort()
+            attacker.leave()

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from speil.mirror import request_places as places_module
+from speil.mirror import open_requests as open_requests_module
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh
 from speil.testing.crowd import Crowd
@@ -95,8 +95,8 @@ async def test_a_busy_peer_is_passed_over_and_asked_again_later() -> None:
 async def test_too_many_open_requests_send_peers_elsewhere_and_containerd_upstream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(places_module, "REQUESTS_MAX", 2)
-    monkeypatch.setattr(places_module, "OTHERS_REQUESTS_MAX", 1)
+    monkeypatch.setattr(open_requests_module, "REQUESTS_MAX", 2)
+    monkeypatch.setattr(open_requests_module, "OTHERS_REQUESTS_MAX", 1)
     async with AsyncExitStack() as stack:
         holder = await stack.enter_async_context(mirror(MemoryMesh()))
         holder.store.put(BIG)
@@ -139,14 +139,14 @@ async def test_peers_that_hang_up_while_they_wait_for_their_turn_leave_nothing()
             async with open_request(holder, PEER) as (status, _, reader):
                 assert status == 200
                 await reader.readexactly(1000)
-        await eventually(lambda: holder.sample("speil_open_uploads") == 0, what="no upload is left")
+            # its FIN may be the end of its requests alone: the next piece is refused, and shows that it is gone
+            await eventually(lambda: holder.sample("speil_open_uploads") == 0, what="no upload is left")
         async with open_request(holder, PEER) as (_, _, reader):
             assert await reader.readexactly(300_000) == BIG[:300_000]
 
 
-# --- 500 clients at once -------------------------------------------------------------------------------------
+# --- many clients at once ------------------------------------------------------------------------------------
 
-CLIENTS = 500
 RSS_MIB_MAX = 128
 PROBE_SECONDS_MAX = 10.0  # the goal is 0.1 s, which the bench measures; this must hold on a machine that does more
 
@@ -178,7 +178,8 @@ def rss_mib(node: RunningNode) -> float:
     return int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / (1 << 20)
 
 
-async def test_five_hundred_clients_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clients", [80, pytest.param(500, marks=pytest.mark.long)])
+async def test_many_clients_at_once(tmp_path: Path, clients: int) -> None:
     image = random_image(5, (2_000_000,))
     layer = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
     path, size = f"/v2/lab/app/blobs/{layer}?ns=reg.test", len(image.blobs[layer])
@@ -200,9 +201,9 @@ async def test_five_hundred_clients_at_once(tmp_path: Path) -> None:
             probes: list[float] = []
             async with asyncio.TaskGroup() as group:
                 probing = group.create_task(probe(node, probes))
-                done = await crowd(node, path, CLIENTS)
+                done = await crowd(node, path, clients)
                 probing.cancel()
-            assert (done.served, done.failed, done.size_bytes) == (CLIENTS, {}, CLIENTS * size)
+            assert (done.served, done.failed, done.size_bytes) == (clients, {}, clients * size)
             assert rss_mib(node) < RSS_MIB_MAX
             assert probes
             assert max(probes) < PROBE_SECONDS_MAX

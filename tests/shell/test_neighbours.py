@@ -11,6 +11,7 @@ from speil.libp2p.identity import Identity
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.routing.bootstrap.neighbours import AROUND_MAX, AT_ONCE_MAX, Neighbours
+from tests.properties import examples
 
 ID = Identity.generate().peer_id
 
@@ -49,7 +50,7 @@ def test_a_lease_whose_nodes_are_all_elsewhere() -> None:
     assert not Neighbours(()).are_elsewhere([far])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     st.sampled_from(["10.0.0.0/8", "10.1.2.0/24", "10.1.2.8/29", "fd01::/64", "fd01::8/125"]),
     st.lists(st.integers(0, 1 << 24), min_size=1, max_size=6),

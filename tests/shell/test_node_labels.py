@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from speil.kube.node_labels import FILE_NAME, LabelMemory
+from speil.kube.node_labels import FILE_NAME, KeptLabels
 
 LABELS = {"topology.kubernetes.io/region": "eu", "topology.kubernetes.io/zone": "eu-1", "team": "x"}
 
 
 def test_the_topology_of_this_node_is_kept_and_no_other_label(tmp_path: Path) -> None:
-    memory = LabelMemory(tmp_path / "data")
+    memory = KeptLabels(tmp_path / "data")
     assert memory.load("n1") == {}
     memory.save("n1", LABELS)
     assert memory.load("n1") == {key: LABELS[key] for key in LABELS if key != "team"}
@@ -26,13 +26,13 @@ def test_the_topology_of_this_node_is_kept_and_no_other_label(tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["", "[", "[" * 4000, "{}", '{"node": "n1", "labels": 3}', "null", "\xff"])
 def test_a_damaged_file_is_no_labels(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
-    assert LabelMemory(tmp_path).load("n1") == {}
+    assert KeptLabels(tmp_path).load("n1") == {}
 
 
 def test_what_can_not_be_kept_stops_nobody(tmp_path: Path) -> None:
-    LabelMemory(None).save("n1", LABELS)
-    assert LabelMemory(None).load("n1") == {}
+    KeptLabels(None).save("n1", LABELS)
+    assert KeptLabels(None).load("n1") == {}
     (tmp_path / "file").touch()
-    LabelMemory(tmp_path / "file").save("n1", LABELS)
+    KeptLabels(tmp_path / "file").save("n1", LABELS)
     os.mkfifo(tmp_path / FILE_NAME)
-    assert LabelMemory(tmp_path).load("n1") == {}
+    assert KeptLabels(tmp_path).load("n1") == {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import aiohttp
+import pytest
 
 from speil.libp2p.identity import Identity
 from speil.region.secret import parse
@@ -77,7 +78,10 @@ async def test_rotated_without_a_gap_and_nobody_without_it_reads(tmp_path: Path)
 
             secret.write_text("")
             assert await through_a_peer(second), "a file that turned bad leaves the last good secret in force"
-            await eventually(lambda: "the last one stays in force" in asker.log.read_text(), what="and it is told")
+            await eventually(
+                lambda: "region secret can't be read, keeping the last one" in asker.log.read_text(),
+                what="and it is told",
+            )
             logs = holder.log.read_text() + asker.log.read_text()
     for word in (old, new, *first.values(), *second.values()):
         assert word not in logs, "no secret and no token is ever logged"
@@ -95,6 +99,7 @@ async def test_a_secret_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
             assert (code, said in err, err.count("\n")) == (2, True, 1), err
 
 
+@pytest.mark.long
 async def test_a_rollout_that_brings_the_secret_in_stops_nowhere_and_fails_no_pull(tmp_path: Path) -> None:
     secret, full, empty = tmp_path / "secret", tmp_path / "full", tmp_path / "empty"
     secret.write_text(f"{token_hex(32)}\n")
@@ -103,7 +108,7 @@ async def test_a_rollout_that_brings_the_secret_in_stops_nowhere_and_fails_no_pu
     leased = ("--bootstrap-kind=file", f"--lease-file={tmp_path / 'lease.json'}", "--region=a")
     with_secret = (*leased, f"--region-secret-file={secret}")
     async with running_node(tmp_path, full, *leased, ports=ports) as old:
-        await eventually(lambda: "acquired" in old.log.read_text(), timeout_seconds=30, what="the old node leads")
+        await eventually(lambda: "lease acquired" in old.log.read_text(), timeout_seconds=30, what="the old node leads")
         # a DaemonSet's rollout waits until the new pod is ready
         async with running_node(tmp_path, empty, *with_secret, ports=ports) as new:
             told = await configured(tmp_path, secret)
@@ -134,6 +139,7 @@ def peer_headers(secret: Path, node_dir: Path, *, ahead: int = 0) -> dict[str, s
     return {"X-Spegel-Mirrored": "true", "X-Speil-Region": "a", "X-Speil-Token": token}
 
 
+@pytest.mark.long
 async def test_a_token_that_was_used_is_used_after_a_restart_too(tmp_path: Path) -> None:
     secret, full, data = tmp_path / "secret", tmp_path / "full", tmp_path / "data"
     secret.write_text(token_hex(32))
@@ -153,6 +159,7 @@ async def test_a_token_that_was_used_is_used_after_a_restart_too(tmp_path: Path)
         assert (await get(node, peer_headers(secret, data)))[0] == 200, "what is new counts at once"
 
 
+@pytest.mark.long
 async def test_a_node_token_is_for_its_node_and_a_newer_one_replaces_it(tmp_path: Path) -> None:
     secret, full, data = tmp_path / "secret", tmp_path / "full", tmp_path / "data"
     secret.write_text(token_hex(32))
@@ -222,8 +229,9 @@ async def test_who_takes_the_address_of_a_member_that_ended_answers_nothing(tmp_
         await eventually(lambda: "layer=answer" in asker.log.read_text(), what="it is told")
 
 
+@pytest.mark.long
 async def test_tags_of_peers_that_prove_nothing_are_warned_of_at_start(tmp_path: Path) -> None:
-    said, secret, auth = "tags are taken from peers that prove nothing", tmp_path / "secret", tmp_path / "auth"
+    said, secret, auth = "peers answer tags without proof", tmp_path / "secret", tmp_path / "auth"
     secret.write_text(token_hex(32))
     auth.mkdir()
     (auth / "password").write_text(token_hex(16))

@@ -1,4 +1,4 @@
-"""One place reads the store's news: when everything is looked at, and what never waits for that."""
+"""Delivery of store events: when a full scan runs, and that new content never waits for it. In virtual time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from speil.oci.digest import Digest
 from speil.store.base import NotFoundError, StoreEvent, StoreEventKind, StoreUnavailableError
 from speil.store.memory import MemoryStore
 from speil.store.news import LOOK_SECONDS, PENDING_MAX, QUIET_SECONDS, RETRY_SECONDS, STORM_SECONDS_MAX, StoreNews
+from speil.store.series import StoreSeries
 from speil.testing.samples import sample
 from speil.testing.virtual_time import run_virtual
 
@@ -19,7 +20,7 @@ DAY_SECONDS = 24 * 3600.0
 
 
 class Reader:
-    """Writes down when it was told what."""
+    """Records each call with its time."""
 
     def __init__(self) -> None:
         self.looks: list[float] = []
@@ -64,7 +65,7 @@ def now() -> float:
 async def following(store: MemoryStore, metrics: Metrics | None = None) -> AsyncIterator[Reader]:
     reader = Reader()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(StoreNews(store, metrics or Metrics(), [reader]).run())
+        task = group.create_task(StoreNews(store, (metrics or Metrics()).of(StoreSeries), [reader]).run())
         await asyncio.sleep(1)
         yield reader
         task.cancel()

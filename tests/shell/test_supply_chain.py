@@ -64,7 +64,8 @@ def test_every_debian_package_of_the_image_has_a_hash_for_both_architectures() -
 def test_every_go_tool_is_built_from_a_go_sum_of_this_tree() -> None:
     modules = [*(ROOT / "scripts/go").iterdir(), ROOT / "tests/interop/go", ROOT / "tests/interop/go-election"]
     for module in modules:
-        assert (module / "go.sum").stat().st_size > 0, module
+        if "require" in (module / "go.mod").read_text():
+            assert (module / "go.sum").stat().st_size > 0, module
     for script in ("build_go_tools.py", "build_kube_tools.py"):
         text = (ROOT / "scripts" / script).read_text()
         assert "-mod=readonly" in text

@@ -1,4 +1,4 @@
-"""From an image to its content, however deep it is nested and however much it names."""
+"""The walk from an image to its content, with deep nesting and with very many entries."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from speil.oci.image_builder import BuiltImage
@@ -101,6 +102,7 @@ async def zones(directory: Path) -> AsyncIterator[Zones]:
         yield Zones(in_a, in_b, directory, flags, ports, session)
 
 
+@pytest.mark.long
 async def test_bytes_stay_in_the_zone_where_it_has_a_holder_and_come_from_the_others_where_not(tmp_path: Path) -> None:
     async with zones(tmp_path) as lab:
         async with lab.asker("b") as node:

@@ -11,6 +11,7 @@ from speil.oci.digest import Digest
 from speil.store.base import NotFoundError, StoreEventKind
 from speil.store.containerd.inspect import inspect
 from speil.store.containerd.store import ContainerdStore
+from speil.store.series import StoreSeries
 from speil.store.walk import contents
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.system
 
 async def test_images_content_and_events_of_a_real_containerd(lab: Lab) -> None:
     node = lab.nodes[0].containerd
-    store = ContainerdStore(str(node.socket), "k8s.io", "", Metrics())
+    store = ContainerdStore(str(node.socket), "k8s.io", "", Metrics().of(StoreSeries))
     image = random_image(30, LAYERS)
     lab.registry.push(image, "lab/store", "1")
     seen: list[tuple[StoreEventKind, str]] = []

@@ -33,6 +33,17 @@
   {{- end -}}
   {{- if $region.isKubernetes }}{{ include "speil.checkCluster" (dict "root" $ "region" $region "lease" $lease) }}{{ end -}}
   {{- include "speil.checkSecret" (dict "root" $ "region" $region) -}}
+  {{- include "speil.checkLeftover" (dict "root" $ "region" $region) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The cleanup of an earlier uninstall that still waits for a node would take away what this release writes there. */}}
+{{- define "speil.checkLeftover" -}}
+{{- if and .root.Values.namespaceCheck .root.Values.spegel.containerdMirrorAdd -}}
+  {{- $namespace := include "speil.namespace" .root }}{{ $name := printf "%s-cleanup" (include "speil.name" .) -}}
+  {{- if lookup "apps/v1" "DaemonSet" $namespace $name -}}
+    {{- fail (printf "DaemonSet %s/%s of an earlier uninstall is still there: it cleans up nodes that were away, and would take away hosts.toml of this release too. Run `kubectl -n %s delete daemonset %s` first. Nothing was created." $namespace $name $namespace $name) -}}
+  {{- end -}}
 {{- end -}}
 {{- end }}
 

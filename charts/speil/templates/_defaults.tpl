@@ -16,7 +16,7 @@ filled that speil alone has: no null means anything there.
   {{- $_ := set .Values "isOfAnotherChart" true -}}
   {{- include "speil.fill" (dict "values" .Values "defaults" $defaults) -}}
 {{- else -}}
-  {{- range $section := list "speil" "regionSecret" "cleanup" "networkPolicy" -}}
+  {{- range $section := list "speil" "regionSecret" "cleanup" "prepull" "networkPolicy" -}}
     {{- include "speil.fill" (dict "values" $.Values "defaults" (dict $section (get $defaults $section))) -}}
   {{- end -}}
 {{- end -}}

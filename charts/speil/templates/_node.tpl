@@ -168,14 +168,17 @@ config.toml there. Another directory, such as /etc, would hide the container's o
 {{- end }}
 
 {{/*
-The operator's affinity, and in each of its required terms that the node is not another region's: terms are
-alternatives, so each is taken twice, with the label being the region and with the label missing.
+The operator's affinity, and in each of its required terms that the node is not another region's. Terms are
+alternatives: each is taken with the label being the region, and, unless the region is strict, with the label missing.
+A node without the label must have the pods of one release at most: of two, one would stay Pending for the host port,
+and a Pending pod uses up maxUnavailable, so no rollout would go on.
 */}}
 {{- define "speil.affinity" -}}
 {{- $affinity := deepCopy .root.Values.affinity -}}
 {{- if .region.keepTo -}}
   {{- $label := "topology.kubernetes.io/region" -}}
-  {{- $ours := list (dict "key" $label "operator" "In" "values" (list .region.keepTo)) (dict "key" $label "operator" "DoesNotExist") -}}
+  {{- $ours := list (dict "key" $label "operator" "In" "values" (list .region.keepTo)) -}}
+  {{- if not .region.isStrict }}{{ $ours = append $ours (dict "key" $label "operator" "DoesNotExist") }}{{ end -}}
   {{- $node := $affinity.nodeAffinity | default dict -}}
   {{- $required := $node.requiredDuringSchedulingIgnoredDuringExecution | default dict -}}
   {{- $terms := list -}}

@@ -5,6 +5,7 @@ top, else what follows from the names. Without `regions` it is one, whose object
   name      "" without a region            suffix     -<region> in `regions`, else ""
   told      the node is told its region (elsewhere it reads it from the names, as the chart does here)
   lease     name and namespace             keepTo     the region whose nodes it is kept to, "" where that is not asked
+  isStrict  with keepTo: nodes without the label are left out too
   secret    existingSecret, value, key, generate (decided; asked: as it is written); on: there is one
 */}}
 {{- define "speil.regions" -}}
@@ -49,6 +50,12 @@ top, else what follows from the names. Without `regions` it is one, whose object
   {{- $_ := set $region "nodeSelector" $selector -}}
   {{- $keep := and $.Values.keepToRegion (not (hasKey $selector "topology.kubernetes.io/region")) -}}
   {{- $_ := set $region "keepTo" (ternary $region.name "" $keep) -}}
+  {{- $isStrict := eq (toString $.Values.keepToRegion) "strict" -}}
+  {{- if and $region.keepTo (not $isStrict) -}}
+    {{- $others := without (include "speil.nodeRegions" $ | fromJson).regions $region.name -}}
+    {{- $isStrict = not (empty $others) -}}
+  {{- end -}}
+  {{- $_ := set $region "isStrict" $isStrict -}}
 
   {{- /* its node port */ -}}
   {{- $port := $.Values.service.registry.nodePort -}}
@@ -125,4 +132,22 @@ else the longest common end that begins with '-' and is a name for a region.
 {{- define "speil.topologyFromNode" -}}
 {{- $asked := .Values.topologyFromNode -}}
 {{- if eq (toString $asked) "auto" }}{{ semverCompare "<1.35.0-0" .Capabilities.KubeVersion.Version }}{{ else }}{{ $asked }}{{ end -}}
+{{- end }}
+
+{{/*
+What the nodes' label topology.kubernetes.io/region says, as JSON: regions (each once), unlabelled (names of nodes). Both
+are empty without a cluster to look at. Kept in the values, because a list of all nodes is long.
+*/}}
+{{- define "speil.nodeRegions" -}}
+{{- if not (hasKey .Values "nodeRegions") -}}
+  {{- $regions := list }}{{ $unlabelled := list -}}
+  {{- if .Values.namespaceCheck -}}
+    {{- range $node := dig "items" list (lookup "v1" "Node" "" "" | default dict) -}}
+      {{- $label := get ($node.metadata.labels | default dict) "topology.kubernetes.io/region" -}}
+      {{- if $label }}{{ $regions = append $regions $label }}{{ else }}{{ $unlabelled = append $unlabelled $node.metadata.name }}{{ end -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $_ := set .Values "nodeRegions" (dict "regions" (uniq $regions) "unlabelled" $unlabelled) -}}
+{{- end -}}
+{{- toJson .Values.nodeRegions -}}
 {{- end }}

@@ -57,6 +57,7 @@ chart's unless it is part of another one; without a cluster by values that lack 
   {{- end -}}
 {{- end -}}
 {{- if and .Values.service.bootstrap.annotations (not $dns) }}{{ $ignored = append $ignored "service.bootstrap.annotations: its Service is for bootstrapKind dns" }}{{ end -}}
+{{- if .Values.service.cleanup.annotations }}{{ $ignored = append $ignored "service.cleanup.annotations: nobody needs a Service to wait for the cleanup" }}{{ end -}}
 {{- if not $spegel.containerdMirrorAdd -}}
   {{- range $name := list "prependExisting" "appendMirrors" "additionalMirrorTargets" "additionalMirrorRegistries" "extraMirrorRegistries" -}}
     {{- if get $spegel $name }}{{ $ignored = append $ignored (printf "spegel.%s: hosts.toml is not written (spegel.containerdMirrorAdd)" $name) }}{{ end -}}

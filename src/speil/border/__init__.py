@@ -1,5 +1,5 @@
-"""The doors of a region's border, as they are opened to others: sockets, handshakes, requests.
+"""The region's border at sockets, handshakes and requests.
 
-`region` decides, this package stands at the doors: `record` counts and tells, `gate` is libp2p's, `http` the
-registry port's, `secret_file` reads the secret.
+`region` has the rules, this package applies them: `gate` to libp2p connections, `http` to requests at the registry
+port. `record` counts and logs what was refused, `secret_file` reads the region's secret.
 """

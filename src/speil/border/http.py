@@ -1,13 +1,13 @@
-"""The registry port's door: what a request must carry to be answered, what an answer must, and what ours carry.
+"""The border at the registry port: which headers requests and responses between nodes must carry.
 
-A peer (`X-Spegel-Mirrored`) tells its region, its topology label and, where the region has a secret, a token for this
-one request; the answer carries a proof (`region.proof`). The label has a header of its own, which nodes that do not
-know it pass over. A client of the node (containerd) shows the node token from hosts.toml, where the region has a
-secret. Whoever can't gets an empty 404, as if there were nothing: a challenge would make containerd send the user's
-registry credentials. An answer without a proof is no answer, whatever its status.
+A request of a peer (`X-Spegel-Mirrored`) carries its region, its topology label and, where the region has a secret, a
+token for this one request; the response carries a proof (`region.proof`). The label has a header of its own, which
+older nodes ignore. A client on the node (containerd) sends the node token from hosts.toml, where the region has a
+secret. A request that fails these checks gets an empty 404, as for content that is missing: a challenge would make
+containerd send the user's registry credentials. A response without a proof is discarded, whatever its status.
 
-Nodes with the same basic auth and no secret prove themselves to each other in the same way, with keys that are made of
-the credentials: a password is never sent to a peer.
+Nodes with the same basic auth and no secret prove themselves to each other in the same way, with keys derived from the
+credentials: a password is never sent to a peer.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ TOKEN_HEADER, NODE_TOKEN_HEADER = "X-Speil-Token", "X-Speil-Node-Token"
 
 
 def is_peer(headers: Mapping[str, str]) -> bool:
-    """Whether a request is a peer's, which is never relayed."""
+    """Whether a request comes from a peer. Such a request is never relayed."""
     return headers.get(MIRRORED_HEADER, "").lower() == "true"
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request that was let in. One that proved that it is of this region's node gets an answer with a proof."""
+    """An accepted request. `token` and `key` are those of a peer that proved that it belongs to the region."""
 
     token: str = field(default="", repr=False)
     key: bytes | None = field(default=None, repr=False)
 
     @property
     def is_proven(self) -> bool:
-        """Whether it is a peer's, with a valid token."""
+        """Whether it is a peer's request with a valid token."""
         return self.key is not None
 
     def proof(self, status: int, headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """The header that an answer carries, none where the request proved nothing."""
+        """The proof header of the response; empty where the request proved nothing."""
         if self.key is None:
             return {}
         return {PROOF_HEADER: sign_answer(self.key, self.token, status, bound(headers))}
@@ -63,11 +63,7 @@ def _no_keys() -> PeerKeys | None:
 
 
 class HttpDoor:
-    """Both sides of a request between nodes; `local` is this node, `secret` None where the region has none.
-
-    `credentials` gives the keys that basic auth makes, None while it is off. `data_dir` keeps what a restart must not
-    forget.
-    """
+    """Checks and makes the headers of requests and responses between nodes."""
 
     def __init__(
         self,
@@ -81,9 +77,15 @@ class HttpDoor:
         node_tokens: NodeTokenFile | None = None,
         data_dir: Path | None = None,
     ) -> None:
+        """`local` is this node; `secret` is None where the region has none.
+
+        credentials: gives the keys made from basic auth, None while it is off.
+        node_tokens: checks the tokens of clients on this node.
+        data_dir: keeps what must survive a restart (`TokenWindow`).
+        """
         self._policy, self._local, self._secret, self._record = policy, str(local), secret, record
-        told = ((REGION_HEADER, policy.region), (LABEL_HEADER, policy.label), (ZONE_HEADER, zone))
-        self._told = {name: value for name, value in told if value}
+        headers = ((REGION_HEADER, policy.region), (LABEL_HEADER, policy.label), (ZONE_HEADER, zone))
+        self._headers = {name: value for name, value in headers if value}
         self._credentials = credentials
         self._window = TokenWindow(data_dir, time.time())
         self._tokens = RequestTokens(self._window.since)
@@ -91,21 +93,21 @@ class HttpDoor:
 
     @property
     def has_secret(self) -> bool:
-        """Whether requests have to prove themselves."""
+        """Whether the region has a secret, so that requests need tokens."""
         return self._secret is not None
 
     @property
     def response_headers(self) -> dict[str, str]:
-        """What our answers carry."""
-        return dict(self._told)
+        """The headers of this node's responses."""
+        return dict(self._headers)
 
     @property
     def proves(self) -> bool:
-        """Whether peers prove themselves: whether what one says of a tag is a member's word."""
+        """Whether peers prove that they belong to the region; only then their tags can be trusted."""
         return self._peer_keys() is not None
 
     def request_headers(self, method: str, target: str, peer: PeerId, range_header: str = "") -> dict[str, str]:
-        """What a request to `peer` carries. Its token is good once: a request that is repeated needs new ones."""
+        """The headers of a request to `peer`. The token is valid once: a retry needs new headers."""
         headers = {MIRRORED_HEADER: "true", **self.response_headers}
         if (keys := self._peer_keys()) is not None:
             request = Request(method, target, str(peer), range_header)
@@ -114,31 +116,31 @@ class HttpDoor:
         return headers
 
     def may_ask(self, host: str) -> bool:
-        """Whether a peer's registry at `host` is inside the region's networks."""
+        """Whether `host` is in the region's networks. If not, it is counted and must not be requested."""
         if self._policy.covers(host):
             return True
         self._record.rejected(Layer.NETWORK, host, "a provider's address is outside --region-networks")
         return False
 
     def is_unproven(self, host: str, asked: Mapping[str, str], status: int, headers: Mapping[str, str]) -> bool:
-        """Whether an answer lacks the proof that it needs; `asked` is what `request_headers` gave.
+        """Whether a response lacks a valid proof, which is counted; `asked` is what `request_headers` gave.
 
-        Header names of the answer are in lower case.
+        Header names of the response are in lower case.
         """
         if (token := asked.get(TOKEN_HEADER)) is None:
             return False
         keys, proof = self._peer_keys(), headers.get(PROOF_HEADER.lower(), "")
         if keys is not None and proves(keys.answers, proof, token, status, bound(headers.items())):
             return False
-        self._record.rejected(Layer.ANSWER, host, f"its answer has {'a wrong' if proof else 'no'} proof")
+        self._record.rejected(Layer.ANSWER, host, f"its response has {'a wrong' if proof else 'no'} proof")
         return True
 
     def refuses_answer(self, host: str, headers: Mapping[str, str]) -> bool:
-        """Whether an answer (header names in lower case) comes from another region."""
+        """Whether a response (header names in lower case) comes from another region, which is counted."""
         region = headers.get(REGION_HEADER.lower(), "")
         label = headers.get(LABEL_HEADER.lower(), "")
         if not self._policy.admits(region):
-            self._record.rejected(Layer.HTTP, host, f"it answered {_saying(region)}")
+            self._record.rejected(Layer.HTTP, host, f"it responded {_saying(region)}")
         elif not self._policy.shares(label):
             self._record.other_label(Layer.HTTP, host, label, self._policy.label)
         else:
@@ -146,14 +148,14 @@ class HttpDoor:
         return True
 
     def enter(self, method: str, target: str, headers: Mapping[str, str], remote: str) -> Visit | None:
-        """Let a request from the address `remote` in; None where it is not to be answered."""
+        """Check a request from the address `remote`; None where it is refused, which is counted."""
         from_peer = is_peer(headers)
         region = headers.get(REGION_HEADER, "")
         if from_peer and not self._policy.covers(remote):
-            self._record.rejected(Layer.NETWORK, remote, "it asked from outside --region-networks")
+            self._record.rejected(Layer.NETWORK, remote, "it sent a request from outside --region-networks")
             return None
         if not self._policy.admits(region) and (from_peer or region):
-            self._record.rejected(Layer.HTTP, remote, f"it asked {_saying(region)}")
+            self._record.rejected(Layer.HTTP, remote, f"it sent a request {_saying(region)}")
             return None
         if not self._policy.shares(label := headers.get(LABEL_HEADER, "")):
             self._record.other_label(Layer.HTTP, remote, label, self._policy.label)
@@ -162,7 +164,7 @@ class HttpDoor:
 
     def _enter_peer(self, method: str, target: str, headers: Mapping[str, str], remote: str) -> Visit | None:
         token = headers.get(TOKEN_HEADER, "")
-        # where only basic auth could prove a peer, one that shows the password instead (Spegel) is let in by that
+        # Without a region secret, a peer without a token is accepted here; basic auth checks its password (Spegel).
         otherwise = Visit() if self._secret is None else None
         if (keys := self._peer_keys()) is None or (not token and otherwise):
             return otherwise
@@ -174,7 +176,7 @@ class HttpDoor:
             self._record.rejected(Layer.TOKEN, remote, f"its token is {why}")
             return otherwise
         self._window.taken(int(token.partition(".")[0]), now)
-        # the key of the same line: the peer has that one, whichever others
+        # The key of the same line of the secret: the peer has that one, whichever others it has.
         return Visit(token, keys.answers[signer])
 
     def _enter_client(self, headers: Mapping[str, str], remote: str) -> Visit | None:

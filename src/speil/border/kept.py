@@ -1,4 +1,4 @@
-"""Small facts in the data directory that must outlive a restart; never a secret, never a token."""
+"""Small facts in the data directory that must survive a restart. Never a secret, never a token."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from speil.local_file import parse_json, read_file
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
 
-_BYTES_MAX = 4096  # a node's name and two numbers have under 400
+_BYTES_MAX = 4096  # a node's name and two numbers take under 400
 
 log = get_log("border")
 
 
 class KeptFact:
-    """A JSON object in `data_dir`/`name`; without a directory nothing is kept. `what` names it in the log."""
+    """A JSON object in `data_dir`/`name`; without a directory nothing is stored. `what` is its name in the log."""
 
     def __init__(self, data_dir: Path | None, name: str, what: str) -> None:
         self._path = data_dir / name if data_dir else None
@@ -25,7 +25,7 @@ class KeptFact:
         self._failure = Seldom(again_seconds=600)
 
     def load(self) -> dict[str, Any]:
-        """What was kept; empty where nothing was, or can be read."""
+        """The object; empty where there is none or it can't be read, which is logged."""
         if self._path is None:
             return {}
         try:
@@ -35,12 +35,12 @@ class KeptFact:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            log.warning(f"{self._what} can't be read: starting without", path=self._path, error=error)
+            log.warning("stored fact can't be read, starting without it", fact=self._what, path=self._path, error=error)
             return {}
         return found
 
     def save(self, fact: dict[str, Any]) -> None:
-        """Keep this in place of what was there; where it can't be written the log tells."""
+        """Replace the object. A failure is logged, not raised."""
         if self._path is None:
             return
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
@@ -50,4 +50,4 @@ class KeptFact:
             self._failure.over()
         except OSError as error:
             if self._failure.due(str(error.errno)):
-                log.warning(f"{self._what} can't be kept for the next start", path=self._path, error=error.strerror)
+                log.warning("stored fact can't be written", fact=self._what, path=self._path, error=error.strerror)

@@ -1,4 +1,4 @@
-"""The newest node token that was seen, kept in the data directory: an old one does not become good by a restart."""
+"""The time of the newest node token, kept in the data directory: a restart does not make older tokens valid again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from speil.border.kept import KeptFact
 from speil.region.node_token import Newest, NodeTokens
 
 FILE_NAME = "node-token.json"  # two times and the node's name, no token
-SECONDS_MAX = 10**12  # a token can't be of later
+SECONDS_MAX = 10**12  # later times are not valid in a token
 
 
 class NodeTokenFile:
-    """Checks node tokens; `node` is this node's name, "" where it is not known.
+    """Checks node tokens. `node` is this node's name, "" where it is not known.
 
-    Without a data directory the newest one is remembered until the process ends.
+    Without a data directory the newest time is remembered until the process ends.
     """
 
     def __init__(self, node: str, data_dir: Path | None) -> None:
@@ -25,7 +25,7 @@ class NodeTokenFile:
         self._tokens = NodeTokens(node, self._load())
 
     def check(self, keys: Iterable[bytes], token: str) -> str | None:
-        """Why a token does not count; None where it does."""
+        """Why a token is not valid; None where it is."""
         newest = self._tokens.newest
         why = self._tokens.check(keys, token, time.time())
         if (found := self._tokens.newest) != newest:
@@ -33,10 +33,10 @@ class NodeTokenFile:
         return why
 
     def _load(self) -> Newest:
-        told = self._kept.load()
-        if told.get("node") != self._node:
+        stored = self._kept.load()
+        if stored.get("node") != self._node:
             return Newest()
-        return Newest(int(_seconds(told.get("issued"))), _seconds(told.get("seen")))
+        return Newest(int(_seconds(stored.get("issued"))), _seconds(stored.get("seen")))
 
 
 def _seconds(value: object) -> float:

@@ -1,18 +1,19 @@
-"""What happened at the border: every rejection is counted by its layer, and told once in a while with what to do."""
+"""Rejections at the border: each is counted by its layer, and logged at most every ten minutes for each peer."""
 
 from __future__ import annotations
 
 import time
 
+from speil.border.series import BorderSeries
 from speil.observe.line_limit import LineLimit
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.region.identity import REGION_LABEL
 from speil.region.policy import Layer
 
-LABEL_CHARS_SHOWN = 80  # what a peer tells goes into a log line
-AGAIN_SECONDS = 600.0  # the same peer at the same layer is told this often
-TOLD_MAX = 256  # peers remembered as told; strangers choose how many they are
+LABEL_CHARS_SHOWN = 80  # of a label that a peer sent, in a log line
+AGAIN_SECONDS = 600.0  # between two lines about the same peer and layer
+LOGGED_MAX = 256  # peers remembered as logged; strangers choose how many they are
 
 _WHAT_TO_DO = {
     Layer.LEASE: "give each region its own --leader-election-name and --leader-election-namespace",
@@ -21,47 +22,48 @@ _WHAT_TO_DO = {
     Layer.IDENTIFY: "if it belongs to the region, correct its --region or Lease names; if not, find out who sent it: "
     "a bootstrap address or a Lease that two regions share",
     Layer.DHT_PROTOCOL: "use the same --dht-protocol-prefix on all nodes of the region, or leave it empty",
-    Layer.HTTP: "if it belongs to the region, correct its --region; requests find their way by provider records",
+    Layer.HTTP: "if it belongs to the region, correct its --region; a provider record led to it",
     Layer.TOKEN: "if it belongs to the region, give it the same --region-secret-file, and look at its clock",
     Layer.ANSWER: "if it belongs to the region, give it this version of speil and the same --region-secret-file (or "
-    "basic auth), and look at its clock; if not, somebody has the address that a node had; others are asked meanwhile",
+    "basic auth), and look at its clock; if not, its address belonged to a node earlier; other peers are used "
+    "until then",
     Layer.NODE_TOKEN: "if it is containerd, run `speil configuration` on this node with the region's secret "
-    "and --node-name; pulls go on upstream",
+    "and --node-name; until then it pulls from upstream",
 }
 _LABELS_DIFFER = (
     "if they are two regions, give each its own --leader-election-name and --leader-election-namespace; if they are "
-    "one, set --region {region} on all of its nodes, and the label is not asked"
+    "one, set --region {region} on all of its nodes, and the label is not compared"
 )
 
 log = get_log("border")
 
 
 class BorderRecord:
-    """Counts and tells."""
+    """Counts and logs rejections. One for each node."""
 
     def __init__(self, region: str, metrics: Metrics) -> None:
-        self._region, self._metrics = region, metrics
-        self._told: dict[tuple[Layer, str], float] = {}
+        self._region, self._series = region, metrics.of(BorderSeries)
+        self._logged: dict[tuple[Layer, str], float] = {}
         self._lines = LineLimit()
 
     def other_label(self, layer: Layer, who: str, label: str, own: str) -> None:
-        """Somebody of a region with our name was kept out, because its topology label is another."""
+        """Count a node of a region with the same name and another topology label. `who`: an address or peer id."""
         why = f"its node's label {REGION_LABEL} is {label[:LABEL_CHARS_SHOWN]}, this node's {own}"
         self.rejected(layer, who, why, _LABELS_DIFFER.format(region=self._region or "<name>"))
 
     def rejected(self, layer: Layer, who: str, why: str, what_to_do: str = "") -> None:
-        """Somebody (an address or a peer id) was kept out."""
-        self._metrics.cross_region_rejected.labels(layer.value).inc()
+        """Count a node that was kept out, and log it. `who`: an address or peer id; `why`: a clause about it."""
+        self._series.rejected(layer)
         now = time.monotonic()
-        if now - self._told.get((layer, who), -AGAIN_SECONDS) < AGAIN_SECONDS:
+        if now - self._logged.get((layer, who), -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
-        # an identity costs a stranger nothing: by layer, not by who
+        # By layer, not by `who`: a new identity costs a stranger nothing.
         if (left_out := self._lines.due(layer.value)) is None:
             return
-        if len(self._told) >= TOLD_MAX:
-            del self._told[next(iter(self._told))]
-        self._told.pop((layer, who), None)
-        self._told[(layer, who)] = now
+        if len(self._logged) >= LOGGED_MAX:
+            del self._logged[next(iter(self._logged))]
+        self._logged.pop((layer, who), None)
+        self._logged[(layer, who)] = now
         log.warning(
             "kept out of the region",
             layer=layer.value,

@@ -1,7 +1,7 @@
-"""The region's secret in a file, read anew when it changes: a rotation needs no restart.
+"""The region's secret in a file, read again when it changes: a rotation needs no restart.
 
-A file that turns bad while the node runs (a half-written one, a Secret that was emptied) leaves the last good secret
-in force, with a line in the log: the region goes on, and nothing opens.
+A file that becomes invalid while the node runs (half-written, or an emptied Secret) is logged, and the last valid
+secret stays in force.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = get_log("border")
 
 
 class SecretFile:
-    """The secret of `region` in `path`. Raises SecretError where there is no good one at the start."""
+    """The secret of `region` in `path`. Raises SecretError where the file is not valid at the start."""
 
     def __init__(self, path: Path, region: str) -> None:
         self._path, self._region = path, region
@@ -27,16 +27,16 @@ class SecretFile:
 
     @property
     def secret(self) -> RegionSecret:
-        """The keys in force now."""
+        """The keys in force now. Looks at the file each time."""
         try:
             if self._look() != self._stamp:
                 self._secret = self._read()
-                log.info("the region's secret was read anew", file=self._path, lines=len(self._secret.peer_keys))
+                log.info("region secret reloaded", file=self._path, lines=len(self._secret.peer_keys))
             self._failure = ""
         except (SecretError, OSError) as error:
             if str(error) != self._failure:
                 self._failure = str(error)
-                log.error("the region's secret can't be read: the last one stays in force", error=error)
+                log.error("region secret can't be read, keeping the last one", file=self._path, error=error)
         return self._secret
 
     def _look(self) -> tuple[int, ...]:

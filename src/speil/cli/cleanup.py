@@ -1,6 +1,7 @@
-"""`speil cleanup`: leave of containerd's registry hosts what is the operator's.
+"""`speil cleanup`: removes speil from containerd's hosts.toml files and restores the operator's.
 
-With an address it says so until ended: uninstalling runs it on every node, and `cleanup-wait` waits until all answer.
+With an address it then answers a probe until it is ended: an uninstallation runs it on every node, and `cleanup-wait`
+waits until all of them answer.
 """
 
 from __future__ import annotations
@@ -9,22 +10,31 @@ import asyncio
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speil.cli.app import CommandError
 from speil.config import ConfigError
 from speil.host_config.tree import HostConfigError, restore
+from speil.http1.places import Bounds
 from speil.observe.logs import get_log
 from speil.setting import Kind, ListenAddress, listen_address, setting
+
+if TYPE_CHECKING:
+    from speil.http1.message import Request
+    from speil.http1.reply import Reply
+
+# of the uninstalling pods, each for moments, and of the kubelet's probe
+CONNECTIONS = Bounds(total=64, own=8, per_share=32)
 
 log = get_log("cleanup")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
     addr: ListenAddress | None = setting(
-        listen_address, None, help="Where to say that this node is done, until ended. Empty: end when it is."
+        listen_address, None, help="Where to answer a probe when the files are restored, until ended. Empty: end then."
     )
     containerd_registry_config_path: Path = setting(
         Kind("directory", Path), Path("/etc/containerd/certs.d"), help="containerd's registry config_path."
@@ -32,13 +42,13 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Restore, then serve 200 until SIGTERM or SIGINT where there is an address to serve at."""
+    """Restore the files. With an address, then answer 200 until SIGTERM or SIGINT."""
     directory = settings.containerd_registry_config_path
     try:
         restored = restore(directory)
     except HostConfigError as error:
         raise CommandError(str(error)) from error
-    log.info("restored containerd's registry hosts" if restored else "nothing to restore", directory=directory)
+    log.info("hosts.toml files restored" if restored else "nothing to restore", directory=directory)
     if settings.addr is None:
         return 0
     try:
@@ -49,19 +59,14 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(address: ListenAddress) -> None:
-    from aiohttp import web
+    from speil.http1.server import GuardedServer
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.Response()
+    async def answer(request: Request, reply: Reply) -> None:
+        await reply.send(200)
 
-    runner = web.ServerRunner(web.Server(answer, access_log=None))
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, address.host or None, address.port).start()
+    async with GuardedServer("cleanup", answer, CONNECTIONS).serve(address):
         await stop.wait()
-    finally:
-        await runner.cleanup()

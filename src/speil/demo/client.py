@@ -1,7 +1,7 @@
-"""What containerd does to pull an image, for the demo: first the node's own speil, then the upstream.
+"""The demo's client: pulls an image as containerd does, first from the node's own speil, then from upstream.
 
-The order of requests, three layers at a time, `ns`, the Range request after a body that broke off: as containerd
-does it. Every blob is verified by digest and size on its way into the node's store.
+As in containerd: the order of requests, three layers at a time, the parameter `ns`, and a Range request after a body
+that broke off. Every blob is verified by digest and size when it is written to the node's store.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-import aiohttp
-
 from speil.demo.upstream import REGION_HEADER
+from speil.http1.client import HttpClient, HttpError, StreamedAnswer
 from speil.oci import media_type
 from speil.oci.digest import Digest
 from speil.oci.manifest import Descriptor, parse
@@ -22,17 +22,16 @@ from speil.store.base import NotFoundError
 from speil.store.oci_layout import OciLayoutStore
 
 LAYERS_AT_ONCE = 3  # containerd's max_concurrent_downloads
-CHUNK_BYTES = 1 << 20
 _ACCEPT = ", ".join(sorted(media_type.MANIFESTS))
 
 
 class PullError(Exception):
-    """The pull failed: what containerd would tell the kubelet."""
+    """The pull failed, as it would in containerd."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An image of one platform and the hosts to ask, in order, as hosts.toml gives them."""
+    """An image for one platform, and the hosts to ask, in the order of a hosts.toml."""
 
     registry: str
     name: str
@@ -42,15 +41,13 @@ class Target:
 
 
 class PullClient:
-    """Pulls for one node into its store; `on_bytes` hears of each chunk."""
+    """Pulls for one node into its store. `on_bytes` is called with the size of each chunk."""
 
-    def __init__(
-        self, region: str, store: OciLayoutStore, session: aiohttp.ClientSession, on_bytes: Callable[[int], None]
-    ) -> None:
-        self._region, self._store, self._session, self._on_bytes = region, store, session, on_bytes
+    def __init__(self, region: str, store: OciLayoutStore, http: HttpClient, on_bytes: Callable[[int], None]) -> None:
+        self._region, self._store, self._http, self._on_bytes = region, store, http, on_bytes
 
     async def pull(self, target: Target) -> None:
-        """Pull what the store lacks, verify it, tag it. Raises PullError."""
+        """Pull what the store does not have, verify it, tag it. Raises PullError."""
         index = await self._resolve(target)
         await self._fetch(target, "manifests", index)
         chosen = await self._platform(target, index.digest)
@@ -105,20 +102,20 @@ class PullClient:
                 async with self._request("GET", host, target, kind, str(digest), headers) as response:
                     if response.status != (206 if offset else 200):
                         continue
-                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                    async for chunk in response:
                         offset += len(chunk)
                         self._on_bytes(len(chunk))
                         yield chunk
-            except aiohttp.ClientError:
-                continue  # the host broke off: the next one goes on from here
+            except HttpError:
+                continue  # the body broke off: the next host continues at this offset
             if offset == size:
                 return
         raise PullError(f"{digest}: {offset} of {size} bytes, and no host left to ask")
 
     def _request(
         self, method: str, host: str, target: Target, kind: str, reference: str, headers: dict[str, str] | None = None
-    ) -> aiohttp.client._RequestContextManager:
-        return self._session.request(
+    ) -> AbstractAsyncContextManager[StreamedAnswer]:
+        return self._http.stream(
             method,
             f"{host}/v2/{target.name}/{kind}/{reference}",
             params={"ns": target.registry},

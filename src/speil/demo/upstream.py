@@ -1,4 +1,4 @@
-"""The upstream registry of the demo: read-only, and it counts who took what how often."""
+"""The demo's upstream registry: read-only, counts what each region pulled."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from aiohttp import web
-
+from speil.http1.message import Request
+from speil.http1.places import Bounds
+from speil.http1.reply import Reply
+from speil.http1.server import GuardedServer
 from speil.oci import byte_range, endpoint, media_type
 from speil.oci.digest import Digest
 from speil.oci.image_builder import BuiltImage
+from speil.setting import ListenAddress
 
-REGION_HEADER = "X-Demo-Region"  # the demo's client says for which region it asks
+CHUNK_BYTES = 1 << 20
+CONNECTIONS = Bounds(total=1024, own=512, per_share=512)  # all nodes of the demo come from loopback
+REGION_HEADER = "X-Demo-Region"  # the demo's client names its region
 
 
 class Upstream:
-    """Serves images of one name, by tag; `gets`, by region and digest, tell what left it."""
+    """Serves images of one repository, by tag. `gets` counts GET requests of content by region and digest."""
 
     def __init__(self, name: str, images: Mapping[str, BuiltImage]) -> None:
         self.gets: Counter[tuple[str, Digest]] = Counter()
@@ -27,37 +32,37 @@ class Upstream:
 
     @asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[str]:
-        """Listen; yields the URL."""
-        app = web.Application()
-        app.router.add_get("/{path:.*}", self._answer)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
+        """Listen on `host` until the end of the block; yields the URL. Raises OSError."""
+        async with GuardedServer("upstream", self._answer, CONNECTIONS).serve(ListenAddress(host, port)):
             yield f"http://{host}:{port}"
-        finally:
-            await runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: Request, reply: Reply) -> None:
         try:
             asked = endpoint.parse(request.path, "upstream")
         except endpoint.EndpointError:
-            return web.Response(status=404)
+            await reply.send(404)
+            return
         if isinstance(asked, endpoint.Ping):
-            return web.Response()
+            await reply.send(200)
+            return
         digest = asked.digest or self._tags.get(str(asked.reference))
         if asked.name != self._name or digest not in self._blobs:
-            return web.Response(status=404)
+            await reply.send(404)
+            return
         body, kind = self._blobs[digest], self._types[digest]
         headers = {
             "Docker-Content-Digest": str(digest),
             "Content-Type": kind if asked.is_manifest else media_type.OCTET_STREAM,
         }
         if request.method == "HEAD":
-            return web.Response(headers=headers | {"Content-Length": str(len(body))})
+            await reply.send(200, headers.items(), body)
+            return
         self.gets[request.headers.get(REGION_HEADER, "?"), digest] += 1
         wanted = byte_range.parse(request.headers.get("Range"), len(body))
-        if wanted is None:
-            return web.Response(body=body, headers=headers)
-        headers["Content-Range"] = wanted.content_range
-        return web.Response(status=206, body=body[wanted.start : wanted.stop], headers=headers)
+        status = 200
+        if wanted is not None:
+            headers["Content-Range"] = wanted.content_range
+            status, body = 206, body[wanted.start : wanted.stop]
+        async with reply.stream(status, headers.items(), len(body)) as out:
+            for start in range(0, len(body), CHUNK_BYTES):
+                await out.write(body[start : start + CHUNK_BYTES])

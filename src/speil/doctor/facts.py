@@ -1,4 +1,4 @@
-"""What can be seen from this node: containerd, its files, the mirror's ports."""
+"""Gathers facts about this node: containerd, its files, speil's ports."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from speil.hosts_toml.judge import Judgement, judge
+from speil.http1.client import Answer, HttpClient, HttpError
+from speil.local_file import parse_json
 from speil.setting import ListenAddress
 from speil.store.base import StoreError
 from speil.store.containerd.client import ContainerdClient
 from speil.store.containerd.inspect import ContainerdFacts, inspect
 
 REQUEST_SECONDS_MAX = 3.0
+ANSWER_BYTES_MAX = 16 << 20  # a node's state with all its peers has some MiB at most
 DROP_IN_DIRECTORY = "conf.d"
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryDirectory:
-    """One directory below config_path, and how containerd will read it (None: it has no hosts.toml).
+    """One directory below config_path, and how containerd reads its hosts.toml (None: it has none).
 
-    `answers` are what speil says to /v2/ with the headers that containerd sends along, by mirror.
+    `answers` are the status codes of speil's responses to /v2/ with the headers that containerd sends, by mirror.
     """
 
     name: str
@@ -35,7 +36,7 @@ class RegistryDirectory:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that `checks` needs."""
+    """Everything that `checks` looks at."""
 
     socket: str
     config_path: Path
@@ -50,23 +51,23 @@ class Facts:
     drop_ins: tuple[Path, ...] = ()
     directories: tuple[RegistryDirectory, ...] = ()
     mirrors: dict[str, int | None] = field(default_factory=dict)
-    registry: int | None = None  # what the registry port answers here, without the way that containerd takes
+    registry: int | None = None  # the status of the registry port, asked at its own address and not at a mirror's
     state: dict[str, Any] | None = None
-    is_in_pod: bool = False  # what is not mounted is not seen from here, and may well be on the node
+    is_in_pod: bool = False  # files that are not mounted can't be seen, but may exist on the node
 
     @property
     def requests(self) -> int:
-        """How many requests of this node's containerd speil remembers."""
+        """How many of the recent requests came from this node's containerd."""
         recent = (self.state or {}).get("recent_requests", [])
         return sum(request.get("client") == "node" for request in recent)
 
     def is_ours(self, host: str) -> bool:
-        """Whether a hosts.toml entry names this node's mirror."""
+        """Whether a host of a hosts.toml is this node's speil."""
         return host.rstrip("/") in self.mirror_urls
 
 
 def local_url(address: ListenAddress) -> str:
-    """How a server that listens on `address` is reached from this node."""
+    """The URL at which this node reaches a server that listens on `address`."""
     host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"
     return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
 
@@ -82,10 +83,12 @@ async def gather(
     *,
     is_in_pod: bool = False,
 ) -> Facts:
-    """Look at everything. Never raises for what it looks at."""
+    """Gather everything. What can't be read is a fact too and raises nothing."""
     containerd, error = await _inspect(socket, namespace, str(config_file))
     drop_in_directory = config_file.parent / DROP_IN_DIRECTORY
-    statuses = await asyncio.gather(*(_status(f"{url}/livez") for url in mirrors))
+    async with asyncio.TaskGroup() as group:
+        statuses = [group.create_task(_status(f"{url}/livez")) for url in mirrors]
+        directories = [group.create_task(_ask_as_containerd(one, mirrors)) for one in _directories(config_path)]
     return Facts(
         socket=socket,
         config_path=config_path,
@@ -98,10 +101,8 @@ async def gather(
         config_path_exists=config_path.is_dir(),
         config_imports=containerd.imports if containerd else (),
         drop_ins=tuple(sorted(drop_in_directory.glob("*.toml"))),
-        directories=tuple(
-            await asyncio.gather(*(_ask_as_containerd(one, mirrors) for one in _directories(config_path)))
-        ),
-        mirrors=dict(zip(mirrors, statuses, strict=True)),
+        directories=tuple(task.result() for task in directories),
+        mirrors={url: task.result() for url, task in zip(mirrors, statuses, strict=True)},
         registry=await _status(f"{registry_url}/livez") if registry_url else None,
         state=await state(metrics_url),
         is_in_pod=is_in_pod,
@@ -109,13 +110,12 @@ async def gather(
 
 
 async def state(metrics_url: str) -> dict[str, Any] | None:
-    """The node's own account of itself, None where it does not answer."""
+    """The node's `/debug/state`; None where it does not answer."""
     try:
-        async with _session() as session, session.get(f"{metrics_url}/debug/state") as response:
-            found: dict[str, Any] = await response.json()
-            return found
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+        found = parse_json((await _get(f"{metrics_url}/debug/state")).body)
+    except (HttpError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 async def _inspect(socket: str, namespace: str, config_file: str) -> tuple[ContainerdFacts | None, str]:
@@ -129,7 +129,7 @@ async def _inspect(socket: str, namespace: str, config_file: str) -> tuple[Conta
 
 
 async def _ask_as_containerd(one: RegistryDirectory, mirrors: tuple[str, ...]) -> RegistryDirectory:
-    """The same directory, with what our mirrors in it answer: a token or a password in it may be an old one."""
+    """The directory with the answers of this node's mirrors: a token or password in the file may be outdated."""
     if one.judgement is None:
         return one
     answers: dict[str, int] = {}
@@ -142,14 +142,17 @@ async def _ask_as_containerd(one: RegistryDirectory, mirrors: tuple[str, ...]) -
 
 async def _status(url: str, headers: Mapping[str, str] | None = None) -> int | None:
     try:
-        async with _session() as session, session.get(url, headers=headers) as response:
-            return response.status
-    except (aiohttp.ClientError, TimeoutError, ValueError):  # the last: a header that can not be sent
+        return (await _get(url, headers)).status
+    except HttpError:  # also for a header that can't be sent
         return None
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX))
+async def _get(url: str, headers: Mapping[str, str] | None = None) -> Answer:
+    client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX)
+    try:
+        return await client.request("GET", url, headers=headers, answer_bytes_max=ANSWER_BYTES_MAX)
+    finally:
+        await client.close()
 
 
 def _directories(config_path: Path) -> list[RegistryDirectory]:

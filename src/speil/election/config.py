@@ -1,7 +1,7 @@
 """The timings of an election and the relations between them (client-go, `leaderelection.NewLeaderElector`).
 
-A leader renews every retry period. When it has not managed to for the renew deadline, it stops to lead, which must
-come before the others may take over: the lease duration after its last renewal.
+A leader renews every retry period. If it fails to renew for the renew deadline, it stops leading. That must happen
+before others may take the Lease, which is the lease duration after its last renewal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ JITTER_FACTOR = 1.2  # client-go's: a wait of `period` takes up to 2.2 periods
 
 
 class ElectionConfigError(ValueError):
-    """Timings that can't work together; the message says which relation is broken."""
+    """Timings that can't work together. The message names the flags and the relation that is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,22 @@ class ElectionConfig:
             # stricter than client-go, which asks for more than the renew deadline alone
             raise ElectionConfigError(
                 f"--lease-duration ({duration}s) must be more than --renew-deadline ({deadline:g}s) and --retry-period "
-                f"({retry:g}s) together, or a leader could be followed before it knows that it leads no more"
+                f"({retry:g}s) together, or a new leader could start before the old one knows that it leads no more"
             )
 
     @property
     def give_up_seconds(self) -> float:
-        """After its last renewal, a leader leads for no longer than this."""
+        """A leader that can't renew stops leading this long after its last renewal."""
         return self.retry_period_seconds + self.renew_deadline_seconds
 
     @property
     def missed_renewals_seconds(self) -> float:
-        """Two renewals' time: a record that did not change for as long has lost its leader, or nearly."""
+        """The time of two renewals: a record that did not change for as long has probably lost its leader."""
         return 2 * self.retry_period_seconds
 
     @property
     def request_timeout_seconds(self) -> float:
-        """A request that takes longer is given up: two must fit into the renew deadline."""
+        """The timeout of one request. Two requests must fit into the renew deadline."""
         return self.renew_deadline_seconds / 2
 
 

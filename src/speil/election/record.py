@@ -1,11 +1,12 @@
 """What stands in the Lease: client-go's LeaderElectionRecord and our annotations, to and from the API's JSON.
 
-JSON is read leniently, because anybody may have written it: what does not parse counts as absent, and the election
-goes on. It is written into what was read, so that fields, labels and annotations of others survive an update.
+Anybody may have written the Lease, so the JSON is read leniently: a field that does not parse counts as absent, and the
+election goes on. A record is written into the document that was read, so that fields, labels and annotations of others
+survive an update.
 
-The age of a record is told by the API server's clock alone: the answer's `Date` minus the time that
-`metadata.managedFields` gives for the last write of `renewTime`. The leader's clock (`renewTime` itself) is asked
-only where managedFields are missing.
+The age of a record comes from the API server's clock alone: the response's `Date` minus the time of the last write of
+`renewTime` in `metadata.managedFields`. The leader's clock (`renewTime` itself) counts only where managedFields are
+missing.
 """
 
 from __future__ import annotations
@@ -20,50 +21,50 @@ API_VERSION = "coordination.k8s.io/v1"
 PEERS_ANNOTATION, NODES_ANNOTATION, REGION_ANNOTATION = "speil.dev/peers", "speil.dev/nodes", "speil.dev/region"
 LABEL_ANNOTATION = "speil.dev/topology-region"  # the label topology.kubernetes.io/region of the region's nodes
 PEERS_MAX = 8  # under a kilobyte, and one that is alive is enough
-_LABEL_CHARS_MAX = 63  # of a label's value in Kubernetes
+_LABEL_CHARS_MAX = 63  # the limit of Kubernetes for a label's value
 _PEER_CHARS_MAX = 256  # a multiaddr with a peer id has about 90
-# The server's own, kept when they are left out. With a uid, a Lease that was deleted could not be created again; an
-# empty list of managedFields would delete them.
+# The server's own fields, which it keeps when an update leaves them out. With a uid, a Lease that was deleted could not
+# be created again. An empty list of managedFields would delete them.
 _SERVERS_OWN = ("uid", "managedFields", "creationTimestamp", "generation")
 _INT_MAX = 2**31 - 1  # the API's integers are int32
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderElectionRecord:
-    """Who leads, since when, and what the leader tells newcomers. Times are in UTC; None where there is none."""
+    """Who leads, since when, and what newcomers need to know. Times are in UTC, None where the Lease has none."""
 
     holder_identity: str = ""  # "" after a release
     lease_duration_seconds: int = 0
     acquire_time: datetime | None = None
     renew_time: datetime | None = None
     leader_transitions: int = 0
-    region: str | None = None  # None: the Lease does not say ("" is a mesh without regions)
+    region: str | None = None  # None: no annotation; "": a mesh without regions
     nodes: int = 0  # the leader's estimate of the region's size; 0 is unknown
     peers: tuple[str, ...] = ()  # multiaddrs of live nodes
-    label: str = ""  # the topology label of the region's nodes; "": the Lease does not say
+    label: str = ""  # the topology label of the region's nodes; "": no annotation
 
     def stamped(self, wall: datetime) -> LeaderElectionRecord:
-        """The record as it is written at `wall`; it was acquired then too, if it has no acquire time."""
+        """The record with the renew time `wall`, which is also the acquire time where there is none yet."""
         return dataclasses.replace(self, renew_time=wall, acquire_time=self.acquire_time or wall)
 
     @property
     def heartbeat(self) -> tuple[object, ...]:
-        """What a living leader changes with each renewal; annotations are not in it."""
+        """The fields of which a leader changes at least one with each renewal. Annotations are not among them."""
         return self.holder_identity, self.renew_time, self.acquire_time, self.leader_transitions
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A record as a store of leases holds it."""
+    """A record with its version in the API server, a file or memory."""
 
     record: LeaderElectionRecord
     version: str  # the resourceVersion: a write succeeds on the version that it read
-    age_seconds: float | None = None  # since the last renewal, by the store's clock; None where it can't be told
+    age_seconds: float | None = None  # since the last renewal, by the store's clock; None where that is unknown
     document: Mapping[str, Any] = field(default_factory=dict, compare=False)  # as read
 
 
 def decode(document: Mapping[str, Any], served_at: datetime | None) -> Lease:
-    """A Lease from its JSON and the time at which the server sent it."""
+    """A Lease from its JSON and the time at which the server sent it (None: unknown, then the age is too)."""
     metadata, spec = _mapping(document.get("metadata")), _mapping(document.get("spec"))
     annotations = _mapping(metadata.get("annotations"))
     nodes, region = annotations.get(NODES_ANNOTATION, ""), annotations.get(REGION_ANNOTATION)
@@ -94,16 +95,16 @@ def encode(record: LeaderElectionRecord, base: Lease | None, *, name: str, names
     annotations = dict(_mapping(metadata.get("annotations")))
     if record.region is not None:
         annotations[REGION_ANNOTATION] = record.region
-    told = {
+    annotated = {
         NODES_ANNOTATION: str(record.nodes or ""),
         PEERS_ANNOTATION: ",".join(record.peers[:PEERS_MAX]),
         LABEL_ANNOTATION: record.label,
     }
-    for key, value in told.items():
+    for key, value in annotated.items():
         if value:
             annotations[key] = value
         else:
-            annotations.pop(key, None)  # what another region told is not to be believed for longer
+            annotations.pop(key, None)  # it may be another region's
     if annotations or "annotations" in metadata:
         metadata["annotations"] = annotations
     if base and base.version:
@@ -130,7 +131,7 @@ def _age_seconds(metadata: Mapping[str, Any], record: LeaderElectionRecord, serv
 
 
 def _micro_time(time: datetime | None) -> str | None:
-    # MicroTime wants six digits, also when they are zeros
+    # MicroTime needs six digits, also where they are zeros
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z") if time else None
 
 

@@ -1,4 +1,4 @@
-"""The settings of the election: how the Lease is reached, and its timings."""
+"""The settings of the election: how to reach the Lease, and the timings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from speil.setting import SettingError, duration, setting, text
 
 @dataclass(frozen=True, slots=True)
 class ElectionSettings:
-    """How a region elects the node that newcomers ask."""
+    """See the help of each setting."""
 
     lease_file: str = setting(text, "", help="For bootstrap kind file: the file that is the Lease.")
     kubeconfig_path: str = setting(
@@ -32,9 +32,9 @@ class ElectionSettings:
     )
 
     def timings(self) -> ElectionConfig:
-        """The timings. Raises SettingError."""
+        """The timings, checked against each other. Raises SettingError."""
         if self.lease_duration != int(self.lease_duration):
-            raise SettingError("--lease-duration: a Lease counts whole seconds")
+            raise SettingError(f"--lease-duration: a Lease has whole seconds, {self.lease_duration:g}s is not")
         try:
             return ElectionConfig(int(self.lease_duration), self.renew_deadline, self.retry_period)
         except ElectionConfigError as error:

@@ -1,34 +1,23 @@
-"""Who sent right bytes, who sent wrong ones, and who is under suspicion.
+"""Which peers sent right bytes, which sent wrong ones, and which are suspect: the memory behind `trust_states`.
 
-Large content is passed on as it comes, and only containerd finds out at its end that the bytes were wrong. It keeps
-what was right and never asks for it again; so content that containerd asks for once more, after it had it all, tells
-on whoever sent it:
+A pull of several layers fails on one of them, and containerd hangs up on the others. So content that was cut short and
+is asked for again from its start makes those of its senders suspect whose other content never reached the store.
 
-    delivered whole ──the store has it──────────────► its senders have proven right
-        │
-        └─asked for again─► its senders are suspect: others are asked, but only such as have proven right before,
-              │             and their bytes are hashed on the way; where there are none the upstream is the other source
-              └─asked for once more, having been turned away─► the upstream did not help: anyone, hashed
-
-A pull of several layers fails on one of them, and containerd hangs up on the others: content that was cut short and is
-asked for again from its start tells the same of a sender of which other content was delivered whole, and is not in the
-store.
-
-What was delivered whole and is not in the store after SETTLE_SECONDS_MAX is missing: until it turns up, its senders are
-asked for nothing that is passed on unverified, whatever they have proven otherwise; or else the next pull would fail on
-a layer that this one had not come to. Nor is a suspect, until it has proven right. Where that leaves nobody the client
-is sent upstream; if that does not help either, and it comes again, anyone is asked, hashed. Whoever is caught with
-wrong bytes is banned: not asked at all.
+A peer is a debtor while content that it delivered is not in the store: it is then not asked for content that is passed
+on without a check, whatever it proved otherwise. Without that rule the next pull could fail on another of its layers.
+Where suspects and debtors are the only peers left, containerd goes upstream. If it then asks again, the upstream did
+not help either: anyone is asked, and the bytes are hashed.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeVar
 
+from speil.fetch.trust_states import CONTENT, PEER, ContentEvent, ContentState, PeerEvent, PeerState, after
 from speil.multiformats.peer_id import PeerId
 from speil.oci.digest import Digest
 
@@ -36,119 +25,207 @@ BAN_SECONDS = 10 * 60.0
 SUSPECT_SECONDS = 10 * 60.0  # the kubelet's longest back-off is five minutes
 SETTLE_SECONDS_MAX = 8.0  # a slow disk syncs a large layer for as long; the kubelet's next pull comes after ten
 DELIVERIES_MAX = 1000  # remembered; a pull makes tens
-PEERS_MAX = 1000  # in each list
+PEERS_MAX = 1000  # in each state
+
+_OWED = frozenset({ContentState.MISSING, ContentState.ASKED_AGAIN, ContentState.SENT_UPSTREAM})
+_UNVERIFIED = _OWED | {ContentState.DELIVERED}
+_INCOMPLETE = frozenset({ContentState.UNKNOWN, ContentState.SENDING})
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _State(Enum):
-    SENDING = auto()
-    WHOLE = auto()
-    MISSING = auto()
-    ASKED_AGAIN = auto()
-    TURNED_AWAY = auto()
+class Care(Enum):
+    """How careful a request is with its peers."""
 
-
-_DELIVERED = (_State.WHOLE, _State.MISSING)
-_OWED = (_State.MISSING, _State.ASKED_AGAIN, _State.TURNED_AWAY)
-_UNSETTLED = (_State.WHOLE, *_OWED)
-
-
-@dataclass(slots=True)
-class _Delivery:
-    """What became of one content; `since` is when it was whole."""
-
-    senders: set[PeerId] = field(default_factory=set)
-    state: _State = _State.SENDING
-    since: float = 0.0
+    NONE = auto()  # its bytes are verified before they are passed on, or a peer asks
+    SUSPECTS = auto()  # suspects and debtors are not asked
+    UNPROVEN = auto()  # nor is anyone who has not proven right; all bytes are hashed
+    HASHED = auto()  # anyone is asked; all bytes are hashed
 
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """What one request has to mind."""
+    """Which peers one request may ask. `suspects` sent this content before; `debtors` owe other content."""
 
+    care: Care = Care.NONE
     suspects: frozenset[PeerId] = frozenset()
-    proven_only: bool = False
-    hashed: bool = False
-    avoids_suspects: bool = False  # those under suspicion for other content are not asked either
-    debtors: frozenset[PeerId] = frozenset()  # nor those of whom other content is missing
+    debtors: frozenset[PeerId] = frozenset()
+
+    @property
+    def hashed(self) -> bool:
+        """Whether bytes that are passed on are hashed on their way."""
+        return self.care in (Care.UNPROVEN, Care.HASHED)
+
+    @property
+    def avoids_suspects(self) -> bool:
+        """Whether peers that are suspect for other content are left out."""
+        return self.care in (Care.SUSPECTS, Care.UNPROVEN)
 
     def allows(self, peer_id: PeerId, proven: bool) -> bool:
         """Whether a peer may be asked."""
-        return not (peer_id in self.suspects or peer_id in self.debtors) and (proven or not self.proven_only)
+        if peer_id in self.suspects or peer_id in self.debtors:
+            return False
+        return proven or self.care is not Care.UNPROVEN
 
 
 NO_CAUTION = Caution()
 
 
+@dataclass(slots=True)
+class _Delivery:
+    """`since` is when containerd got its last bytes, or was sent upstream without any."""
+
+    state: ContentState = ContentState.UNKNOWN
+    senders: set[PeerId] = field(default_factory=set)
+    since: float = 0.0
+
+
 class PeerTrust:
-    """The memory; times are the caller's monotonic seconds."""
+    """Content and peers by state. `now` is the caller's monotonic time in seconds."""
 
     def __init__(self) -> None:
         self._deliveries: OrderedDict[Digest, _Delivery] = OrderedDict()
-        self._proven: OrderedDict[PeerId, None] = OrderedDict()
-        self._suspects: OrderedDict[PeerId, float] = OrderedDict()
-        self._banned: OrderedDict[PeerId, float] = OrderedDict()
+        # each peer in one of them, with the time at which its state ends
+        self._peers: dict[PeerState, OrderedDict[PeerId, float]] = {
+            state: OrderedDict() for state in (PeerState.PROVEN, PeerState.SUSPECT, PeerState.BANNED)
+        }
+
+    # --- peers ------------------------------------------------------------------------------------------
 
     def is_proven(self, peer_id: PeerId) -> bool:
-        """Whether it has sent bytes that were seen to be right."""
-        return peer_id in self._proven
+        """Whether it sent bytes that were seen to be right, and none in doubt since."""
+        return peer_id in self._peers[PeerState.PROVEN]
 
     def is_suspect(self, peer_id: PeerId, now: float) -> bool:
         """Whether its bytes are to be hashed."""
-        return self._suspects.get(peer_id, 0.0) > now
+        return self._state_of(peer_id, now) is PeerState.SUSPECT
 
     def is_banned(self, peer_id: PeerId, now: float) -> bool:
-        """Whether it was caught a while ago."""
-        return self._banned.get(peer_id, 0.0) > now
+        """Whether it is not to be asked."""
+        return self._state_of(peer_id, now) is PeerState.BANNED
 
-    def proved(self, peer_id: PeerId) -> None:
+    def proved(self, peer_id: PeerId, now: float) -> None:
         """Bytes of this peer were seen to be right."""
-        self._suspects.pop(peer_id, None)
-        _put(self._proven, peer_id, None, PEERS_MAX)
+        self._happened(peer_id, PeerEvent.RIGHT, now)
 
     def lied(self, peer_id: PeerId, now: float) -> None:
         """Bytes of this peer alone were seen to be wrong."""
-        self._proven.pop(peer_id, None)
-        _put(self._banned, peer_id, now + BAN_SECONDS, PEERS_MAX)
+        self._happened(peer_id, PeerEvent.WRONG, now)
 
     def doubt(self, peer_ids: Iterable[PeerId], now: float) -> None:
-        """One of these sent wrong bytes; which one is not known."""
+        """One of these peers sent wrong bytes; which one is not known."""
         for peer_id in peer_ids:
-            _put(self._suspects, peer_id, now + SUSPECT_SECONDS, PEERS_MAX)
+            self._happened(peer_id, PeerEvent.DOUBTFUL, now)
+
+    def _state_of(self, peer_id: PeerId, now: float) -> PeerState:
+        for state, peers in self._peers.items():
+            if (until := peers.get(peer_id)) is None:
+                continue
+            if until > now:
+                return state
+            del peers[peer_id]
+            return after(PEER, state, PeerEvent.EXPIRED)
+        return PeerState.UNKNOWN
+
+    def _happened(self, peer_id: PeerId, event: PeerEvent, now: float) -> None:
+        before = self._state_of(peer_id, now)
+        state = after(PEER, before, event)
+        if before is PeerState.BANNED and event is not PeerEvent.WRONG:
+            return
+        if before is not PeerState.UNKNOWN:
+            del self._peers[before][peer_id]
+        _put(self._peers[state], peer_id, now + _SECONDS[state], PEERS_MAX)
 
     # --- content that is passed on unverified ------------------------------------------------------------
 
     def asked(self, digest: Digest, now: float, *, from_start: bool) -> Caution:
-        """containerd asks for content, from its start or from where it broke off: what to mind."""
-        delivery = self._deliveries.get(digest)
-        if delivery is None:
-            return self._wary(now)
-        if from_start and delivery.state in _DELIVERED and now - delivery.since <= SUSPECT_SECONDS:
-            delivery.state = _State.ASKED_AGAIN
+        """containerd asks for content, from its start or from where it broke off. Returns whom it may come from."""
+        delivery = self._delivery(digest, now)
+        event = ContentEvent.RESUMED
+        if from_start:
+            owing = delivery.senders & self._senders(_UNVERIFIED, now) if delivery.state is ContentState.SENDING else ()
+            event = ContentEvent.ASKED_OF_DEBTORS if owing else ContentEvent.ASKED
+            if owing:
+                delivery.senders = set(owing)
+        before = delivery.state
+        if self._moved(digest, delivery, event, now) is ContentState.ASKED_AGAIN and before is not delivery.state:
             self.doubt(delivery.senders, now)
-        elif (
-            from_start
-            and delivery.state is _State.SENDING
-            and (missing := delivery.senders & self._senders(_UNSETTLED, now))
-        ):
-            delivery.state, delivery.senders, delivery.since = _State.ASKED_AGAIN, missing, now
-            self.doubt(missing, now)
-        elif now - delivery.since > SUSPECT_SECONDS or (from_start and delivery.state is _State.SENDING):
-            del self._deliveries[digest]
-            return self._wary(now)
-        if delivery.state is _State.ASKED_AGAIN:
-            wary = self._wary(now)
-            return replace(wary, suspects=frozenset(delivery.senders), proven_only=True, hashed=True)
-        return Caution(hashed=True) if delivery.state is _State.TURNED_AWAY else self._wary(now)
+        if delivery.state is ContentState.SENT_UPSTREAM:
+            return Caution(Care.HASHED)
+        debtors = self._senders(_OWED, now)
+        if delivery.state is ContentState.ASKED_AGAIN:
+            return Caution(Care.UNPROVEN, frozenset(delivery.senders), debtors)
+        return Caution(Care.SUSPECTS, debtors=debtors)
 
-    def _wary(self, now: float) -> Caution:
-        """Of content that raises no suspicion itself."""
-        return Caution(avoids_suspects=True, debtors=self._senders(_OWED, now))
+    def turned_away(self, digest: Digest, now: float) -> None:
+        """No peer served it, and containerd goes upstream."""
+        delivery = self._delivery(digest, now)
+        event = ContentEvent.DISTRUSTED if self._distrusts_anyone(now) else ContentEvent.GAVE_UP
+        self._moved(digest, delivery, event, now)
 
-    def _senders(self, states: tuple[_State, ...], now: float) -> frozenset[PeerId]:
-        """Whose content is in one of these states, of what was delivered lately."""
+    def sent(self, digest: Digest, peer_id: PeerId, now: float) -> None:
+        """Bytes of this peer were passed on without a check."""
+        delivery = self._delivery(digest, now)
+        before = delivery.state
+        state = self._moved(digest, delivery, ContentEvent.SENT, now)
+        if state is ContentState.SENDING and before is not state:
+            delivery.senders = set()
+        delivery.senders.add(peer_id)
+
+    def whole(self, digest: Digest, now: float) -> None:
+        """containerd has the last byte of it."""
+        self._moved(digest, self._delivery(digest, now), ContentEvent.COMPLETED, now)
+
+    def settled(self, digest: Digest, now: float) -> None:
+        """The content is right: its hash was, or the store, which verifies it, took it in.
+
+        That proves its senders right only while it was not asked for again: then the right bytes came from elsewhere.
+        """
+        delivery = self._delivery(digest, now)
+        before = delivery.state
+        self._moved(digest, delivery, ContentEvent.VERIFIED, now)
+        if before in (ContentState.DELIVERED, ContentState.MISSING):
+            for sender in delivery.senders:
+                self.proved(sender, now)
+
+    def overdue(self, now: float) -> list[tuple[Digest, frozenset[PeerId]]]:
+        """Content that should be in the store by now and is not, each with its senders. Each is returned once."""
+        found = []
+        for digest, delivery in list(self._deliveries.items()):
+            if delivery.state is ContentState.DELIVERED and now - delivery.since > SETTLE_SECONDS_MAX:
+                self._moved(digest, delivery, ContentEvent.OVERDUE, now)
+                found.append((digest, frozenset(delivery.senders)))
+        return found
+
+    @property
+    def unsettled(self) -> list[Digest]:
+        """Content that was delivered and that the store may take in."""
+        return [digest for digest, delivery in self._deliveries.items() if delivery.state in _UNVERIFIED]
+
+    def _delivery(self, digest: Digest, now: float) -> _Delivery:
+        """What is remembered, or a new one, which is not kept before it has a state."""
+        delivery = self._deliveries.get(digest) or _Delivery()
+        if delivery.state is not ContentState.UNKNOWN and now - delivery.since > SUSPECT_SECONDS:
+            self._moved(digest, delivery, ContentEvent.EXPIRED, now)
+            return _Delivery()
+        return delivery
+
+    def _moved(self, digest: Digest, delivery: _Delivery, event: ContentEvent, now: float) -> ContentState:
+        """Carry out a transition; an UNKNOWN delivery is dropped."""
+        state = after(CONTENT, delivery.state, event)
+        if state is ContentState.UNKNOWN:
+            self._deliveries.pop(digest, None)
+        else:
+            if delivery.state in _INCOMPLETE or state is ContentState.SENDING:
+                delivery.since = now
+            if state is not delivery.state or state is ContentState.SENDING:
+                _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
+        delivery.state = state
+        return state
+
+    def _senders(self, states: Collection[ContentState], now: float) -> frozenset[PeerId]:
+        """The senders of content in one of these states, delivered in the last SUSPECT_SECONDS."""
         return frozenset(
             sender
             for delivery in self._deliveries.values()
@@ -156,57 +233,12 @@ class PeerTrust:
             for sender in delivery.senders
         )
 
-    def turned_away(self, digest: Digest, now: float) -> None:
-        """The client was sent upstream. Where it was for want of anyone to trust, the next time anyone will do."""
-        delivery = self._deliveries.get(digest)
-        if delivery is None and self._doubts_anyone(now):
-            delivery = _Delivery(state=_State.ASKED_AGAIN, since=now)
-            _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
-        if delivery and delivery.state is _State.ASKED_AGAIN:
-            delivery.state = _State.TURNED_AWAY
+    def _distrusts_anyone(self, now: float) -> bool:
+        suspects = self._peers[PeerState.SUSPECT].values()
+        return any(until > now for until in suspects) or bool(self._senders(_OWED, now))
 
-    def _doubts_anyone(self, now: float) -> bool:
-        return any(until > now for until in self._suspects.values()) or bool(self._senders(_OWED, now))
 
-    def sent(self, digest: Digest, peer_id: PeerId, now: float) -> None:
-        """Bytes of this peer were passed on unverified."""
-        delivery = self._deliveries.get(digest)
-        if delivery is None or delivery.state in _DELIVERED:
-            delivery = _Delivery()
-        if delivery.state is _State.SENDING:
-            delivery.since = now
-        delivery.senders.add(peer_id)
-        _put(self._deliveries, digest, delivery, DELIVERIES_MAX)
-
-    def whole(self, digest: Digest, now: float) -> None:
-        """The client has all of it."""
-        delivery = self._deliveries.get(digest)
-        if delivery and delivery.state is _State.SENDING:
-            delivery.state, delivery.since = _State.WHOLE, now
-
-    def settled(self, digest: Digest) -> None:
-        """The content is known to be right: hashed on its way, or taken in by the store, which verifies it.
-
-        That speaks for its senders only as long as it was not asked for again: then the right bytes are another's.
-        """
-        delivery = self._deliveries.pop(digest, None)
-        if delivery and delivery.state in _DELIVERED:
-            for sender in delivery.senders:
-                self.proved(sender)
-
-    def overdue(self, now: float) -> list[tuple[Digest, frozenset[PeerId]]]:
-        """What should have turned up in the store by now and has not, each told once; and who sent it."""
-        found = []
-        for digest, delivery in self._deliveries.items():
-            if delivery.state is _State.WHOLE and now - delivery.since > SETTLE_SECONDS_MAX:
-                delivery.state = _State.MISSING
-                found.append((digest, frozenset(delivery.senders)))
-        return found
-
-    @property
-    def unsettled(self) -> list[Digest]:
-        """What was delivered whole, and may turn up in the store."""
-        return [digest for digest, delivery in self._deliveries.items() if delivery.state in _UNSETTLED]
+_SECONDS = {PeerState.PROVEN: float("inf"), PeerState.SUSPECT: SUSPECT_SECONDS, PeerState.BANNED: BAN_SECONDS}
 
 
 def _put(table: OrderedDict[K, V], key: K, value: V, entries_max: int) -> None:

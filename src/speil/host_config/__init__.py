@@ -1,4 +1,5 @@
-"""containerd's registry configuration on this host: built beside the old one, switched in one step, restored.
+"""Writes and restores containerd's registry configuration (the hosts.toml directory) of this node.
 
-`tree` decides what the new directory holds, `switch` puts it in place.
+`tree` has the three operations: configure, preview and restore. `plan` computes the new directory, `proof` checks it,
+`switch` puts it in place in one step.
 """

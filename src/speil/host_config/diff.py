@@ -1,4 +1,4 @@
-"""What a run would change, as a unified diff of each file."""
+"""A unified diff of two directory trees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from speil.host_config.nodes import Kind, Node, Tree
 
 
 def diff(before: Tree, after: Tree, secrets: tuple[str, ...] = ()) -> str:
-    """Of two trees; empty where they are the same. `secrets` of ours are not shown. Raises OSError."""
+    """The diff of all files; "" if the trees are equal. `secrets` are masked. Raises OSError."""
     parts: list[str] = []
     for path in sorted({*before, *after}):
         old, new = _lines(before.get(path)), _lines(after.get(path))

@@ -1,4 +1,4 @@
-"""What containerd finds in a registry's directory, read from a tree as if it stood in its place."""
+"""Reads what containerd would find in the directory of a registry if a tree were in place."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ from speil.host_config.errors import HostConfigError
 from speil.host_config.nodes import Kind, Tree, children, follow
 from speil.hosts_toml.containerd import HOSTS_FILE, Folder, certificate_files
 
-HOSTS_BYTES_MAX = 1 << 20  # a file for one registry has some hundred
+HOSTS_BYTES_MAX = 1 << 20  # a hosts.toml has some hundred bytes
 
 
 class UnreadableError(Exception):
-    """A link that leads to where this process can't look; the message says where."""
+    """A link leads to a path that this process can't read. The message has the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A registry's directory: its names and its hosts.toml (empty where there is none)."""
+    """The directory of a registry: its files by name. Only hosts.toml has its content; the others are empty."""
 
     files: Folder
-    keys: dict[str, bytes] = field(default_factory=dict)  # what a key of a certificate may be named
+    keys: dict[str, bytes] = field(default_factory=dict)  # names that may be the key of a certificate
 
     @property
     def hosts(self) -> bytes:
-        """The hosts.toml."""
+        """The content of hosts.toml; empty if there is none."""
         return self.files.get(HOSTS_FILE, b"")
 
     @property
     def certificates(self) -> dict[str, list[Any]]:
-        """The server's `ca` and `client` by Docker's layout, as containerd uses them without a hosts.toml."""
+        """The `ca` and `client` values of Docker-style certificates, which containerd uses without a hosts.toml."""
         ca, client = certificate_files(self.files, self.keys)
         every: dict[str, list[Any]] = {"ca": [*ca], "client": [*client]}
         return {key: value for key, value in every.items() if value}
 
 
 def look(tree: Tree, root: Path, name: str) -> Found | None:
-    """The directory `name` of a tree that stands at `root`; None where containerd would go on to the next.
+    """The directory `name` of a tree at `root`; None if it does not exist, so that containerd tries the next.
 
-    Raises UnreadableError, HostConfigError for what is no directory, and OSError.
+    Raises UnreadableError, OSError, and HostConfigError if it is not a directory.
     """
     place = follow(tree, root, name)
     if place is None:
         return None
     if isinstance(place, Path):
         if not place.is_dir():
-            raise UnreadableError(f"{root / name} leads to {place}, which is no directory that can be read from here")
+            raise UnreadableError(
+                f"{root / name} leads to {place}, which is not a directory that this process can read"
+            )
         names = sorted(os.listdir(place))
     else:
         if tree[place].kind is not Kind.DIRECTORY:
@@ -68,19 +70,19 @@ def look(tree: Tree, root: Path, name: str) -> Found | None:
 
 
 def _content(tree: Tree, root: Path, path: str, *, wanted: bool) -> bytes | None:
-    """A file's content where it is `wanted`; None for a link that leads nowhere."""
+    """The content of a file if it is `wanted`, otherwise b"". None for a dangling link."""
     place = follow(tree, root, path)
     if place is None:
         return None
     if isinstance(place, Path):
         if not wanted:
-            return b""  # it may be there for containerd, if not for us
+            return b""  # containerd may be able to read it even if this process is not
         if not place.is_file():
-            raise UnreadableError(f"{root / path} leads to {place}, which is no file that can be read from here")
+            raise UnreadableError(f"{root / path} leads to {place}, which is not a file that this process can read")
         size, data = place.stat().st_size, place.read_bytes
     elif tree[place].kind is not Kind.FILE:
         if wanted:
-            raise HostConfigError(f"{root / path} is no file: containerd fails pulls for it")
+            raise HostConfigError(f"{root / path} is not a file, which makes containerd fail pulls: remove it")
         return b""
     else:
         node = tree[place]
@@ -88,12 +90,12 @@ def _content(tree: Tree, root: Path, path: str, *, wanted: bool) -> bytes | None
     if not wanted:
         return b""
     if size > HOSTS_BYTES_MAX:
-        raise HostConfigError(f"{root / path} has {size} bytes: this is no hosts.toml")
+        raise HostConfigError(f"{root / path} has {size} bytes, too many for a hosts.toml: replace or remove it")
     return data()
 
 
 def _is_directory(tree: Tree, root: Path, path: str) -> bool:
-    """As the entry itself: containerd takes a link for a file, wherever it leads."""
+    """Whether the entry itself is a directory. containerd treats every link as a file."""
     node = tree.get(path)
     if node is not None:
         return node.kind is Kind.DIRECTORY

@@ -1,4 +1,4 @@
-"""One run at a time: two pods of a node, an old one and a new one, may configure at once."""
+"""A lock on the directory. Two pods of a node, an old and a new one, may run `speil configuration` at the same time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pathlib import Path
 
 from speil.host_config.errors import HostConfigError
 
-WAIT_SECONDS_MAX = 60.0  # a run takes a fraction of a second; the kubelet starts an init container again
+WAIT_SECONDS_MAX = 60.0  # a run takes less than a second; the kubelet restarts an init container that fails
 POLL_SECONDS = 0.05
 
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory, which is exchanged for another meanwhile: then the new one is what the next waits for.
+    """Hold the lock on `directory`; create the directory if it is missing.
 
-    Raises HostConfigError when another run holds it for too long, and OSError.
+    A run exchanges the directory for a new one. A waiting run then takes the lock on the new one.
+    Raises OSError, and HostConfigError if another run holds the lock for more than WAIT_SECONDS_MAX.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     deadline = time.monotonic() + WAIT_SECONDS_MAX
@@ -47,5 +48,5 @@ def _wait(descriptor: int, directory: Path, deadline: float) -> None:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         if time.monotonic() > deadline:
-            raise HostConfigError(f"another run has held {directory} for {WAIT_SECONDS_MAX:.0f} s: end it, or wait")
+            raise HostConfigError(f"another run has locked {directory} for {WAIT_SECONDS_MAX:.0f} s: end it, or wait")
         time.sleep(POLL_SECONDS)

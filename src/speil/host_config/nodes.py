@@ -1,7 +1,7 @@
-"""A directory tree as it stands on disk, or as it will: what is where, with the contents left on disk.
+"""A model of a directory tree. File contents stay on the disk until they are needed.
 
-Links are kept as links. They are followed by the names they will have, so that what lies in the backup is read as it
-would be in its place.
+Links stay links. They are resolved as if the tree were in place, so a tree in the backup resolves as it would after
+being restored.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from speil.host_config.errors import HostConfigError
 
-ENTRIES_MAX = 20_000  # a node has some dozens; more of them are no registry configuration
-LINKS_MAX = 40  # as the kernel follows
+ENTRIES_MAX = 20_000  # a node has some dozens; with more it is not a registry configuration
+LINKS_MAX = 40  # links to follow, as in the kernel
 
 
 class Kind(Enum):
-    """What a name stands for."""
+    """The type of an entry."""
 
     DIRECTORY = "directory"
     FILE = "file"
@@ -30,9 +30,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One entry: `source` is where its owner, mode, times and content are, `data` is a content of our own.
+    """One entry of a tree.
 
-    `mode` stands for the mode of what has no source.
+    `source`: the path on the disk that has its owner, mode, times and content. `data`: new content, in place of the
+    source's. `target`: where a link leads. `mode`: the mode of an entry without a source.
     """
 
     kind: Kind
@@ -42,18 +43,21 @@ class Node:
     mode: int = 0o755
 
     def read(self) -> bytes:
-        """A file's content. Raises OSError."""
+        """The content of a file. Raises OSError."""
         if self.data is not None:
             return self.data
         assert self.source is not None
         return self.source.read_bytes()
 
 
-Tree = dict[str, Node]  # by path, slashes between names, parents before children
+Tree = dict[str, Node]  # by relative path; parents come before children
 
 
 def scan(entries: Iterable[tuple[str, Path]]) -> Tree:
-    """The tree of some entries and all below them. Raises HostConfigError for what can't be kept, and OSError."""
+    """The tree of the given (name, path) entries and everything below. Raises OSError.
+
+    Raises HostConfigError for sockets, devices and FIFOs, and for more than ENTRIES_MAX entries.
+    """
     tree: Tree = {}
     waiting = deque(sorted(entries))
     while waiting:
@@ -67,34 +71,34 @@ def scan(entries: Iterable[tuple[str, Path]]) -> Tree:
         elif stat.S_ISREG(mode):
             tree[name] = Node(Kind.FILE, path)
         else:
-            raise HostConfigError(f"{path} is no file, directory or link, so it can't be kept: move it elsewhere")
+            raise HostConfigError(f"{path} is no file, directory or link, so it can't be backed up: move it elsewhere")
         if len(tree) > ENTRIES_MAX:
             raise HostConfigError(f"more than {ENTRIES_MAX} entries: this is not containerd's registry configuration")
     return tree
 
 
 def below(tree: Tree, name: str) -> Tree:
-    """The tree inside a directory, by the paths it has there."""
+    """The tree inside the directory `name`, with paths relative to it."""
     prefix = f"{name}/"
     return {path.removeprefix(prefix): node for path, node in tree.items() if path.startswith(prefix)}
 
 
 def children(tree: Tree, name: str) -> list[str]:
-    """The names in a directory, of the top for an empty name."""
+    """The names in the directory `name`, sorted; of the top directory for ""."""
     prefix = f"{name}/" if name else ""
     return sorted(path[len(prefix) :] for path in tree if path.startswith(prefix) and "/" not in path[len(prefix) :])
 
 
 def parents(path: str) -> list[str]:
-    """The directories above a path, the topmost first."""
+    """The directories above a path, topmost first."""
     names = path.split("/")
     return ["/".join(names[:count]) for count in range(1, len(names))]
 
 
 def follow(tree: Tree, root: Path, path: str, links: int = 0) -> str | Path | None:
-    """Where a path leads when `tree` stands at `root`: to a path in it, to a path outside, or nowhere.
+    """Resolve a path as if `tree` were at `root`: a path in the tree (str), outside it (Path), or None if missing.
 
-    `links` is how many were followed before.
+    `links` counts the links that were already followed.
     """
     waiting = deque(path.split("/"))
     at: list[str] = []

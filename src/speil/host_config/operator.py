@@ -1,8 +1,8 @@
-"""The operator's tree: what the directory would hold now if speil had never been there.
+"""Computes the operator's tree: the content that the directory would have now without speil.
 
-The backup holds what the last run found. What was done to the directory since is the operator's: what is new or
-changed is taken, what is gone is gone. The record of the last run tells ours from theirs. Where there is none (Spegel,
-or a speil before records, made the backup) files are told by how Spegel writes them.
+The backup has what the last run found. Changes since then are the operator's: new and changed entries are taken over,
+removed entries stay removed. The record of the last run says which entries speil wrote. Backups of Spegel and of early
+speil versions have no record. There, files of a mirror are recognised by the form in which Spegel writes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BACKUP = "_backup"
 
 
 def operators_tree(whole: Tree, targets: tuple[str, ...]) -> Tree:
-    """From the whole directory; `targets` are the mirrors now, none where they are not known. Raises OSError."""
+    """The operator's tree in the scanned directory. `targets`: the current mirrors, if known. Raises OSError."""
     live = {path: node for path, node in whole.items() if path.split("/")[0] not in (BACKUP, RECORD)}
     is_backup = BACKUP in whole and whole[BACKUP].kind is Kind.DIRECTORY
     backup = below(whole, BACKUP) if is_backup else {}
@@ -34,7 +34,7 @@ def operators_tree(whole: Tree, targets: tuple[str, ...]) -> Tree:
 
 
 def was_configured(whole: Tree) -> bool:
-    """Whether a run of ours, or of Spegel, left something to undo."""
+    """Whether speil or Spegel has configured this directory, so that there is something to restore."""
     if RECORD in whole and whole[RECORD].kind is Kind.FILE and Record.decode(whole[RECORD].read()) is not None:
         return True
     if BACKUP not in whole or whole[BACKUP].kind is not Kind.DIRECTORY:
@@ -58,7 +58,7 @@ def _merge(live: Tree, backup: Tree, record: Record) -> Tree:
 
 
 def _theirs(node: Node, before: Node | None, path: str, record: Record) -> Node | None:
-    """What the operator made of a file of ours; None where nothing of it is theirs but what the backup has."""
+    """The operator's part of a file that speil wrote; None if it has nothing beyond the backup."""
     written, data = record.written[path], node.read()
     if digest(data) == written.digest:
         return None
@@ -66,14 +66,14 @@ def _theirs(node: Node, before: Node | None, path: str, record: Record) -> Node 
         text = data.decode()
         rest = without_targets(text, record.targets)
         is_same = rest_digest(text, record.targets) == written.rest_digest
-        if rest == text:  # written anew; but our own server line alone is no wish
+        if rest == text:  # none of our hosts is left: the operator rewrote it, unless only our server line is left
             return None if is_same and not written.merged and "server" in parse(text) else node
         if is_same:
             return None
-        if "host" not in parse(rest):  # containerd 1.6 rejects a file without it, and so the server in it
+        if "host" not in parse(rest):  # containerd 1.6 rejects a file without [host], and with it the server line
             rest = f"{rest.rstrip()}\n\n[host]\n"
     except (UnicodeDecodeError, HostsTomlError):
-        return node  # broken, but theirs
+        return node  # invalid, but written by the operator
     return Node(Kind.FILE, node.source, data=rest.encode())
 
 
@@ -85,7 +85,7 @@ def _is_made(path: str, node: Node, record: Record) -> bool:
 
 
 def _with_parents(found: Tree, live: Tree, record: Record) -> Tree:
-    """Give what the operator put into a directory of ours that directory, and drop what has none any more."""
+    """Keep directories of ours that have entries of the operator; drop entries whose directory is gone."""
     tree = dict(found)
     for path in found:
         for parent in parents(path):
@@ -96,7 +96,7 @@ def _with_parents(found: Tree, live: Tree, record: Record) -> Tree:
                 tree.pop(path, None)
                 break
             tree[parent] = live[parent]
-            if above is not None and above.kind is Kind.LINK:  # in its place stood a directory of links of ours
+            if above is not None and above.kind is Kind.LINK:  # speil had replaced this link by a directory of links
                 made = {one: live[one] for one in record.made if one.startswith(f"{parent}/") and one in live}
                 hosts = f"{parent}/{HOSTS_FILE}"
                 tree = {hosts: Node(Kind.LINK, target=_below(above.target, HOSTS_FILE)), **made, **tree}
@@ -108,9 +108,10 @@ def _below(target: str, name: str) -> str:
 
 
 def _guessed(live: Tree, backup: Tree, targets: tuple[str, ...]) -> Record | None:
-    """What a run without a record must have written: told by the form of the files.
+    """Reconstruct the record of a run without one, from the form of the files.
 
-    None where nothing was: the operator made that backup. Spegel, killed at its start, leaves a backup alone.
+    None if no file has that form: then the operator made the backup. A Spegel that was killed at its start leaves a
+    backup and no files; that counts as configured too.
     """
     written: dict[str, Written] = {}
     every = list(targets)
@@ -139,7 +140,7 @@ def _guessed(live: Tree, backup: Tree, targets: tuple[str, ...]) -> Record | Non
 
 
 def _document(node: Node | None) -> tuple[str, dict[str, Any]]:
-    """A file's text and what it says; nothing for what can't be read."""
+    """The text of a file and the parsed TOML; ("", {}) if it can't be read."""
     if node is None or node.kind is not Kind.FILE:
         return "", {}
     try:

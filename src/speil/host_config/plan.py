@@ -1,4 +1,4 @@
-"""What the directory will hold: the operator's tree with speil in front of the registries that are mirrored."""
+"""Computes the new directory: the operator's tree, with speil in front of the mirrored registries."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from speil.oci.reference import is_registry
 
 @dataclass(slots=True)
 class Plan:
-    """`tree` without backup and record; `written` has the hosts.toml files of ours, True with lines of the operator.
+    """The new directory, and what speil wrote in it.
 
-    `unnamed` are directories that are written because all registries are mirrored: what can't be done there is left.
-    `notes` are for the operator: what is not as the settings alone would let expect.
+    `tree`: the new directory, without backup and record. `written`: the paths of our hosts.toml files; True if the file
+    also has lines of the operator. `made`: directories ("" as target) and links (with their target) that speil creates.
+    `unnamed`: directories that are written only because all registries are mirrored; a problem there is not an error.
+    `notes`: messages for the operator about results that the settings do not suggest.
     """
 
     tree: Tree
@@ -39,7 +41,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     def leave(self, name: str, operator: Tree, reason: str) -> None:
-        """Take the operator's directory as it is."""
+        """Leave the operator's directory `name` unchanged, and add `reason` to the notes."""
 
         def is_inside(path: str) -> bool:
             return path.partition("/")[0] == name
@@ -48,11 +50,14 @@ class Plan:
         self.tree |= {path: node for path, node in operator.items() if is_inside(path)}
         self.written = {path: merged for path, merged in self.written.items() if not is_inside(path)}
         self.made = {path: target for path, target in self.made.items() if not is_inside(path)}
-        self.notes.append(f"{reason}; until then it stays as it is, without speil in front")
+        self.notes.append(f"{reason}; until then it stays unchanged, without speil in front")
 
 
 def instead(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: Mirrors) -> Plan:
-    """As Spegel does it: our file alone in each directory; with all registries mirrored other directories give way."""
+    """The plan without --prepend-existing, as Spegel does it: each directory has our hosts.toml alone.
+
+    If all registries are mirrored, the other directories are removed; the backup has them.
+    """
     plan = Plan({})
     names = {_name_for(operator, root, url, plan): url for url in registries}
     if "" not in registries:
@@ -64,10 +69,10 @@ def instead(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: Mi
 
 
 def in_front(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: Mirrors) -> Plan:
-    """Our hosts in front of what containerd would ask without us, file by file.
+    """The plan with --prepend-existing: our hosts come first, then what containerd would ask without speil.
 
-    A directory hides `_default`: what is there is taken along for a registry that had none of its own. And a directory
-    of a registry's own hides our `_default`: with all registries mirrored each is written.
+    containerd ignores `_default` for a registry with its own directory. So a new directory also gets the hosts of
+    `_default`. And if all registries are mirrored, speil is added in each existing directory too.
     """
     plan = Plan(dict(operator))
     names = {_name_for(operator, root, url, plan): url for url in registries}
@@ -82,10 +87,10 @@ def in_front(operator: Tree, root: Path, registries: tuple[str, ...], mirrors: M
         except UnreadableError as error:
             if url:
                 raise HostConfigError(
-                    f"{error}: speil can't be put in front of what is there. Mount that path at the same place, "
-                    "or put a file there instead of the link"
+                    f"{error}: speil can't be put in front of it. Mount that path at the same place, "
+                    "or replace the link by a file"
                 ) from error
-            plan.notes.append(f"{error}: it stays as it is, without speil in front")
+            plan.notes.append(f"{error}: it stays unchanged, without speil in front")
         except HostConfigError as error:
             if name not in plan.unnamed:
                 raise
@@ -105,7 +110,7 @@ def _write_in_front(plan: Plan, operator: Tree, root: Path, name: str, url: str,
         text.encode()
     except UnicodeEncodeError as error:
         raise HostConfigError(
-            f"{root / source} holds a certificate whose name is not UTF-8, which a hosts.toml can't say: rename it"
+            f"{root / source} has a certificate whose name is not UTF-8, which a hosts.toml can't contain: rename it"
         ) from error
     node = operator.get(name)
     if node is None or node.kind is not Kind.DIRECTORY:
@@ -121,11 +126,11 @@ def _write_in_front(plan: Plan, operator: Tree, root: Path, name: str, url: str,
 
 def _text(found: Found, file: Path, prefix: str, url: str, mirrors: Mirrors) -> str:
     if found.hosts.startswith(codecs.BOM_UTF8):
-        raise HostConfigError(f"{file} is not TOML: it begins with a byte order mark; mend or remove it")
+        raise HostConfigError(f"{file} is not TOML: it begins with a byte order mark; correct or remove it")
     try:
         existing = found.hosts.decode()
     except UnicodeDecodeError as error:
-        raise HostConfigError(f"{file} is not TOML: it is not in UTF-8; mend or remove it") from error
+        raise HostConfigError(f"{file} is not TOML: it is not in UTF-8; correct or remove it") from error
     try:
         if existing and parse(existing):
             _check(existing)
@@ -135,17 +140,19 @@ def _text(found: Found, file: Path, prefix: str, url: str, mirrors: Mirrors) -> 
             for key, value in found.certificates.items()
         }
     except HostsTomlError as error:
-        raise HostConfigError(f"{file} is {error}; mend or remove it") from error
+        raise HostConfigError(f"{file} is {error}; correct or remove it") from error
     host = urlsplit(url).netloc
-    # containerd goes to a server that is not named by its own rules, as it did without a file
+    # without a server line, containerd uses its own default, as it did without a file
     as_default = url.startswith("https://") and not is_localhost(host)
     is_said = as_default or not (certificates or existing or is_localhost(host))
     text = render(url if is_said else "", mirrors, certificates=certificates)
-    return f"{existing.strip()}\n{text}" if existing.strip() else text  # what says nothing are comments
+    return (
+        f"{existing.strip()}\n{text}" if existing.strip() else text
+    )  # an existing file without TOML values has only comments
 
 
 def _check(existing: str) -> None:
-    """Refuse what no containerd reads: what is in it may be meant, but does nothing."""
+    """Refuse a file that no containerd version accepts: its content has no effect today."""
     problems = []
     for generation in Generation:
         try:
@@ -157,20 +164,20 @@ def _check(existing: str) -> None:
 
 
 def _name_for(operator: Tree, root: Path, url: str, plan: Plan) -> str:
-    """The directory that containerd will read."""
+    """The name of the directory that containerd will read for a registry URL."""
     if not url:
         return DEFAULT_DIRECTORY
     registry = urlsplit(url).netloc
     for name in directories_of(registry)[:-1]:
         if name in operator and follow(operator, root, name) is not None:
             if name != registry:
-                plan.notes.append(f"{root / name} is what containerd reads for {registry}: written there")
+                plan.notes.append(f"{root / name} is what containerd reads for {registry}: speil writes there")
             return name
     return registry
 
 
 def registry_of(name: str) -> str:
-    """A registry that containerd looks up in the directory `name`; any for `_default`."""
+    """A registry whose directory is `name`; an invented one for `_default`."""
     if name == DEFAULT_DIRECTORY:
         return "registry.invalid"
     with_port = re.fullmatch(r"(.+)_([0-9]+)_", name)
@@ -183,7 +190,7 @@ def _make_directory(plan: Plan, name: str) -> None:
 
 
 def _put(plan: Plan, path: str, text: str, mirrors: Mirrors, before: Node | None, *, merged: bool = False) -> None:
-    """With credentials in it (a token, basic auth) a file is for containerd alone, which runs as root."""
+    """Add a hosts.toml. With headers (a token, basic auth) only root, so containerd, may read it."""
     mode = 0o644
     if before is not None and before.kind is Kind.FILE and before.source is not None:
         mode = before.source.stat().st_mode & 0o777

@@ -1,4 +1,4 @@
-"""A plan is proven before it is put in place: containerd asks speil first, then all that it asked without speil."""
+"""Checks a plan before it is put in place: containerd must ask speil first, and then the same hosts as before."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from speil.hosts_toml.targets import once_each, same_target
 
 
 def prove(plan: Plan, operator: Tree, root: Path, mirrors: Mirrors) -> None:
-    """Raises HostConfigError where containerd would not read the result as it is meant.
+    """Check `plan` by the rules of each containerd generation.
 
-    A directory that nobody named is taken back from the plan instead.
+    Raises HostConfigError if containerd would read a file differently than intended. A directory in `plan.unnamed` is
+    left unchanged instead.
     """
     before, after = folders(operator, root), folders(plan.tree, root)
     for path, merged in list(plan.written.items()):
@@ -57,15 +58,15 @@ def _prove_one(
         was = resolve(before, registry_of(name), generation, str(root))
         if _rejected(after[name], generation):
             if merged and found == was and any(not _rejected(after[name], one) for one in Generation):
-                continue  # only one generation reads what the operator wrote, as before
+                continue  # this generation rejected the operator's file before, too
             raise _wrong(file, generation, f"{_rejected(after[name], generation)}")
         count = len(once_each(mirrors.targets))
         if not _are(found[:count], mirrors):
             raise _wrong(file, generation, "speil is not asked first")
         source = before.get(name, before.get(DEFAULT_DIRECTORY, {}))
         if _rejected(source, generation) or (_rejected(source, Generation.V1) and not _says(source)):
-            # containerd 1.6 ignores a file without hosts; with ours in it, it follows its server line. And where
-            # the file says nothing at all, 1.6 takes the certificates beside it and 2.x does not: now both do
+            # containerd 1.6 ignores a file without hosts; with our hosts in it, 1.6 uses its server line too.
+            # If the file has no values at all, 1.6 uses the certificates beside it and 2.x does not; now both do.
             continue
         kept = [host for host in was[:-1] if not _is_ours(host, mirrors)] + was[-1:]
         if merged and found[count:] != kept:
@@ -73,22 +74,22 @@ def _prove_one(
 
 
 def _prove_others(plan: Plan, before: dict[str, Folder], root: Path, mirrors: Mirrors) -> None:
-    """A directory that is not written may be a link to one that is, or hold one to a file that is."""
+    """Check the directories that are not written: links in them may lead to files that are."""
     after = folders(plan.tree, root)
     for name in sorted(before.keys() & after.keys() - {path.partition("/")[0] for path in plan.written}):
         if name != next((one for one in directories_of(registry_of(name)) if one in before), None):
-            continue  # containerd reads another one for that registry
+            continue  # containerd reads another directory for that registry
         for generation in Generation:
             was, found = (resolve(one, registry_of(name), generation, str(root)) for one in (before, after))
             if not _rejected(before[name], generation) and _without(found, mirrors) != _without(was, mirrors):
                 raise HostConfigError(
-                    f"{root / name} is, or holds, a link to what would be written for another registry, and would ask "
-                    f"{_shown(found)} instead of {_shown(was)}: put a copy there instead of the link"
+                    f"{root / name} is, or holds, a link to a file to be written for another registry. containerd "
+                    f"would ask {_shown(found)} instead of {_shown(was)}: replace the link by a copy"
                 )
 
 
 def folders(tree: Tree, root: Path) -> dict[str, Folder]:
-    """What containerd sees in a tree; without what can't be read from here."""
+    """The directories that containerd sees in a tree, without those that this process can't read."""
     found: dict[str, Folder] = {}
     for name in children(tree, ""):
         try:
@@ -101,7 +102,7 @@ def folders(tree: Tree, root: Path) -> dict[str, Folder]:
 
 
 def _says(folder: Folder) -> bool:
-    """Whether there is more than comments in a hosts.toml that is TOML."""
+    """Whether a valid hosts.toml has any value, not only comments."""
     return bool(tomllib.loads(folder[HOSTS_FILE].decode()))
 
 
@@ -137,7 +138,7 @@ def _without(hosts: list[Host], mirrors: Mirrors) -> list[Host]:
 
 
 def _plain(host: Host) -> str:
-    """The URL as it is written in a file."""
+    """The URL as written in a hosts.toml."""
     return host.url.removesuffix("/v2")
 
 
@@ -147,6 +148,6 @@ def _shown(hosts: list[Host]) -> str:
 
 def _wrong(file: Path, generation: Generation, reason: str) -> HostConfigError:
     return HostConfigError(
-        f"{file} as it would be written is not read as it is meant by {generation.value}: {reason}. "
-        "Mend the file that is there, or remove it"
+        f"{file} as speil would write it is not read as intended by {generation.value}: {reason}. "
+        "Correct the existing file, or remove it"
     )

@@ -1,4 +1,7 @@
-"""What a run wrote, kept beside it: the next run tells by it what is ours, and what the operator did since."""
+"""The record of what a run wrote (`.speil.json`).
+
+With it the next run knows which files speil wrote, and what the operator has changed since.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A hosts.toml of ours: hashes of it and of what it says beside our targets; `merged` with the operator's lines."""
+    """A hosts.toml that speil wrote.
+
+    `digest`: the SHA-256 of the file. `rest_digest`: of its values without our targets. `merged`: it has lines of the
+    operator.
+    """
 
     digest: str
     rest_digest: str
@@ -23,13 +30,16 @@ class Written:
 
     @classmethod
     def of(cls, data: bytes, targets: tuple[str, ...], *, merged: bool) -> Written:
-        """Of a file as it is written."""
+        """The entry for a file with this content."""
         return cls(digest(data), rest_digest(data.decode(), targets), merged)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`made` are directories and links (path to target) of ours, `kept` is what else was there after the run."""
+    """`targets`: our mirrors. `written`: our hosts.toml files. `made`: our directories ("") and links (their target).
+
+    `kept`: the paths of all other entries after the run.
+    """
 
     targets: tuple[str, ...]
     written: dict[str, Written]
@@ -37,9 +47,9 @@ class Record:
     kept: frozenset[str]
 
     def encode(self) -> bytes:
-        """As it is kept."""
+        """The content of the record file."""
         value = {
-            "about": "by this file speil configuration and cleanup tell the files of speil from yours",
+            "about": "speil configuration and cleanup use this file to know which files are theirs",
             "version": VERSION,
             "targets": list(self.targets),
             "written": {path: [one.digest, one.rest_digest, one.merged] for path, one in sorted(self.written.items())},
@@ -50,7 +60,7 @@ class Record:
 
     @classmethod
     def decode(cls, data: bytes) -> Record | None:
-        """None for what is no record: someone else's file, or one that was damaged."""
+        """Parse a record file; None if it is damaged or of another program or version."""
         try:
             value: Any = json.loads(data)
             if value["version"] != VERSION:
@@ -63,12 +73,15 @@ class Record:
 
 
 def digest(data: bytes) -> str:
-    """Of a file's content."""
+    """The SHA-256 of `data` in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def rest_digest(text: str, targets: tuple[str, ...]) -> str:
-    """Of what a text says beside the targets; spaces and comments don't count."""
+    """The SHA-256 of the values of a hosts.toml without the targets; "" if it is invalid.
+
+    Comments and white space make no difference.
+    """
     try:
         document = parse(without_targets(text, targets))
     except HostsTomlError:

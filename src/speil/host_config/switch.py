@@ -1,18 +1,18 @@
-"""Put a new directory in the place of an old one in one step.
+"""Replaces the content of a directory in one atomic step.
 
-The new tree is built beside the directory and the two are exchanged by renameat2(2): killed at any point, there is
-the old tree or the new one, and at worst a leftover that the next run removes.
+The new tree is built beside the directory, and the two are exchanged with renameat2(2). If the process is killed at any
+point, the directory has the old tree or the new one. A staging directory may be left; the next run removes it.
 
-A directory that is a mount point (a pod's volume of exactly this directory) can't be exchanged. There the one step is
-the flip of a symbolic link inside it:
+A mount point (a pod volume of exactly this directory) can't be exchanged. There the atomic step is the change of one
+symbolic link inside the directory:
 
-    1. the new tree and a copy of the old one are built inside, and a link `current` to the old
-    2. each entry is exchanged for a link through `current`: whoever reads still reads the old tree
-    3. `current` is renamed to lead to the new tree: the one step
-    4. each entry is exchanged for the real thing: whoever reads still reads the new tree
+    1. Build the new tree and a copy of the old tree inside, and a link `current` to the old one.
+    2. Exchange each entry for a link through `current`. Readers still read the old tree.
+    3. Rename a new link over `current`, which leads to the new tree. This is the atomic step.
+    4. Exchange each link for the real entry. Readers still read the new tree.
 
-A run that was killed in between leaves links that read as one of the two trees; the next run starts from what they
-read as and removes them.
+A run that is killed in between leaves links that lead to one of the two trees. The next run reads through them and
+removes them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Build = Callable[[Path], None]
 
 
 def replace(directory: Path, build: Build, *, in_place: bool = False) -> None:
-    """Replace `directory`'s content with what `build` writes into the empty directory it is given. Raises OSError.
+    """Replace the content of `directory` with what `build` writes into the empty directory it receives.
 
-    `in_place` goes the way of mount points at once.
+    `in_place` uses the method for mount points. Raises OSError, and what `build` raises; nothing is changed then.
     """
     if not in_place:
         try:
@@ -51,7 +51,7 @@ def replace(directory: Path, build: Build, *, in_place: bool = False) -> None:
 
 
 def leftovers(directory: Path) -> list[Path]:
-    """What runs that were killed left in a directory and beside it."""
+    """Staging paths of killed runs, in the directory and beside it."""
     target = directory.resolve()
     inside = [directory / name for name in os.listdir(directory) if name.startswith(STAGING_PREFIX)]
     beside = target.parent / f"{STAGING_PREFIX}-{target.name}"
@@ -59,9 +59,9 @@ def leftovers(directory: Path) -> list[Path]:
 
 
 def entries(directory: Path) -> list[tuple[str, Path]]:
-    """The names in a directory and where what they stand for lies, without what a run of ours keeps there.
+    """The entries of a directory as (name, path), without staging paths.
 
-    A run that was killed left links in the place of entries: they stand for what they lead to.
+    Links that a killed run left are resolved: the path is where they lead.
     """
     if not directory.is_dir():
         return []
@@ -83,7 +83,7 @@ def _place(directory: Path, name: str) -> Path | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether an entry is a link that a run of ours put in its place."""
+    """Whether an entry is a link that a killed run left."""
     return path.is_symlink() and str(path.readlink()).startswith(STAGING_PREFIX)
 
 
@@ -105,7 +105,7 @@ def _exchange_whole(directory: Path, build: Build) -> None:
 
 
 def _flip_inside(directory: Path, build: Build) -> None:
-    # no name of an earlier run, which links may lead through: in a container each run has the same process id
+    # a random name, because links of an earlier run may lead through its own; a process id repeats in containers
     run = f"{STAGING_PREFIX}-{secrets.token_hex(6)}"
     old, new, current, spare = (directory / f"{run}-{part}" for part in ("old", "new", "current", "spare"))
     for part in (old, new, spare):
@@ -139,7 +139,7 @@ def _names(directory: Path) -> set[str]:
 
 
 def _put(link_target: Path, name: Path, spare: Path) -> None:
-    """Put a link in the place of an entry, or where there was none."""
+    """Replace an entry by a link, or create the link."""
     link = spare / f"link-{name.name}"
     link.symlink_to(link_target)
     if os.path.lexists(name):

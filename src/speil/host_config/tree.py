@@ -1,7 +1,7 @@
-"""The directory that containerd reads, before and after: what `configuration` and `cleanup` make of it.
+"""The operations of `speil configuration` and `speil cleanup` on containerd's hosts.toml directory.
 
-Each run starts from what is there now, without what the last run wrote: that is the operator's tree. It is kept whole
-in `_backup`, the record beside it tells what is ours. `cleanup` puts the operator's tree in place.
+Each run starts from the operator's tree: the current directory without what the last run wrote. `_backup` has a
+complete copy of it, and the record says what speil wrote. `cleanup` puts the operator's tree back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from speil.hosts_toml.containerd import HOSTS_FILE
 from speil.hosts_toml.document import HostsTomlError, Mirrors
 from speil.hosts_toml.targets import once_each
 
-TRIES_MAX = 10  # whoever else writes here does so once, at its start
+TRIES_MAX = 10  # attempts while another program writes here; such programs write once, at their start
 
 __all__ = ["BACKUP", "HOSTS_FILE", "HostConfigError", "configure", "preview", "restore"]
 
@@ -39,11 +39,12 @@ def configure(
     in_place: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Write hosts.toml files for `registries` (URLs; an empty one, or none at all, means all); the directories' names.
+    """Write hosts.toml files for `registries`; returns the names of their directories.
 
-    With `prepend_existing` our mirrors stand in front of the hosts that were configured. Registries that are not named
-    keep what they had; with all registries and without `prepend_existing` other directories give way to `_default`.
-    What gave way is in the backup. `say` is told what the operator may not expect. Raises HostConfigError.
+    `registries` are URLs; "" or an empty tuple means all. With `prepend_existing` our mirrors come before the
+    configured hosts. Other registries keep their directories, except with all registries and without
+    `prepend_existing`: then only `_default` is left, and the backup has the others. `say` is called with each note for
+    the operator. `in_place`: see `switch.replace`. Raises HostConfigError.
     """
     try:
         check_path(directory)
@@ -68,7 +69,7 @@ def configure(
 
 
 def preview(directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, prepend_existing: bool) -> str:
-    """What `configure` would change, as a unified diff of each file that containerd reads. Raises HostConfigError."""
+    """A unified diff of what `configure` would change in the files that containerd reads. Raises HostConfigError."""
     try:
         check_path(directory)
         now = scan(entries(directory))
@@ -82,7 +83,7 @@ def preview(directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, p
 
 
 def restore(directory: Path, *, in_place: bool = False) -> bool:
-    """Put the operator's tree in place; False where there is nothing to undo. Raises HostConfigError."""
+    """Put the operator's tree back; False if there is nothing to restore. Raises HostConfigError."""
     try:
         if not directory.is_dir():
             return False
@@ -101,11 +102,11 @@ def restore(directory: Path, *, in_place: bool = False) -> bool:
 
 
 class _ChangedError(Exception):
-    """Someone wrote into the directory while it was read."""
+    """Another program wrote into the directory while it was read."""
 
 
 def _replaced(directory: Path, now: Tree, wanted: Tree, *, in_place: bool) -> bool:
-    """Put a tree in place; False where the directory is no longer as it was read."""
+    """Put `wanted` in place; False if the directory has changed since it was read as `now`."""
     check_mounts(directory)
     before = _signature(now)
 
@@ -136,15 +137,17 @@ def _signature(tree: Tree) -> dict[str, tuple[int, ...]]:
 
 
 def _busy(directory: Path) -> HostConfigError:
-    return HostConfigError(f"{directory} was changed by someone else each time it was read: run this again")
+    return HostConfigError(
+        f"{directory} was changed by another program in each of {TRIES_MAX} attempts: run this again"
+    )
 
 
 def _planned(
     now: Tree, directory: Path, registries: tuple[str, ...], mirrors: Mirrors, *, prepend_existing: bool
 ) -> tuple[Plan, Tree]:
-    """The plan, and the whole tree with backup and record."""
+    """The plan, and the complete new tree with backup and record."""
     everything = operators_tree(now, mirrors.targets)
-    operator = _without_ours(everything)  # a backup that the operator made is kept inside ours
+    operator = _without_ours(everything)  # a `_backup` of the operator is kept inside ours
     check_tree(operator, directory)
     make = in_front if prepend_existing else instead
     plan = make(operator, directory, registries or ("",), mirrors)
@@ -169,7 +172,7 @@ def _without_ours(tree: Tree) -> Tree:
 
 
 def _same(now: Tree, wanted: Tree) -> bool:
-    """Whether writing would change nothing."""
+    """Whether the tree on the disk already is `wanted`."""
     return now.keys() == wanted.keys() and all(_same_node(now[path], node) for path, node in wanted.items())
 
 

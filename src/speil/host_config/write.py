@@ -1,4 +1,4 @@
-"""Trees written to disk, with owners, modes, times and extended attributes as they were."""
+"""Writes trees to the disk, with the owners, modes, times and extended attributes of their sources."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def write(tree: Tree, directory: Path) -> None:
     """Write a tree into an empty directory. Raises OSError."""
     for path, node in tree.items():
         _put(node, directory / path)
-    for path, node in reversed(tree.items()):  # what is put into a directory changes its times
+    for path, node in reversed(tree.items()):  # writing into a directory changes its times, so directories come last
         if node.kind is Kind.DIRECTORY:
-            _dress(node, directory / path)
+            _apply_status(node, directory / path)
 
 
 def same_status(source: Path, target: Path) -> None:
-    """Give an entry the owner, mode, times and attributes of another. Raises OSError."""
+    """Copy owner, mode, times and extended attributes from `source` to `target`. Raises OSError."""
     status, found = source.lstat(), target.lstat()
     if (status.st_uid, status.st_gid) != (found.st_uid, found.st_gid):
         os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
@@ -39,10 +39,10 @@ def _put(node: Node, path: Path) -> None:
         assert node.source is not None
         path.touch(0o600)
         shutil.copyfile(node.source, path, follow_symlinks=False)
-    _dress(node, path)
+    _apply_status(node, path)
 
 
-def _dress(node: Node, path: Path) -> None:
+def _apply_status(node: Node, path: Path) -> None:
     if node.source is not None:
         same_status(node.source, path)
     elif node.kind is not Kind.LINK:

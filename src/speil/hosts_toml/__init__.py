@@ -1,5 +1,5 @@
-"""containerd's hosts.toml ("registry host namespace" configuration): rendered, overlaid, judged. A core.
+"""Parses, renders, merges and checks hosts.toml, containerd's "registry host namespace" configuration. A core package.
 
-Only what every containerd from 1.6 on accepts is written: 2.x drops a mirror without a word for an unknown capability,
-a bad timeout or an empty file, and 1.6 rejects a file without a host.
+speil writes only what every containerd from 1.6 on accepts. containerd 2.x drops a mirror silently for an unknown
+capability, an invalid timeout or an empty file. containerd 1.6 rejects a file without a host.
 """

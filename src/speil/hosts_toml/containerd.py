@@ -1,7 +1,7 @@
-"""containerd's rules for registry hosts: which directory it reads for a registry, and what it takes from a hosts.toml.
+"""A model of containerd's rules for registry hosts: which directory it reads, and which hosts a hosts.toml has.
 
-A model of `remotes/docker/config` in containerd 1.6 and 2.x, to prove a configuration before it is put in place. A
-system test compares it with both.
+It models `remotes/docker/config` of containerd 1.6 and 2.x. speil checks a configuration with it before putting the
+configuration in place. A system test compares the model with both versions.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ HOSTS_FILE = "hosts.toml"
 DEFAULT_DIRECTORY = "_default"
 _DURATION = re.compile(r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+|[+-]?0")
 
-Folder = Mapping[str, bytes]  # a registry's directory: its files by name
+Folder = Mapping[str, bytes]  # the directory of a registry: contents by file name
 Folders = Mapping[str, Folder]
 
 
 class Generation(Enum):
-    """containerd releases that read hosts.toml in the same way."""
+    """containerd versions that read hosts.toml in the same way."""
 
     V1 = "containerd 1.6"
     V2 = "containerd 2"
 
 
 class RejectedError(ValueError):
-    """containerd would not take this hosts.toml, and go on as if it were not there; the message says why."""
+    """containerd would ignore this hosts.toml. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One place that containerd asks; paths of certificates are absolute."""
+    """A host that containerd asks. The paths of certificates are absolute."""
 
     scheme: str = ""
     host: str = ""
@@ -53,19 +53,19 @@ class Host:
 
     @property
     def url(self) -> str:
-        """Where its requests go."""
+        """The base URL of its requests."""
         return f"{self.scheme}://{self.host}{self.path}"
 
 
 def directories_of(registry: str) -> tuple[str, ...]:
-    """The directories that containerd looks for, the first that exists is read, and no other."""
+    """The directory names that containerd tries for a registry. It reads only the first that exists."""
     before, colon, port = registry.rpartition(":")
     with_port = (f"{before}_{port}_",) if colon and before else ()
     return (*with_port, registry, DEFAULT_DIRECTORY)
 
 
 def resolve(folders: Folders, registry: str, generation: Generation, root: str = "/certs.d") -> list[Host]:
-    """What containerd asks for a registry's content, in order."""
+    """The hosts that containerd asks for content of a registry, in order."""
     name = next((name for name in directories_of(registry) if name in folders), None)
     hosts = [Host()] if name is None else _load(folders[name], f"{root}/{name}", generation)
     if hosts and not hosts[-1].host:
@@ -74,7 +74,7 @@ def resolve(folders: Folders, registry: str, generation: Generation, root: str =
 
 
 def read_hosts(text: str, base: str, generation: Generation) -> list[Host]:
-    """The hosts of a hosts.toml in the directory `base`, the server last. Raises RejectedError."""
+    """The hosts of a hosts.toml in the directory `base`; the server comes last. Raises RejectedError."""
     try:
         document = tomllib.loads(text)
         _, sections = split(text)
@@ -86,7 +86,7 @@ def read_hosts(text: str, base: str, generation: Generation) -> list[Host]:
     if generation is Generation.V1:
         if "host" not in document:
             raise RejectedError("it has no [host] table")
-        # tables by their lines; what is written as a value has none, and comes first
+        # in the order of their table headers; hosts without a header (inline tables) come first
         headers = {section.path[1] for section in sections if section.path[:1] == ("host",) and len(section.path) > 1}
         order = sorted(tables, key=lambda url: url in headers)
     else:
@@ -100,10 +100,10 @@ def read_hosts(text: str, base: str, generation: Generation) -> list[Host]:
 
 
 def certificate_files(names: Mapping[str, object], keys: Mapping[str, object]) -> tuple[list[str], list[list[str]]]:
-    """The CA files, and the pairs of client certificate and key, that Docker's layout tells by its file names.
+    """The CA files, and the pairs of client certificate and key, by the file names of Docker's layout.
 
-    A certificate without a key has its key in the same file; it is named twice then, since an empty name would stand
-    for the directory.
+    A certificate without a key file contains its key. The pair then names it twice, because containerd would resolve an
+    empty name to the directory.
     """
     ca = sorted(name for name in names if name.endswith(".crt"))
     client = []
@@ -118,7 +118,7 @@ def _load(folder: Folder, base: str, generation: Generation) -> list[Host]:
         try:
             return read_hosts(content.decode(), base, generation)
         except (RejectedError, UnicodeDecodeError):
-            pass  # it says so in its log and goes on
+            pass  # containerd logs the error and continues without the file
     ca, client = certificate_files(folder, folder)
     pairs = tuple((f"{base}/{one}", f"{base}/{other}") for one, other in client)
     return [Host(ca=tuple(f"{base}/{name}" for name in ca) or None, client=pairs)]
@@ -139,7 +139,7 @@ def _default_host(host: Host, registry: str, generation: Generation) -> Host:
 
 
 def is_localhost(registry: str) -> bool:
-    """Whether containerd treats a registry as one of this machine: other defaults for scheme and certificates."""
+    """Whether the registry is on this machine. containerd then uses other defaults for scheme and certificates."""
     name = urlsplit(f"//{registry}").hostname or ""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -169,7 +169,7 @@ def _host(url: str, table: dict[str, Any], base: str, generation: Generation) ->
     header = _typed(table, "header", dict, {})
     timeout = _typed(table, "dial_timeout", str, "") if generation is Generation.V2 else ""
     if timeout and not _DURATION.fullmatch(timeout):
-        raise RejectedError(f"{url}: dial_timeout {timeout!r} is no duration")
+        raise RejectedError(f"{url}: dial_timeout {timeout!r} is not a duration")
     skip_verify: bool | None = _typed(table, "skip_verify", bool, None)
     return Host(
         scheme,

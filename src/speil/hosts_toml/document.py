@@ -1,6 +1,6 @@
-"""A hosts.toml as speil writes it: byte for byte what Spegel 0.7.4 writes in the plain case.
+"""Renders hosts.toml files. A new file is byte for byte the same as that of Spegel 0.7.4.
 
-Where a file was there before, its text is kept as it is and our tables are put in front of its first table.
+The text of an existing file is kept, and our tables are inserted before its first table.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ __all__ = [
     "without_targets",
 ]
 
-DIAL_TIMEOUT = "200ms"  # Spegel's; containerd 1.6 ignores it, 2.1 and later obey
+DIAL_TIMEOUT = "200ms"  # as Spegel; containerd 1.6 ignores it, 2.1 and later use it
 DOCKER_HUB, DOCKER_HUB_SERVER = "docker.io", "https://registry-1.docker.io"
 
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """What goes in front of every mirrored registry; `headers` are sent along (names as bare TOML keys)."""
+    """The hosts to add in front of each mirrored registry.
+
+    `targets`: URLs. `resolve_tags`: containerd may ask them for tags. `headers`: (name, value) pairs that containerd
+    sends to them; names must be bare TOML keys.
+    """
 
     targets: tuple[str, ...]
     resolve_tags: bool = True
@@ -44,12 +48,12 @@ class Mirrors:
 
 
 def directory_of(registry_url: str) -> str:
-    """The directory's name for a registry URL; `_default` for the empty one."""
+    """The directory name for a registry URL; `_default` for ""."""
     return urlsplit(registry_url).netloc if registry_url else DEFAULT_DIRECTORY
 
 
 def server_of(registry_url: str) -> str | None:
-    """The `server` line's value: where containerd goes when no mirror answers; None for all registries."""
+    """The value of the `server` line, the host that containerd asks last; None for ""."""
     if not registry_url:
         return None
     return DOCKER_HUB_SERVER if urlsplit(registry_url).netloc == DOCKER_HUB else registry_url
@@ -58,11 +62,11 @@ def server_of(registry_url: str) -> str | None:
 def render(
     registry_url: str, mirrors: Mirrors, existing: str = "", certificates: dict[str, list[Any]] | None = None
 ) -> str:
-    """The text for one registry, our mirrors in front of what an `existing` text says.
+    """The hosts.toml of one registry, with our mirrors before the hosts of the `existing` text.
 
-    The existing text stays as it is, comments too, but for hosts that are our targets. It says where the registry is:
-    without a `server` in it containerd goes on to what it would have asked without the file. `certificates` are the
-    server's `ca` and `client`. Raises HostsTomlError where the existing text is not TOML or can't be kept.
+    The existing text and its comments are kept, except hosts that are our targets. If it has no `server` line, none is
+    added: containerd then asks its default host, as without the file. `certificates`: the `ca` and `client` values of
+    the server, for a new file. Raises HostsTomlError if the existing text is not TOML or can't be kept.
     """
     targets = once_each(mirrors.targets)
     blocks = [_target_block(target, mirrors) for target in targets]
@@ -74,14 +78,14 @@ def render(
 
 
 def without_targets(text: str, targets: tuple[str, ...]) -> str:
-    """A text without the hosts that are one of `targets`. Raises HostsTomlError."""
+    """Remove the hosts that are one of `targets` from a text. Raises HostsTomlError."""
     parse(text)
     root, sections = split(text)
     return "".join((root, *(section.tail if _is_of(section, targets) else section.text for section in sections)))
 
 
 def moved(text: str, prefix: str) -> str:
-    """The text for another directory: relative paths of certificates get a `prefix`. Raises HostsTomlError."""
+    """The text for another directory: add `prefix` to relative certificate paths. Raises HostsTomlError."""
     document = parse(text)
     hosts = document.get("host", {})
     tables = [document, *(hosts.values() if isinstance(hosts, dict) else ())]
@@ -90,7 +94,7 @@ def moved(text: str, prefix: str) -> str:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The TOML document. Raises HostsTomlError."""
+    """Parse TOML. Raises HostsTomlError."""
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -108,7 +112,7 @@ def _in_front(blocks: list[str], targets: tuple[str, ...], existing: str) -> str
 
     root, sections = split(existing)
     rest = [section.tail if _is_of(section, targets) else section.text for section in sections]
-    # the first of them may be a comment now: it stays with what it stands in front of
+    # a removed host may leave a comment that belongs to the next table
     text = "\n\n".join(part for part in (root.rstrip(), *blocks, "".join(rest).rstrip("\n")) if part)
     if _reads_as(text, wanted):
         return text
@@ -116,7 +120,7 @@ def _in_front(blocks: list[str], targets: tuple[str, ...], existing: str) -> str
     tables = [section for section in _split_tables(rendered) if section]
     text = "\n\n".join([*tables[:1], *blocks, *tables[1:], *(_host_table(url, table) for url, table in kept.items())])
     if not _reads_as(text, wanted):
-        raise HostsTomlError('written in a way that no host can be put in front of it: use [host."URL"] tables')
+        raise HostsTomlError('written in a form in which no host can be put in front: use [host."URL"] tables')
     return text.strip()
 
 
@@ -146,7 +150,7 @@ def _is_of(section: Section, targets: tuple[str, ...]) -> bool:
 
 
 def _move(table: dict[str, Any], prefix: str) -> bool:
-    """Whether something was changed."""
+    """Add the prefix in a table; returns whether something changed."""
 
     def one(path: Any) -> Any:
         if isinstance(path, list):

@@ -1,4 +1,4 @@
-"""Which hosts of a file are mirrors that Spegel, or a speil before records, wrote: told by how those write."""
+"""Recognises the hosts that Spegel or an early speil wrote in a hosts.toml, by their form."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _EMPTY_HOST_TABLE = re.compile(r"^\[host\]\s*$", re.MULTILINE)
 
 
 def generated_targets(text: str, document: dict[str, Any]) -> tuple[str, ...]:
-    """The hosts of a parsed text that are of that form.
+    """The URLs of the hosts in this form.
 
-    Spegel from 0.0.26 on gives each its dial timeout. Before, it wrote an empty [host] table, and capabilities alone.
+    Spegel 0.0.26 and later write a dial timeout for each host. Earlier versions write an empty [host] table, and only
+    capabilities for each host.
     """
     hosts = document.get("host", {})
     old = _EMPTY_HOST_TABLE.search(text) is not None

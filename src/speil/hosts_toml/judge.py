@@ -1,4 +1,4 @@
-"""How containerd will read a hosts.toml: its hosts in order, and what would make it drop them without a word."""
+"""Finds the problems of a hosts.toml that make containerd drop its mirrors silently. For `speil doctor`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from speil.hosts_toml.containerd import Generation, RejectedError, read_hosts
 from speil.hosts_toml.document import HostsTomlError, parse
 
-KNOWN_CAPABILITIES = {"pull", "resolve", "push", "referrers"}  # the last from 2.2 on
+KNOWN_CAPABILITIES = {"pull", "resolve", "push", "referrers"}  # referrers: containerd 2.2 and later
 TLS_KEYS = {"ca", "client", "skip_verify"}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+")
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`hosts` are the mirrors in order; `problems` are why containerd would not use them.
+    """`hosts`: the mirrors in order. `problems`: why containerd would not use them; empty if it would.
 
-    `headers` are what containerd sends along to a mirror; of several values of one name the first.
+    `headers`: the headers that containerd sends to each mirror; of several values of a name, the first.
     """
 
     hosts: tuple[str, ...]
@@ -28,7 +28,7 @@ class Judgement:
 
 
 def judge(text: str) -> Judgement:
-    """Read a hosts.toml as containerd does."""
+    """Check the text of a hosts.toml. Never raises."""
     if not text.strip():
         return Judgement((), ("the file is empty: containerd 2.x drops every mirror",))
     try:
@@ -37,7 +37,7 @@ def judge(text: str) -> Judgement:
         return Judgement((), (f"{error}: containerd drops every mirror",))
     hosts: Any = document.get("host", {})
     if not isinstance(hosts, dict) or not hosts:
-        return Judgement((), ("it has no [host] table: containerd 1.6 rejects the file, 2.x asks the registry alone",))
+        return Judgement((), ("it has no [host] table: containerd 1.6 rejects the file, 2.x asks only the registry",))
     problems = [problem for url, table in hosts.items() for problem in _problems(url, table)]
     if not problems and len(rejections := _rejections(text)) == len(Generation):
         problems.append(f"{rejections[-1]}: containerd drops every mirror")
@@ -71,9 +71,9 @@ def _problems(url: str, table: Any) -> list[str]:
     if unknown := [str(one) for one in table.get("capabilities", []) if one not in KNOWN_CAPABILITIES]:
         found.append(f"{url}: unknown capability {', '.join(unknown)}: containerd drops the mirror")
     if not re.match(r"https?://", url):
-        found.append(f"{url}: no scheme, containerd takes it for https")
+        found.append(f"{url}: no scheme, so containerd uses https")
     if url.startswith("http://") and (keys := TLS_KEYS & table.keys()):
-        found.append(f"{url}: {', '.join(sorted(keys))} on an http host makes containerd speak TLS to it")
+        found.append(f"{url}: {', '.join(sorted(keys))} on an http host makes containerd use TLS")
     if (timeout := table.get("dial_timeout")) is not None and not _DURATION.fullmatch(str(timeout)):
-        found.append(f"{url}: dial_timeout {timeout!r} is no duration: containerd drops the mirror")
+        found.append(f"{url}: dial_timeout {timeout!r} is not a duration: containerd drops the mirror")
     return found

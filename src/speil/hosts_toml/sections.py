@@ -1,4 +1,4 @@
-"""The text of a TOML file cut at its table headers, so that lines can be put in and taken out with all others kept."""
+"""Splits the text of a TOML file at its table headers, so that tables can be added or removed without other changes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-_MAY_BE_HEADER = re.compile(r"[ \t]*\[.*\][ \t\r]*(#.*)?\n?")  # most lines of long arrays are none
+_MAY_BE_HEADER = re.compile(r"[ \t]*\[.*\][ \t\r]*(#.*)?\n?")  # cheap check; most lines of long arrays fail it
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table header with what stands below it; `path` is its key, `("host", "https://x", "header")`."""
+    """A table header and the lines below it. `path` is its key, such as `("host", "https://x", "header")`."""
 
     path: tuple[str, ...]
     text: str
 
     @property
     def tail(self) -> str:
-        """Comments behind the last key: they may speak of what follows."""
+        """The comments after the last key; they may belong to the next table."""
         return self.text[self._end() :].lstrip("\r\n")
 
     def _end(self) -> int:
@@ -32,10 +32,10 @@ class Section:
 
 
 def split(text: str) -> tuple[str, list[Section]]:
-    """What stands before the first table, and the tables. The text has to be TOML.
+    """The text before the first table, and the tables. `text` must be valid TOML.
 
-    A line that begins with a bracket is a header where all before it is complete: otherwise it is part of an array or
-    a text of several lines.
+    A line that begins with a bracket is a header if everything before it is valid TOML. Otherwise it is inside an array
+    or a multi-line string.
     """
     parts: list[list[str]] = [[]]
     for line in _lines(text):
@@ -47,7 +47,7 @@ def split(text: str) -> tuple[str, list[Section]]:
 
 
 def _lines(text: str) -> list[str]:
-    """TOML's lines end with a line feed alone; str.splitlines knows more ends."""
+    """Lines by TOML: only a line feed ends a line, unlike in str.splitlines."""
     return [f"{line}\n" for line in text.split("\n")[:-1]] + [text.rpartition("\n")[2]]
 
 

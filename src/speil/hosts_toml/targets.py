@@ -1,4 +1,4 @@
-"""Mirror targets: the URLs at which containerd reaches speil, checked, and compared however they are spelled."""
+"""Mirror targets: validates and compares the URLs at which containerd reaches speil."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from urllib.parse import urlsplit
 from speil.oci.reference import is_registry
 
 _BARE_IPV6 = re.compile(r"(https?://)([0-9a-fA-F:.]+)(:\d+/?)")
-_PATH = re.compile(r"[A-Za-z0-9._~/%+:@,;=&!$()*-]*")  # of an URL, without what a TOML text can't hold
+_PATH = re.compile(r"[A-Za-z0-9._~/%+:@,;=&!$()*-]*")  # of a URL, without characters that a TOML string can't contain
 
 
 class HostsTomlError(ValueError):
-    """A hosts.toml or an URL for it that containerd would not take; the message says what is wrong."""
+    """containerd would not accept this hosts.toml or URL. The message says what is wrong."""
 
 
 def check_target(url: str) -> str:
-    """A mirror target: scheme, host, optional port and path. Raises HostsTomlError.
+    """Validate a mirror target (scheme, host, optional port and path) and normalise it. Raises HostsTomlError.
 
-    A bare IPv6 address with a port behind it, as `http://$(NODE_IP):30020` becomes in a cluster of IPv6, gets its
-    brackets.
+    A bare IPv6 address with a port gets brackets: `http://$(NODE_IP):30020` becomes one in an IPv6 cluster.
     """
     if (bare := _BARE_IPV6.fullmatch(url)) and _is_ipv6(bare[2]):
         url = f"{bare[1]}[{bare[2]}]{bare[3]}"
@@ -36,17 +35,17 @@ def check_target(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise HostsTomlError(f"{url!r} is not a mirror target: say something like http://127.0.0.1:5000")
+        raise HostsTomlError(f"{url!r} is not a mirror target: use a URL such as http://127.0.0.1:5000")
     return url.rstrip("/")
 
 
 def same_target(one: str, other: str) -> bool:
-    """Whether two URLs of hosts are one place."""
+    """Whether two URLs name the same host, in whatever spelling."""
     return _normal(one) == _normal(other)
 
 
 def once_each(targets: tuple[str, ...]) -> tuple[str, ...]:
-    """The targets in order, each place once: a table that is there twice makes the file unreadable."""
+    """The targets in order without duplicates: a repeated table would make the TOML invalid."""
     found: dict[tuple[str, str, int | None, str], str] = {}
     for target in targets:
         found.setdefault(_normal(target), target)

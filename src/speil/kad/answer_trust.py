@@ -1,8 +1,8 @@
-"""What the peers that others name are worth: how many of them answered.
+"""How much to trust the peers that a network names: how many of them answered.
 
-A peer can name anybody: addresses that nobody has, or strangers who shall be dialled. It can't be told from one whose
-neighbours have just died, so naming wrongly is no offence. But who named many that did not answer has few of its
-peers tried at a time, until some answer. Named for are networks, not identities: those cost nothing.
+A peer can name anything: unused addresses, or strangers to make this node dial them. It looks like a peer whose
+neighbours have just died, so a wrong name is not punished. But where many of the named peers did not answer, only a few
+are tried at a time, until some answer. The counts are by network, not by identity, because identities cost nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from speil.multiformats.peer_id import PeerId
 
-TRIED_AT_ONCE_MAX = 5  # of those that one network alone has named, in one lookup: a quarter of k
+TRIED_AT_ONCE_MAX = 5  # of the peers that only one network named, in one lookup: a quarter of k
 TRIED_DISTRUSTED_MAX = 1
-FAILED_MAX = 8  # that did not answer, before it matters how many did
+FAILED_MAX = 8  # failures before the ratio matters
 FAILED_PER_ANSWERED = 3
-REMEMBERED_MAX = 64  # of one network; then both counts are halved, so that it can change
+REMEMBERED_MAX = 64  # results of one network; then both counts are halved, so that trust can change
 NETWORKS_MAX = 1024
 
 
@@ -25,28 +25,28 @@ def _itself(peer_id: PeerId) -> str:
 
 
 class AnswerTrust:
-    """The counts of all lookups of one node."""
+    """The counts of one node, from all of its lookups."""
 
     def __init__(self, network_of: Callable[[PeerId], str] = _itself) -> None:
-        """`network_of` tells whose naming a peer's counts as."""
+        """`network_of` gives the network that a peer belongs to."""
         self.network_of = network_of
         self._counts: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def answered(self, network: str) -> None:
-        """A peer that it named has answered."""
+        """A peer that `network` named has answered."""
         self._count(network, 1, 0)
 
     def failed(self, network: str) -> None:
-        """A peer that it named has not."""
+        """A peer that `network` named has not answered."""
         self._count(network, 0, 1)
 
     def is_trusted(self, network: str) -> bool:
-        """Whether enough of those that it named have answered, or few were tried yet."""
+        """Whether enough of the peers that `network` named have answered, or few were tried yet."""
         answered, failed = self._counts.get(network, (0, 0))
         return failed < FAILED_MAX or failed <= FAILED_PER_ANSWERED * answered
 
     def tried_at_once(self, network: str) -> int:
-        """How many of those that it alone has named may be waited for at a time."""
+        """How many of the peers that only `network` named a lookup may wait for at a time."""
         return TRIED_AT_ONCE_MAX if self.is_trusted(network) else TRIED_DISTRUSTED_MAX
 
     def _count(self, network: str, answered: int, failed: int) -> None:

@@ -1,7 +1,7 @@
 """The key space: 256 bits, distance by XOR.
 
-Peers and content share it: a peer stands at SHA-256 of its id's multihash, content at SHA-256 of its key's multihash
-(libp2p kad-dht spec, "Kademlia keyspace").
+Peers and content share it: the position of a peer is the SHA-256 of its id's multihash, that of content the SHA-256 of
+its key's multihash (libp2p kad-dht spec, "Kademlia keyspace").
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _PLACE_BITS = 64
 
 
 def position(multihash: bytes) -> int:
-    """Where a peer id or content key stands."""
+    """The position of a peer id or content key."""
     return int.from_bytes(hashlib.sha256(multihash).digest(), "big")
 
 
 def place(multihash: bytes) -> int:
-    """The first 64 bits of a position: eight bytes tell a key well enough.
+    """The first 64 bits of a position, which are enough to identify a key.
 
-    Two of a hundred thousand keys fall together once in four billion meshes, and forging a key to fall together with
-    another gains nothing: whoever wants to be among a key's providers can announce that key itself.
+    Two of a hundred thousand keys collide once in four billion meshes. To forge a key that collides gains nothing: a
+    peer that wants to be among a key's providers can announce that key itself.
     """
     return position(multihash) >> BITS - _PLACE_BITS
 
@@ -36,7 +36,7 @@ def common_prefix_length(first: int, second: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key that this node announces: its name, and where it stands."""
+    """A key that this node announces: its name and its position."""
 
     name: str
     position: int
@@ -48,7 +48,7 @@ class Key:
 
     @property
     def multihash(self) -> bytes:
-        """What it is on the wire."""
+        """The key in DHT messages."""
         return content_key(self.name)
 
     @property

@@ -1,7 +1,7 @@
-"""Which peers a node remembers for its next start: the latest it has met, and of no network too many.
+"""Which peers a node stores for its next start: those it met last, with a limit for each network.
 
-The list is what a node trusts after a restart, when it may have nothing else. So an address or a subnet of strangers
-has a few places, and where places are short strangers go before members and this node's own network.
+A node trusts this list after a restart, when it may have nothing else. So an address or a subnet of strangers has only
+a few places. When the list is full, strangers are dropped before members and peers of this node's own network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from speil.kad.network_group import address_of, subnet_of
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-PER_ADDRESS_MAX = 4  # a node has an address of its own, but behind NAT
+PER_ADDRESS_MAX = 4  # a node has an address of its own, except behind NAT
 PER_SUBNET_MAX = 10  # of strangers
 
 
@@ -27,7 +27,7 @@ class _Known:
 
 
 class KnownPeers:
-    """The list, oldest first."""
+    """The list; iterating gives the oldest peer first."""
 
     def __init__(self, count_max: int) -> None:
         self._count_max = count_max
@@ -37,7 +37,12 @@ class KnownPeers:
         return iter([one.peer for one in self._known.values()])
 
     def add(self, peer: PeerInfo, host: str, *, is_near: bool, is_here: bool = False) -> None:
-        """A peer was met at `host`. `is_near`: in this node's network, or a member; `is_here`: on this machine."""
+        """Add a peer, or make it the latest.
+
+        host: the address that it comes from.
+        is_near: in this node's own network, or a member.
+        is_here: on this machine.
+        """
         self._known.pop(peer.peer_id, None)
         one = self._known[peer.peer_id] = _Known(peer, address_of(host), subnet_of(host), is_near)
         if not is_here:
@@ -46,13 +51,13 @@ class KnownPeers:
             strangers = [other for other in self._known.values() if not other.is_near]
             self._bound([other for other in strangers if other.subnet == one.subnet], PER_SUBNET_MAX)
         while len(self._known) > self._count_max:
-            del self._known[self._who_goes().peer.peer_id]
+            del self._known[self._next_to_drop().peer.peer_id]
 
     def _bound(self, group: list[_Known], count_max: int) -> None:
         for one in group[: max(0, len(group) - count_max)]:
             del self._known[one.peer.peer_id]
 
-    def _who_goes(self) -> _Known:
+    def _next_to_drop(self) -> _Known:
         """The oldest of the fullest subnet of strangers, or the oldest of all where there are none."""
         strangers = [one for one in self._known.values() if not one.is_near]
         if not strangers:

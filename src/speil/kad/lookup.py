@@ -1,13 +1,13 @@
-"""One iterative lookup (libp2p kad-dht spec, "Peer routing" and "Content provider discovery"). A machine.
+"""One iterative lookup (libp2p kad-dht spec, "Peer routing" and "Content provider discovery"). A state machine.
 
-It starts from the peers we know, asks the closest that have not been asked, α at a time, and takes in whom they
-name. It has converged when the k closest peers it has heard of have all answered (or fewer: BETA are enough to know
-who the k closest are, if not that they live); peers that fail don't count.
-Every answer brings it nearer or leaves the set as it is, and each peer is asked once, so it ends.
+It starts from known peers, asks the closest ones that were not asked yet, α at a time, and adds the peers that they
+name. It has converged when the k closest peers it knows of have all answered. Fewer can be enough: with BETA answers
+the k closest are known, though not whether they are alive. Peers that fail do not count. Each answer brings the lookup
+closer or changes nothing, and each peer is asked once, so the lookup ends.
 
-Who answers can name peers that are nearer than all others and don't exist. So of those that one network alone has
-named a few are tried at a time (`answer_trust`), and the others stand behind those that somebody else names too: a liar
-slows a lookup down, but the honest are asked beside it.
+A peer can name peers that do not exist and are closer than all others. So of the peers that only one network named, a
+few are tried at a time (`answer_trust`), and the others come after those that a second network named too. A malicious
+peer slows a lookup down, but honest peers are asked at the same time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from speil.kad.routing_table import K
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-ALPHA = 10  # requests at a time: go-libp2p's value; a region's lookups take milliseconds, not bandwidth
-BETA = 3  # go-libp2p-kad-dht's resiliency: what the closest say of their own neighbourhood is complete
-QUERY_SECONDS_MAX = 3.0  # a peer that takes longer is as good as gone
-SLOW_SECONDS = 0.5  # one that takes longer is still waited for, but others are asked meanwhile
-PEERS_HEARD_MAX = 500  # liars can name new peers for ever; an honest lookup hears of under two hundred
-HEARD_FROM_NETWORK_MAX = 3 * K  # of them from one network: an honest answer has k, and most of them are known
+ALPHA = 10  # requests at a time: go-libp2p's value; lookups inside a region cost little bandwidth
+BETA = 3  # go-libp2p-kad-dht's resiliency: the closest peers know their own neighbourhood completely
+QUERY_SECONDS_MAX = 3.0  # for one peer's answer
+SLOW_SECONDS = 0.5  # after this, other peers are asked while this one may still answer
+PEERS_HEARD_MAX = 500  # malicious peers can name new peers without end; an honest lookup gets under two hundred
+HEARD_FROM_NETWORK_MAX = 3 * K  # of them from one network: an honest answer has k, most of them known already
 PEERS_ASKED_MAX = 100  # an honest lookup asks thirty, and sixty where half of the mesh is dead
 ADDRESSES_HEARD_MAX = 4  # of one peer
 _DISTANCE = attrgetter("distance")
@@ -50,12 +50,12 @@ class _Candidate:
     distance: int
     state: _State = _State.HEARD
     deadline: float = 0.0
-    named_by: set[str] = field(default_factory=set)  # networks; empty: we knew it
+    named_by: set[str] = field(default_factory=set)  # networks; empty for a seed
     is_slow: bool = False
 
 
 class Lookup:
-    """A lookup for the position of a key; `ask(now)` says whom to ask, until `done`."""
+    """A lookup for the position of a key. Until `done`: `ask(now)` gives the peers to ask next."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Lookup:
         converge: int = K,
         trust: AnswerTrust | None = None,
     ) -> None:
-        """`converge`: how many of the closest must have answered. `trust` remembers beyond this lookup."""
+        """`converge`: how many of the closest must have answered. `trust` is shared by all lookups of a node."""
         self.key, self._target, self._local, self._converge = key, position(key), local, converge
         self._trust = trust or AnswerTrust()
         self._candidates: dict[PeerId, _Candidate] = {}
@@ -76,17 +76,17 @@ class Lookup:
 
     @property
     def done(self) -> bool:
-        """Whether the closest have all answered, or there is nobody left to ask."""
+        """Whether the closest have all answered, or no peer is left to ask."""
         open_states = (_State.HEARD, _State.ASKED) if self._asked < PEERS_ASKED_MAX else (_State.ASKED,)
         return not any(item.state in open_states for item in self._closest(self._converge))
 
     @property
     def answered_count(self) -> int:
-        """How many peers have answered: the lookup's cost."""
+        """How many peers have answered."""
         return sum(item.state is _State.ANSWERED for item in self._candidates.values())
 
     def ask(self, now: float) -> list[PeerInfo]:
-        """Whom to ask now; each is then waited for until its deadline."""
+        """The peers to ask now. Each has QUERY_SECONDS_MAX to answer."""
         running = sum(item.state is _State.ASKED and not item.is_slow for item in self._candidates.values())
         chosen: list[PeerInfo] = []
         for item in self._closest(self._converge):
@@ -99,7 +99,7 @@ class Lookup:
         return chosen
 
     def answered(self, peer_id: PeerId, closer_peers: Iterable[PeerInfo]) -> None:
-        """A peer answered and named others. One that had been given up is taken back."""
+        """A peer answered and named others. An answer after the deadline counts too."""
         if item := self._candidates.get(peer_id):
             if item.state is not _State.HEARD:
                 item.state = _State.ANSWERED
@@ -108,17 +108,17 @@ class Lookup:
             self._hear(islice(closer_peers, K), self._trust.network_of(peer_id))
 
     def failed(self, peer_id: PeerId) -> None:
-        """A peer can't be reached, or answered nonsense."""
+        """A peer can't be reached, or sent a bad answer."""
         if (item := self._candidates.get(peer_id)) and item.state is _State.ASKED:
             self._give_up(item)
 
     def next_deadline(self) -> float | None:
-        """When to call `expire` and `ask`: when the next peer that is waited for is late, or slow."""
+        """When to call `expire` and `ask` next: when a peer becomes slow or late. None while no peer is asked."""
         waiting = (item for item in self._candidates.values() if item.state is _State.ASKED)
         return min((item.deadline if item.is_slow else _slow_at(item) for item in waiting), default=None)
 
     def expire(self, now: float) -> list[PeerId]:
-        """Give up on peers past their deadline; who they are."""
+        """Give up the peers that are past their deadline; returns them."""
         waiting = [item for item in self._candidates.values() if item.state is _State.ASKED]
         late = [item for item in waiting if item.deadline <= now]
         for item in late:
@@ -133,8 +133,10 @@ class Lookup:
         return list(islice(answered, count))
 
     def closest(self) -> list[PeerInfo]:
-        """The k closest peers heard of that have not failed, closest first; those that one network alone has named
-        come in only as far as there are places left."""
+        """The k closest known peers that have not failed, closest first.
+
+        Those that only one network named are added only where places are left.
+        """
         chosen = list(islice(self._closest(K), K))
         if len(chosen) < K:
             known = {id(item) for item in chosen}
@@ -143,7 +145,7 @@ class Lookup:
         return [item.peer for item in chosen]
 
     def _closest(self, count: int) -> Iterator[_Candidate]:
-        """The closest that have not failed, but no more than some of those that one network alone has named."""
+        """The closest that have not failed, with a limit for those that only one network named."""
         waiting, waiting_max = Counter[str](), max(2, count // 2)
         for item in self._order:
             if count <= 0:
@@ -158,7 +160,7 @@ class Lookup:
             yield item
 
     def _alone_named_by(self, item: _Candidate) -> str | None:
-        """The one network whose word there is for a peer that has not answered; distrusted ones count together."""
+        """The only trusted network that named a peer, or one of the distrusted; None for two, a seed, or an answer."""
         if not item.named_by or item.state is _State.ANSWERED:
             return None
         trusted = [network for network in item.named_by if self._trust.is_trusted(network)]

@@ -1,8 +1,8 @@
-"""How many nodes are in the mesh, as far as one of them can tell.
+"""How many nodes are in the mesh, estimated by one of them.
 
-Peer ids are spread evenly over the key space, so the distance to the k-th closest peer tells how dense the space is.
-A node knows its closest peers well: refreshing the table looks for them. With k = 20 the estimate is within a quarter
-of the truth two times in three.
+Peer ids are spread evenly over the key space, so the distance to the k-th closest peer shows how dense the space is.
+A node knows its closest peers well, because refreshing the table looks them up. With k = 20 the estimate is within a
+quarter of the true number in two of three cases.
 """
 
 from __future__ import annotations

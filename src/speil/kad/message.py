@@ -1,12 +1,12 @@
 """The DHT's messages (libp2p kad-dht spec, "RPC messages"), typed.
 
-Bytes from a peer are checked once, here: a bad message is a MessageError, an address that can't be understood is
-dropped alone. What is sent is bounded the same way. Reading counts what it looks at, not what it keeps, and stops at
-FIELDS_MAX: a message that is all empty peers or bad addresses costs no more than an honest one.
+Bytes from a peer are checked once, here. A bad message is a MessageError; a bad address is dropped alone. Messages that
+are sent have the same limits. Parsing counts the fields that it looks at, not those that it keeps, and stops at
+FIELDS_MAX: a message of empty peers or bad addresses costs no more than an honest one.
 
-Three fields are speil's own, numbered so that others pass over them: `places` names many keys by eight bytes each,
-`horizon_seconds` and `counts` are the question how many providers they have, and its answer. A peer that does not
-know them answers the rest of the message. Records for `places` are sent only to peers that say they take them.
+Three fields are speil's own, with numbers that other implementations ignore. `places` names many keys by eight bytes
+each. `horizon_seconds` and `counts` are the question how many providers these have, and its answer. A peer that does
+not know the fields answers the rest of the message. Records for `places` are sent only to peers that advertise them.
 """
 
 from __future__ import annotations
@@ -27,29 +27,27 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 MESSAGE_BYTES_MAX = 4 << 20  # go-libp2p-kad-dht resets the stream at this size
-REQUEST_BYTES_MAX = (
-    64 * 1024
-)  # what a peer sends unasked: PLACES_MAX places are 32 KiB, all else is a few hundred bytes
+REQUEST_BYTES_MAX = 64 * 1024  # PLACES_MAX places are 32 KiB, all else is a few hundred bytes
 ANSWER_BYTES_MAX = 1 << 20  # go-libp2p names all providers of a key: a hundred bytes for each node of a large mesh
-FIELDS_MAX = 1024  # looked at in one message, those of its peers among them. Some milliseconds
+FIELDS_MAX = 1024  # parsed in one message, with those of its peers: some milliseconds
 KEY_BYTES_MAX = 80  # go-libp2p-kad-dht's bound for provider keys
 PEERS_MAX = 100  # in one list; honest answers hold k = 20 closer peers, and more providers
 ADDRESSES_MAX = 16  # of one peer in a list, good and bad together
-PLACES_MAX = 4096  # in one message: 32 KiB; a newcomer is told all that a node has
-PLACES_ASKED_MAX = 512  # in one question; ours name up to 500
-PEER_FIELDS_MAX = ADDRESSES_MAX + 4  # looked at in one peer: its id, what we are to it, its zone, its addresses
-ADDRESS_FIELDS = 4  # as so many fields an address counts: reading it takes as long
-ADDRESS_BYTES_MAX = 320  # a name of 255 characters and what stands around it
+PLACES_MAX = 4096  # in one message: 32 KiB; a new node gets all keys of another at once
+PLACES_ASKED_MAX = 512  # in one question; speil names up to 500
+PEER_FIELDS_MAX = ADDRESSES_MAX + 4  # parsed in one peer: its id, connection type, zone and addresses
+ADDRESS_FIELDS = 4  # an address counts as this many fields, because parsing it takes as long
+ADDRESS_BYTES_MAX = 320  # a name of 255 characters and the other components
 ZONE_CHARACTERS_MAX = 63  # a zone is a label
-_COUNT_MAX = 255  # it goes into a byte; who asks wants to know about a few dozen
+_COUNT_MAX = 255  # one byte; a few dozen providers are enough
 
 
 class MessageError(ValueError):
-    """The peer sent bytes that are no DHT message: it erred; reset the stream."""
+    """The peer sent bytes that are not a DHT message: reset the stream."""
 
 
 class MessageType(IntEnum):
-    """The spec's numbers; the two value types are answered with an empty message."""
+    """The spec's numbers. The two value types get an empty answer."""
 
     PUT_VALUE = 0
     GET_VALUE = 1
@@ -91,7 +89,7 @@ class Message:
 
     @classmethod
     def decode(cls, data: bytes) -> Message:
-        """From a peer's bytes. Lists that are too long are read as far as their bounds. Raises MessageError."""
+        """From a peer's bytes. Lists that are too long are cut at their limits. Raises MessageError."""
         if len(data) > MESSAGE_BYTES_MAX:
             raise MessageError(f"a message of {len(data)} bytes")
         try:
@@ -101,7 +99,7 @@ class Message:
 
 
 def announcements(provider: PeerInfo, keys: Sequence[Key], *, packed: bool) -> list[Message]:
-    """ADD_PROVIDERs for `keys`: one for each, or `packed` for peers that take places."""
+    """ADD_PROVIDERs for `keys`: one for each, or with `packed` few, for peers that understand places."""
     if not packed:
         return [Message(MessageType.ADD_PROVIDER, key.multihash, provider_peers=(provider,)) for key in keys]
     parts = [keys[start : start + PLACES_MAX + 1] for start in range(0, len(keys), PLACES_MAX + 1)]
@@ -124,7 +122,7 @@ def _encode_peer(peer: PeerInfo) -> dht_pb2.Message.Peer:
 
 
 class _Reader:
-    """Reads one message; `_left` is how many fields it may still look at."""
+    """Parses one message. `_left`: how many fields it may still look at."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._left = data, FIELDS_MAX
@@ -169,7 +167,7 @@ class _Reader:
         )
 
     def _take_peer(self, found: dict[PeerId, PeerInfo], start: int, end: int) -> None:
-        """One peer of a list; the same one again adds nothing."""
+        """Parse one peer of a list. A repeated peer is ignored."""
         if len(found) >= PEERS_MAX:
             return
         data, peer_id, zone = self._data, b"", ""

@@ -1,12 +1,12 @@
-"""What to announce when: new keys at once, all others in a sweep over the key space that never ends.
+"""What to announce when: new keys at once, all others in an endless sweep over the key space.
 
-Keys that are near each other have the same closest nodes, so they should come up together; and a node's keys should
-be spread over the interval. Both follow from one rule: a key's time is its position. The sweep goes over the whole
-space in SWEEP_SECONDS, from a start that each node takes by chance, and a key is looked at when the sweep comes by.
-A key whose record we sent is left out of the next sweep: its record is valid for longer than two.
+Keys that are near each other have the same closest nodes, so they should be announced together, and a node's keys
+should be spread over the interval. One rule gives both: the time of a key follows from its position. The sweep covers
+the whole space in SWEEP_SECONDS, from a random start of each node, and a key is due when the sweep reaches it. A key
+that was announced is left out of the next sweep: its record is valid for longer than two sweeps.
 
-Times are kept, whatever happens, within LOOK_SECONDS_MAX after a key was found to need no record of ours, and within
-ANNOUNCE_SECONDS_MAX after our record went out.
+A key that needed no record of this node is due again within LOOK_SECONDS_MAX, a key that was announced within
+ANNOUNCE_SECONDS_MAX.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 REPROVIDE_SECONDS = 15 * 60.0  # Spegel's; records are valid for 19 minutes
 SWEEP_SECONDS = REPROVIDE_SECONDS / 2
-EARLY_SECONDS = SWEEP_SECONDS / 4  # how much before its time a key may come up with its neighbours
+EARLY_SECONDS = SWEEP_SECONDS / 4  # how long before its time a key may be announced with its neighbours
 LOOK_SECONDS_MAX = SWEEP_SECONDS + EARLY_SECONDS
 ANNOUNCE_SECONDS_MAX = REPROVIDE_SECONDS + EARLY_SECONDS
-RETRY_SECONDS = 10.0  # for keys that reached nobody
-KEYS_MAX = 200_000  # a node with more content than this announces a part of it
-BATCH_MAX = 500  # neighbours that come up together; whom to tell about so many takes ten milliseconds
+RETRY_SECONDS = 10.0  # for keys whose records reached no node
+KEYS_MAX = 200_000  # a node with more keys announces a part of them
+BATCH_MAX = 500  # neighbours at a time; finding the closest nodes for so many takes ten milliseconds
 _POSITION = attrgetter("position")
 
 
@@ -38,7 +38,7 @@ _POSITION = attrgetter("position")
 class _Entry:
     key: Key
     is_new: bool = True
-    due: float | None = None  # None: being dealt with
+    due: float | None = None  # None while it is being announced
 
 
 class ProvideSchedule:
@@ -61,7 +61,7 @@ class ProvideSchedule:
         return name in self._entries
 
     def add(self, names: Iterable[str], now: float) -> list[Key]:
-        """Announce keys from `now` on; those that are announced already stay as they are. Which were new."""
+        """Add keys, due now; keys that exist already are not changed. Returns the new ones."""
         added = []
         for name in names:
             if name not in self._entries and len(self._entries) < KEYS_MAX:
@@ -76,27 +76,27 @@ class ProvideSchedule:
         return added
 
     def remove(self, names: Iterable[str]) -> None:
-        """Announce keys no more."""
+        """Remove keys."""
         gone = {name for name in names if self._entries.pop(name, None)}
         if gone:
             self._order = [key for key in self._order if key.name not in gone]
 
     def take_new(self) -> list[Key]:
-        """The keys that have come since, in order of position; an outcome must follow for each."""
+        """The keys added since the last call, in order of position. An outcome must follow for each."""
         new, self._new = self._new, []
         return sorted((self._take(key) for key in new if self._is_waiting(key)), key=_POSITION)
 
     def first_due(self, now: float) -> Key | None:
-        """The key whose turn it is, if its time has come; `take_neighbours` must follow."""
+        """The key that is due first, None where none is due. `take_neighbours` must follow."""
         while self._queue and self._queue[0][0] <= now:
             due, _, name = self._queue[0]
             if (entry := self._entries.get(name)) and entry.due == due:
                 return entry.key
-            heapq.heappop(self._queue)  # it was withdrawn, taken or planned anew
+            heapq.heappop(self._queue)  # it was removed, taken or rescheduled
         return None
 
     def take_neighbours(self, key: Key, shared_bits: int, now: float) -> list[Key]:
-        """The keys that share so many bits with `key` and are due soon, itself too; outcomes must follow."""
+        """`key`, and the keys that share `shared_bits` with it and are due soon. An outcome must follow for each."""
         width = BITS - shared_bits
         low = key.position >> width << width
         found: list[Key] = []
@@ -114,26 +114,26 @@ class ProvideSchedule:
         return (entry := self._entries.get(key.name)) is not None and entry.is_new
 
     def announced(self, keys: Iterable[Key], now: float) -> None:
-        """Our records are out."""
+        """Outcome: records of this node were sent."""
         for key in keys:
             self._plan(key, self._passes(key, now + EARLY_SECONDS + REPROVIDE_SECONDS - SWEEP_SECONDS))
 
     def skipped(self, keys: Iterable[Key], now: float) -> None:
-        """Others provide them."""
+        """Outcome: enough other nodes provide them."""
         for key in keys:
             self._plan(key, self._passes(key, now + EARLY_SECONDS))
 
     def failed(self, keys: Iterable[Key], now: float) -> None:
-        """Nobody took our records: try again soon."""
+        """Outcome: no node took the records. They are due again in RETRY_SECONDS."""
         for key in keys:
             self._plan(key, now + RETRY_SECONDS)
 
     def next_deadline(self) -> float | None:
-        """When the next key is due; not later."""
+        """The earliest time at which a key may be due; None without keys."""
         return self._queue[0][0] if self._queue else None
 
     def _passes(self, key: Key, after: float) -> float:
-        """When the sweep passes a key for the first time after a moment."""
+        """The first time after `after` at which the sweep reaches a key."""
         offset: float = self._start + key.position / 2**BITS * SWEEP_SECONDS
         return after + (offset - after) % SWEEP_SECONDS
 

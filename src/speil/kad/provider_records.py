@@ -1,27 +1,27 @@
-"""Who has what: the provider records this node keeps for the mesh.
+"""The provider records that this node stores for the mesh.
 
-A record says that a peer announced a key, and runs out by itself: validity is a little more than the interval at
-which holders announce anew. All is bounded, so that nobody can fill our memory with announcements. What is kept is
-paid by the network it came from (`kad.shares`): when all is taken, records of whoever keeps most give way, and when a
-key has as many providers as can be, one of the subnet that has most of them, its oldest.
+A record says that a peer announced a key. It expires by itself: its validity is a little longer than the interval at
+which holders announce again. Everything is limited, so that nobody can fill this node's memory with announcements.
+Records count against the network that they came from (`kad.shares`). When the store is full, records of the network
+with most are evicted. When a key has the maximum of providers, the oldest one of the subnet with most is evicted.
 
-There are many records and few peers. So a key is kept as its place (eight bytes of its position), a peer as a number,
-and a record as eight bytes: the peer's number and the second at which it runs out. The records of a key are one
-`bytes` of them, about 130 a key besides. Each peer has a list of its places, so that its records are found when it
-has to give way.
+There are many records and few peers. So a key is stored as its place (eight bytes of its position), a peer as a number,
+and a record as eight bytes (`kad.record_words`). The records of a key are one `bytes`, with an overhead of about 130
+bytes for each key. Each peer has a list of its places, so that its records are found when they are evicted.
 """
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from speil.kad import record_words
 from speil.kad.key import place
 from speil.kad.network_group import OwnNetwork
+from speil.kad.record_words import RECORD_BYTES
 from speil.kad.shares import FAVOUR, Share, Shares, is_bigger
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -30,21 +30,20 @@ if TYPE_CHECKING:
     from random import Random
 
 VALIDITY_SECONDS = 19 * 60.0  # Spegel's: 15 min between announcements and twice 2 min of delay
-PROVIDERS_PER_KEY_MAX = 64  # a popular layer is on every node; a lookup needs a few of them
-# all that is kept, in words of eight bytes: 32 MiB. A node of a large mesh has 10,000 records of 6,000 peers here, one
-# of twenty nodes 50,000 of twenty: a fifth of it
+PROVIDERS_PER_KEY_MAX = 64  # a popular layer is on every node, and a lookup needs only a few
+# All that is stored, in words of eight bytes: 32 MiB. A node of a large mesh stores 10,000 records of 6,000 peers, one
+# of twenty nodes 50,000 of twenty: a fifth of it.
 STORE_WORDS_MAX = 4_000_000
-RECORD_WORDS, KEY_WORDS, PROVIDER_WORDS = 2, 16, 256  # what each takes; the first provider of a key pays for the key
-# one peer alone must not take it all: the keys of 1,600 images, 2 MiB
+RECORD_WORDS, KEY_WORDS, PROVIDER_WORDS = 2, 16, 256  # of each; a key counts for its first provider
+# One peer alone must not fill the store. These are the keys of 1,600 images, 2 MiB.
 KEYS_PER_PEER_MAX = 20_000
-ADDRESSES_KEPT_MAX = 4  # of one provider; nobody dials more
-PROVIDERS_ANSWERED_MAX = 20  # in one answer: load spreads, messages stay small
-EXPIRE_KEYS_MAX = 5_000  # at a time: a few milliseconds, in which nobody is answered
-EVICTED_AT_ONCE_MAX = 4_096  # records looked at for the places of one message, however many it names
-_VICTIM_RECORDS_MAX = 64  # after so many it is looked again who keeps most
-_KEY_LOOKS = 16  # to find out who gives way in a full key takes as long as to evict so many
+ADDRESSES_KEPT_MAX = 4  # of one provider; no node dials more
+PROVIDERS_ANSWERED_MAX = 20  # in one answer: the load is spread and messages stay small
+EXPIRE_KEYS_MAX = 5_000  # at a time: they block the event loop for a few milliseconds
+EVICTED_AT_ONCE_MAX = 4_096  # records looked at for one message, however many places it names
+_VICTIM_RECORDS_MAX = 64  # after this many evictions the biggest share is searched again
+_KEY_LOOKS = 16  # the search for the record to evict from a full key costs as much as this many evictions
 OWN = "self"  # the host of this node's own records
-_SLOT = 8  # bytes of a record: number, second
 _STALE_PLACES_MAX = 64
 _NOBODY: frozenset[int] = frozenset()
 
@@ -59,7 +58,7 @@ class _Provider:
 
 
 class _Eviction:
-    """What one message may cost others."""
+    """How many evictions one message may still cause."""
 
     __slots__ = ("left", "victim", "victim_left")
 
@@ -72,7 +71,7 @@ class ProviderRecords:
     """The records; times are the caller's monotonic seconds."""
 
     def __init__(self, own: OwnNetwork | None = None) -> None:
-        """`own`: this node's network, whose nodes keep more than strangers."""
+        """`own`: this node's network, whose nodes may store more than strangers."""
         self._slots: dict[int, bytes] = {}
         self._numbers: dict[PeerId, int] = {}
         self._providers: dict[int, _Provider] = {}
@@ -87,31 +86,31 @@ class ProviderRecords:
         return self._count
 
     def provider(self, peer_id: PeerId) -> PeerInfo | None:
-        """A peer with its addresses, if there are records of it."""
+        """A peer with its addresses; None where it has no record here."""
         number = self._numbers.get(peer_id)
         return None if number is None else self._providers[number].peer
 
     @property
     def key_count(self) -> int:
-        """Keys that somebody provides."""
+        """Keys that have a provider."""
         return len(self._slots)
 
     def add(self, key: bytes, provider: PeerInfo, now: float, *, host: str = "", is_member: bool = False) -> bool:
-        """Keep or renew a record; False where a bound turns it away. See `add_places`."""
+        """Store or renew a record; False where a limit refuses it. See `add_places`."""
         return self.add_places((place(key),), provider, now, host=host, is_member=is_member) == 1
 
     def add_places(
         self, places: Iterable[int], provider: PeerInfo, now: float, *, host: str = "", is_member: bool = False
     ) -> int:
-        """Keep or renew records of one provider; how many were kept.
+        """Store or renew records of one provider; how many were stored.
 
-        `host` is the address that the peer was seen to come from, OWN for this node itself; without it the address that
-        it claims stands for it. `is_member`: it is known from before, or from the bootstrap.
+        host: the address that the peer's packets come from, OWN for this node itself; "" to use the advertised one.
+        is_member: the peer is from the stored list or from the bootstrap.
         """
         number, one = self._register(provider, host, is_member=is_member)
-        entry = _word(number, now + VALIDITY_SECONDS)
+        entry = record_words.pack(number, now + VALIDITY_SECONDS)
         eviction = _Eviction()
-        kept = sum(self._put(one, place, entry, eviction) for place in places)
+        kept = sum(self._put(number, one, place, entry, eviction) for place in places)
         self._forget_unused(number)
         self._tidy(number, one)
         return kept
@@ -136,17 +135,17 @@ class ProviderRecords:
         self._away.discard(number)
         return number, one
 
-    def _put(self, one: _Provider, place: int, entry: bytes, eviction: _Eviction) -> bool:
+    def _put(self, number: int, one: _Provider, place: int, entry: bytes, eviction: _Eviction) -> bool:
         slots = self._slots.get(place, b"")
-        if (at := _find(slots, entry[:4])) >= 0:
-            self._slots[place] = slots[:at] + entry + slots[at + _SLOT :]
+        if (at := record_words.find(slots, number)) >= 0:
+            self._slots[place] = slots[:at] + entry + slots[at + RECORD_BYTES :]
             return True
         if one.records >= KEYS_PER_PEER_MAX or not self._make_room(one, eviction):
             return False
-        slots = self._slots.get(place, b"")  # room may have been made there
-        if len(slots) >= PROVIDERS_PER_KEY_MAX * _SLOT:
+        slots = self._slots.get(place, b"")  # a record of this key may have been evicted
+        if len(slots) >= PROVIDERS_PER_KEY_MAX * RECORD_BYTES:
             eviction.left -= _KEY_LOOKS
-            if eviction.left <= 0 or (at := self._who_gives_way(slots, one)) < 0:
+            if eviction.left <= 0 or (at := self._find_evictable(slots, one)) < 0:
                 return False
             self._drop(place, slots, at)
             slots = self._slots.get(place, b"")
@@ -158,7 +157,7 @@ class ProviderRecords:
         return True
 
     def _make_room(self, newcomer: _Provider, eviction: _Eviction) -> bool:
-        """Whether there is room for one more record, and its key."""
+        """Evict until there is room for one more record and its key; False where there is none."""
         while not newcomer.is_own and self._shares.words + RECORD_WORDS + KEY_WORDS > STORE_WORDS_MAX:
             if eviction.left <= 0:
                 return False
@@ -167,7 +166,7 @@ class ProviderRecords:
                 victim = eviction.victim = self._shares.biggest_but(newcomer.share)
                 eviction.victim_left = _VICTIM_RECORDS_MAX
             if victim is None:
-                eviction.left = 0  # nor for what comes after it
+                eviction.left = 0  # the rest of the message is refused too
                 return False
             eviction.left -= 1
             eviction.victim_left -= 1
@@ -183,16 +182,16 @@ class ProviderRecords:
             return
         gone = one.places.pop()
         slots = self._slots.get(gone, b"")
-        if (at := _find(slots, struct.pack("<I", number))) >= 0:
+        if (at := record_words.find(slots, number)) >= 0:
             self._drop(gone, slots, at)
 
-    def _who_gives_way(self, slots: bytes, newcomer: _Provider) -> int:
-        """Where in a key's full list a newcomer may take a place; -1 where it may not.
+    def _find_evictable(self, slots: bytes, newcomer: _Provider) -> int:
+        """The offset of the record to evict from a full key for a newcomer; -1 where there is none.
 
-        The oldest of the subnet that has most there, and in it of the address, goes; of the newcomer's own where no
-        other has more than that.
+        It is the oldest one of the address with most, in the subnet with most. Where no other subnet or address has
+        more than the newcomer's, it is one of the newcomer's own.
         """
-        pairs = list(struct.iter_unpack("<II", slots))
+        pairs = list(record_words.unpack(slots))
         crowd = list(range(len(pairs)))
         for level in (1, 2):  # subnet, address
             groups = [self._providers[pairs[index][0]].share.above(level) for index in crowd]
@@ -208,13 +207,13 @@ class ProviderRecords:
                 crowd = [index for index, group in zip(crowd, groups, strict=True) if group is mine]
             if not crowd:
                 return -1
-        return _SLOT * min(crowd, key=lambda index: pairs[index][1])
+        return RECORD_BYTES * min(crowd, key=lambda index: pairs[index][1])
 
     def providers(self, key: bytes, now: float, rng: Random, zone: str = "") -> list[PeerInfo]:
-        """Up to PROVIDERS_ANSWERED_MAX live providers of a key for an asker in `zone`.
+        """Up to PROVIDERS_ANSWERED_MAX valid providers of a key, for a peer in `zone`.
 
-        Half of them are from the asker's zone if there are as many, the others from all zones in turn, by chance
-        within each. Those that were found away come only where there are no others.
+        Half of them are from that zone if it has enough, the others from all zones in turn, at random within each.
+        Providers marked as away are named only where there are no others.
         """
         zones: dict[str, list[PeerInfo]] = {}
         for peer in self.live(key, now):
@@ -231,55 +230,54 @@ class ProviderRecords:
         return answer + near[: PROVIDERS_ANSWERED_MAX - len(answer)]
 
     def live(self, key: bytes, now: float) -> list[PeerInfo]:
-        """All providers of a key that are there; if all were found away, those."""
+        """All valid providers of a key without those marked as away; with them where there are no others."""
         valid = int(now + 1)
-        known = [number for number, until in struct.iter_unpack("<II", self._of(place(key))) if until >= valid]
+        known = [number for number, until in record_words.unpack(self._of(place(key))) if until >= valid]
         return [self._providers[number].peer for number in known if number not in self._away] or [
             self._providers[number].peer for number in known
         ]
 
     def count(self, place: int, until: float, zone: str, without: PeerId) -> tuple[int, int]:
-        """How many live providers a key has whose records are valid beyond `until`: in all, and in `zone`."""
-        slots, valid = self._of(place), int(until + 1)
-        halves = struct.unpack(f"<{len(slots) // 4}I", slots)
-        ends = halves[1::2]
+        """How many providers a key has whose records are valid beyond `until`: in all, and in `zone`. Not `without`."""
+        known, ends = record_words.numbers_and_ends(self._of(place))
+        valid = int(until + 1)
         if ends and min(ends) >= valid:
-            numbers = set(halves[::2])
+            numbers = set(known)
         else:
-            numbers = {number for number, end in zip(halves[::2], ends, strict=True) if end >= valid}
+            numbers = {number for number, end in zip(known, ends, strict=True) if end >= valid}
         numbers -= self._away
         numbers.discard(self._numbers.get(without, -1))
         return len(numbers), len(numbers & self._zones.get(zone, _NOBODY))
 
     def mark_away(self, peer_id: PeerId) -> None:
-        """A provider can't be reached: until it is heard of again its records don't count."""
+        """A provider can't be reached: its records do not count until `mark_back` or a new announcement."""
         if (number := self._numbers.get(peer_id)) is not None:
             self._away.add(number)
 
     def mark_back(self, peer_id: PeerId) -> None:
-        """A provider gave a sign of life."""
+        """A provider can be reached again."""
         if (number := self._numbers.get(peer_id)) is not None:
             self._away.discard(number)
 
     def remove(self, key: bytes, peer_id: PeerId) -> None:
-        """Drop one record."""
+        """Remove the record of a peer for a key."""
         self.remove_place(place(key), peer_id)
 
     def remove_place(self, place: int, peer_id: PeerId) -> None:
-        """Drop one record."""
+        """Remove the record of a peer for a place."""
         if (number := self._numbers.get(peer_id)) is None:
             return
         slots = self._of(place)
-        if (at := _find(slots, struct.pack("<I", number))) >= 0:
+        if (at := record_words.find(slots, number)) >= 0:
             self._drop(place, slots, at)
 
     def expire(self, now: float) -> None:
-        """Drop what has run out."""
+        """Remove all expired records."""
         while self.expire_some(now):
             pass
 
     def expire_some(self, now: float) -> bool:
-        """Look at the next EXPIRE_KEYS_MAX keys, or records to drop, and drop what has run out; False at the end."""
+        """Remove expired records from the next EXPIRE_KEYS_MAX keys; False when all keys were looked at."""
         if not self._to_expire:
             self._to_expire = list(self._slots)
         valid, left = int(now + 1), EXPIRE_KEYS_MAX
@@ -288,22 +286,21 @@ class ProviderRecords:
         return bool(self._to_expire)
 
     def _expire_key(self, place: int, valid: int) -> int:
-        slots = self._of(place)
-        ends = struct.unpack(f"<{len(slots) // 4}I", slots)[1::2]
+        _, ends = record_words.numbers_and_ends(self._of(place))
         if not ends or min(ends) >= valid:
             return 0
         gone = [index for index, end in enumerate(ends) if end < valid]
         for index in reversed(gone):
-            self._drop(place, self._of(place), index * _SLOT)
+            self._drop(place, self._of(place), index * RECORD_BYTES)
         return len(gone)
 
     def _of(self, place: int) -> bytes:
         return self._slots.get(place, b"")
 
     def _drop(self, place: int, slots: bytes, at: int) -> None:
-        """One record goes; who comes first in its key then pays for the key."""
-        (number,) = struct.unpack_from("<I", slots, at)
-        one, rest = self._providers[number], slots[:at] + slots[at + _SLOT :]
+        """Remove one record. The first provider that is left then counts for the key."""
+        number, rest = record_words.number_at(slots, at), record_words.without(slots, at)
+        one = self._providers[number]
         one.records -= 1
         self._count -= 1
         one.share.spend(-RECORD_WORDS - KEY_WORDS if at == 0 else -RECORD_WORDS)
@@ -312,8 +309,7 @@ class ProviderRecords:
         else:
             self._slots[place] = rest
             if at == 0:
-                (first,) = struct.unpack_from("<I", rest)
-                self._providers[first].share.spend(KEY_WORDS)
+                self._providers[record_words.number_at(rest, 0)].share.spend(KEY_WORDS)
         self._forget_unused(number)
 
     def _forget_unused(self, number: int) -> None:
@@ -331,21 +327,7 @@ class ProviderRecords:
             del self._zones[zone]
 
     def _tidy(self, number: int, one: _Provider) -> None:
-        """Forget the places of records that are gone, or came twice: the list stays about as long as the records."""
+        """Remove places of records that are gone or listed twice, so that the list is about as long as the records."""
         if len(one.places) > 2 * one.records + _STALE_PLACES_MAX:
-            entry = struct.pack("<I", number)
-            known = (place for place in dict.fromkeys(one.places) if entry in self._slots.get(place, b""))
+            known = (place for place in dict.fromkeys(one.places) if record_words.find(self._of(place), number) >= 0)
             one.places = array("Q", known)
-
-
-def _word(number: int, until: float) -> bytes:
-    """A record."""
-    return struct.pack("<II", number, int(until))
-
-
-def _find(slots: bytes, number: bytes) -> int:
-    """Where a peer's record is among a key's, -1 where it is not."""
-    at = slots.find(number)
-    while at >= 0 and at % _SLOT:
-        at = slots.find(number, at + 1)
-    return at

@@ -1,11 +1,11 @@
-"""Whom we know: k-buckets (libp2p kad-dht spec, "Kademlia routing table").
+"""The known peers in k-buckets (libp2p kad-dht spec, "Kademlia routing table").
 
-A bucket holds up to k peers that share a prefix of the same length with us, so we know our own neighbourhood well
-and the rest of the space by samples. A full bucket prefers those who have been there long and answer: a newcomer
-takes the place only of one that failed, of one whose network has more than its own there, or, when it is a member
-known from before, of a stranger. No network can fill the table with identities: an address and a subnet have a few
-places in a bucket and some in all (go-libp2p's diversity filter). What counts is where a peer was seen to come from.
-In this node's own network, where most of its cluster is, subnets are not bounded, addresses are.
+A bucket holds up to k peers that share a prefix of the same length with this node. So a node knows its own
+neighbourhood well and has samples of the rest of the space. A full bucket keeps peers that have been there long and
+answer. A new peer replaces only one that failed, or one whose network has more peers there than its own; a member
+replaces a stranger. No network can fill the table with identities: an address and a subnet have a few places in each
+bucket and in all (go-libp2p's diversity filter). The network that a peer's packets come from counts. In this node's own
+network, where most of its cluster is, only addresses are limited, not subnets.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PEERS_PER_ADDRESS_MAX = 8  # nodes behind one NAT; a node has an address of its 
 ADDRESS_IN_BUCKET_MAX = 2  # go-libp2p's
 PEERS_PER_SUBNET_MAX = 64  # a rack of nodes with addresses of the host network
 SUBNET_IN_BUCKET_MAX = 8
-OWN_ADDRESS_IN_BUCKET_MAX = 16  # nodes on this very machine; the other places stay for those of other machines
-FAILURES_MAX = 1  # in a row; then the next newcomer takes the place
+OWN_ADDRESS_IN_BUCKET_MAX = 16  # nodes on this machine; the other places are for nodes on other machines
+FAILURES_MAX = 1  # in a row; one more and the peer is dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a peer was seen to come from; `is_member`: known from before, or from the bootstrap."""
+    """Where a peer's packets come from; `is_member`: it is from the stored list or from the bootstrap."""
 
     host: str = ""
     is_member: bool = False
@@ -68,7 +68,7 @@ class RoutingTable:
     def __init__(
         self, local: PeerId, own: OwnNetwork | None = None, origin_of: Callable[[PeerId], Origin] = _unknown
     ) -> None:
-        """`origin_of` tells where a peer comes from; for those it does not know the address they claim stands."""
+        """`origin_of` gives the origin of a peer; where it has no host, the advertised address is used."""
         self._local, self._local_position = local, position(local.multihash)
         self._own, self._origin_of = own or OwnNetwork(), origin_of
         self._trust = AnswerTrust(self._network_of)
@@ -78,7 +78,7 @@ class RoutingTable:
 
     @property
     def trust(self) -> AnswerTrust:
-        """What the peers that others name are worth."""
+        """How much to trust the peers that others name; for all lookups of this node."""
         return self._trust
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class RoutingTable:
         return entry.peer if (entry := self._entries.get(peer_id)) else None
 
     def add(self, peer: PeerInfo, now: float) -> bool:
-        """Take in or refresh a peer that answered; whether it is in the table now."""
+        """Add or refresh a peer that answered; whether it is in the table now."""
         if peer.peer_id == self._local:
             return False
         if entry := self._entries.get(peer.peer_id):
@@ -117,7 +117,7 @@ class RoutingTable:
         return True
 
     def failed(self, peer_id: PeerId) -> None:
-        """A peer did not answer: after FAILURES_MAX in a row it is dropped."""
+        """A peer did not answer. It is dropped after more than FAILURES_MAX failures in a row."""
         if entry := self._entries.get(peer_id):
             entry.failures += 1
             if entry.failures > FAILURES_MAX:
@@ -137,7 +137,7 @@ class RoutingTable:
         return [entry.peer for entry in found]
 
     def unseen_since(self, time: float) -> list[PeerInfo]:
-        """Peers that have given no sign since `time`: ask them."""
+        """Peers that did not answer since `time`."""
         return [entry.peer for entry in self._entries.values() if entry.last_seen < time]
 
     def _network_of(self, peer_id: PeerId) -> str:
@@ -156,7 +156,7 @@ class RoutingTable:
         )
 
     def _make_room(self, bucket: _Bucket, newcomer: Entry) -> bool:
-        """Whether one had to go: one that failed, else the last of the network that has most."""
+        """Drop one that failed, else the newest peer of the subnet that has most; False where none may be dropped."""
         entries = [self._entries[peer_id] for peer_id in bucket.peers]
         if failed := next((entry for entry in entries if entry.failures), None):
             self.remove(failed.peer.peer_id)

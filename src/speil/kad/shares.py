@@ -1,9 +1,9 @@
-"""Who keeps how much here, told by where it comes from; and who has to give way when all is taken.
+"""How much is stored for which network, and whose records are evicted when the store is full.
 
-Subnets, the addresses in them, and the identities there: each has what is kept for those below it. Who gives way is
-found from the top: the subnet that keeps most, in it the address that keeps most, there the identity. So nobody loses
-anything while another subnet keeps more, however many identities or addresses that one has; and who keeps most itself
-is turned away.
+The shares form a tree: subnets, the addresses in them, the identities there. Each has the sum of those below it. To
+evict, the tree is searched from the top: the subnet with most, in it the address with most, there the identity. So a
+subnet loses nothing while another one has more, however many identities or addresses that one has. A newcomer that has
+most itself is refused.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from operator import attrgetter
 
 from speil.kad.network_group import OwnNetwork, address_of, subnet_of
 
-FAVOUR = 4  # members and this node's own network count as if they kept a quarter
+FAVOUR = 4  # members and this node's own network count a quarter
 
 
 class Share:
-    """What is kept for one subnet, address or identity, in words of eight bytes."""
+    """What is stored for one subnet, address or identity, in words of eight bytes."""
 
     __slots__ = ("children", "favoured", "name", "parent", "words")
 
@@ -28,31 +28,31 @@ class Share:
 
     @property
     def weight(self) -> int:
-        """What counts when the biggest is looked for."""
+        """The words that count in the search for the biggest share."""
         return self.words // FAVOUR if self.favoured else self.words
 
     def spend(self, words: int) -> None:
-        """Keep so much more, or less; all above count it too."""
+        """Add `words` (negative to subtract) to this share and all above it."""
         share: Share | None = self
         while share is not None:
             share.words += words
             share = share.parent
 
     def child(self, name: str | int) -> Share:
-        """One below, made where it is not there."""
+        """The share below with this name, made where it does not exist."""
         if (found := self.children.get(name)) is None:
             found = self.children[name] = Share(name, self)
         return found
 
     def above(self, level: int) -> Share:
-        """Its subnet (1) or its address (2); it is an identity's itself."""
+        """The subnet (1) or address (2) of this share, which is an identity's."""
         address = self.parent
         assert address is not None
         assert address.parent is not None
         return address if level == 2 else address.parent
 
     def leave(self) -> None:
-        """Nothing is kept any more: go, and with it those above that keep nothing else."""
+        """Remove this empty share, and those above it that are empty then."""
         share = self
         while share.parent is not None and not share.children and not share.words:
             del share.parent.children[share.name]
@@ -60,7 +60,7 @@ class Share:
 
 
 class Shares:
-    """All of them; the leaves are identities, by number."""
+    """The tree. The leaves are identities, by number."""
 
     def __init__(self, own: OwnNetwork) -> None:
         self._own = own
@@ -68,11 +68,11 @@ class Shares:
 
     @property
     def words(self) -> int:
-        """What is kept for all peers, without what this node keeps for itself."""
+        """What is stored for all peers, without this node's own records."""
         return self._root.words
 
     def of(self, number: int, host: str, *, is_own: bool, is_member: bool) -> Share:
-        """An identity's share; `host` is where its packets come from. This node itself (`is_own`) never gives way."""
+        """The share of an identity whose packets come from `host`. That of this node (`is_own`) is never evicted."""
         share, favoured = self._self if is_own else self._root, is_member or self._own.covers(host)
         for name in (subnet_of(host), address_of(host), number):
             share = share.child(name)
@@ -80,7 +80,7 @@ class Shares:
         return share
 
     def biggest_but(self, newcomer: Share) -> Share | None:
-        """Who has to give way to `newcomer`; None where that is itself the one that keeps most."""
+        """The share to evict from for `newcomer`; None where `newcomer` is the biggest itself."""
         path = _path(newcomer)
         share, depth = self._root, 1
         while share.children:
@@ -92,7 +92,7 @@ class Shares:
 
 
 def is_bigger(one: Share, other: Share) -> bool:
-    """Whether `one` still has to give way to `other`: where their ways part, it keeps more."""
+    """Whether `one` is still to be evicted for `other`: it has more, where their paths in the tree part."""
     for left, right in zip(_path(one), _path(other), strict=False):
         if left is not right:
             return left.weight > right.weight
@@ -100,7 +100,7 @@ def is_bigger(one: Share, other: Share) -> bool:
 
 
 def _path(share: Share) -> list[Share]:
-    """From the top down to it."""
+    """The path from the root to a share."""
     found: list[Share] = []
     one: Share | None = share
     while one is not None:

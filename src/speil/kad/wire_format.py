@@ -1,7 +1,7 @@
-"""Protobuf's wire format, read field by field and no further than wanted.
+"""Protobuf's wire format, parsed field by field.
 
-protobuf builds an object for each element before anybody can count them: a message of 4 MiB holds two million. Here
-the reader looks at one field at a time, so whoever reads decides when it has seen enough.
+The protobuf library builds an object for each element before anyone can count them, and a message of 4 MiB can hold two
+million. Here the caller gets one field at a time and decides when to stop.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _WORD = (1 << 64) - 1
 
 
 class WireError(ValueError):
-    """The bytes are no protobuf message."""
+    """The bytes are not a protobuf message."""
 
 
 def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Each field of `data[start:end]`: number, kind, and either (value, 0) or where its bytes begin and end.
 
-    Raises WireError at the first field that is malformed; fields before it have been given.
+    Raises WireError at the first malformed field; the fields before it were yielded.
     """
     while start < end:
         tag, start = _varint(data, start, end)
@@ -44,7 +44,7 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def _varint(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """(value, where it ends)."""
+    """(value, offset behind it)."""
     if start < end and data[start] < 0x80:
         return data[start], start + 1
     value = 0

@@ -1,5 +1,5 @@
-"""The Kubernetes API as far as speil needs it, and the election on a Lease.
+"""The Kubernetes API, as far as speil needs it.
 
-`api` speaks to the server with the access that `in_cluster` or `kubeconfig` give, `lease` has the port to a Lease and
-its adapters, `leader` drives `election.elector` on one.
+`api` sends requests with an `access`, which `in_cluster` or `kubeconfig` provide. `node_labels` reads this node's
+labels, `node_region` decides from them which region the node is in.
 """

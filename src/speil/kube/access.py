@@ -1,7 +1,7 @@
-"""The port to an access: where the API server is, whom to trust, and as whom to speak.
+"""The port to an access: the API server's address, the CA to trust, and this client's credentials.
 
-An access is asked anew for each request, because everything in it may change under a running node: tokens are rotated
-on disk, a CA is replaced, a kubeconfig is edited.
+The access is read anew for each request, because all of it may change while a node runs: tokens are rotated on disk, a
+CA is replaced, a kubeconfig is edited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FILE_BYTES_MAX = 1 << 20  # kubeconfigs of people with many clusters have tens 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What one request needs. Connections are shared by requests whose access has the same server and TLS context."""
+    """What one request needs. Requests with the same server and the same TLS context object share connections."""
 
     server: str  # base URL, without a slash at its end
     tls: ssl.SSLContext
@@ -31,26 +31,29 @@ class AccessSource(Protocol):
     """Adapters: `in_cluster`, `kubeconfig`."""
 
     async def current(self) -> Access:
-        """The access as it is now. Raises KubeAccessError."""
+        """The access that is valid now. Raises KubeAccessError."""
 
     def refused(self) -> None:
-        """The server refused the credentials: what was remembered of them is worth nothing."""
+        """The server refused the credentials: forget those that are cached."""
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """A file's bytes. Raises KubeAccessError that says what it is for."""
+    """The bytes of a file of at most 1 MiB. Raises KubeAccessError, which names the file as `what`."""
     try:
         with path.open("rb") as file:
             data = file.read(_FILE_BYTES_MAX + 1)
     except OSError as error:
         raise KubeAccessError(f"{what} {path} can't be read: {error.strerror}") from error
     if len(data) > _FILE_BYTES_MAX:
-        raise KubeAccessError(f"{what} {path} has more than {_FILE_BYTES_MAX} bytes")
+        raise KubeAccessError(f"{what} {path} has more than {_FILE_BYTES_MAX} bytes: is it the right file?")
     return data
 
 
 def tls_context(ca: bytes | None, certificate: bytes | None = None, key: bytes | None = None) -> ssl.SSLContext:
-    """A context that trusts `ca` (PEM; None: the system's), with a client certificate. Raises KubeAccessError."""
+    """A context that trusts `ca` (None: the system's CAs), with a client certificate, all in PEM.
+
+    Raises KubeAccessError.
+    """
     try:
         context = ssl.create_default_context(cadata=ca.decode("ascii") if ca else None)
     except (ssl.SSLError, UnicodeDecodeError, ValueError) as error:
@@ -61,13 +64,15 @@ def tls_context(ca: bytes | None, certificate: bytes | None = None, key: bytes |
 
 
 def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
-    # the ssl module wants a path; memory has one, and a private key does not touch the disk
+    # the ssl module takes a path only: a memfd has one, and keeps the private key off the disk
     descriptor = os.memfd_create("client-certificate")
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(pem)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     except (ssl.SSLError, ValueError) as error:
-        raise KubeAccessError(f"the client certificate and its key don't fit or are not valid PEM: {error}") from error
+        raise KubeAccessError(
+            f"the client certificate and its key don't match or are not valid PEM: {error}"
+        ) from error
     finally:
         os.close(descriptor)

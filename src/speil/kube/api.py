@@ -1,8 +1,8 @@
 """A client of the Kubernetes API: one request, one typed answer.
 
-Small on purpose: JSON in, JSON out, errors by what the caller would do about them. Connections are kept while the
-access stays the same, and dropped with it. A caller bounds its requests by `asyncio.timeout`; the bound here is for
-those that don't.
+JSON in, JSON out; `error` has a class for each thing that a caller can do about a failure. Connections are kept while
+the access stays the same. Callers set their own timeout with `asyncio.timeout`; REQUEST_SECONDS_MAX is the bound for
+those that do not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import aiohttp
-
+from speil.http1.client import Answer, AnswerTooLargeError, HttpClient, HttpError, NoAnswerError
 from speil.kube.access import Access, AccessSource
 from speil.kube.error import (
     KubeConflictError,
@@ -31,7 +30,7 @@ from speil.local_file import parse_json
 
 REQUEST_SECONDS_MAX = 30.0
 ANSWER_BYTES_MAX = 32 << 20  # a list of five thousand nodes
-IDLE_SECONDS_MAX = 15.0  # a leader asks every two; a follower of a large region keeps no connection
+IDLE_SECONDS_MAX = 15.0  # a leader sends one every two; a follower of a large region keeps no connection
 CONNECTIONS_MAX = 2
 _MESSAGE_CHARS_MAX = 400
 _CANNOT = re.compile(r"cannot (\w+) resource")
@@ -39,19 +38,19 @@ _CANNOT = re.compile(r"cannot (\w+) resource")
 
 @dataclass(frozen=True, slots=True)
 class KubeAnswer:
-    """An answer's JSON, and when the server says that it sent it."""
+    """A response's JSON object, and its Date header (None where it has none)."""
 
     document: Mapping[str, Any]
     served_at: datetime | None
 
 
 class KubeApi:
-    """Requests as `access` says. Close it when done."""
+    """Sends requests with the access that `access` returns. The owner closes it."""
 
     def __init__(self, access: AccessSource, user_agent: str) -> None:
         self._access, self._user_agent = access, user_agent
-        self._session: aiohttp.ClientSession | None = None
-        self._session_of: tuple[str, ssl.SSLContext] | None = None
+        self._client: HttpClient | None = None
+        self._client_of: tuple[str, ssl.SSLContext] | None = None
 
     async def request(
         self,
@@ -62,12 +61,12 @@ class KubeApi:
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> KubeAnswer:
-        """Ask for `path` (`/apis/…`). Raises KubeError, or one of its kinds."""
+        """Send a request for `path` (`/apis/…`) with `body` as JSON. Raises KubeError or a class derived from it."""
         data, served_at = await self._send(method, path, body, params, content_type)
         return KubeAnswer(_document(data), served_at)
 
     async def get_text(self, path: str) -> str:
-        """What is no JSON, such as a pod's metrics through the API server's proxy. Raises KubeError."""
+        """GET a page that is not JSON, such as a pod's metrics through the API server's proxy. Raises KubeError."""
         data, _ = await self._send("GET", path, None, None, "")
         return data.decode("utf-8", "replace")
 
@@ -80,63 +79,66 @@ class KubeApi:
         content_type: str,
     ) -> tuple[bytes, datetime | None]:
         access = await self._access.current()
-        session = await self._session_for(access)
+        answer = await self._ask(access, method, path, body, params, content_type)
+        if answer.status < 300:
+            return answer.body, _date(answer.headers.get("Date", ""))
+        if answer.status == 401:
+            self._access.refused()
+        raise _error(answer.status, _document(answer.body), access.server)
+
+    async def _ask(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        params: Mapping[str, str] | None,
+        content_type: str,
+    ) -> Answer:
+        client = await self._client_for(access)
         headers = {"Authorization": access.authorization} if access.authorization else {}
         if body is not None:
             headers["Content-Type"] = content_type
         try:
-            async with session.request(
+            return await client.request(
                 method,
                 access.server + path,
                 params=params,
                 headers=headers,
-                data=json.dumps(body) if body is not None else None,
-                server_hostname=access.tls_server_name or None,
-                allow_redirects=False,
-            ) as response:
-                data = await _read(response)
-        except TimeoutError as error:
+                body=json.dumps(body).encode() if body is not None else b"",
+                server_hostname=access.tls_server_name,
+                answer_bytes_max=ANSWER_BYTES_MAX,
+            )
+        except AnswerTooLargeError as error:
+            raise KubeError(str(error)) from error
+        except NoAnswerError as error:
             raise KubeUnreachableError(f"{access.server} did not answer within {REQUEST_SECONDS_MAX:.0f} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise KubeUnreachableError(f"{access.server} can't be reached: {error}") from error
-        if response.status < 300:
-            return data, _date(response.headers.get("Date", ""))
-        if response.status == 401:
-            self._access.refused()
-        raise _error(response.status, _document(data), access.server)
+        except HttpError as error:
+            raise KubeUnreachableError(str(error)) from error
 
     async def close(self) -> None:
-        """Drop the connections. A later request makes new ones."""
-        session, self._session, self._session_of = self._session, None, None
-        if session is not None:
-            await session.close()
+        """Close the connections. A later request opens new ones."""
+        client, self._client, self._client_of = self._client, None, None
+        if client is not None:
+            await client.close()
 
-    async def _session_for(self, access: Access) -> aiohttp.ClientSession:
+    async def _client_for(self, access: Access) -> HttpClient:
         of = access.server, access.tls
-        if self._session is None or self._session_of != of:
+        if self._client is None or self._client_of != of:
             await self.close()
-            connector = aiohttp.TCPConnector(ssl=access.tls, limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_SECONDS_MAX)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
+            self._client = HttpClient(
+                timeout_seconds=REQUEST_SECONDS_MAX,
+                tls=access.tls,
                 headers={"Accept": "application/json, */*;q=0.5", "User-Agent": self._user_agent},
-                cookie_jar=aiohttp.DummyCookieJar(),
+                connections_max=CONNECTIONS_MAX,
+                idle_seconds_max=IDLE_SECONDS_MAX,
             )
-            self._session_of = of
-        return self._session
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    data = bytearray()
-    async for chunk in response.content.iter_any():
-        data += chunk
-        if len(data) > ANSWER_BYTES_MAX:
-            raise KubeError(f"{response.url} answered with more than {ANSWER_BYTES_MAX} bytes")
-    return bytes(data)
+            self._client_of = of
+        return self._client
 
 
 def _document(data: bytes) -> Mapping[str, Any]:
-    """The JSON object; for anything else (a proxy's page) a Status with its first words."""
+    """The JSON object; for anything else (a proxy's error page) a Status with its first words."""
     try:
         document = parse_json(data)
     except ValueError:
@@ -147,7 +149,7 @@ def _document(data: bytes) -> Mapping[str, Any]:
 
 
 def _date(text: str) -> datetime | None:
-    """The time in a `Date` header, with its zone: an HTTP date is in UTC, whatever its zone says (RFC 9110, 5.6.7)."""
+    """The time in a `Date` header, with its zone: an HTTP date is in UTC, whatever zone it names (RFC 9110, 5.6.7)."""
     try:
         date = parsedate_to_datetime(text)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
@@ -173,5 +175,5 @@ def _error(status: int, answer: Mapping[str, Any], server: str) -> KubeError:
         case 409:
             return KubeConflictError(message)
         case 422 if "must be specified for an update" in message:
-            return KubeConflictError(message)  # an update without a version: somebody else created it
+            return KubeConflictError(message)  # an update without a version: another client created it first
     return KubeError(message)

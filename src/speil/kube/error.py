@@ -1,34 +1,37 @@
-"""What the Kubernetes API, or the way to it, may answer instead of what was asked for."""
+"""Errors of requests to the Kubernetes API, by what the caller can do about them."""
 
 from __future__ import annotations
 
 
 class KubeError(Exception):
-    """The API did not do what was asked; the message is for the log. Asking again may help."""
+    """The request failed. The message is for the log and names the server. Trying again may help."""
 
 
 class KubeAccessError(KubeError):
-    """The way to the API is not configured right, on this side: the operator has to act."""
+    """This node's access to the API is misconfigured: the operator has to act."""
 
 
 class KubeUnreachableError(KubeError):
-    """No answer: network, TLS, or a server that is away."""
+    """No response: network, TLS, or a server that is down."""
 
 
 class KubeUnauthorizedError(KubeError):
-    """401: the server does not know the credentials (any more)."""
+    """401: the server does not accept the credentials."""
 
 
 class KubeForbiddenError(KubeError):
-    """403: the server knows who asks, and does not allow it. `verb` is what it names, "" where it names none."""
+    """403: a Role is missing. `verb` is the one that the server names ("" where none).
+
+    `terminating`: the namespace is being deleted.
+    """
 
     def __init__(self, message: str, verb: str = "", *, terminating: bool = False) -> None:
         super().__init__(message)
-        self.verb, self.terminating = verb, terminating  # terminating: the namespace is being deleted
+        self.verb, self.terminating = verb, terminating
 
 
 class KubeNotFoundError(KubeError):
-    """404: `kind` is what is missing, in the API's plural (`leases`, `namespaces`), "" where it is the path."""
+    """404: `kind` is what does not exist, in the plural (`leases`, `namespaces`); "" where the path is unknown."""
 
     def __init__(self, message: str, kind: str = "") -> None:
         super().__init__(message)
@@ -36,4 +39,4 @@ class KubeNotFoundError(KubeError):
 
 
 class KubeConflictError(KubeError):
-    """409, and the 422 of a create race: the object is not what the writer thought."""
+    """409, and the 422 when two clients create the same object: it has changed since it was read."""

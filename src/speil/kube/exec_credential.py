@@ -1,7 +1,7 @@
 """Credentials from an exec plugin (`client.authentication.k8s.io/v1`), as kubectl runs them.
 
-A cloud's command prints an ExecCredential: a token, or a client certificate, until a time. It is run again when that
-time has come or the server refused what it gave.
+A cloud provider's command prints an ExecCredential: a token or a client certificate, and when it expires. The command
+runs again when it has expired, or when the server has refused it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 from speil.kube.error import KubeAccessError
 
 API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
-EXEC_SECONDS_MAX = 60.0  # somebody may have to log in with a browser
-_EARLY = timedelta(seconds=10)  # a credential that ends while a request is on its way is renewed before
-_OUTPUT_CHARS_MAX = 300  # of what a plugin says on stderr
+EXEC_SECONDS_MAX = 60.0  # the plugin may open a browser for a login
+_EARLY = timedelta(seconds=10)  # before it expires: it must not expire while a request is under way
+_OUTPUT_CHARS_MAX = 300  # of the plugin's stderr
 
 
 @dataclass(frozen=True, slots=True)
 class ExecCredential:
-    """What a plugin printed."""
+    """What a plugin printed: a token ("" where there is none), or a certificate and its key in PEM."""
 
     token: str
     certificate: bytes | None
@@ -34,12 +34,15 @@ class ExecCredential:
     expires: datetime | None
 
     def valid(self, now: datetime) -> bool:
-        """Whether it can be used at `now`."""
+        """Whether it does not expire within ten seconds after `now`."""
         return self.expires is None or now + _EARLY < self.expires
 
 
 async def run_plugin(plugin: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any]) -> ExecCredential:
-    """Run the plugin of a kubeconfig in `folder`, for `cluster`. Raises KubeAccessError."""
+    """Run the `plugin` entry of a kubeconfig in `folder`, for its `cluster` entry. Raises KubeAccessError.
+
+    The process is killed when it takes longer than EXEC_SECONDS_MAX, and when the caller is cancelled.
+    """
     version = plugin.get("apiVersion")
     if version not in API_VERSIONS:
         raise KubeAccessError(f"the exec plugin's apiVersion {version!r} is not known: use {API_VERSIONS[0]}")
@@ -56,7 +59,7 @@ async def run_plugin(plugin: Mapping[str, Any], folder: Path, cluster: Mapping[s
 
 
 def _command(command: str, folder: Path, hint: str) -> str:
-    """As kubectl: a path is relative to the kubeconfig, a name is looked for in PATH."""
+    """As kubectl does: a path is relative to the kubeconfig, a plain name is looked up in PATH."""
     found = shutil.which(str(folder / command)) if "/" in command else shutil.which(command)
     if not command or found is None:
         raise KubeAccessError(f"the exec plugin {command!r} was not found{': ' + hint if hint else ''}")
@@ -89,7 +92,9 @@ def _parse(command: str, output: bytes, version: str) -> ExecCredential:
         document = json.loads(output)
         status = document["status"]
         if document.get("kind") != "ExecCredential" or document.get("apiVersion") != version:
-            raise KubeAccessError(f"the exec plugin {command} printed something that is no ExecCredential of {version}")
+            raise KubeAccessError(
+                f"the exec plugin {command} printed something other than an ExecCredential of {version}"
+            )
         token = str(status.get("token") or "")
         certificate, key = status.get("clientCertificateData"), status.get("clientKeyData")
         expires = status.get("expirationTimestamp")
@@ -100,8 +105,10 @@ def _parse(command: str, output: bytes, version: str) -> ExecCredential:
             datetime.fromisoformat(expires).astimezone(UTC) if expires else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        # the output holds a credential: it is not shown
+        # the output may hold a credential: it must not get into a message
         raise KubeAccessError(f"the exec plugin {command} printed no valid ExecCredential") from error
     if not credential.token and not (credential.certificate and credential.key):
-        raise KubeAccessError(f"the exec plugin {command} gave neither a token nor a client certificate with its key")
+        raise KubeAccessError(
+            f"the exec plugin {command} printed neither a token nor a client certificate with its key"
+        )
     return credential

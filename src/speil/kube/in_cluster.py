@@ -1,7 +1,7 @@
 """The access of a pod: address from the environment, token and CA from the ServiceAccount's volume.
 
-Both files are read for each request: the kubelet rotates the token long before it expires, and a kilobyte every two
-seconds is cheaper than to guess when.
+Both files are read for each request, because the kubelet rotates the token. To read a kilobyte every two seconds costs
+less than to find out when it was rotated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class InClusterAccess:
-    """See AccessSource."""
+    """See AccessSource. `directory` and `environ` are those of a pod."""
 
     def __init__(self, directory: Path = SERVICE_ACCOUNT, environ: Mapping[str, str] = os.environ) -> None:
         self._directory, self._environ = directory, environ
@@ -30,7 +30,7 @@ class InClusterAccess:
         host, port = self._environ.get("KUBERNETES_SERVICE_HOST", ""), self._environ.get("KUBERNETES_SERVICE_PORT", "")
         if not host or not port:
             raise KubeAccessError(
-                "this is not a pod of a cluster (KUBERNETES_SERVICE_HOST is not set): give --kubeconfig-path"
+                "this is not a pod of a cluster (KUBERNETES_SERVICE_HOST is not set): set --kubeconfig-path"
             )
         token = read_file(self._directory / "token", "the ServiceAccount's token").decode("ascii", "replace").strip()
         ca = read_file(self._directory / "ca.crt", "the cluster's CA certificate")
@@ -41,4 +41,4 @@ class InClusterAccess:
         )
 
     def refused(self) -> None:
-        """Nothing is remembered."""
+        """See AccessSource: nothing is cached."""

@@ -1,8 +1,8 @@
-"""The access of a person: a kubeconfig with its contexts, as kubectl reads it.
+"""An access from a kubeconfig with its contexts, as kubectl reads it.
 
-Several files count as one, the first that says something wins (the KUBECONFIG variable's rule). JSON is read without
-a YAML library; that is imported only for files that need it, so that a node in a cluster never does. The files are
-read again when one of them changed.
+Several files count as one: the first that has an entry wins (the rule of the KUBECONFIG variable). The YAML library is
+imported only for files that are not JSON, so a node in a cluster never loads it. The files are read again when one of
+them changed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from speil.kube.in_cluster import InClusterAccess
 
 
 def default_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where kubectl looks: $KUBECONFIG, else ~/.kube/config."""
+    """The files that kubectl reads: $KUBECONFIG, else ~/.kube/config."""
     named = [Path(item) for item in environ.get("KUBECONFIG", "").split(os.pathsep) if item]
     return named or [Path(environ.get("HOME", "/")) / ".kube" / "config"]
 
 
 def access_of_node(path: str, context: str = "") -> AccessSource:
-    """A node's access: the kubeconfig at `path`; as a pod has it where that is empty."""
+    """A node's access: the kubeconfig at `path`; a pod's ServiceAccount where `path` is empty. Reads nothing yet."""
     return KubeconfigAccess([Path(path)], context) if path else InClusterAccess()
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A cluster, user or context, and the folder that its relative paths start from."""
+    """A cluster, user or context, and the folder that its relative paths are relative to."""
 
     fields: Mapping[str, Any]
     folder: Path
@@ -57,7 +57,7 @@ class _Entry:
 
 
 class KubeconfigAccess:
-    """See AccessSource. `context` is "" for the current one."""
+    """See AccessSource. `context` "" is the current one."""
 
     def __init__(self, paths: Sequence[Path], context: str = "") -> None:
         self._paths, self._context = tuple(paths), context
@@ -81,12 +81,14 @@ class KubeconfigAccess:
             if credential.certificate:
                 certificate, key = credential.certificate, credential.key
         if user.fields.get("auth-provider"):
-            raise KubeAccessError("the kubeconfig's auth-provider is of no Kubernetes of today: use an exec plugin")
+            raise KubeAccessError("the kubeconfig's auth-provider is not supported: use an exec plugin")
         server = cluster.text("server").rstrip("/")
         if not server.startswith(("https://", "http://")):
-            raise KubeAccessError(f"the kubeconfig's server {server!r} is not a URL")
+            raise KubeAccessError(f"the kubeconfig's server {server!r} is not a URL: it must start with https://")
         if cluster.fields.get("proxy-url"):
-            raise KubeAccessError("the kubeconfig's proxy-url is not supported")
+            raise KubeAccessError(
+                "the kubeconfig's proxy-url is not supported: use a server address that is reached directly"
+            )
         tls = self._context_for(cluster.data("certificate-authority", "the cluster's CA certificate"), certificate, key)
         return Access(server, tls, f"Bearer {token}" if token else "", cluster.text("tls-server-name"))
 
@@ -100,7 +102,7 @@ class KubeconfigAccess:
         return self._credential
 
     def _context_for(self, ca: bytes | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:
-        """The context for these bytes; the same one as before while they are the same, so that connections live on."""
+        """The context for these bytes. While they stay the same it is the same object, so that connections are kept."""
         insecure = self._cluster.fields.get("insecure-skip-tls-verify") is True
         made_of = (ca, certificate, key, insecure)
         if self._tls is None or self._tls[0] != made_of:
@@ -118,7 +120,7 @@ class KubeconfigAccess:
         documents = [(_parse(path), path.parent) for path in self._paths if path.exists() or len(self._paths) == 1]
         current = next((name for document, _ in documents if (name := document.get("current-context"))), "")
         if not (name := self._context or current):
-            raise KubeAccessError(f"the kubeconfig {self._names} has no current context: say which")
+            raise KubeAccessError(f"the kubeconfig {self._names} has no current context: set --kubeconfig-context")
         context = _named(documents, "contexts", "context", str(name))
         self._cluster = _named(documents, "clusters", "cluster", context.text("cluster"))
         self._user = _named(documents, "users", "user", context.text("user"))

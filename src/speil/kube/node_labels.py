@@ -1,10 +1,10 @@
-"""The labels of this node, read from its object in the API.
+"""Reads the labels of this node from its object in the API.
 
-Since Kubernetes 1.35 a pod has its node's topology labels as its own, and the downward API hands them over. In older
-clusters this is the way to them; it needs `get` on `nodes`, which a node's own election does not.
+Since Kubernetes 1.35 a pod has its node's topology labels as its own, and the downward API passes them on. In older
+clusters they are read here. That needs the right to `get` `nodes`, which the election does not need.
 
-What was read is kept in the data directory: a node that restarts while the API is away must not go without its label,
-which keeps it from nodes of another region.
+The labels are kept in the data directory. A node that restarts while the API is away must not go without its label,
+which keeps it apart from nodes of another region.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ async def node_labels(api: KubeApi, name: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
 
 
-class LabelMemory:
-    """The topology labels of this node as they were last read; without a directory nothing is kept."""
+class KeptLabels:
+    """The topology labels of this node as they were last read, in `data_dir`. Without a directory nothing is kept."""
 
     def __init__(self, data_dir: Path | None) -> None:
         self._path = data_dir / FILE_NAME if data_dir else None
 
     def load(self, node: str) -> dict[str, str]:
-        """The labels of `node`; empty where they were never read, or were another node's."""
+        """The labels of `node`. Empty where none are kept, they are another node's, or the file can't be read."""
         if self._path is None or not self._path.is_file():
             return {}
         try:
             with self._path.open("rb") as file:
-                told = json.loads(file.read(_BYTES_MAX))
-            labels = told["labels"] if told["node"] == node else {}
+                document = json.loads(file.read(_BYTES_MAX))
+            labels = document["labels"] if document["node"] == node else {}
             return {key: labels[key] for key in _KEPT if isinstance(labels.get(key), str)}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            log.warning("the node's labels of the last start can't be read", path=self._path, error=error)
+            log.warning("kept node labels can't be read", path=self._path, error=error)
             return {}
 
     def save(self, node: str, labels: Mapping[str, str]) -> None:
-        """Keep the topology's labels in place of what was there."""
+        """Replace what is kept. A file that can't be written is logged."""
         if self._path is None:
             return
         temporary = self._path.with_name(f".{FILE_NAME}.{os.getpid()}")
@@ -62,4 +62,4 @@ class LabelMemory:
             temporary.write_text(text)
             temporary.rename(self._path)
         except OSError as error:
-            log.warning("the node's labels can't be kept for the next start", path=self._path, error=error)
+            log.warning("node labels can't be kept for the next start", path=self._path, error=error)

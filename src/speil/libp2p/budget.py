@@ -1,21 +1,21 @@
-"""Bytes that came and that nobody has taken yet: how many a connection, an address or prefix, and all may hold here.
+"""How many received bytes that nobody has read yet a connection, an address or prefix, and all peers may hold.
 
-A little is free for each connection, so that honest requests (under a KiB) always get through. What is above counts,
-and where a bound is reached the stream that holds the bytes is reset.
+Each connection has some bytes free, so that honest requests (under a KiB) always get through. Bytes above that count.
+Where a limit is reached, the stream that holds the bytes is reset.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-FREE_BYTES = 16 * 1024  # of each connection: requests, and what the reader has not been woken for yet
-CONNECTION_BYTES_MAX = 2 << 20  # the largest answer is under 1 MiB, and few are asked for at once
+FREE_BYTES = 16 * 1024  # of each connection: requests whose reader has not run yet
+CONNECTION_BYTES_MAX = 2 << 20  # the largest answer is under 1 MiB, and few are requested at once
 SHARE_BYTES_MAX = 4 << 20  # of all connections from one address or prefix
 TOTAL_BYTES_MAX = 16 << 20  # a node has 128 MiB in all
 
 
 class Budget:
-    """Of one host."""
+    """The counts of one host."""
 
     def __init__(self) -> None:
         self._total = 0
@@ -23,11 +23,11 @@ class Budget:
 
     @property
     def held(self) -> int:
-        """Bytes that count, now."""
+        """The bytes that count now."""
         return self._total
 
     def take(self, share: str, size: int, *, in_any_case: bool = False) -> bool:
-        """Hold `size` bytes more, if they fit into the share, and (unless `in_any_case`) into what all may hold."""
+        """Hold `size` bytes more if they fit into the share and, unless `in_any_case`, into the total; else False."""
         if self._shares.get(share, 0) + size > SHARE_BYTES_MAX:
             return False
         if self._total + size > TOTAL_BYTES_MAX and not in_any_case:
@@ -37,7 +37,7 @@ class Budget:
         return True
 
     def give(self, share: str, size: int) -> None:
-        """Hold them no more."""
+        """Release `size` bytes."""
         self._total -= size
         self._shares[share] -= size
         if not self._shares[share]:
@@ -45,7 +45,7 @@ class Budget:
 
 
 class Account:
-    """Of one connection."""
+    """The bytes of one connection."""
 
     __slots__ = ("_budget", "_closed", "_counted", "_held", "_share")
 
@@ -56,11 +56,11 @@ class Account:
 
     @property
     def held(self) -> int:
-        """Bytes held for the connection, the free ones too."""
+        """The bytes held for the connection, with the free ones."""
         return self._held
 
     def hold(self, size: int, *, in_any_case: bool = False) -> bool:
-        """`size` bytes more, if they fit; see Budget.take."""
+        """Hold `size` bytes more if they fit, else False; see Budget.take."""
         held = self._held + size
         if held > CONNECTION_BYTES_MAX or self._closed:
             return False
@@ -72,7 +72,7 @@ class Account:
         return True
 
     def release(self, size: int) -> None:
-        """`size` bytes were taken, or dropped."""
+        """Release `size` bytes, which were read or dropped."""
         if self._closed:
             return
         self._held -= size
@@ -82,7 +82,7 @@ class Account:
             self._counted -= less
 
     def close(self) -> None:
-        """The connection has ended: it holds nothing any more."""
+        """Release everything: the connection has ended."""
         if not self._closed:
             self.release(self._held)
             self._closed = True

@@ -1,7 +1,7 @@
-"""From raw bytes to a yamux session: who is there, what do we speak, and then the frames.
+"""From raw bytes to a yamux session: negotiation, handshake, then decrypted frames.
 
-Until the session is up, a coroutine reads what it needs, bounded by the handshake's few kilobytes. From then on each
-piece of bytes is decrypted and parsed at once when it comes in, without a task in between.
+During the handshake a coroutine reads what it needs, limited to a few kilobytes. Afterwards received bytes are
+decrypted and passed on at once, without a task in between.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from speil.libp2p.noise import HANDSHAKE_MESSAGE_BYTES_MAX, NO_SECRET, Handshake
 from speil.libp2p.transport import RawConnection
 
 NOISE, YAMUX = "/noise", "/yamux/1.0.0"
-NOISE_PSK = "/speil/noise-xxpsk3/1.0.0"  # with a region secret this one alone is spoken
-EARLY_BYTES_MAX = 64 * 1024  # a peer may send its first streams behind its handshake; more than this has to wait
+NOISE_PSK = "/speil/noise-xxpsk3/1.0.0"  # the only one with a region secret
+EARLY_BYTES_MAX = 64 * 1024  # a peer may send its first streams right after its handshake
 
 
 class Channel:
-    """A raw connection on its way to being a secured one."""
+    """A raw connection: `upgrade` it, then `start` to get the plaintext. `on_closed` is called once at its end."""
 
     def __init__(self, raw: RawConnection, on_closed: Callable[[], None]) -> None:
         self._raw, self._on_closed = raw, on_closed
@@ -49,7 +49,8 @@ class Channel:
 
     async def _agree_on_security(self, protocol: str, dialer: bool) -> None:
         if not dialer:
-            # the other one is agreed on as well, and then refused: the peer is told nothing, and we know why it came
+            # The other protocol is accepted too and refused afterwards: then this node knows why, and the peer does
+            # not.
             if await multistream.accept(self, (NOISE, NOISE_PSK)) != protocol:
                 raise PeerMisbehavedError(NO_SECRET, "one side has a region secret, the other has none")
             return
@@ -86,7 +87,7 @@ class Channel:
         return await self.read_exactly(size)
 
     def start(self, sink: Callable[[bytes], None]) -> None:
-        """From now on plaintext goes to `sink` as it comes, what is here already first."""
+        """Pass plaintext to `sink` as it arrives, first what was received already."""
         self._sink = sink
         self._raw.pause(False)
         if self._buffer:
@@ -94,7 +95,7 @@ class Channel:
             sink(early)
 
     async def read_exactly(self, size: int) -> bytes:
-        """`size` bytes of plaintext, before `start`."""
+        """Exactly `size` bytes of plaintext. Only before `start`. Raises PeerMisbehavedError, ConnectionClosedError."""
         while len(self._buffer) < size:
             if self._failure:
                 raise self._failure
@@ -110,7 +111,7 @@ class Channel:
         return data
 
     async def write(self, data: bytes) -> None:
-        """Send, before `start`."""
+        """Queue plaintext; a coroutine for `multistream.ByteStream`."""
         self.send(data)
 
     def send(self, data: bytes) -> None:
@@ -118,7 +119,7 @@ class Channel:
         self._raw.write(self._session.seal(data) if self._session else data)
 
     async def drain(self) -> None:
-        """Until the connection takes more."""
+        """Wait until the write buffer has room. Raises ConnectionClosedError."""
         await self._raw.drain()
 
     def close(self) -> None:
@@ -141,7 +142,7 @@ class Channel:
             return
         self._buffer += plaintext
         if self._session is None and len(self._buffer) > EARLY_BYTES_MAX:
-            self._failure = PeerMisbehavedError("bad_noise", "it sends on without an answer to its handshake")
+            self._failure = PeerMisbehavedError("bad_noise", "it sends more before the handshake has ended")
             self._raw.abort()
             return
         if len(self._buffer) > EARLY_BYTES_MAX:
@@ -159,14 +160,14 @@ class Channel:
 
     @property
     def pending_bytes(self) -> int:
-        """The beginning of an encrypted frame whose end has not come."""
+        """Received bytes of an encrypted frame that is not complete."""
         return self._session.pending_bytes if self._session else 0
 
     def pause(self, paused: bool) -> None:
-        """Stop or go on taking bytes off the network."""
+        """Stop or continue reading from the network."""
         self._raw.pause(paused)
 
     @property
     def failure(self) -> PeerMisbehavedError | None:
-        """What the peer did wrong on the secured channel, if it did."""
+        """The peer's violation of the protocol; None without one."""
         return self._failure

@@ -1,7 +1,7 @@
-"""A secured connection to a peer: its streams, its sign of life, its end.
+"""A secured connection to a peer: its streams, its keepalive, its end.
 
-Frames are taken in as they arrive; a stream that the peer opens is given to `on_stream`. A peer that breaks the
-protocol is cut off, counted by reason, and told nothing.
+Frames are processed as they arrive. A stream that the peer opens is passed to `on_stream`. A peer that breaks the
+protocol is disconnected and counted by reason; it gets no answer.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from speil.libp2p import multistream
 from speil.libp2p.budget import Account, Budget
 from speil.libp2p.channel import Channel
-from speil.libp2p.error import ConnectionClosedError, OwnLimitError, PeerMisbehavedError, StreamResetError
+from speil.libp2p.error import ConnectionClosedError, PeerMisbehavedError, StreamResetError
 from speil.libp2p.identity import Identity
-from speil.libp2p.rate import Bucket
+from speil.libp2p.remote_peer import RemotePeer
 from speil.libp2p.stream import Stream
+from speil.libp2p.stream_slots import StreamSlots
 from speil.libp2p.transport import RawConnection
 from speil.libp2p.yamux import (
+    FRAME_PAYLOAD_BYTES_MAX,
     DataReceived,
     Event,
     GoAway,
@@ -31,50 +33,47 @@ from speil.libp2p.yamux import (
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.token_bucket import Bucket
 
 KEEPALIVE_SECONDS = 30.0  # go-yamux pings as often
 PONG_SECONDS_MAX = 10.0  # go-yamux drops a peer that is silent for as long
-STREAMS_OUTBOUND_MAX = 60  # go-libp2p resets what comes above 64 per peer and protocol
 OPEN_SECONDS_MAX = 10.0
-FRAMES_PER_TURN_MAX = 64  # then the others' turn comes: a read holds 20,000 frames without a payload
+FRAMES_PER_TURN_MAX = 64  # then other connections are served: one read holds 20,000 frames without a payload
 FRAMES_BURST, FRAMES_PER_SECOND = 20_000, 10_000.0  # of one address or prefix: a frame costs some microseconds
-SLOT_SECONDS_MAX = 2.0  # a lookup gives a peer three
 STREAMS_BEFORE_ADMISSION_MAX = 64  # go-libp2p opens three before it has answered identify
-STREAMS_BURST, STREAMS_PER_SECOND = 1024, 200.0  # that a peer may open; more is churn
-# of ours to a peer, so that two busy nodes never take each other for hostile
-OWN_STREAMS_BURST, OWN_STREAMS_PER_SECOND = 512, 100.0
-STARVED_MAX = 64  # streams reset for a full share of memory (one more each second); then the peer is cut off
+STREAMS_BURST, STREAMS_PER_SECOND = 1024, 200.0  # that a peer may open
+STARVED_MAX = 64  # streams reset because the share of memory is full (one more each second); then the peer is cut off
 
 
 class Connection:
-    """One connection; the host makes it with `secure` and keeps `run` going."""
+    """One connection. Whoever makes it calls `secure`, then `start`, and keeps `run` running."""
 
     def __init__(
         self,
         raw: RawConnection,
         *,
         inbound: bool,
-        on_stream: Callable[[Stream], None],
+        on_stream: Callable[[Connection, Stream], None],
         now: Callable[[], float],
+        share: str = "",
         account: Account | None = None,
         dialled: Multiaddr | None = None,
         count: Callable[[str], None] = lambda reason: None,
         frames: Bucket | None = None,
     ) -> None:
-        """`account` counts the bytes held for the peer; `dialled` is the address as the dial knew it.
+        """`share` is the address or prefix whose limits the peer's costs count against (`neighbourhood`).
 
-        `count` hears why a stream was reset for what the peer did. `frames` is what its share may still send.
+        account: counts the bytes held for the peer.
+        dialled: the address that was dialled; None for an inbound connection.
+        count: called with the reason when a stream is reset for what the peer did.
+        frames: how many frames `share` may still send.
         """
-        self.remote_address: Multiaddr = raw.remote
         self.inbound, self.dialled = inbound, dialled
-        self._account = account or Account(Budget(), "")
-        self.peer_id: PeerId
-        self.protocols: frozenset[str] = frozenset()
-        self.info: PeerInfo
-        self.agent_version = ""
-        self.share = ""  # whose share its costs count against: its address, or a stranger's prefix
+        self.peer: RemotePeer  # set by `secure`
         self.failure: PeerMisbehavedError | None = None
         self.polite = False
+        self._remote, self._share = raw.remote, share
+        self._account = account or Account(Budget(), "")
         self._channel = Channel(raw, self._lost)
         self._yamux = Yamux(dialer=not inbound)
         self._streams: dict[int, Stream] = {}
@@ -82,16 +81,19 @@ class Connection:
         self._closed = asyncio.Event()
         self._admitted = asyncio.Event()
         self._pong = asyncio.Event()
-        self._slots = asyncio.Semaphore(STREAMS_OUTBOUND_MAX)
+        self._slots = StreamSlots(now)
         self._frames = frames or Bucket(FRAMES_BURST, FRAMES_PER_SECOND, now())
         self._openings = Bucket(STREAMS_BURST, STREAMS_PER_SECOND, now())
-        self._own_openings = Bucket(OWN_STREAMS_BURST, OWN_STREAMS_PER_SECOND, now())
         self._starvable = Bucket(STARVED_MAX, 1, now())
         self._opened_early = self._pending = 0
         self._behind = False
         self._before_admission: set[Stream] = set()
-        self.serving_count = 0  # handlers that run for the peer, also of streams that it has reset
         self.used_at = now()
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The peer, as the handshake proved it."""
+        return self.peer.peer_id
 
     @property
     def closed(self) -> bool:
@@ -100,17 +102,16 @@ class Connection:
 
     @property
     def stream_count(self) -> int:
-        """Open streams, both sides'."""
+        """Open streams of both sides."""
         return len(self._streams)
 
     async def secure(self, identity: Identity, psks: tuple[bytes, ...]) -> None:
-        """Handshake and muxer; `peer_id` is proved afterwards. Raises Libp2pError."""
-        remote = await self._channel.upgrade(identity, psks, dialer=not self.inbound)
-        self.peer_id = remote.peer_id
-        self.info = PeerInfo(remote.peer_id)
+        """Run the handshake and agree on the muxer; `peer` is set afterwards. Raises Libp2pError."""
+        found = await self._channel.upgrade(identity, psks, dialer=not self.inbound)
+        self.peer = RemotePeer(found.peer_id, self._remote, self._share, PeerInfo(found.peer_id))
 
     def start(self) -> None:
-        """Take frames from now on."""
+        """Process frames from now on."""
         self._channel.start(self._receive)
 
     async def run(self) -> None:
@@ -137,12 +138,12 @@ class Connection:
         return True
 
     async def open_stream(self, protocol: str) -> Stream:
-        """A new stream that speaks `protocol`.
+        """A new stream that speaks `protocol`, within OPEN_SECONDS_MAX. The caller ends it.
 
         Raises ProtocolNotSupportedError, ConnectionClosedError, StreamResetError, PeerMisbehavedError, and
-        OwnLimitError where too many of ours are open.
+        OwnLimitError where this node has too many streams to the peer open.
         """
-        await self._take_slot()
+        await self._slots.take()
         try:
             stream = self._new_stream(multistream.encode(multistream.HEADER, protocol))
         except BaseException:
@@ -160,35 +161,27 @@ class Connection:
         stream.protocol = protocol
         return stream
 
-    async def _take_slot(self) -> None:
-        """Wait until one more stream of ours fits. Raises OwnLimitError."""
-        try:
-            async with asyncio.timeout(SLOT_SECONDS_MAX):
-                if wait := self._own_openings.owe(self._now()):
-                    await asyncio.sleep(wait)
-                await self._slots.acquire()
-        except TimeoutError:
-            self._own_openings.give_back()
-            raise OwnLimitError(f"{STREAMS_OUTBOUND_MAX} streams to {self.peer_id.short} are open") from None
-
     def _new_stream(self, first_data: bytes) -> Stream:
-        """Its slot is given back when neither side sends on it any more."""
+        """The stream releases its slot when neither side sends on it any more."""
         if self.closed:
-            raise ConnectionClosedError(f"connection to {self.peer_id.short} is closed")
-        stream = Stream(self, self._yamux.open(first_data))
+            raise ConnectionClosedError(f"the connection to {self.peer_id.short} is closed")
+        stream = Stream(self, self._yamux.open(first_data), self.peer)
         self._streams[stream.stream_id] = stream
         stream.on_gone = self._slots.release
         self._flush()
         return stream
 
     def admit(self) -> None:
-        """The gate let the peer in: what it asked meanwhile is answered now."""
+        """The gate admitted the peer: its streams that waited for that are served now."""
         self._admitted.set()
         for stream in self._before_admission:
             stream.look()
 
     async def wait_admitted(self, stream: Stream) -> None:
-        """Until the gate let the peer in. Raises ConnectionClosedError, StreamResetError where `stream` ends before."""
+        """Wait until the gate has admitted the peer.
+
+        Raises ConnectionClosedError, StreamResetError where `stream` ends earlier.
+        """
         self._before_admission.add(stream)
         try:
             await stream.wait_for(self._admitted)
@@ -196,11 +189,11 @@ class Connection:
             self._before_admission.discard(stream)
 
     async def wait_closed(self) -> None:
-        """Until it has ended."""
+        """Wait until the connection has ended."""
         await self._closed.wait()
 
     def close(self) -> None:
-        """Say goodbye and close."""
+        """Send a go-away frame and close."""
         if not self.closed:
             self.polite = True
             self._yamux.go_away()
@@ -213,42 +206,40 @@ class Connection:
             self._channel.abort()
             self._lost()
 
-    # --- what streams need ------------------------------------------------------------------------------
+    # --- StreamCarrier ----------------------------------------------------------------------------------
 
-    def send_window(self, stream_id: int) -> int:
-        """Bytes the stream may send now."""
-        return self._yamux.send_window(stream_id)
-
-    async def send(self, stream_id: int, data: bytes) -> None:
-        """Wait for the connection's buffer, then send; the window must have room."""
+    async def send(self, stream_id: int, data: bytes) -> int:
+        """See StreamCarrier."""
         await self._channel.drain()
-        if self._yamux.has(stream_id):
-            self._yamux.send(stream_id, data)
+        if not self._yamux.has(stream_id):
+            raise StreamResetError("the stream has ended")
+        size = min(self._yamux.send_window(stream_id), FRAME_PAYLOAD_BYTES_MAX, len(data))
+        if size:
+            self._yamux.send(stream_id, data[:size])
+            self._flush()
+        return size
+
+    def release(self, stream_id: int, taken_bytes: int, credit_bytes: int) -> None:
+        """See StreamCarrier."""
+        self._account.release(taken_bytes)
+        if credit_bytes:
+            self._yamux.credit(stream_id, credit_bytes)
             self._flush()
 
-    def credit(self, stream_id: int, size: int) -> None:
-        """A reader took bytes."""
-        self._yamux.credit(stream_id, size)
-        self._flush()
-
-    def taken(self, size: int) -> None:
-        """Bytes that were held are held no more."""
-        self._account.release(size)
-
     def finish(self, stream_id: int) -> None:
-        """Half-close a stream."""
+        """See StreamCarrier."""
         self._yamux.finish(stream_id)
         self._flush()
         self._forget_if_gone(stream_id)
 
     def reset(self, stream_id: int) -> None:
-        """Give a stream up."""
+        """See StreamCarrier."""
         self._yamux.reset(stream_id)
         if stream := self._streams.pop(stream_id, None):
             stream.gone()
         self._flush()
 
-    # --- frames come in ---------------------------------------------------------------------------------
+    # --- frames that arrive -----------------------------------------------------------------------------
 
     def _receive(self, data: bytes) -> None:
         try:
@@ -263,14 +254,14 @@ class Connection:
         if self.closed:
             return
         self._flush()
-        wait = self._frames.owe(self._now(), self._yamux.frames_taken)
+        wait = self._frames.overdraw(self._now(), self._yamux.frames_taken)
         if (self._yamux.is_behind or wait) and not self._behind:
             self._behind = True
             self._channel.pause(True)
             asyncio.get_running_loop().call_later(wait, self._go_on)
 
     def _go_on(self) -> None:
-        """The others have had their turn."""
+        """Continue after other connections were served."""
         self._behind = False
         if self.closed:
             return
@@ -279,11 +270,11 @@ class Connection:
             self._channel.pause(False)
 
     def _hold_pending(self) -> None:
-        """Count what came and can't be passed on: the beginning of an encrypted frame, and frames for later turns."""
+        """Count received bytes that can't be passed on yet: a cut encrypted frame, and frames for later turns."""
         pending = self._channel.pending_bytes + self._yamux.pending_bytes
-        # only its own share can cut a peer off: others that fill all there is must not
+        # Only the peer's own share can cut it off. Others that fill the memory of the whole node can't.
         if pending > self._pending and not self._account.hold(pending - self._pending, in_any_case=True):
-            raise PeerMisbehavedError("memory", "its share of memory is full")
+            raise PeerMisbehavedError("memory", f"the share of memory of {self._share or 'the peer'} is full")
         if pending < self._pending:
             self._account.release(self._pending - pending)
         self._pending = pending
@@ -304,15 +295,15 @@ class Connection:
         if not self._admitted.is_set():
             self._opened_early += 1
             if self._opened_early > STREAMS_BEFORE_ADMISSION_MAX:
-                raise PeerMisbehavedError("stream_churn", f"{self._opened_early} streams before it was let in")
-        stream = self._streams[stream_id] = Stream(self, stream_id)
-        self._on_stream(stream)
+                raise PeerMisbehavedError("stream_churn", f"{self._opened_early} streams before it was admitted")
+        stream = self._streams[stream_id] = Stream(self, stream_id, self.peer)
+        self._on_stream(self, stream)
 
     def _handle(self, event: Event) -> None:
         match event:
             case DataReceived(stream_id, data):
                 if stream := self._streams.get(stream_id):
-                    self.used_at = self._now()  # not for pings: each connection has those
+                    self.used_at = self._now()  # pings do not count as use: every connection has those
                     self._feed(stream, data)
             case StreamOpened(stream_id):
                 self._open(stream_id)

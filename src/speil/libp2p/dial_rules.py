@@ -1,8 +1,8 @@
 """Which addresses this node dials, and how many new ones a minute.
 
-An address that a peer told is hearsay: with it a stranger would choose whom this node connects to. So it is dialled
-only on the ports where nodes of the mesh listen, never where no other node can be, and only so many new ones a minute.
-What the operator or the bootstrap names is dialled as it stands.
+With an address that a peer names, a stranger would choose where this node connects to. So such an address is dialled
+only on the ports where nodes of the mesh listen, never where no other node can be, and the number of new ones a minute
+is limited. Addresses that the operator or the bootstrap names are dialled as they are.
 """
 
 from __future__ import annotations
@@ -12,51 +12,54 @@ from collections.abc import Callable, Iterable
 
 from speil.libp2p.error import OwnLimitError, RefusedError
 from speil.libp2p.neighbourhood import IPAddress, Neighbourhood, ip_of
-from speil.libp2p.rate import Bucket
+from speil.libp2p.series import Libp2pSeries
 from speil.libp2p.transport import ConnectionGate
 from speil.multiformats.multiaddr import Multiaddr
-from speil.observe.metrics import Metrics
+from speil.token_bucket import Bucket
 
-# an honest mesh does not come near: a dial that reaches its peer gives its place back
+# An honest mesh stays far below: a dial that reaches its peer is not counted.
 NEW_ADDRESSES_PER_MINUTE_MAX = 60
-REACHED_MAX = 4096  # addresses remembered as reached: they are not new
+REACHED_MAX = 4096  # addresses that were reached, and are not new therefore
 PORTS_MAX = 32  # of the mesh; one is usual, more come with --router-dial-ports and the bootstrap's addresses
 # cloud metadata services that are not on a link-local address
 _METADATA = frozenset(("fd00:ec2::254", "100.100.100.200", "168.63.129.16"))
 
 
 class DialRules:
-    """See the module, and `dialer.DialGuard`."""
+    """The rules of one host. Implements `dialer.DialGuard`."""
 
     def __init__(
         self,
         gate: ConnectionGate,
-        metrics: Metrics,
+        series: Libp2pSeries,
         neighbourhood: Neighbourhood,
         now: Callable[[], float],
         *,
         ports: Iterable[int] = (),
         never: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
-        """`ports`: of the mesh, beside this node's own. `never`: (host, port) that are no node's (the API server)."""
-        self._gate, self._metrics, self._neighbourhood, self._now = gate, metrics, neighbourhood, now
+        """`ports`: of the mesh, beside this node's own. `never`: (host, port) that are no node, as the API server."""
+        self._gate, self._series, self._neighbourhood, self._now = gate, series, neighbourhood, now
         self._ports = set(ports)
         self._never = {(ip_of(host) or host, port) for host, port in never}
         self._reached: OrderedDict[Multiaddr, None] = OrderedDict()
         self._new: Bucket | None = None
 
     def add_port(self, port: int) -> None:
-        """Nodes of the mesh listen there."""
+        """Dial `port` too: nodes of the mesh listen there."""
         if len(self._ports) < PORTS_MAX:
             self._ports.add(port)
 
     def objection(self, address: Multiaddr, *, any_port: bool = False) -> str | None:
-        """Why an address that a peer told is not dialled; None where it may be. `any_port`: its host alone matters."""
+        """Why an address that a peer named is not dialled (a metric label); None where it may be.
+
+        `any_port`: check the host alone.
+        """
         if (tcp := address.tcp) is None:
             return "not_tcp"
         host, port = tcp
         if (ip := ip_of(host)) is None:
-            return "name"  # a lookup for each name that a stranger invents, of an address of its choice
+            return "name"  # a stranger could make this node resolve any name
         if layer := _unfit(ip, host):
             return layer
         if (ip, port) in self._never:
@@ -66,11 +69,11 @@ class DialRules:
         return None if any_port or port in self._ports else "port"
 
     def usable(self, addresses: Iterable[Multiaddr], *, any_port: bool = False) -> tuple[Multiaddr, ...]:
-        """Those of a peer's addresses that may be dialled; the others are counted as refused."""
+        """The addresses of a peer that may be dialled. The others are counted as refused."""
         found = []
         for address in addresses:
             if reason := self.objection(address, any_port=any_port):
-                self._metrics.dials_refused.labels(reason).inc()
+                self._series.dials_refused.labels(reason).inc()
             else:
                 found.append(address)
         return tuple(found)
@@ -78,7 +81,7 @@ class DialRules:
     def begin(self, address: Multiaddr, *, named: bool) -> None:
         """See DialGuard."""
         if layer := self._gate.intercept_dial(address):
-            self._metrics.rejected_connections.labels(layer).inc()
+            self._series.rejected(layer)
             raise RefusedError(layer)
         if named:
             if (tcp := address.tcp) and not ((ip := ip_of(tcp[0])) and ip.is_loopback):
@@ -86,11 +89,12 @@ class DialRules:
             return
         reason = self.objection(address)
         if reason:
-            self._metrics.dials_refused.labels(reason).inc()
-            raise RefusedError(f"the rules for addresses that peers told ({reason})")
+            self._series.dials_refused.labels(reason).inc()
+            raise RefusedError(f"the rules for addresses that peers name ({reason})")
         if self._is_new(address) and not self._bucket().take(self._now()):
-            self._metrics.dials_refused.labels("rate").inc()
-            raise OwnLimitError(f"{NEW_ADDRESSES_PER_MINUTE_MAX} new addresses a minute are dialled, not {address}")
+            self._series.dials_refused.labels("rate").inc()
+            limit = NEW_ADDRESSES_PER_MINUTE_MAX
+            raise OwnLimitError(f"{address} is not dialled: the limit is {limit} new addresses a minute")
 
     def end(self, address: Multiaddr, *, named: bool, reached: bool) -> None:
         """See DialGuard."""
@@ -106,7 +110,7 @@ class DialRules:
             self._reached.popitem(last=False)
 
     def has_reached(self, addresses: Iterable[Multiaddr]) -> bool:
-        """Whether a dial of one of them has reached its peer before."""
+        """Whether an earlier dial of one of them reached its peer."""
         return not all(map(self._is_new, addresses))
 
     def _is_new(self, address: Multiaddr) -> bool:

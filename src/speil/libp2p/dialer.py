@@ -1,7 +1,7 @@
-"""Dials, each a task of its own: whoever wants the same peer waits for the same dial.
+"""Dials. Callers that want the same peer share one dial, which is a task of its own.
 
-A caller that is cancelled takes back its wish and nothing else. When the last caller has gone, the dial is cancelled,
-and whoever comes then begins a new one.
+Cancelling a caller ends its wait and nothing else. When the last caller has gone the dial is cancelled, and the next
+caller starts a new one.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from typing import Protocol
 
 from speil.libp2p.connection import Connection
 from speil.libp2p.error import ConnectionClosedError, Libp2pError, OwnLimitError, PeerUnreachableError, RefusedError
+from speil.libp2p.task_scope import TaskScope
 from speil.libp2p.transport import RawConnection, Transport
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 
-DIAL_ADDRESSES_MAX = 4  # of one peer; each further one only delays the verdict
+DIAL_ADDRESSES_MAX = 4  # of one peer; each further one only delays the result
 
 
 class Upgrade(Protocol):
-    """Makes a known connection of a raw one that went out."""
+    """Makes an identified connection of a raw one."""
 
     async def __call__(self, raw: RawConnection, expected: PeerId | None, *, dialled: Multiaddr | None) -> Connection:
-        """Raises Libp2pError."""
+        """`expected` is the peer that was dialled, `dialled` the address; None for an inbound one. Raises Libp2pError.
+
+        `raw` is closed where this raises or is cancelled.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to dial: a peer, or (without an id) whoever answers at the one address.
+    """What to dial: a peer, or without an id any peer that answers at the one address.
 
     `named`: the operator or the bootstrap named the address, not a peer.
     """
@@ -40,31 +44,34 @@ class Target:
 
     @property
     def key(self) -> PeerId | Multiaddr:
-        """What callers that want the same have in common."""
+        """Callers with equal keys share a dial."""
         return self.peer_id or self.addresses[0]
 
 
 class DialGuard(Protocol):
-    """Says which addresses may be dialled, and hears how it went."""
+    """Decides which addresses may be dialled, and learns the outcome."""
 
     def begin(self, address: Multiaddr, *, named: bool) -> None:
-        """Before a dial. Raises RefusedError, OwnLimitError."""
+        """Call before a dial. Raises RefusedError, OwnLimitError; the address is not dialled then."""
 
     def end(self, address: Multiaddr, *, named: bool, reached: bool) -> None:
-        """After each dial that was let begin."""
+        """Call after each dial that `begin` allowed."""
 
 
 class Dialer:
-    """See the module. The tasks are in the group that `run_in` gives."""
+    """Dials while it is entered; its end cancels them."""
 
     def __init__(self, transport: Transport, guard: DialGuard, upgrade: Upgrade) -> None:
         self._transport, self._guard, self._upgrade = transport, guard, upgrade
         self._running: dict[PeerId | Multiaddr, _Dial] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._tasks = TaskScope()
 
-    def run_in(self, tasks: asyncio.TaskGroup | None) -> None:
-        """Dials are `tasks`' from now on; None: there are no new ones."""
-        self._tasks = tasks
+    async def __aenter__(self) -> Dialer:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._tasks.__aexit__(None, None, None)
 
     @property
     def count(self) -> int:
@@ -72,14 +79,16 @@ class Dialer:
         return len(self._running)
 
     async def dial(self, target: Target, timeout_seconds: float) -> Connection:
-        """A new connection to `target`, or the one that others are dialling. Raises Libp2pError."""
-        if self._tasks is None:
-            raise ConnectionClosedError("the host is closing")
+        """A new connection to `target`, or that of a dial which is under way; `timeout_seconds` are for each address.
+
+        A dial that is under way keeps its own time limit. Raises Libp2pError.
+        """
         dial = self._running.get(target.key)
         if dial is None:
-            dial = self._running[target.key] = _Dial()
-            dial.task = self._tasks.create_task(dial.run(lambda: self._try_all(target, timeout_seconds)))
+            dial = _Dial()
+            dial.task = self._tasks.start(dial.run(lambda: self._try_all(target, timeout_seconds)))
             dial.task.add_done_callback(lambda _: self._forget(target.key, dial))
+            self._running[target.key] = dial
         dial.callers += 1
         try:
             await asyncio.wait((dial.task,))
@@ -101,10 +110,11 @@ class Dialer:
             try:
                 return await self._try(address, target, timeout_seconds)
             except (RefusedError, OwnLimitError) as error:
-                failure = failure or error  # says nothing about the peer: an address that was dialled counts more
+                # It says nothing about the peer: the error of an address that was dialled is kept.
+                failure = failure or error
             except Libp2pError as error:
                 failure = error
-        raise failure or PeerUnreachableError(f"no address of {whom}")
+        raise failure or PeerUnreachableError(f"{whom} has no address")
 
     async def _try(self, address: Multiaddr, target: Target, timeout_seconds: float) -> Connection:
         self._guard.begin(address, named=target.named)
@@ -122,7 +132,7 @@ class Dialer:
 
 
 class _Dial:
-    """One dial and how many wait for it."""
+    """One dial and the number of callers that wait for it."""
 
     task: asyncio.Task[None]
 
@@ -135,10 +145,10 @@ class _Dial:
         try:
             self._connection = await attempt()
         except Exception as error:
-            self._error = error  # it is the callers' to raise: the group goes on
+            self._error = error  # the callers raise it; the scope goes on
 
     def result(self) -> Connection:
-        """After the task's end. Raises what the dial raised."""
+        """Call when the task has ended. Raises what the dial raised."""
         if self._error:
             raise self._error
         if self._connection is None:

@@ -2,11 +2,11 @@
 
 
 class Libp2pError(Exception):
-    """A connection or stream failed; another peer may do."""
+    """A connection or stream failed. Another peer may work."""
 
 
 class PeerMisbehavedError(Libp2pError):
-    """The peer broke the protocol: close, count, and don't blame the network. `reason` is the metric's label."""
+    """The peer broke the protocol: close the connection and count it. `reason` is the label of the metric."""
 
     def __init__(self, reason: str, message: str = "") -> None:
         super().__init__(message or reason)
@@ -18,24 +18,28 @@ class PeerUnreachableError(Libp2pError):
 
 
 class ProtocolNotSupportedError(Libp2pError):
-    """The peer does not speak that protocol: don't ask again."""
+    """The peer does not speak the protocol: do not ask it again."""
 
 
 class ConnectionClosedError(Libp2pError):
-    """The connection ended under us: dial again, or try another peer."""
+    """The connection ended during the call: dial again, or try another peer."""
 
 
 class StreamResetError(Libp2pError):
-    """The peer reset the stream (or we did): the request failed, the connection lives."""
+    """The peer or this node reset the stream: the request failed, the connection is still up."""
 
 
 class RefusedError(Libp2pError):
-    """Our own gate refused the peer (`layer` says which rule)."""
+    """A rule of this node refused the address or the peer. `layer` names the rule."""
 
     def __init__(self, layer: str) -> None:
         super().__init__(f"refused by {layer}")
         self.layer = layer
 
 
+class PeerRefusedError(RefusedError):
+    """A rule of this node refused the peer at the other end of the connection: close the connection."""
+
+
 class OwnLimitError(Libp2pError):
-    """A bound of ours was reached before the peer was asked anything: it did not fail."""
+    """This node reached a limit of its own and sent nothing. The peer did not fail."""

@@ -1,7 +1,7 @@
-"""identify (libp2p identify spec): what a peer speaks and where it listens.
+"""identify (libp2p identify spec): the protocols and addresses that a peer advertises.
 
-Asked once when a connection is up; a push tells of changes. An answer may come as several messages (go-libp2p sends
-the signed record apart when it is large): they are merged.
+It is requested once for each connection; a push announces changes. An answer may consist of several messages, which are
+merged (go-libp2p sends a large signed record separately).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MESSAGE_BYTES_MAX = 32 * 1024  # of all messages; go-libp2p's is 8 KiB for each,
 MESSAGES_MAX = 10  # go-libp2p's bound
 ADDRESSES_MAX = 16  # of one peer; real ones list up to ten
 PROTOCOLS_MAX = 128  # real ones list up to thirty
-PROTOCOL_CHARACTERS_MAX = 256  # a longer name is no protocol of ours: what is kept of each peer has a bound
+PROTOCOL_CHARACTERS_MAX = 256  # limits what is stored for each peer; no known protocol has a longer name
 
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """What a peer said about itself; `addresses` are those that can be understood."""
+    """What a peer advertises. `addresses` has those that could be parsed."""
 
     protocols: frozenset[str]
     addresses: tuple[Multiaddr, ...]
@@ -44,7 +44,7 @@ def answer(
     agent_version: str,
     sequence: int,
 ) -> bytes:
-    """Our identify message."""
+    """This node's identify message. `observed` is where the peer's packets come from; `sequence` grows."""
     return identify_pb2.Identify(
         public_key=identity.public_key,
         listen_addrs=[address.encode() for address in addresses],
@@ -57,7 +57,7 @@ def answer(
 
 
 async def read(stream: Stream) -> Identification:
-    """All of the peer's messages, merged. Raises Libp2pError."""
+    """The peer's messages up to the end of the stream, merged. Raises PeerMisbehavedError and other Libp2pErrors."""
     merged, left = identify_pb2.Identify(), MESSAGE_BYTES_MAX
     for _ in range(MESSAGES_MAX):
         if (data := await stream.read_message(left)) is None:
@@ -81,4 +81,4 @@ def _address(data: bytes) -> Multiaddr | None:
     try:
         return Multiaddr.decode(data).without_peer_id
     except FormatError:
-        return None  # a protocol we don't know: that address alone is dropped
+        return None  # an unknown protocol: only this address is dropped

@@ -1,10 +1,10 @@
-"""Who this node is: an Ed25519 key, kept across restarts in the data directory.
+"""The identity of this node: an Ed25519 key, kept across restarts in the data directory.
 
-The file is what Spegel writes, PKCS#8 in PEM, so that a data directory can move from one to the other and back. What
-speil wrote before, libp2p's protobuf `PrivateKey`, is read too and then written anew as PEM. The file is made
-atomically and readable by its owner alone. A file that can't be read is never replaced: a new identity would look like
-a new peer, and the old one may be wanted back. A disk that is full keeps no node from its work: it goes without a key
-of its own until the disk has room at a start.
+The file has Spegel's format, PKCS#8 in PEM, so a data directory can move between the two. The format of earlier
+versions of speil, libp2p's protobuf `PrivateKey`, is read too and then rewritten as PEM. The file is written atomically
+and only its owner can read it. A file that can't be read is never replaced: a new identity would look like a new peer,
+and the operator may be able to repair the old one. A full disk does not stop a node from starting: it uses a new key
+until there is room at a start.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from speil.multiformats.peer_id import PeerId
 from speil.observe.logs import get_log
 
 FILE_NAME = "private.key"
-_FILE_BYTES_MAX = 16 * 1024  # an Ed25519 key has 119 in PEM; an RSA key, which is told apart, a few thousand
-_LEFT_OVER_SECONDS = 60.0  # a temporary file that old is of a process that was killed while it wrote
+_FILE_BYTES_MAX = 16 * 1024  # an Ed25519 key takes 119 in PEM; an RSA key, which has its own error, a few thousand
+_LEFT_OVER_SECONDS = 60.0  # an older temporary file is from a process that was killed while writing
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
@@ -38,12 +38,12 @@ log = get_log("libp2p")
 
 
 class IdentityError(Exception):
-    """The key file can't be used; the operator has to look. The message names the file and says what to do."""
+    """The key file can't be used. The message names the file and says what the operator can do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A private key, and what follows from it."""
+    """A private key with its public key and peer id."""
 
     key: Ed25519PrivateKey
     public_key: bytes  # protobuf PublicKey
@@ -51,36 +51,36 @@ class Identity:
 
     @classmethod
     def of(cls, key: Ed25519PrivateKey) -> Identity:
-        """The identity of a key."""
+        """From a private key."""
         public = keys_pb2.PublicKey(type=keys_pb2.ED25519, data=key.public_key().public_bytes_raw())
         encoded = public.SerializeToString(deterministic=True)
         return cls(key, encoded, PeerId.of_public_key(encoded))
 
     @classmethod
     def generate(cls) -> Identity:
-        """A new one."""
+        """A new random identity."""
         return cls.of(Ed25519PrivateKey.generate())
 
     def sign(self, data: bytes) -> bytes:
-        """An Ed25519 signature."""
+        """The Ed25519 signature of `data`."""
         return self.key.sign(data)
 
     def encode(self) -> bytes:
-        """PKCS#8 in PEM, as Spegel keeps it."""
+        """PKCS#8 in PEM, as Spegel stores it."""
         return self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Identity:
-        """From PEM (PKCS#8) or libp2p's protobuf PrivateKey. Raises ValueError that says what was found instead."""
+        """From PEM (PKCS#8) or libp2p's protobuf PrivateKey. Raises ValueError with what was found instead."""
         if match := _PEM.search(data):
             return cls.of(_from_pem(data, match[1].decode()))
         return cls.of(_from_protobuf(data))
 
 
 def is_pem(data: bytes) -> bool:
-    """Whether a key file is in today's form."""
+    """Whether the data of a key file is PEM."""
     return _PEM.search(data) is not None
 
 
@@ -123,7 +123,7 @@ def _type_name(number: int) -> str:
 
 
 def load_or_create(data_dir: Path | None) -> Identity:
-    """The identity kept in `data_dir`, made on the first start; a passing one without a directory.
+    """The identity stored in `data_dir`, made on the first start; without a directory a new one each time.
 
     Raises IdentityError.
     """
@@ -147,18 +147,18 @@ def load_or_create(data_dir: Path | None) -> Identity:
         try:
             _write(path, identity.encode())
         except OSError as error:
-            log.warning("the node's key is of an older form that Spegel can't read", path=path, error=error)
+            log.warning("node key can't be rewritten as PEM, Spegel can't read it", path=path, error=error)
     return identity
 
 
 def _read(path: Path) -> bytes:
-    """The file's bytes; empty where there is none, or nothing in it. Raises OSError."""
+    """The file's bytes; empty where there is no file or an empty one. Raises OSError."""
     try:
         data = read_file(path, _FILE_BYTES_MAX).data
     except FileNotFoundError:
         return b""
     if not data:
-        log.warning("the node's key file is empty, as a crash may leave it: a new key is made", path=path)
+        log.warning("node key file is empty, making a new key", path=path)
     return data
 
 
@@ -169,12 +169,12 @@ def _make(path: Path) -> Identity:
     except OSError as error:
         if error.errno not in _FULL:
             raise IdentityError(f"{path}: {error.strerror}. Is --data-dir a directory this user may write?") from error
-        log.warning("the node's key can't be kept: it will have another after a restart", path=path, error=error)
+        log.warning("node key can't be stored, the next start makes another", path=path, error=error)
     return identity
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a file there whole, for its owner alone. Raises OSError."""
+    """Write a file atomically, readable by its owner only. Raises OSError."""
     _remove_left_over(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
@@ -187,7 +187,7 @@ def _write(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
-    with contextlib.suppress(OSError):  # it is there; some file systems can't sync a directory
+    with contextlib.suppress(OSError):  # the file exists; some file systems can't sync a directory
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
@@ -196,7 +196,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _remove_left_over(path: Path) -> None:
-    """What a killed process began to write; a younger file may be one that is being written."""
+    """Remove old temporary files of killed processes. A younger one may be in use."""
     with contextlib.suppress(OSError):
         for left in path.parent.glob(f".{path.name}.*"):
             if time.time() - left.lstat().st_mtime > _LEFT_OVER_SECONDS:

@@ -1,48 +1,16 @@
-"""The addresses of this host's interfaces, from the kernel: what a node that listens everywhere tells others."""
+"""The addresses that a node which listens on all interfaces advertises."""
 
 from __future__ import annotations
 
-import fcntl
-import ipaddress
-import socket
-import struct
-from pathlib import Path
-
+from speil.interface_addresses import interface_addresses
 from speil.multiformats.multiaddr import Multiaddr
 from speil.setting import ListenAddress
 
-_SIOCGIFADDR = 0x8915
-
-
-def interface_addresses() -> list[str]:
-    """IPv4 and global IPv6 addresses that others can reach; the loopback one only where there is nothing else."""
-    found = [address for address in _ipv4() + _ipv6() if not ipaddress.ip_address(address).is_loopback]
-    return found or ["127.0.0.1"]
-
-
-def _ipv4() -> list[str]:
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue  # an interface without an IPv4 address
-            found.append(socket.inet_ntoa(answer[20:24]))
-    return found
-
-
-def _ipv6() -> list[str]:
-    try:
-        lines = Path("/proc/net/if_inet6").read_text().splitlines()
-    except OSError:
-        return []  # a kernel without IPv6
-    addresses = [ipaddress.IPv6Address(bytes.fromhex(line.split()[0])) for line in lines]
-    return [str(address) for address in addresses if not address.is_link_local]
+__all__ = ["announced_addresses", "interface_addresses"]
 
 
 def announced_addresses(listen: ListenAddress, bound: list[Multiaddr]) -> tuple[Multiaddr, ...]:
-    """What to tell others: the addresses bound to, or those of all interfaces when bound to all."""
+    """The addresses to advertise: those that are bound, or those of all interfaces where all are bound."""
     if listen.host not in ("", "0.0.0.0", "::"):
         return tuple(bound)
     port = int(bound[0].components[1][1])

@@ -1,7 +1,7 @@
 """multistream-select 1.0: agree on a protocol by name.
 
 Each message is a varint length, the name and a newline. A dialer sends its header and its proposal in one piece and
-waits for both echoes; a listener echoes what it knows and says `na` to the rest.
+waits for both echoes; a listener echoes protocols that it knows and answers `na` to others.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from speil.multiformats.error import FormatError
 HEADER = "/multistream/1.0.0"
 NOT_AVAILABLE = "na"
 MESSAGE_BYTES_MAX = 1024  # the spec's bound; protocol ids have tens
-PROPOSALS_MAX = 16  # a dialer that guesses on is not going to hit
+PROPOSALS_MAX = 16  # a dialer that needs more has no protocol in common
 
 
 class ByteStream(Protocol):
-    """What a negotiation needs of a connection or stream."""
+    """A connection or stream to negotiate on."""
 
     async def read_exactly(self, size: int) -> bytes:
-        """`size` bytes, or an error."""
+        """Exactly `size` bytes. Raises Libp2pError."""
 
     async def write(self, data: bytes) -> None:
-        """Send."""
+        """Send all of `data`. Raises Libp2pError."""
 
 
 def encode(*names: str) -> bytes:
@@ -56,7 +56,10 @@ def _decode_length(head: bytes) -> tuple[int, int] | None:
 
 
 async def expect(stream: ByteStream, protocol: str) -> None:
-    """The dialer's second half: both echoes of what `encode(HEADER, protocol)` proposed."""
+    """Read both echoes of what `encode(HEADER, protocol)` proposed.
+
+    Raises ProtocolNotSupportedError, PeerMisbehavedError.
+    """
     if (header := await read_name(stream)) != HEADER:
         raise PeerMisbehavedError("bad_multistream", f"a header {header[:50]!r}")
     if (answer := await read_name(stream)) != protocol:
@@ -72,7 +75,7 @@ async def propose(stream: ByteStream, protocol: str) -> None:
 
 
 async def accept(stream: ByteStream, supported: Collection[str]) -> str:
-    """Agree on one of `supported` as the listener. Raises PeerMisbehavedError."""
+    """Agree on one of `supported` as the listener; the one agreed on. Raises PeerMisbehavedError."""
     if (header := await read_name(stream)) != HEADER:
         raise PeerMisbehavedError("bad_multistream", f"a header {header[:50]!r}")
     await stream.write(encode(HEADER))
@@ -81,4 +84,4 @@ async def accept(stream: ByteStream, supported: Collection[str]) -> str:
             await stream.write(encode(name))
             return name
         await stream.write(encode(NOT_AVAILABLE))
-    raise PeerMisbehavedError("bad_multistream", f"{PROPOSALS_MAX} proposals that nobody here knows")
+    raise PeerMisbehavedError("bad_multistream", f"{PROPOSALS_MAX} proposals of unknown protocols")

@@ -1,7 +1,7 @@
-"""Where an address is, as seen from this node: whose share it counts against.
+"""Which addresses are near this node, and which share an address counts against.
 
-Whoever has one address has its whole prefix where prefixes are handed out (a /24 of IPv4, a /64 of IPv6), so strangers
-are counted by prefix. In the subnet of this node itself (pods of one cluster) each address is one node's.
+Where prefixes are assigned (a /24 of IPv4, a /64 of IPv6), one owner has the whole prefix. So strangers
+are counted by prefix. In this node's own subnet (pods of one cluster) each address is one node, and counts alone.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from speil.multiformats.network import IPAddress, Network, ip_of, network_around
 
 __all__ = ["IPAddress", "Neighbourhood", "Network", "ip_of"]
 
-OWN_BITS = {4: 16, 6: 64}  # a cluster's pod networks are /16 or smaller, a node's share of one a /24
+OWN_BITS = {4: 16, 6: 64}  # the pod networks of a cluster are /16 or smaller, the part of a node a /24
 MEMBERS_MAX = 4096  # addresses of proven members that are remembered
 
 
 class Neighbourhood:
-    """Tells one's own subnet and proven members from strangers."""
+    """Distinguishes this node's subnet and proven members from strangers."""
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
-        """`networks`: of the region, where the operator has told them."""
+        """`networks` of the region; empty where the operator has not set them."""
         self._networks = tuple(networks)
         self._own = self._networks
         self._members: OrderedDict[str, None] = OrderedDict()
         self.has_loopback = False
 
     def set_own(self, hosts: Iterable[str]) -> None:
-        """The addresses where this node listens."""
+        """Set the addresses where this node listens."""
         found = [ip for host in hosts if (ip := ip_of(host))]
         around = (network_around(ip, OWN_BITS) for ip in found)
         self._own = (*self._networks, *around)
         self.has_loopback = any(ip.is_loopback for ip in found)
 
     def add_member(self, host: str) -> None:
-        """A node at `host` proved to be a member: by the region's secret, or since the bootstrap names it."""
+        """Remember `host` as a member: it proved the region's secret, or the bootstrap named it."""
         self._members[host] = None
         self._members.move_to_end(host)
         if len(self._members) > MEMBERS_MAX:
             self._members.popitem(last=False)
 
     def is_near(self, host: str) -> bool:
-        """Whether places are reserved for it: it is in one's own subnet or a member's."""
+        """Whether `host` is in this node's subnet or a member, for which places are reserved."""
         if host in self._members:
             return True
         ip = ip_of(host)
@@ -51,5 +51,5 @@ class Neighbourhood:
         )
 
     def share_of(self, host: str) -> str:
-        """Whose share a connection from `host` counts against: the address where it is near, else its prefix."""
+        """The share that `host` counts against: the address itself where it is near, else its prefix."""
         return host if self.is_near(host) else prefix_of(host)

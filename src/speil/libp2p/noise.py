@@ -1,14 +1,13 @@
-"""Noise (libp2p noise spec): who is on the other end, and a cipher for what follows. Bytes in, bytes out.
+"""Noise (libp2p noise spec): proves the identity of the peer and gives ciphers for the session. Bytes in, bytes out.
 
     initiator                                    responder
       -> e                                         message 1
       <- e, ee, s, es, payload                     message 2
       -> s, se, payload                            message 3
 
-`Noise_XX_25519_ChaChaPoly_SHA256`, and with pre-shared keys `Noise_XXpsk3_…`: the third message is then readable with
-the key alone, and so is everything behind it (Noise spec §9). The payload carries the identity key and its signature
-over the static key of this handshake, which ties the two together, and the muxers on offer (early negotiation), which
-saves a round.
+`Noise_XX_25519_ChaChaPoly_SHA256`, and with pre-shared keys `Noise_XXpsk3_…`: then only a peer with the key can read
+the third message and everything after it (Noise spec §9). The payload carries the identity key, its signature over the
+static key of this handshake, and the offered muxers (early negotiation), which saves a round trip.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ WRONG_SECRET, NO_SECRET = "wrong_secret", "no_secret"  # reasons of a PeerMisbeh
 SIGNATURE_PREFIX = b"noise-libp2p-static-key:"
 MESSAGE_BYTES_MAX = 65535  # the length prefix has two bytes
 PLAINTEXT_BYTES_MAX = MESSAGE_BYTES_MAX - 16
-HANDSHAKE_MESSAGE_BYTES_MAX = 4096  # ours has 250; an RSA identity needs under 1500
+HANDSHAKE_MESSAGE_BYTES_MAX = 4096  # speil sends 250; an RSA identity needs under 1500
 _KEY_BYTES, _TAG_BYTES = 32, 16
 _NONCES_MAX = 2**64 - 1
 
@@ -84,32 +83,32 @@ class SymmetricState:
     _cipher: CipherState | None
 
     def mix_hash(self, data: bytes) -> None:
-        """Take public data into the hash."""
+        """Mix public data into the hash."""
         self._hash = hashlib.sha256(self._hash + data).digest()
 
     def mix_key(self, secret: bytes) -> None:
-        """Take a shared secret into the keys."""
+        """Mix a shared secret into the keys."""
         self._chaining_key, key = self._derive(secret, 2)
         self._cipher = CipherState(key)
 
     def mix_key_and_hash(self, secret: bytes) -> None:
-        """Take a pre-shared key into keys and hash (Noise spec §9.1)."""
+        """Mix a pre-shared key into keys and hash (Noise spec §9.1)."""
         self._chaining_key, mixed, key = self._derive(secret, 3)
         self.mix_hash(mixed)
         self._cipher = CipherState(key)
 
     def copy(self) -> SymmetricState:
-        """As it is now, to try a key on."""
+        """A copy, to try a key with."""
         return copy.copy(self)
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
-        """Encrypt once there is a key; either way the hash sees what goes out."""
+        """Encrypt if there is a key. The result is mixed into the hash."""
         out = self._cipher.encrypt(plaintext, self._hash) if self._cipher else plaintext
         self.mix_hash(out)
         return out
 
     def decrypt_and_hash(self, received: bytes) -> bytes:
-        """The inverse. Raises PeerMisbehavedError."""
+        """The inverse of `encrypt_and_hash`. Raises PeerMisbehavedError."""
         out = self._cipher.decrypt(received, self._hash) if self._cipher else received
         self.mix_hash(received)
         return out
@@ -129,7 +128,7 @@ class SymmetricState:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Who the handshake proved to be there, and the muxers it offered."""
+    """The peer that the handshake proved, and the muxers that it offered."""
 
     peer_id: PeerId
     public_key: bytes
@@ -244,7 +243,7 @@ def _identify(payload: bytes, static: bytes) -> Remote:
 
 
 class Session:
-    """Both ciphers at work: plaintext to frames and back, whatever way the bytes are cut."""
+    """Both ciphers: plaintext to frames and back, however the bytes are cut."""
 
     __slots__ = ("_buffer", "_receiving", "_sending")
 
@@ -253,7 +252,7 @@ class Session:
 
     @property
     def pending_bytes(self) -> int:
-        """The beginning of a frame that is not whole."""
+        """Received bytes of a frame that is not complete."""
         return len(self._buffer)
 
     def seal(self, plaintext: bytes) -> bytes:
@@ -265,7 +264,7 @@ class Session:
         return b"".join(out)
 
     def open(self, data: bytes) -> bytes:
-        """The plaintext of all frames that are whole now; the rest is kept (under one frame). Raises on a bad one."""
+        """The plaintext of all complete frames; the rest, under one frame, is kept. Raises PeerMisbehavedError."""
         buffer, offset = self._buffer, 0
         out: list[bytes] = []
         buffer += data

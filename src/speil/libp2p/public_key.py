@@ -1,4 +1,4 @@
-"""Strangers' public keys (libp2p peer-ids spec): all four types verify, since go-libp2p peers may use any."""
+"""Signatures by public keys of peers (libp2p peer-ids spec), of all four types, because go-libp2p may use any."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""How much is done for a peer: streams that are served at once, and turns at the loop.
+"""How much this node does for a peer: streams that are served at once, and requests in a second.
 
-An idle stream takes a few KiB and a request some tens of microseconds. One peer may ask for either without end, so both
-are counted by whose share they are (`neighbourhood`).
+An idle stream takes a few KiB, a request some tens of microseconds. One peer could ask for either without end, so both
+are counted for its share (`neighbourhood`). Requests here have no price of their own. The DHT's requests do, and are
+counted by cost instead (`kad.cost_budget`).
 """
 
 from __future__ import annotations
@@ -9,51 +10,59 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import TypeVar
 
-from speil.libp2p.connection import Connection
-from speil.libp2p.rate import Buckets
+from speil.libp2p.remote_peer import RemotePeer
+from speil.token_bucket import Buckets
 
-# what the streams of one address or prefix may ask for: each costs tens of microseconds, and then others have a turn
+# Negotiations and pings of one address or prefix. Each costs tens of microseconds, and then others are served.
 TURNS_BURST, TURNS_PER_SECOND = 2000, 1000.0
-SHARES_MAX = 4096  # addresses and prefixes whose turns are remembered
-SERVED_AT_ONCE_MAX = 256  # handlers for one peer; as many as it may have streams
-# handlers of one address or prefix, and in all: one that waits for its peer takes six KiB. A few are free for each peer
+SHARES_MAX = 4096  # addresses and prefixes whose rate is remembered
+SERVED_AT_ONCE_MAX = 256  # handlers for one connection: as many as it may have streams
+# Handlers for one address or prefix, and in all: one that waits for its peer takes six KiB. Each connection may have
+# SERVED_FREE of them whatever the others use.
 SERVED_OF_SHARE_MAX, SERVED_MAX, SERVED_FREE = 512, 4096, 8
+
+_Key = TypeVar("_Key")
 
 
 class Serving:
-    """Of one host."""
+    """The counts of one host."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._running = Counter[str]()
+        self._of_peer = Counter[RemotePeer]()
+        self._of_share = Counter[str]()
         self._turns = Buckets(TURNS_BURST, TURNS_PER_SECOND, SHARES_MAX)
 
     @property
     def count(self) -> int:
-        """Handlers that run."""
-        return self._running.total()
+        """Handlers that run, also those of streams that were reset."""
+        return self._of_share.total()
 
-    def begin(self, connection: Connection) -> bool:
-        """One more stream is served, if there is room; then `end` follows. Also a stream that was reset counts."""
-        if connection.serving_count >= SERVED_FREE and (
-            connection.serving_count >= SERVED_AT_ONCE_MAX
-            or self._running[connection.share] >= SERVED_OF_SHARE_MAX
-            or self.count >= SERVED_MAX
+    def begin(self, peer: RemotePeer) -> bool:
+        """Count one more handler; False where there is no room. After True, `end` must follow."""
+        count = self._of_peer[peer]
+        if count >= SERVED_FREE and (
+            count >= SERVED_AT_ONCE_MAX or self._of_share[peer.share] >= SERVED_OF_SHARE_MAX or self.count >= SERVED_MAX
         ):
             return False
-        connection.serving_count += 1
-        self._running[connection.share] += 1
+        self._of_peer[peer] += 1
+        self._of_share[peer.share] += 1
         return True
 
-    def end(self, connection: Connection) -> None:
+    def end(self, peer: RemotePeer) -> None:
         """A handler has ended."""
-        connection.serving_count -= 1
-        self._running[connection.share] -= 1
-        if not self._running[connection.share]:
-            del self._running[connection.share]
+        _subtract(self._of_peer, peer)
+        _subtract(self._of_share, peer.share)
 
-    async def wait_turn(self, connection: Connection) -> None:
-        """Before each thing that a peer asks for: lets others go first, and waits where it asks for too much."""
+    async def wait_turn(self, peer: RemotePeer) -> None:
+        """Call before each request of a peer: let other tasks run first, and wait where the peer asks too often."""
         now = self._now()
-        await asyncio.sleep(self._turns.of(connection.share, now).owe(now))
+        await asyncio.sleep(self._turns.of(peer.share, now).overdraw(now))
+
+
+def _subtract(counter: Counter[_Key], key: _Key) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -1,4 +1,4 @@
-"""Signed peer records (libp2p RFC 0002 and 0003): addresses that the peer itself vouches for."""
+"""Signed peer records (libp2p RFC 0002 and 0003): addresses with the signature of the peer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAYLOAD_TYPE = b"\x03\x01"
 
 
 def seal(identity: Identity, addresses: tuple[Multiaddr, ...], sequence: int) -> bytes:
-    """The envelope around this node's addresses; a later `sequence` replaces an earlier one."""
+    """This node's addresses in a signed envelope. A record with a higher `sequence` replaces an earlier one."""
     record = peer_record_pb2.PeerRecord(
         peer_id=identity.peer_id.multihash,
         seq=sequence,
@@ -41,7 +41,7 @@ def open_record(envelope: bytes, peer_id: PeerId) -> list[bytes]:
     except (DecodeError, FormatError) as error:
         raise PeerMisbehavedError("bad_identify", "a malformed peer record") from error
     if message.payload_type != PAYLOAD_TYPE or signer != peer_id or record.peer_id != peer_id.multihash:
-        raise PeerMisbehavedError("bad_identify", "a peer record of somebody else")
+        raise PeerMisbehavedError("bad_identify", "a record of another peer")
     verify(message.public_key, message.signature, _signed(message.payload_type, message.payload))
     return [entry.multiaddr for entry in record.addresses]
 

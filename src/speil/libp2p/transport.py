@@ -1,7 +1,7 @@
-"""Raw byte connections: the port below the protocols, TCP as the adapter, and the gate that stands at each door.
+"""Raw byte connections: the port below the protocols, its TCP adapter, and the port of the connection gate.
 
-A region's border is drawn here: whoever wraps the transport or the gate sees every dial and every accept, whichever
-protocol asks for it. The gate's four questions are go-libp2p's ConnectionGater's.
+A region's border is enforced here: the transport and the gate see every dial and every inbound connection, whatever
+protocol they are for. The gate has the methods of go-libp2p's ConnectionGater.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from speil.multiformats.peer_id import PeerId
 from speil.setting import ListenAddress
 
 LISTEN_BACKLOG = 256
-UNDRAINED_BYTES_MAX = 256 * 1024  # answers that nobody waits for may pile up to this
+UNDRAINED_BYTES_MAX = 256 * 1024  # of answers that are sent without waiting for the peer to read
 WRITE_BUFFER_BYTES_MAX = 64 * 1024  # per connection; a writer waits above it
-READ_BYTES_MAX = 64 * 1024  # at once: what a turn of one peer may hold and cost
+READ_BYTES_MAX = 64 * 1024  # in one read: limits the memory and time that one peer takes in a turn
 
 
 class RawConnection(Protocol):
@@ -28,29 +28,29 @@ class RawConnection(Protocol):
     remote: Multiaddr
 
     def attach(self, on_data: Callable[[bytes], None], on_closed: Callable[[], None]) -> None:
-        """Hand over the bytes, those that have come already first."""
+        """Pass received bytes to `on_data`, first those received already. `on_closed` is called once, at the end."""
 
     def write(self, data: bytes) -> None:
         """Queue bytes; call `drain` before queueing many more."""
 
     async def drain(self) -> None:
-        """Until the queue is below its bound. Raises ConnectionClosedError."""
+        """Wait until the queue is below its limit. Raises ConnectionClosedError."""
 
     def pause(self, paused: bool) -> None:
-        """Stop or go on taking bytes off the network."""
+        """Stop or continue reading from the network."""
 
     def close(self) -> None:
-        """Send what is queued, then close."""
+        """Send the queued bytes, then close."""
 
     def abort(self) -> None:
-        """Close now."""
+        """Close now, without sending queued bytes."""
 
 
 class Transport(Protocol):
     """Makes raw connections."""
 
     async def dial(self, address: Multiaddr) -> RawConnection:
-        """Raises PeerUnreachableError."""
+        """A connection to `address`. No time limit of its own. Raises PeerUnreachableError."""
 
     async def listen(self, address: ListenAddress, on_connection: Callable[[RawConnection], None]) -> list[Multiaddr]:
         """Listen until `close`; the addresses bound to. Raises OSError."""
@@ -60,49 +60,49 @@ class Transport(Protocol):
 
 
 class ConnectionGate(Protocol):
-    """Says who may pass; a text is the name of the rule that refuses (a metric label), None lets through."""
+    """Decides which peers are connected. Methods return the name of the rule that refuses (a metric label), or None."""
 
     def intercept_dial(self, address: Multiaddr) -> str | None:
-        """Before a connection goes out."""
+        """Called before a dial."""
 
     def intercept_accept(self, remote: Multiaddr) -> str | None:
-        """When one comes in."""
+        """Called for an inbound connection."""
 
     def intercept_secured(self, peer_id: PeerId, *, inbound: bool) -> str | None:
-        """When Noise has proved who it is."""
+        """Called when Noise has proved the peer id."""
 
     def intercept_identified(self, peer_id: PeerId, protocols: frozenset[str], agent_version: str) -> str | None:
-        """When identify has told what it speaks."""
+        """Called when identify has been read, also for a push."""
 
     def handshake_failed(self, remote: Multiaddr, reason: str) -> None:
-        """When a peer could not prove that it holds the pre-shared key; it is out already."""
+        """Called when a peer could not prove that it has the pre-shared key. It is disconnected already."""
 
 
 class OpenGate:
-    """Lets everybody through: a mesh without borders."""
+    """Refuses nobody: a mesh without regions."""
 
     def intercept_dial(self, address: Multiaddr) -> str | None:
-        """Yes."""
+        """See ConnectionGate."""
         return None
 
     def intercept_accept(self, remote: Multiaddr) -> str | None:
-        """Yes."""
+        """See ConnectionGate."""
         return None
 
     def intercept_secured(self, peer_id: PeerId, *, inbound: bool) -> str | None:
-        """Yes."""
+        """See ConnectionGate."""
         return None
 
     def intercept_identified(self, peer_id: PeerId, protocols: frozenset[str], agent_version: str) -> str | None:
-        """Yes."""
+        """See ConnectionGate."""
         return None
 
     def handshake_failed(self, remote: Multiaddr, reason: str) -> None:
-        """Nothing to note."""
+        """See ConnectionGate."""
 
 
 class TcpConnection(asyncio.Protocol):
-    """A TCP connection; bytes that come before `attach` wait, bounded by the kernel's buffer and ours."""
+    """A TCP connection. Bytes that arrive before `attach` are kept."""
 
     def __init__(self, on_made: Callable[[TcpConnection], None] | None = None) -> None:
         self.remote = Multiaddr((("ip4", "0.0.0.0"),))
@@ -167,11 +167,11 @@ class TcpConnection(asyncio.Protocol):
             return
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > UNDRAINED_BYTES_MAX:
-            self._transport.abort()  # it asks (pings, opens, …) and never reads the answers
+            self._transport.abort()  # the peer sends pings or opens streams and never reads the answers
 
     async def drain(self) -> None:
         """See RawConnection."""
-        while self._drained and not self._closed:  # another writer may have filled it again
+        while self._drained and not self._closed:  # another writer may have filled the queue again
             await asyncio.shield(self._drained)
         if self._closed:
             raise ConnectionClosedError("the connection is closed")
@@ -212,18 +212,23 @@ class TcpTransport:
         return connection
 
     async def listen(self, address: ListenAddress, on_connection: Callable[[RawConnection], None]) -> list[Multiaddr]:
-        """See Transport. An empty host binds both families, as Go does."""
+        """See Transport. An empty host binds both families, as in Go. After an error `close` ends what is open."""
         bound: list[Multiaddr] = []
         for host in [address.host] if address.host else ["0.0.0.0", "::"]:
             try:
                 server = await asyncio.get_running_loop().create_server(
-                    lambda: TcpConnection(on_connection), host, address.port, backlog=LISTEN_BACKLOG
+                    lambda: TcpConnection(on_connection),
+                    host,
+                    address.port,
+                    backlog=LISTEN_BACKLOG,
+                    start_serving=False,  # or a cancellation could lose the server while its socket is open
                 )
             except OSError:
                 if host == "::" and bound:
-                    continue  # a machine without IPv6
+                    continue  # this machine has no IPv6
                 raise
             self._servers.append(server)
+            await server.start_serving()
             bound += [Multiaddr.of_tcp(*entry.getsockname()[:2]) for entry in server.sockets]
         return bound
 

@@ -2,7 +2,7 @@
 
 A frame's header: version 0, type, flags, stream id, length; network byte order, 12 bytes. The dialer's streams have
 odd ids. Each direction of a stream has a window of 256 KiB that the receiver grows as its reader takes bytes, so a
-stream that nobody reads stops its sender and costs a bounded amount of memory.
+stream that nobody reads stops its sender and uses a limited amount of memory.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from enum import IntEnum, IntFlag
 
 from speil.libp2p.error import ConnectionClosedError, PeerMisbehavedError
 
-WINDOW_BYTES = 256 * 1024  # the spec's initial window; we never grow it
-STREAMS_INBOUND_MAX = 256  # a peer that needs more at once is not asking for content
-FRAME_PAYLOAD_BYTES_MAX = 64 * 1024  # what we send in one frame, so that streams take turns
+WINDOW_BYTES = 256 * 1024  # the spec's initial window; this implementation never enlarges it
+STREAMS_INBOUND_MAX = 256  # at once; the protocols here need far fewer
+FRAME_PAYLOAD_BYTES_MAX = 64 * 1024  # of a sent frame, so that streams take turns
 _HEADER = struct.Struct(">BBHII")
 HEADER_BYTES = _HEADER.size
 
 
 class FrameType(IntEnum):
-    """What a frame is."""
+    """The type of a frame."""
 
     DATA = 0
     WINDOW_UPDATE = 1
@@ -30,7 +30,7 @@ class FrameType(IntEnum):
 
 
 class Flag(IntFlag):
-    """What it does to its stream."""
+    """What a frame does to its stream."""
 
     SYN = 1
     ACK = 2
@@ -55,35 +55,35 @@ class DataReceived:
 
 @dataclass(frozen=True, slots=True)
 class StreamFinished:
-    """The peer will send no more on a stream."""
+    """The peer sends no more on a stream."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class StreamReset:
-    """The peer gave a stream up."""
+    """The peer ended a stream in both directions."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class WindowGrown:
-    """A stream may send more."""
+    """The peer's window of a stream has grown."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class PongReceived:
-    """The answer to our ping."""
+    """The answer to a ping of this side."""
 
     opaque: int
 
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
-    """The peer ends the session."""
+    """The peer ends the session: 0 normal, 1 protocol error, 2 internal error."""
 
     code: int
 
@@ -102,7 +102,7 @@ class _State:
 
 @dataclass(slots=True)
 class Yamux:
-    """One side of a session. `take_output()` after each call gives the bytes to send."""
+    """One side of a session. Call `take_output()` after each other method: it gives the bytes to send."""
 
     dialer: bool
     _streams: dict[int, _State] = field(default_factory=dict)
@@ -112,8 +112,8 @@ class Yamux:
     frames_taken: int = 0  # by the last call of `receive`
     _next_id: int = 0
     _inbound: int = 0
-    _droppable: int = 0  # bytes that were under way when their streams ended here; more is no accident
-    _frame_left: int = 0  # bytes to come of the data frame whose header was the last one
+    _droppable: int = 0  # bytes that may have been in flight when their streams ended here; more is a violation
+    _frame_left: int = 0  # missing bytes of the data frame whose header was the last one
     _frame_stream: int = 0
     _frame_flags: int = 0
 
@@ -122,21 +122,21 @@ class Yamux:
 
     @property
     def stream_count(self) -> int:
-        """Open streams, both sides'."""
+        """Open streams of both sides."""
         return len(self._streams)
 
     @property
     def pending_bytes(self) -> int:
-        """What came and waits: the beginning of a header, or frames for the next call."""
+        """Received bytes that wait: a part of a header, or frames for the next call."""
         return len(self._input)
 
     def take_output(self) -> bytes:
-        """What is to be sent since the last call."""
+        """The bytes to send since the last call."""
         output, self._output = b"".join(self._output), []
         return output
 
     def open(self, first_data: bytes = b"") -> int:
-        """A new stream, its first bytes in the opening frame; its id."""
+        """Open a stream with `first_data` in the opening frame; the stream's id. Raises ConnectionClosedError."""
         if self._next_id > 0xFFFF_FFFF:
             raise ConnectionClosedError("out of stream ids")
         stream_id, self._next_id = self._next_id, self._next_id + 2
@@ -145,36 +145,36 @@ class Yamux:
         return stream_id
 
     def has(self, stream_id: int) -> bool:
-        """Whether the stream is open, at least one way."""
+        """Whether the stream is open in at least one direction."""
         return stream_id in self._streams
 
     def send_window(self, stream_id: int) -> int:
-        """How many bytes the stream may send now; 0 for one that is gone."""
+        """How many bytes the stream may send now; 0 for one that has ended."""
         state = self._streams.get(stream_id)
         return state.send_window if state else 0
 
     def send(self, stream_id: int, data: bytes) -> None:
-        """Send `data`, which must fit the window and one frame."""
+        """Send `data`, which must fit into the window and one frame."""
         state = self._streams[stream_id]
         assert len(data) <= min(state.send_window, FRAME_PAYLOAD_BYTES_MAX)
         state.send_window -= len(data)
         self._frame(FrameType.DATA, Flag(0), stream_id, data)
 
     def finish(self, stream_id: int) -> None:
-        """Half-close: no more bytes from us."""
+        """Half-close: send no more."""
         if (state := self._streams.get(stream_id)) and not state.finished_here:
             state.finished_here = True
             self._header(FrameType.WINDOW_UPDATE, Flag.FIN, stream_id, 0)
             self._forget_if_done(stream_id, state)
 
     def reset(self, stream_id: int) -> None:
-        """Give a stream up, both ways."""
+        """End a stream in both directions."""
         if stream_id in self._streams:
             self._header(FrameType.WINDOW_UPDATE, Flag.RST, stream_id, 0)
             self._forget(stream_id)
 
     def credit(self, stream_id: int, size: int) -> None:
-        """The stream's reader took `size` bytes; at half a window the peer is told."""
+        """Grow the peer's window by `size`. An update is sent when half a window has collected."""
         if (state := self._streams.get(stream_id)) is None or state.finished_there:
             return
         state.uncredited += size
@@ -184,18 +184,18 @@ class Yamux:
             state.uncredited = 0
 
     def ping(self, opaque: int) -> None:
-        """Ask for a sign of life."""
+        """Send a ping."""
         self._header(FrameType.PING, Flag.SYN, 0, opaque)
 
     def go_away(self, code: int = 0) -> None:
-        """Say that we end the session: 0 normal, 1 protocol error, 2 internal error."""
+        """Announce the end of the session: 0 normal, 1 protocol error, 2 internal error."""
         self._header(FrameType.GO_AWAY, Flag(0), 0, code)
 
     def receive(self, data: bytes, frames_max: int | None = None) -> list[Event]:
-        """What `data`, cut anywhere, means. Raises PeerMisbehavedError; the session is then over.
+        """The events in `data`, which may be cut anywhere. Raises PeerMisbehavedError; the session has ended then.
 
-        With `frames_max` the rest of what came waits for the next call (`is_behind`). The bytes of a frame are passed
-        on as they come: no more than a header is ever kept of it.
+        With `frames_max` further frames wait for the next call (`is_behind`). The payload of a frame is passed on as it
+        arrives: never more than a header is kept.
         """
         buffer, offset, events, frames = self._input, 0, list[Event](), 0
         buffer += data
@@ -233,7 +233,7 @@ class Yamux:
         if kind == FrameType.DATA and length > WINDOW_BYTES:
             raise PeerMisbehavedError("window_exceeded", f"a frame of {length} bytes")
         is_ours = not flags & Flag.SYN or self._accept(stream_id, events)
-        # one that is gone here, and the peer does not know yet: its bytes are dropped
+        # Bytes of a stream that has ended here, which the peer does not know yet, are dropped.
         state = self._streams.get(stream_id) if is_ours else None
         if kind == FrameType.DATA and length:
             if state:
@@ -241,7 +241,7 @@ class Yamux:
             else:
                 self._droppable -= length
                 if self._droppable < 0:
-                    raise PeerMisbehavedError("window_exceeded", "bytes for streams that are gone")
+                    raise PeerMisbehavedError("window_exceeded", "bytes for streams that have ended")
             self._frame_left, self._frame_stream = length, stream_id if state else 0
             self._frame_flags = flags if state else 0
         elif state:

@@ -1,4 +1,4 @@
-"""Base58 with Bitcoin's alphabet ("base58btc"): how peer ids are shown."""
+"""Base58 with Bitcoin's alphabet ("base58btc"), the text form of peer ids."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from speil.multiformats.error import FormatError
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VALUES = {char: value for value, char in enumerate(ALPHABET)}
-TEXT_CHARS_MAX = 128  # a peer id has 46 to 52; the conversion is quadratic, so strangers' text is bounded
+TEXT_CHARS_MAX = 128  # a peer id has 46 to 52; the conversion takes quadratic time, so text from peers is limited
 
 
 def encode(data: bytes) -> str:

@@ -1,6 +1,6 @@
-"""What a provider record is stored under: the multihash of a name.
+"""The key of a provider record: the multihash of a name.
 
-Spegel's rule, kept so that both can share one mesh: CIDv1, raw codec, sha2-256 of the text `sha256:<hex>` or
+Spegel's rule, so that both can share one mesh: CIDv1, raw codec, sha2-256 of the text `sha256:<hex>` or
 `registry/repository:tag`. On the wire go-libp2p's DHT uses the CID's multihash alone, 34 bytes.
 """
 

@@ -2,4 +2,4 @@
 
 
 class FormatError(ValueError):
-    """Text or bytes that are not what their format says: the sender (or whoever wrote the setting) erred."""
+    """Text or bytes that do not follow their format: an error of the sender, or in a setting."""

@@ -1,8 +1,8 @@
 """Multiaddrs (multiformats/multiaddr): self-describing network addresses such as `/ip4/10.0.0.7/tcp/5001/p2p/12D3…`.
 
-speil speaks TCP, so it understands `ip4`, `ip6`, `dns`/`dns4`/`dns6`, `tcp`, `udp` and `p2p`, and the flags that other
-peers list behind them (`quic-v1`, `ws`, …). An unknown protocol code can't be skipped (its length is unknown): such
-an address is a FormatError, and callers drop it alone, not the message that carried it.
+speil uses TCP, so it understands `ip4`, `ip6`, `dns`/`dns4`/`dns6`, `tcp`, `udp` and `p2p`, and the flags that other
+peers list after them (`quic-v1`, `ws`, …). An unknown protocol code can't be skipped, because its length is unknown.
+Such an address is a FormatError, and callers drop only the address, not the message that it was in.
 """
 
 from __future__ import annotations
@@ -95,26 +95,31 @@ class Multiaddr:
         return None
 
     @property
+    def host(self) -> str:
+        """The value of its first component: an IP address or a name."""
+        return self.components[0][1]
+
+    @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The IP address it starts with, if it does."""
+        """The IP address at its start; None for a name."""
         name, value = self.components[0]
         return ipaddress.ip_address(value) if name in ("ip4", "ip6") else None
 
     @property
     def peer_id(self) -> PeerId | None:
-        """The peer at its end, if it names one."""
+        """The peer id at its end; None without one."""
         name, value = self.components[-1]
         return PeerId.parse(value) if name == "p2p" else None
 
     @property
     def without_peer_id(self) -> Multiaddr:
-        """The address alone."""
+        """The address without `/p2p`."""
         if self.components[-1][0] == "p2p" and len(self.components) > 1:
             return Multiaddr(self.components[:-1])
         return self
 
     def with_peer_id(self, peer_id: PeerId) -> Multiaddr:
-        """The address of that peer."""
+        """The address with `/p2p/<peer_id>` at its end."""
         return Multiaddr((*self.without_peer_id.components, ("p2p", str(peer_id))))
 
     def __str__(self) -> str:

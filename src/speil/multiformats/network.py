@@ -1,4 +1,4 @@
-"""Addresses and the networks around them: the arithmetic that all who count by network share."""
+"""IP addresses and the networks that they are in, for limits that count by network."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import lru_cache
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# who has one address has its neighbours too where prefixes are handed out
+# Where prefixes are assigned, whoever has one address has its neighbours too.
 PREFIX_BITS: Mapping[int, int] = {4: 24, 6: 64}
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-@lru_cache(maxsize=4096)  # an address comes again with each of its connections and messages
+@lru_cache(maxsize=4096)  # the same address is used for each of its connections and messages
 def ip_of(host: str) -> IPAddress | None:
-    """The address that a packet to `host` reaches; None for a name. An IPv4 address inside IPv6 is IPv4."""
+    """`host` as an IP address; None for a name. An IPv4 address embedded in IPv6 gives the IPv4 address."""
     try:
         found = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -27,12 +27,12 @@ def ip_of(host: str) -> IPAddress | None:
 
 
 def network_around(ip: IPAddress, bits: Mapping[int, int]) -> Network:
-    """The network of an address with so many bits, by IP version."""
+    """The network of an address; `bits` has the prefix length by IP version."""
     return ipaddress.ip_network((ip, bits[ip.version]), strict=False)
 
 
 def prefix_of(host: str, bits: Mapping[int, int] = PREFIX_BITS) -> str:
-    """The network of an address as text; a name stands for itself."""
+    """The network of an address as text; a name is returned as it is."""
     ip = ip_of(host)
     return host if ip is None else str(network_around(ip, bits))
 

@@ -1,6 +1,6 @@
 """Peer ids (libp2p peer-ids spec): the multihash of a node's public key.
 
-A key of up to 42 bytes, as every Ed25519 key is, stands in the id itself (identity hash); a longer one is hashed
+A key of up to 42 bytes, such as every Ed25519 key, is part of the id itself (identity hash); a longer one is hashed
 with SHA-256. The text form is base58 of the multihash: `12D3KooW…` or `Qm…`.
 """
 
@@ -18,7 +18,7 @@ IDENTITY, SHA2_256 = 0x00, 0x12
 
 @dataclass(frozen=True, slots=True, order=True)
 class PeerId:
-    """A peer's name, by its multihash bytes. Compares and hashes by value; `str()` gives base58."""
+    """A peer id, by its multihash bytes. Compares and hashes by value; `str()` gives base58."""
 
     multihash: bytes
 
@@ -44,12 +44,12 @@ class PeerId:
 
     @property
     def inline_public_key(self) -> bytes | None:
-        """The protobuf `PublicKey` where the id holds it whole, else None."""
+        """The protobuf `PublicKey` that the id contains; None for a hashed one."""
         return self.multihash[2:] if self.multihash[0] == IDENTITY else None
 
     @property
     def short(self) -> str:
-        """The last eight characters: enough to tell peers apart in a log line."""
+        """The last eight characters, for log lines and errors."""
         return str(self)[-8:]
 
     def __str__(self) -> str:

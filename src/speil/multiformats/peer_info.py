@@ -10,7 +10,7 @@ from speil.multiformats.peer_id import PeerId
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """A peer id with its addresses, best first; the addresses carry no `/p2p` part. `zone`: hearsay, "" if unknown."""
+    """A peer id with its addresses, best first, without `/p2p`. `zone` is what peers say, "" if unknown."""
 
     peer_id: PeerId
     addresses: tuple[Multiaddr, ...] = ()

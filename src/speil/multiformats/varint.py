@@ -1,7 +1,7 @@
-"""Unsigned varints (multiformats "unsigned-varint"): how libp2p writes every length down.
+"""Unsigned varints (multiformats "unsigned-varint"), which libp2p uses for every length.
 
 Seven bits a byte, least significant group first, the top bit set on all but the last byte. The spec bounds them
-to nine bytes; a longer or a non-minimal one is an error of whoever sent it.
+to nine bytes; a longer or a non-minimal one is an error of the sender.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def decode(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple[int, 
 
 
 def take(data: bytes, offset: int) -> tuple[int, int]:
-    """Like `decode`, for data that is whole: a cut varint is a FormatError."""
+    """Like `decode`, for complete data: a cut varint is a FormatError."""
     if (found := decode(data, offset)) is None:
         raise FormatError("varint is cut off")
     return found

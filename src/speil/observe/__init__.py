@@ -1,1 +1,1 @@
-"""Logs, metrics, health: the only package that knows a logging or a metrics library."""
+"""Logs and metrics. No other package imports a logging or metrics library."""

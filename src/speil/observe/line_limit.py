@@ -1,4 +1,4 @@
-"""How many lines a stranger may cause: so many a minute by key, and so many for all keys.
+"""Limits how many log lines strangers can cause: so many a minute for each key, and for all keys together.
 
 if (left_out := limit.due(address)) is not None:
     log.warning("…", left_out=left_out or None)
@@ -10,14 +10,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-LINES_PER_MINUTE_MAX = 10  # of one key
-ALL_LINES_PER_MINUTE_MAX = 60  # whoever has many keys gets no more than this
-KEYS_MAX = 256  # remembered
+LINES_PER_MINUTE_MAX = 10  # for one key
+ALL_LINES_PER_MINUTE_MAX = 60  # for all keys: a stranger with many keys gets no more
+KEYS_MAX = 256  # windows that are kept; the oldest goes first
 _MINUTE_SECONDS = 60.0
 
 
 class LineLimit:
-    """Keys are what an attacker can't choose at will: an address or prefix, a layer; not a peer id."""
+    """A key must be something that an attacker can't make up: an address, a prefix or a layer, not a peer id."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -25,7 +25,7 @@ class LineLimit:
         self._all = _Window(clock())
 
     def due(self, key: str) -> int | None:
-        """Whether a line may be written now: how many were left out before it, None where it is left out itself."""
+        """None: leave this line out. Else write it; the number is how many of this key were left out before it."""
         now = self._clock()
         window = self._windows.pop(key, None) or _Window(now)
         self._windows[key] = window

@@ -1,10 +1,10 @@
-"""Logs: one line per fact, an event in words with its key-values, as JSON or text.
+"""Logs: one line for each event, a stable phrase with key-value fields, as JSON or text.
 
     log = get_log("mirror")
     log.info("blob served", digest=digest, source="peer", peer=peer_id, bytes=n)
 
-JSON lines carry Spegel's keys (`time`, `level`, `msg`), so that its users' log pipelines go on working. Digests, peer
-ids and errors are written with `str()`. A line never holds a secret: callers pass names, not values, of those.
+JSON lines have Spegel's keys (`time`, `level`, `msg`), so that its users' log pipelines keep working. Digests, peer ids
+and errors are written with `str()`. Callers must never pass a secret, only its name.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 LEVELS = ("DEBUG", "INFO", "WARN", "ERROR")
-VALUE_CHARS_MAX = 500  # a stranger's text may be in a value; a line stays a line
+VALUE_CHARS_MAX = 500  # a value may be a stranger's text: it must not make a line too long
 _ROOT = "speil"
 
 
 class Log:
-    """A logger with a component name; keyword arguments become key-values of the line."""
+    """A logger of one component. Keyword arguments become fields of the line; those that are None are left out."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
     def debug(self, event: str, **fields: Any) -> None:
-        """For the one who looks for a fault."""
+        """Details for whoever looks for a fault."""
         self._emit(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """A pull, a peer, a change of state: readable in production."""
+        """A pull, a peer, a change of state; few enough for production."""
         self._emit(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Something an operator should look at; the node goes on."""
+        """Something that an operator should look at, while the node goes on."""
         self._emit(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Ours: something that should not happen, or that stops work."""
+        """Something that should not happen, or that stops work."""
         self._emit(logging.ERROR, event, fields)
 
     def exception(self, event: str, error: BaseException, **fields: Any) -> None:
-        """A bug: one line that says what and where; the traceback follows at DEBUG for whoever looks for it."""
+        """A bug: one line with the error and where it happened. The traceback follows at DEBUG."""
         self._emit(logging.ERROR, event, {**fields, "error": repr(error), "where": _where(error)})
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug(event, exc_info=error)
@@ -55,19 +55,22 @@ class Log:
 
 
 def get_log(component: str) -> Log:
-    """The log of a component; it writes nothing until `configure` is called."""
+    """The log of `component`. Nothing is written before `configure` is called."""
     return Log(logging.getLogger(f"{_ROOT}.{component}"))
 
 
 def configure(level: str = "INFO", format: str = "json", stream: TextIO | None = None) -> None:
-    """Send all lines from `level` (one of LEVELS) up to `stream` (default stderr) as `json` or `text`."""
+    """Write lines of `level` (one of LEVELS) and above to `stream` (None: stderr), as `json` or `text`.
+
+    Also the warnings of libraries. A second call replaces the first.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
     root = logging.getLogger(_ROOT)
     root.handlers[:] = [handler]
     root.propagate = False
     root.setLevel(logging.WARNING if level == "WARN" else level)
-    # libraries report through us, and only what an operator should look at
+    # lines of libraries: warnings and above only
     library = logging.getLogger()
     library.handlers[:] = [handler]
     library.setLevel(logging.WARNING)
@@ -80,7 +83,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _where(error: BaseException) -> str | None:
-    """The innermost place of an error, of the first one in a group."""
+    """Where the error was raised; of a group, the first error in it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,7 +1,7 @@
-"""Metrics: each series is declared here, once, with its labels and its meaning.
+"""Metrics: the registry in which packages declare their series.
 
-Names and labels are Spegel's (v0.7.4) where Spegel has the series, so that its dashboards go on working, and
-`speil_…` for what is new. Each `Metrics` has a registry of its own: several nodes can live in one process.
+Where Spegel (v0.7.4) has a series, its name and labels are the same, so that Spegel's dashboards keep working. New
+series are named `speil_…`. Each `Metrics` has a registry of its own: several nodes can run in one process.
 """
 
 from __future__ import annotations
@@ -24,20 +24,17 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from speil.region.policy import Layer
-
 __all__ = ["CONTENT_TYPE", "DURATION_BUCKETS", "Gauge", "Metrics", "Series"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # client_golang's default buckets, which Spegel uses: alerts and recording rules name them by `le`
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_RESPONSE_SIZE_BUCKETS = tuple(1024.0 * 5**exponent for exponent in range(10))
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel has not and nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel does not have
 
 
 class _LabelledRegistry(CollectorRegistry):
-    """A registry that puts the same labels on every series it gives out."""
+    """A registry that adds the same labels to every series."""
 
     def __init__(self, labels: dict[str, str]) -> None:
         super().__init__(auto_describe=True)
@@ -55,28 +52,23 @@ class _LabelledRegistry(CollectorRegistry):
         return {**labels, **self._labels}
 
 
-class _EraGauges(Collector):
-    """Two gauges of Spegel up to 0.0.30, whose dashboard shows them, from the ones of today."""
+class _SumGauge(Collector):
+    """A gauge whose value for each label is the sum of other gauges'."""
 
-    def __init__(self, tags: Gauge, images: Gauge, content: Gauge) -> None:
-        self._tags, self._images, self._content = tags, images, content
+    def __init__(self, name: str, meaning: str, gauges: Sequence[Gauge]) -> None:
+        self._name, self._meaning, self._gauges = name, meaning, gauges
 
     def collect(self) -> Iterator[Metric]:
-        images = GaugeMetricFamily("spegel_advertised_images", "Images announced to peers.", labels=("registry",))
-        keys = GaugeMetricFamily("spegel_advertised_keys", "Keys announced to peers.", labels=("registry",))
-        for registry, count in _by_registry(self._images).items():
-            images.add_metric((registry,), count)
-        content = _by_registry(self._content)
-        for registry, count in _by_registry(self._tags).items():
-            content[registry] = content.get(registry, 0) + count
-        for registry, count in content.items():
-            keys.add_metric((registry,), count)
-        yield images
-        yield keys
-
-
-def _by_registry(gauge: Gauge) -> dict[str, float]:
-    return {sample.labels["registry"]: sample.value for family in gauge.collect() for sample in family.samples}
+        sums: dict[tuple[str, ...], float] = {}
+        for gauge in self._gauges:
+            for family in gauge.collect():
+                for sample in family.samples:
+                    labels = tuple(sample.labels.values())
+                    sums[labels] = sums.get(labels, 0) + sample.value
+        found = GaugeMetricFamily(self._name, self._meaning, labels=self._gauges[0]._labelnames)
+        for labels, value in sums.items():
+            found.add_metric(labels, value)
+        yield found
 
 
 class Series(Protocol):
@@ -97,210 +89,7 @@ class Metrics:
         self._series: dict[type[Any], Series] = {}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        http = ("handler", "method", "code")
 
-        # --- Spegel's names ---------------------------------------------------------------------------------
-        self.mirror_requests = Counter(
-            "spegel_mirror_requests", "Requests that were mirrored from peers, by outcome (hit or miss).",
-            ("registry", "cache"), registry=registry,
-        )  # fmt: skip
-        self.mirror_last_success = Gauge(
-            "spegel_mirror_last_success_timestamp_seconds",
-            "When content last came from a peer.",
-            registry=registry,
-        )
-        self.resolve_duration = Histogram(
-            "spegel_resolve_duration_seconds", "Time to the first provider of a key.", ("router",),
-            buckets=DURATION_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self.advertised_image_tags = Gauge(
-            "spegel_advertised_image_tags", "Image tags announced to peers.", ("registry",), registry=registry
-        )
-        self.advertised_image_digests = Gauge(
-            "spegel_advertised_image_digests",
-            "Image digests announced to peers.",
-            ("registry",),
-            registry=registry,
-        )
-        self.advertised_content_digests = Gauge(
-            "spegel_advertised_content_digests",
-            "Content digests announced to peers.",
-            ("registry",),
-            registry=registry,
-        )
-        registry.register(
-            _EraGauges(self.advertised_image_tags, self.advertised_image_digests, self.advertised_content_digests)
-        )
-        self.http_request_duration = Histogram(
-            "http_request_duration_seconds", "Time from a request's head to the end of its answer.", http,
-            buckets=DURATION_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self.http_response_size = Histogram(
-            "http_response_size_bytes", "Bytes of body in an answer.", http, buckets=_RESPONSE_SIZE_BUCKETS,
-            registry=registry,
-        )  # fmt: skip
-        self.http_requests_inflight = Gauge(
-            "http_requests_inflight", "Requests being answered.", ("handler",), registry=registry
-        )
-
-        # --- what is new: the data plane --------------------------------------------------------------------
-        self.served_bytes = Counter(
-            "speil_served_bytes", "Body bytes sent, by where they came from (store, peer) and who asked (node, peer).",
-            ("registry", "source", "client"), registry=registry,
-        )  # fmt: skip
-        self.upstream_bytes = Counter(
-            "speil_upstream_bytes",
-            "Bytes of content that no peer had when this node asked, and that came into its store then.",
-            ("registry",), registry=registry,
-        )  # fmt: skip
-        self.tag_answers = Counter(
-            "speil_tag_answers",
-            "Tags the node asked for, by outcome: store, peer; or sent upstream: nobody holds it (none), holders "
-            "disagree (disagreement) or its content can't be supplied (not_whole).",
-            ("outcome",), registry=registry,
-        )  # fmt: skip
-        self.open_uploads = Gauge("speil_open_uploads", "Bodies being sent to peers.", registry=registry)
-        self.refused_uploads = Counter(
-            "speil_refused_uploads",
-            "Peers sent elsewhere, by reason (node, bandwidth, peer, share, requests).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.http_connections_refused = Counter(
-            "speil_http_connections_refused",
-            "Connections refused or closed at a port (registry, metrics), by reason (too_many_from_address, too_fast, "
-            "too_many, made_way, no_head, no_descriptor).",
-            ("port", "reason"), registry=registry,
-        )  # fmt: skip
-        self.http_malformed_requests = Counter(
-            "speil_http_malformed_requests", "Requests at a port that were no HTTP.", ("port",), registry=registry
-        )
-        self.http_requests_refused = Counter(
-            "speil_http_requests_refused",
-            "Clients other than peers that were sent upstream, by reason (node, address, share).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.http_slow_bodies = Counter(
-            "speil_http_slow_bodies", "Bodies ended since their client took too little.", registry=registry
-        )
-        self.throttled_seconds = Counter(
-            "speil_upload_throttled_seconds", "Time that uploads waited for --upload-limit.", registry=registry
-        )
-        self.peer_requests = Counter(
-            "speil_peer_requests",
-            "Requests sent to peers, by outcome (ok, not_found, busy, refused, timeout, broken, bad_answer, range, "
-            "own_limit).",
-            ("outcome",), registry=registry,
-        )  # fmt: skip
-        self.peer_bytes = Counter(
-            "speil_peer_bytes", "Body bytes from peers, by where they are: same zone, other zone, unknown.",
-            ("relation",), registry=registry,
-        )  # fmt: skip
-        self.peer_bans = Counter("speil_peer_bans", "Peers that were caught with wrong bytes.", registry=registry)
-        self.missing_content = Counter(
-            "speil_missing_content",
-            "Content that peers delivered whole and that the store did not take in within seconds.",
-            registry=registry,
-        )
-        self.resumed_transfers = Counter(
-            "speil_resumed_transfers",
-            "Bodies that went on from another peer after a break.",
-            registry=registry,
-        )
-
-        # --- the mesh ---------------------------------------------------------------------------------------
-        self.peers = Gauge("speil_peers", "Peers with an open connection.", registry=registry)
-        self.routing_table_size = Gauge(
-            "speil_routing_table_size", "Peers in the DHT routing table.", registry=registry
-        )
-        self.lookups = Counter(
-            "speil_lookups", "Provider lookups, by outcome (found, empty, timeout, error).", ("outcome",),
-            registry=registry,
-        )  # fmt: skip
-        self.provider_records = Gauge(
-            "speil_provider_records", "Provider records held for the mesh.", registry=registry
-        )
-        self.provided_keys = Gauge("speil_provided_keys", "Keys this node announces.", registry=registry)
-        self.announced_keys = Counter(
-            "speil_announced_keys",
-            "Keys whose turn to be announced came, by outcome (announced, skipped, failed, alone).",
-            ("outcome",), registry=registry,
-        )  # fmt: skip
-        self.announcement_keys = Histogram(
-            "speil_announcement_keys", "Keys told to a peer at once.", buckets=(1, 4, 16, 64, 256, 1024),
-            registry=registry,
-        )  # fmt: skip
-        self.dht_messages = Counter(
-            "speil_dht_messages", "DHT messages, by direction (in, out) and type.", ("direction", "type"),
-            registry=registry,
-        )  # fmt: skip
-        self.dht_refused = Counter(
-            "speil_dht_refused",
-            "Streams reset and records turned away for what a peer asked beyond a share, by whose share it was "
-            "(peer, address, subnet, node; records: of what is kept for others).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.dht_slowed_seconds = Counter(
-            "speil_dht_slowed_seconds", "Time that peers' DHT messages waited for their budget.", registry=registry
-        )
-        self.rejected_connections = Counter(
-            "speil_rejected_connections", "Connections and streams closed for what the peer did, by reason.",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.dials_refused = Counter(
-            "speil_dials_refused",
-            "Addresses told by peers that this node does not dial, by reason (port, link_local, loopback, multicast, "
-            "unspecified, reserved, name, not_tcp, api_server, rate, teller).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.bootstrap_attempts = Counter(
-            "speil_bootstrap_attempts", "Attempts to find first peers, by kind and outcome (ok, empty, error).",
-            ("kind", "outcome"), registry=registry,
-        )  # fmt: skip
-
-        # --- the election of the region's leader ------------------------------------------------------------
-        self.election_state = Gauge(
-            "speil_election_state", "1 for what this node is in the election: candidate, follower or leader.",
-            ("state",), registry=registry,
-        )  # fmt: skip
-        self.election_transitions = Gauge(
-            "speil_election_transitions", "How often the Lease went from one holder to another.", registry=registry
-        )
-        self.election_renewal_age = Gauge(
-            "speil_election_renewal_age_seconds",
-            "Time since the last renewal of the Lease that this node knows of; in a large region it looks rarely.",
-            registry=registry,
-        )
-        self.election_requests = Counter(
-            "speil_election_requests",
-            "Requests for the Lease, by verb (get, put) and outcome (ok, conflict, denied, error).",
-            ("verb", "outcome"), registry=registry,
-        )  # fmt: skip
-        self.election_events = Counter(
-            "speil_election_events", "What happened in the election (acquired, renewed, lost, new_leader, …).",
-            ("event",), registry=registry,
-        )  # fmt: skip
-
-        self.cross_region_rejected = Counter(
-            "speil_cross_region_rejected",
-            "Attempts of other regions, or of nobody's nodes, that were kept out, by the layer that did.",
-            ("layer",), registry=registry,
-        )  # fmt: skip
-        for layer in Layer:
-            self.cross_region_rejected.labels(layer.value)  # a zero is news too: the layer is there
-
-        # --- the content store ------------------------------------------------------------------------------
-        self.store_available = Gauge("speil_store_available", "Whether the content store answers.", registry=registry)
-        self.store_events = Counter("speil_store_events", "News from the content store.", ("kind",), registry=registry)
-        self.store_looks = Counter(
-            "speil_store_looks",
-            "Looks at everything in the store, by reason (resync, timer, removed, failed, overflow).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.withheld_tags = Gauge(
-            "speil_withheld_tags",
-            "Tags that are not announced, because no platform's image is whole in the store.",
-            registry=registry,
-        )
         Info("speil_build", "The running version.", registry=registry).info({"version": version})
 
     def of(self, series: type[S]) -> S:
@@ -322,6 +111,10 @@ class Metrics:
     ) -> Histogram:
         """Declare a histogram; `buckets` are upper bounds, in seconds unless the name says otherwise."""
         return Histogram(name, meaning, labels, buckets=buckets, registry=self.registry)
+
+    def sum_gauge(self, name: str, meaning: str, *gauges: Gauge) -> None:
+        """Declare a gauge that is the sum of `gauges`, which have the same labels."""
+        self.registry.register(_SumGauge(name, meaning, gauges))
 
     def exposition(self) -> bytes:
         """All series in the Prometheus text format."""

@@ -1,4 +1,4 @@
-"""The OCI vocabulary: digests, references, media types, manifests, the /v2 paths, byte ranges, error codes.
+"""OCI types and parsers: digests, references, media types, manifests, platforms, /v2 paths, byte ranges, error codes.
 
-A core: text and bytes in, values out. Parse once at the edge; behind it there is no `str` digest.
+A core package: text and bytes go in, typed values come out. Everything is parsed once, where it enters the process.
 """

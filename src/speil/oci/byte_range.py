@@ -2,9 +2,9 @@
 
     bytes=0-499    first 500        bytes=500-   from 500        bytes=-500   last 500
 
-Several ranges in one header may be ignored (RFC 9110 §14.2) and so are, like other units and malformed values: the
-answer is then the whole representation, which every client has to accept. A well-formed range behind the end is
-Unsatisfiable: 416 with the size.
+Several ranges in one header, other units and malformed values are ignored (RFC 9110 §14.2 permits it). The response
+is then the whole representation, which every client has to accept. A valid range behind the end raises
+UnsatisfiableError: the response is 416 with the size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ONE_RANGE = re.compile(r"bytes=[ \t]*(?:(\d{1,19})-(\d{1,19})?|-(\d{1,19}))[ \t
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Bytes `start` up to, not including, `stop` of a representation of `size` bytes."""
+    """The bytes from `start` to `stop` (exclusive) of a representation of `size` bytes."""
 
     start: int
     stop: int
@@ -25,17 +25,17 @@ class ByteRange:
 
     @property
     def length(self) -> int:
-        """How many bytes it holds."""
+        """The number of bytes in the range."""
         return self.stop - self.start
 
     @property
     def content_range(self) -> str:
-        """The Content-Range value of a 206."""
+        """The Content-Range header of a 206 response."""
         return f"bytes {self.start}-{self.stop - 1}/{self.size}"
 
 
 class UnsatisfiableError(ValueError):
-    """A range that holds no byte of the representation: 416."""
+    """The range contains no byte of the representation. The response is 416."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"range not satisfiable, size is {size}")
@@ -43,15 +43,15 @@ class UnsatisfiableError(ValueError):
 
     @property
     def content_range(self) -> str:
-        """The Content-Range value of a 416."""
+        """The Content-Range header of a 416 response."""
         return f"bytes */{self.size}"
 
 
 def parse(header: str | None, size: int) -> ByteRange | None:
-    """The range that `header` asks of `size` bytes; None for "send it all". Raises UnsatisfiableError.
+    """The range that `header` requests of `size` bytes; None for the whole representation. Raises UnsatisfiableError.
 
-    `bytes=0-` is None on purpose: a plain 200 keeps containerd's multipart fetch on one stream, which it repairs
-    after a break, where a failed chunk would fail the pull (docs/decisions.md).
+    `bytes=0-` returns None on purpose. With a plain 200, containerd's multipart fetch stays on one stream, which
+    containerd resumes after a break. A failed chunk would fail the pull (docs/decisions.md).
     """
     match = _ONE_RANGE.fullmatch(header) if header else None
     if match is None:
@@ -64,7 +64,7 @@ def parse(header: str | None, size: int) -> ByteRange | None:
     else:
         start, stop = int(first), min(int(last) + 1, size) if last is not None else size
         if last is not None and int(last) < int(first):
-            return None  # RFC 9110 §14.1.1: an invalid spec, to be ignored
+            return None  # RFC 9110 §14.1.1: an invalid range must be ignored
         if last is None and start == 0:
             return None
     if start >= size:

@@ -1,4 +1,4 @@
-"""Digests (OCI image spec, "Digests"): `algorithm:encoded`, the name of content by what it is."""
+"""Digests (OCI image spec, "Digests"): `algorithm:hex`, the address of content."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-# registered algorithms and the length of their hex text
+# registered algorithms, and the length of their hex form
 _HEX_CHARS = {"sha256": 64, "sha512": 128}
 _GRAMMAR = re.compile(r"([a-z0-9]+):([a-f0-9]+)", re.ASCII)
 
 
 class DigestError(ValueError):
-    """Text that is not a digest of a registered algorithm (spec code DIGEST_INVALID)."""
+    """The text is not a digest of a registered algorithm (spec code DIGEST_INVALID)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,7 +24,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """From text. Raises DigestError for unknown algorithms, wrong lengths and upper case."""
+        """Parse `sha256:…` or `sha512:…`. Raises DigestError for other algorithms, wrong lengths and upper case."""
         match = _GRAMMAR.fullmatch(text)
         if match is None or _HEX_CHARS.get(match[1]) != len(match[2]):
             raise DigestError(f"not a digest: {text[:150]!r}")
@@ -32,16 +32,16 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
-        """The digest of `data`."""
+        """Hash `data`; `algorithm` is sha256 or sha512."""
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     def matches(self, data: bytes) -> bool:
-        """Whether `data` is the content this digest names."""
+        """Whether `data` has this digest."""
         return hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
     @property
     def short(self) -> str:
-        """Twelve characters, for people."""
+        """The first twelve hex characters, for display."""
         return self.hex[:12]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Error codes and the JSON envelope of the distribution spec ("Error Codes")."""
+"""Error codes and the JSON error body of the distribution spec ("Error Codes")."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 
 class ErrorCode(StrEnum):
-    """The spec's codes that a read-only mirror can answer with."""
+    """The codes that speil sends."""
 
     BLOB_UNKNOWN = "BLOB_UNKNOWN"
     MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
-    NAME_UNKNOWN = "NAME_UNKNOWN"
     UNAUTHORIZED = "UNAUTHORIZED"
 
 

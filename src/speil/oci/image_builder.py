@@ -1,4 +1,4 @@
-"""Images put together from layers, in memory (OCI image spec: config, manifest, index). For the demo and for tests."""
+"""Builds OCI images (config, manifest, index) from layers, in memory. For the demo and for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer's blob and the digest of the tar in it (its `diff_id`)."""
+    """The descriptor of a packed layer, and the digest of its tar (`diff_id`)."""
 
     descriptor: Descriptor
     diff_id: Digest
@@ -25,7 +25,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BuiltImage:
-    """All blobs of an image, manifests among them, and what they are."""
+    """An image: all its blobs by digest, including manifests and the index, and their media types."""
 
     index: Descriptor
     manifests: dict[str, Descriptor]  # by architecture
@@ -34,28 +34,33 @@ class BuiltImage:
 
     @property
     def size_bytes(self) -> int:
-        """All blobs together."""
+        """The sum of all blobs."""
         return sum(map(len, self.blobs.values()))
 
     def kind(self, digest: Digest) -> str:
-        """The path word under which a registry serves it: manifests or blobs."""
+        """The endpoint under which a registry serves the digest: `manifests` or `blobs`."""
         return "manifests" if self.media_types[digest] in media_type.MANIFESTS else "blobs"
 
 
 @dataclass(slots=True)
 class ImageBuilder:
-    """Collects blobs."""
+    """Collects the blobs of one image: call `layer` for each layer, then `build` once."""
 
     blobs: dict[Digest, bytes] = field(default_factory=dict)
     media_types: dict[Digest, str] = field(default_factory=dict)
 
     def layer(self, packed: bytes, tar: bytes) -> Layer:
-        """A layer from its gzip-packed tar."""
+        """Add a layer; `packed` is the gzip-compressed `tar`."""
         return Layer(self._put(packed, LAYER), Digest.of(tar))
 
-    def build(self, platforms: dict[str, Sequence[Layer]]) -> BuiltImage:
-        """An index over one linux manifest for each architecture."""
-        manifests = {architecture: self._manifest(architecture, layers) for architecture, layers in platforms.items()}
+    def build(self, platforms: dict[str, Sequence[Layer]], command: Sequence[str] = ("/bin/sh",)) -> BuiltImage:
+        """Build an index with one Linux manifest for each architecture in `platforms`.
+
+        `command` is the entrypoint: it runs whatever a pod's arguments are.
+        """
+        manifests = {
+            architecture: self._manifest(architecture, layers, command) for architecture, layers in platforms.items()
+        }
         entries = [
             _json(descriptor) | {"platform": {"architecture": architecture, "os": "linux"}}
             for architecture, descriptor in manifests.items()
@@ -63,11 +68,11 @@ class ImageBuilder:
         index = {"schemaVersion": 2, "mediaType": media_type.OCI_INDEX, "manifests": entries}
         return BuiltImage(self._put_json(index, media_type.OCI_INDEX), manifests, self.blobs, self.media_types)
 
-    def _manifest(self, architecture: str, layers: Sequence[Layer]) -> Descriptor:
+    def _manifest(self, architecture: str, layers: Sequence[Layer], command: Sequence[str]) -> Descriptor:
         config = {
             "architecture": architecture,
             "os": "linux",
-            "config": {"Cmd": ["/bin/sh"]},
+            "config": {"Entrypoint": list(command)},
             "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         }
         document = {

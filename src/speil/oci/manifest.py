@@ -1,59 +1,80 @@
-"""Manifests and indexes, read just deeply enough: what type is it, and which content does it name?
+"""Parses manifests and indexes: the media type, the descriptors they name, and the platform of each index entry.
 
-The content store can't tell a manifest from a small layer by its name, so the answer comes from the bytes. What
-containerd takes in is to be served, so little is demanded: a JSON object that names its type, or has a manifest's
-shape. `mediaType` is optional in the OCI image spec, Go's tools write `"layers": null` for none, artifacts have
-`blobs`, Docker's schema 1 has `fsLayers`.
+The content store does not record media types, so the type comes from the bytes. Everything that containerd accepts must
+be served, so the parser requires little: a JSON object with a media type, or with the fields of a manifest. `mediaType`
+is optional in the OCI image spec. Go tools write `"layers": null` for an empty list. Artifacts have `blobs`, Docker
+schema 1 has `fsLayers`.
 
-Bytes come from strangers too. What a document may cost is bounded before it is parsed, by what is looked at: a document
-above the bounds is no manifest here, whatever its digest says.
+The bytes may come from an untrusted peer. The cost of a document is bounded before it is parsed. A document above a
+bound counts as "not a manifest", even if its digest is right.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from speil.oci import media_type
 from speil.oci.digest import Digest, DigestError
+from speil.oci.platform import Platform, PlatformImage, platform_of_entry
 
-MANIFEST_BYTES_MAX = 4 << 20  # distribution spec: registries should accept 4 MiB; nothing larger is a manifest
-VALUES_MAX = 100_000  # JSON values, about; an index of ten thousand manifests has seventy thousand
-CHILDREN_MAX = 10_000  # looked at; the largest public images have hundreds
+MANIFEST_BYTES_MAX = 4 << 20  # the distribution spec asks registries to accept 4 MiB; larger content is no manifest
+VALUES_MAX = 100_000  # estimated JSON values; an index of 10,000 manifests has 70,000
+CHILDREN_MAX = 10_000  # descriptors that are read; the largest public images have hundreds
 _SIZE_MAX = (1 << 63) - 1  # Go's int64
 _DIGITS_MAX = 19
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """One reference to content (OCI image spec, "Content Descriptors"); `size` in bytes, 0 where it is not told."""
+    """A reference to content (OCI image spec, "Content Descriptors").
+
+    `size` is in bytes; 0 means that the document gives no valid size. `media_type` is "" where it gives none.
+    `platform` is set for the entries of an index that name one.
+    """
 
     media_type: str
     digest: Digest
     size: int
+    platform: Platform | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a manifest or index names: `children` in document order (config first, then layers; or manifests).
+    """A parsed manifest or index.
 
-    `is_named`: the document names its type itself; otherwise its shape told it. `left_off` counts the children beyond
-    CHILDREN_MAX.
+    `children`: all descriptors in document order (config first, then layers; or the entries of an index).
+    `entries`: for an index, its manifests; empty for a manifest. `config`: the config's digest; None for an index.
+    `is_named`: the document has a `mediaType`; otherwise the type was derived from its fields.
+    `left_off`: how many children were not read because of CHILDREN_MAX.
     """
 
     media_type: str
     children: tuple[Descriptor, ...]
     is_named: bool = True
     is_index: bool = False
+    entries: tuple[PlatformImage, ...] = ()
+    config: Digest | None = None
     left_off: int = 0
 
-    def type_as_told(self, told: str) -> str:
-        """The type to serve it with, where somebody told a manifest's type ("" for nobody).
+    @property
+    def needs(self) -> tuple[Digest, ...]:
+        """The digests that a runtime downloads for a manifest: its config and layers. Empty for an index.
 
-        What the document says itself counts most. A shape does not tell Docker's types from OCI's, so there a told type
-        counts that fits the shape.
+        Layers that may not be distributed are left out: a runtime downloads them from their own URLs.
+        """
+        if self.is_index:
+            return ()
+        return tuple(child.digest for child in self.children if not media_type.is_foreign(child.media_type))
+
+    def type_as_told(self, told: str) -> str:
+        """The media type to serve this document with; `told` is the type that a peer sent ("" for none).
+
+        The document's own `mediaType` comes first. Without one, Docker and OCI types can't be told apart, so `told` is
+        used if it agrees on index or manifest.
         """
         if self.is_named or not told or self.media_type in media_type.SCHEMAS1:
             return self.media_type
@@ -61,11 +82,11 @@ class Manifest:
 
 
 def parse(data: bytes) -> Manifest | None:
-    """The manifest in `data`, or None where the bytes are none or would cost too much to read. Never raises."""
+    """Parse a manifest or index. None if `data` is not one, or is too expensive to parse. Never raises."""
     if len(data) > MANIFEST_BYTES_MAX or _is_costly(data):
         return None
     try:
-        # Go takes wrong UTF-8 too; numbers are looked at nowhere but in sizes
+        # Go accepts invalid UTF-8 too. Of all numbers only sizes are read.
         text = data.decode("utf-8", "replace")
         document = json.loads(text, parse_int=_integer, parse_float=_nothing, parse_constant=_nothing)
     except (ValueError, RecursionError):
@@ -78,13 +99,25 @@ def parse(data: bytes) -> Manifest | None:
     if kind is None:
         return None
     items = _items(document, kind)
-    children = [child for item in items[:CHILDREN_MAX] if (child := _descriptor(item)) is not None]
+    children = _descriptors(items)
     is_index = kind in media_type.INDEXES or (kind not in media_type.MANIFESTS and _is_index(document))
-    return Manifest(kind, tuple(children), is_named, is_index, max(len(items) - CHILDREN_MAX, 0))
+    entries: tuple[Descriptor, ...] = ()
+    if is_index:
+        entries = children if kind in media_type.INDEXES else _descriptors(_list(document.get("manifests")))
+    config = None if is_index else _descriptor(document.get("config"))
+    return Manifest(
+        kind,
+        children,
+        is_named,
+        is_index,
+        tuple(PlatformImage(one.digest, one.platform) for one in entries),
+        config.digest if config else None,
+        max(len(items) - CHILDREN_MAX, 0),
+    )
 
 
 def _is_costly(data: bytes) -> bool:
-    """Whether it is no JSON object, or one with too many values. Commas in texts count too, that does no harm."""
+    """True if `data` is no JSON object or has too many values. Commas inside strings count too, which is harmless."""
     start = re.match(rb"[ \t\r\n]*\{", data)
     if start is None:
         return True
@@ -98,7 +131,7 @@ def _type_by_shape(document: dict[str, Any]) -> str | None:
     if document.get("schemaVersion") == 1 or "fsLayers" in document:
         return media_type.DOCKER_SCHEMA1_SIGNED if "signatures" in document else media_type.DOCKER_SCHEMA1
     config = document.get("config")
-    # an image's configuration has a `config` too, but no descriptor in it
+    # an image config has a `config` too, but it is not a descriptor
     if "layers" in document or _descriptor(config) is not None:
         return media_type.DOCKER_MANIFEST if _has_docker_child([config]) else media_type.OCI_MANIFEST
     if "artifactType" in document or isinstance(document.get("blobs"), list):
@@ -116,7 +149,7 @@ def _has_docker_child(items: Any) -> bool:
 
 
 def _items(document: dict[str, Any], kind: str) -> list[Any]:
-    """What should be descriptors. Of schema 1 none: containerd stores another manifest in its place."""
+    """The JSON values that should be descriptors. None for schema 1: containerd converts it and stores the result."""
     if kind in media_type.INDEXES:
         return _list(document.get("manifests"))
     if kind in media_type.ARTIFACTS:
@@ -125,13 +158,17 @@ def _items(document: dict[str, Any], kind: str) -> list[Any]:
         return [document.get("config"), *_list(document.get("layers"))]
     if kind in media_type.SCHEMAS1:
         return []
-    # of a type that nobody knows: whatever it names
+    # an unknown type: everything that it could name
     keys = ("manifests", "layers", "blobs")
     return [document.get("config"), *(item for key in keys for item in _list(document.get(key)))]
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _descriptors(items: list[Any]) -> tuple[Descriptor, ...]:
+    return tuple(child for item in items[:CHILDREN_MAX] if (child := _descriptor(item)) is not None)
 
 
 def _descriptor(item: Any) -> Descriptor | None:
@@ -144,7 +181,13 @@ def _descriptor(item: Any) -> Descriptor | None:
     size, kind = item.get("size"), item.get("mediaType")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _SIZE_MAX:
         size = 0
-    return Descriptor(kind if isinstance(kind, str) else "", digest, size)
+    platform = item.get("platform")
+    return Descriptor(
+        sys.intern(kind) if isinstance(kind, str) else "",  # parsed manifests are cached; their types repeat
+        digest,
+        size,
+        platform_of_entry(platform) if isinstance(platform, dict) else None,
+    )
 
 
 def _integer(text: str) -> int | None:

@@ -1,7 +1,7 @@
-"""Platforms (OCI image spec, "Image Index"): of which manifest of an index does a node's containerd take the content?
+"""Platforms (OCI image spec, "Image Index"): which entry of an index the containerd of a node pulls.
 
-The rules are those of containerd's `platforms` package: names are normalised, amd64 also runs 386, arm64 also runs arm,
-a variant also runs what is below it. An entry that names no platform is taken last.
+The rules are those of containerd's `platforms` package. Names are normalised. amd64 also runs 386, arm64 also runs arm,
+and a variant also runs the lower ones. An entry without a platform comes last.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _ARCHITECTURES = {
 
 
 class PlatformError(ValueError):
-    """Text that is no platform; the message says what one looks like."""
+    """The text is not a platform. The message has an example."""
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """An operating system on an architecture, normalised; use `of` or `parse`."""
+    """An operating system and an architecture, normalised. Create it with `of` or `parse`."""
 
     os: str
     architecture: str
@@ -45,7 +45,7 @@ class Platform:
 
     @classmethod
     def of(cls, os: str, architecture: str, variant: str = "") -> Platform:
-        """From the words of a descriptor, a config or uname."""
+        """From the values of a descriptor, an image config or uname, in any spelling."""
         architecture, variant = architecture.lower(), variant.lower()
         if known := _ARCHITECTURES.get(architecture):
             architecture, variant = known[0], variant or known[1]
@@ -62,17 +62,17 @@ class Platform:
         """From `linux/amd64` or `linux/arm/v7`. Raises PlatformError."""
         parts = text.strip().split("/")
         if len(parts) not in (2, 3) or not all(part and part.isascii() and part.isprintable() for part in parts):
-            raise PlatformError(f"{text[:60]!r} is not a platform: say something like linux/amd64 or linux/arm/v7")
+            raise PlatformError(f"{text[:60]!r} is not a platform: use a form such as linux/amd64 or linux/arm/v7")
         return cls.of(*parts)
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it is the mark of what is no image: `unknown/unknown`, an attestation."""
+        """Whether this marks an entry that is not an image, such as an attestation: `unknown/unknown`."""
         return _UNKNOWN in (self.os, self.architecture)
 
     @property
     def runs(self) -> list[Platform]:
-        """The platforms whose images a node of this one takes, best first."""
+        """The platforms whose images a node of this platform can run, best first."""
         found = [self]
         number = int(self.variant[1:]) if self.variant[1:].isdigit() else 0
         match self.architecture:
@@ -92,48 +92,49 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class PlatformImage:
-    """A manifest, and for which platform it is; None where nothing tells."""
+    """The digest of a manifest, and its platform; None if it is not known."""
 
     manifest: Digest
     platform: Platform | None
 
 
 def best(entries: Iterable[PlatformImage], node: Platform) -> PlatformImage | None:
-    """The entry of an index that a node takes; None where it takes none."""
+    """The entry that containerd on `node` pulls; None if it can run none of them."""
     ranks = {platform: rank for rank, platform in enumerate(node.runs)}
     taken = [one for one in entries if one.platform is None or one.platform in ranks]
     return min(taken, key=lambda one: len(ranks) if one.platform is None else ranks[one.platform], default=None)
 
 
-def entries_of_index(data: bytes) -> list[PlatformImage]:
-    """The manifests that an index names, in its order. What can't be read is left out. Never raises."""
-    items = _object(data).get("manifests")
-    found = []
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and (digest := _digest(item.get("digest"))):
-            platform = item.get("platform")
-            found.append(PlatformImage(digest, _named(platform) if isinstance(platform, dict) else None))
-    return found
+def platform_of_entry(value: dict[str, Any]) -> Platform:
+    """The platform of an index entry, from its `platform` object. Never raises; odd values become `unknown`.
 
-
-def config_of_manifest(data: bytes) -> Digest | None:
-    """The digest of a manifest's config. Never raises."""
-    config = _object(data).get("config")
-    return _digest(config.get("digest")) if isinstance(config, dict) else None
+    As in containerd, an entry without `os` has the node's, and `{}` matches no node.
+    """
+    system, architecture, variant = (value.get(key) for key in ("os", "architecture", "variant"))
+    return Platform.of(_word(system or "linux"), _word(architecture or None), _word(variant or ""))
 
 
 def platform_of_config(data: bytes) -> Platform | None:
-    """The platform that an image config names; None for other configs. Never raises."""
-    return _platform(_object(data))
+    """The platform in an image config; None if `data` is another kind of config. Never raises."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    words = [document.get(key, "") for key in ("os", "architecture", "variant")]
+    if not all(isinstance(word, str) for word in words) or not (words[0] and words[1]):
+        return None
+    return Platform.of(*map(_word, words))
 
 
 def show(images: Sequence[PlatformImage]) -> str:
-    """For a header: `linux/amd64=sha256:…, *=sha256:…`."""
+    """A header value: `linux/amd64=sha256:…, *=sha256:…`. `*` stands for an unknown platform."""
     return ", ".join(f"{one.platform or '*'}={one.manifest}" for one in images)
 
 
 def read(text: str, count_max: int) -> list[PlatformImage] | None:
-    """What `show` wrote; None where it is something else or names more than `count_max`."""
+    """Parse a value of `show`; None if it is malformed or has more than `count_max` images."""
     found = []
     parts = [part for part in text.split(",") if part.strip()]
     if not parts or len(parts) > count_max:
@@ -149,36 +150,8 @@ def read(text: str, count_max: int) -> list[PlatformImage] | None:
     return found
 
 
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _digest(text: object) -> Digest | None:
-    try:
-        return Digest.parse(text) if isinstance(text, str) else None
-    except DigestError:
-        return None
-
-
-def _named(document: dict[str, Any]) -> Platform:
-    """The platform of an index's entry. As in containerd, one without an `os` is the node's, and {} is nobody's."""
-    system, architecture, variant = (document.get(key) for key in ("os", "architecture", "variant"))
-    return Platform.of(_word(system or "linux"), _word(architecture or None), _word(variant or ""))
-
-
-def _platform(document: dict[str, Any]) -> Platform | None:
-    words = [document.get(key, "") for key in ("os", "architecture", "variant")]
-    if not all(isinstance(word, str) for word in words) or not (words[0] and words[1]):
-        return None
-    return Platform.of(*map(_word, words))
-
-
 def _word(said: object) -> str:
-    """A word of a platform; it goes into a header, and an image's author may write anything."""
+    """A part of a platform. Image authors may write anything, and it goes into a header, so odd values are replaced."""
     if said == "":
         return ""
     return said if isinstance(said, str) and _WORD.fullmatch(said) else _UNKNOWN

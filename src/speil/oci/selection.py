@@ -1,8 +1,8 @@
-"""Which repositories and tags take part: registry filters and mirrored registries, one rule for every path.
+"""Which repositories and tags may be announced and served, by the registry filters and the mirrored registries.
 
-A filter is matched as in Spegel: against `registry/repository` for content, against `registry/repository:tag` for a
-tag, never against a digest. A tag takes part where both texts are free: of a repository that is kept back no tag is
-answered, whatever the filter's end.
+A filter is matched as in Spegel: against `registry/repository` for content and against `registry/repository:tag` for a
+tag, never against a digest. A tag is excluded if a filter matches either text. So every tag of an excluded repository
+is excluded, even if the filter ends in `$`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Protocol
 
 
 class Pattern(Protocol):
-    """A compiled regular expression: Python's or RE2's."""
+    """A compiled regular expression, of Python or of RE2."""
 
     @property
     def pattern(self) -> str:
-        """Its text."""
+        """The source text of the expression."""
 
     def search(self, text: str, /) -> object | None:
-        """Something true where it matches anywhere in `text`."""
+        """A true value if the expression matches anywhere in `text`."""
 
 
 def _all_registries(registry: str) -> bool:
@@ -29,14 +29,14 @@ def _all_registries(registry: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`mirrors` tells whether a registry host is mirrored at all; `is_open` where nothing is kept back."""
+    """`mirrors(host)`: whether a registry host is mirrored. `is_open`: nothing is excluded, so nothing is checked."""
 
     filters: tuple[Pattern, ...] = ()
     mirrors: Callable[[str], bool] = _all_registries
     is_open: bool = False
 
     def allows_repository(self, registry: str | None, name: str) -> bool:
-        """Whether content of a repository may be announced and served; `registry` is None where nobody told it."""
+        """Whether content of this repository may be announced and served. `registry` is None if it is not known."""
         if self.is_open:
             return True
         if registry is not None and not self.mirrors(registry):
@@ -44,7 +44,7 @@ class Selection:
         return not self._filtered(f"{registry}/{name}" if registry else name)
 
     def allows_tag(self, registry: str, name: str, tag: str) -> bool:
-        """Whether a tag may be announced and answered."""
+        """Whether this tag may be announced and resolved for others."""
         return self.allows_repository(registry, name) and not self._filtered(f"{registry}/{name}:{tag}")
 
     def _filtered(self, text: str) -> bool:

@@ -1,7 +1,7 @@
-"""RFC 1123 labels: what a region, a zone and a Kubernetes namespace may be called.
+"""RFC 1123 labels: the names that a region, a zone and a Kubernetes namespace may have.
 
-A region's name ends up in a namespace, in a Lease's name, in a protocol id and in a metric label; a DNS label fits
-all of them unescaped. The value of a node's label is wider: `East_US.1` is one.
+A region's name becomes part of a namespace, a Lease's name, a protocol id and a metric label. A DNS label fits all of
+them unescaped. The value of a node's label may have more characters: `East_US.1` is one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*")
 
 
 class RegionError(ValueError):
-    """Region, zone or names don't fit: the operator has to change a setting, and the message says which."""
+    """Region, zone or names are wrong or contradict each other. The message names the setting to change."""
 
 
 def is_label(text: str) -> bool:
@@ -25,20 +25,20 @@ def is_label(text: str) -> bool:
 
 
 def is_subdomain(text: str) -> bool:
-    """Whether `text` is a name that Kubernetes takes for a Lease."""
+    """Whether `text` is a DNS subdomain, which a Lease's name has to be."""
     return len(text) <= SUBDOMAIN_CHARS_MAX and _SUBDOMAIN.fullmatch(text) is not None
 
 
 def is_label_value(text: str) -> bool:
-    """Whether `text` is a value that Kubernetes takes for a label of a node, and not empty."""
+    """Whether `text` is a valid label value in Kubernetes, and not empty."""
     return len(text) <= LABEL_CHARS_MAX and _VALUE.fullmatch(text) is not None
 
 
 def check_label(text: str, source: str) -> str:
-    """`text`, if it is a label. Raises RegionError that names `source`."""
+    """Returns `text` if it is an RFC 1123 label. Raises RegionError, which names `source`."""
     if not is_label(text):
         raise RegionError(
-            f"{source}: {text!r} is not a name for it; use at most {LABEL_CHARS_MAX} lower-case letters, digits and "
+            f"{source}: {text!r} is not a valid name: use at most {LABEL_CHARS_MAX} lower-case letters, digits and "
             "'-', beginning and ending with a letter or digit, such as eu-west-1"
         )
     return text

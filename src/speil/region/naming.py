@@ -1,8 +1,8 @@
-"""The names of a region's things: `<base>-<region>`, both ways.
+"""The names of a region's Lease and namespace: `<base>-<region>`, made from a region and read back.
 
-Each region has a Lease in a namespace of its own. Operators write the two names; where both end in the same
-`-<region>`, that is what they call the region. With the usual bases the whole rest is the region, so that
-`…-us-east-1` beside `…-us-west-1` is a contradiction and not a region called `1`.
+Each region has a Lease in a namespace of its own. Where the two names end in the same `-<region>`, that is the region.
+With the default bases all that follows the base is the region: `…-us-east-1` and `…-us-west-1` contradict each other,
+and do not name a region `1`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEASE_NAMESPACE_BASE = "spegel"
 
 @dataclass(frozen=True, slots=True)
 class LeaseName:
-    """Where a region's Lease is."""
+    """The name and the namespace of a Lease."""
 
     name: str
     namespace: str
@@ -31,14 +31,14 @@ DEFAULT_LEASE = LeaseName(LEASE_NAME_BASE, LEASE_NAMESPACE_BASE)
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What the Lease's name and its namespace say the region is; None where one says nothing."""
+    """The region that the Lease's name and its namespace each name; None where one names none."""
 
     by_name: str | None
     by_namespace: str | None
 
     @property
     def agreed(self) -> str | None:
-        """The region, where both say the same."""
+        """The region that both name; None where they don't, or name none."""
         return self.by_name if self.by_name == self.by_namespace else None
 
     @property
@@ -48,7 +48,7 @@ class Readings:
 
 
 def lease_of(region: str) -> LeaseName:
-    """The names of `region`'s Lease on the usual bases. Raises RegionError: no label, or too long for a namespace."""
+    """The default names of `region`'s Lease. Raises RegionError if it is no label, or too long for a namespace."""
     check_label(region, "region")
     names = LeaseName(f"{LEASE_NAME_BASE}-{region}", f"{LEASE_NAMESPACE_BASE}-{region}")
     if not is_label(names.namespace):
@@ -61,15 +61,15 @@ def lease_of(region: str) -> LeaseName:
 
 
 def check_lease(lease: LeaseName) -> LeaseName:
-    """`lease`, if Kubernetes takes its names. Raises RegionError."""
+    """Returns `lease` if its names are valid in Kubernetes. Raises RegionError."""
     if not is_subdomain(lease.name):
-        raise RegionError(f"--leader-election-name: {lease.name!r} is not a name that Kubernetes takes for a Lease")
+        raise RegionError(f"--leader-election-name: {lease.name!r} is not a valid name of a Lease: use a DNS subdomain")
     check_label(lease.namespace, "--leader-election-namespace")
     return lease
 
 
 def read(lease: LeaseName) -> Readings:
-    """The region that the two names tell."""
+    """The region that each of the two names names."""
     by_name, by_namespace = _rest(lease.name, LEASE_NAME_BASE), _rest(lease.namespace, LEASE_NAMESPACE_BASE)
     usual = _on(lease.name, LEASE_NAME_BASE) and _on(lease.namespace, LEASE_NAMESPACE_BASE)
     if not usual and (common := _common_suffix(lease.name, lease.namespace)):
@@ -78,27 +78,27 @@ def read(lease: LeaseName) -> Readings:
 
 
 def readings_against(region: str, lease: LeaseName) -> tuple[str, ...]:
-    """The regions that the names tell, where none of the two tells `region`; empty where there is no contradiction.
+    """The regions that the names name, if neither of them names `region`; empty where there is no contradiction.
 
-    A name on a base of the operator's own tells every region that it ends in: `lock-eu-west` tells `eu-west`, and
-    `west` too.
+    A name with a base of the operator's own names every region that it ends in: `lock-eu-west` names `eu-west` and
+    also `west`.
     """
-    if _tells(lease.name, LEASE_NAME_BASE, region) or _tells(lease.namespace, LEASE_NAMESPACE_BASE, region):
+    if _names(lease.name, LEASE_NAME_BASE, region) or _names(lease.namespace, LEASE_NAMESPACE_BASE, region):
         return ()
-    return _told(lease)
+    return _named(lease)
 
 
 def is_of(region: str, lease: LeaseName) -> bool:
-    """Whether the names tell `region`, and no other: such a Lease is that region's, whatever stands in it."""
-    return _told(lease) == (region,)
+    """Whether the names name `region` and no other. Such a Lease is that region's, whatever its annotations say."""
+    return _named(lease) == (region,)
 
 
-def _told(lease: LeaseName) -> tuple[str, ...]:
+def _named(lease: LeaseName) -> tuple[str, ...]:
     readings = read(lease)
     return tuple(dict.fromkeys(one for one in (readings.by_name, readings.by_namespace) if one))
 
 
-def _tells(name: str, base: str, region: str) -> bool:
+def _names(name: str, base: str, region: str) -> bool:
     if not region:
         return False
     return name == f"{base}-{region}" if _on(name, base) else name.endswith(f"-{region}")
@@ -114,7 +114,7 @@ def _rest(name: str, base: str) -> str | None:
 
 
 def _common_suffix(name: str, namespace: str) -> str | None:
-    """What follows the longest common end that begins with '-'."""
+    """What follows the first '-' of the longest common ending, if it is a label."""
     count = 0
     while count < min(len(name), len(namespace)) and name[-count - 1] == namespace[-count - 1]:
         count += 1

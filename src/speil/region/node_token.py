@@ -1,7 +1,7 @@
-"""Is a node's token good here? It has to name this node, and a newer one replaces it.
+"""Checks node tokens: a token has to name this node, and a newer token replaces it.
 
-`speil configuration` writes a new token with each run. From the moment that the newer one is seen the older one is
-good for GRACE_SECONDS more, for hosts.toml files that are still to be written.
+`speil configuration` writes a new token with each run. After the first request with the newer one, older ones are valid
+for GRACE_SECONDS more, because some hosts.toml files may not be written yet.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from speil.region.mac import mac, signer
 from speil.region.token import NODE_NAME, SECONDS
 
 GRACE_SECONDS = 3600
-CLOCK_SECONDS_MAX = 60  # ahead of this node's clock; what is further ahead was signed when the clock was wrong
+CLOCK_SECONDS_MAX = 60  # ahead of this node's clock; a token further ahead was signed by a wrong clock
 _TOKEN = re.compile(rf"({NODE_NAME})\.({SECONDS})\.([0-9a-f]{{64}})", re.ASCII)
 _OLD_TOKEN = re.compile(rf"({NODE_NAME})\.([0-9a-f]{{64}})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest token that was seen: when it was issued, and when it was first seen (seconds since 1970)."""
+    """When the newest token was issued, and when it was first seen, in seconds since 1970."""
 
     issued: int = 0
     seen: float = 0.0
 
 
 class NodeTokens:
-    """Checks the tokens that containerd shows; `node` is this node's name, "" where it is not known."""
+    """Checks tokens of containerd's requests. `node` is this node's name; "" accepts the token of any node."""
 
     def __init__(self, node: str, newest: Newest = Newest()) -> None:
         self._node, self.newest = node, newest
 
     def check(self, keys: Iterable[bytes], token: str, now: float) -> str | None:
-        """Why a token does not count; None where it does. `now` is the wall clock."""
+        """Why the token is refused, in words; None: it is accepted. `now` is the wall clock."""
         if (match := _TOKEN.fullmatch(token)) is None:
             if _OLD_TOKEN.fullmatch(token):
                 return "of an older version of speil: it never expires"

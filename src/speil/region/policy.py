@@ -1,13 +1,12 @@
-"""Who belongs to the region: the rule that every door asks.
+"""The rule who belongs to the region. libp2p, HTTP and the election apply it.
 
-A node tells its region, its topology label and its zone as names among its libp2p protocols, so that they travel with
-identify, need no round of their own and are passed over by whoever does not know them. Saying a region proves nothing
-(the region secret does), but it stops every mistake: a wrong bootstrap address, a Lease that two regions share, a DHT
-prefix set by hand.
+A node lists its region, topology label and zone among its libp2p protocols. So identify carries them without a round
+trip of its own, and peers that do not know them ignore them. A claimed region proves nothing (the region secret does),
+but it stops every mistake: a wrong bootstrap address, a Lease that two regions share, a DHT prefix set by hand.
 
-The label stops the mistake that the region can't: names of a Lease that were copied into another region make its nodes
-say the same region. Two nodes that both know their label and have different ones are of two regions. A node without a
-label, or with a region that was set outright (`--region`), goes with anyone of its region.
+The label stops the one mistake that the region can't: when the names of a Lease are copied into another region, its
+nodes claim the same region. Two nodes that know their labels and have different ones are of two regions. A node without
+a label, or whose region was set with `--region`, accepts every node that claims its region.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from speil.region.label import is_label, is_label_value
 
 REGION_PROTOCOL, ZONE_PROTOCOL = "/speil/region/", "/speil/zone/"
 LABEL_PROTOCOL = "/speil/topology-region/"
-CONTRADICTION = "(several)"  # what a peer that names more than one region is in
+CONTRADICTION = "(several)"  # the region of a peer that claims more than one
 Network = IPv4Network | IPv6Network
 
 
 class Layer(StrEnum):
-    """What kept a peer out; the label of `speil_cross_region_rejected_total`."""
+    """What kept a peer out: the label `layer` of `speil_cross_region_rejected_total`."""
 
     LEASE = "lease"  # the Lease is another region's
     NETWORK = "network"  # an address outside the region's networks
     SECRET = "secret"  # no handshake without the region's secret
-    IDENTIFY = "identify"  # the peer says that it is in another region
+    IDENTIFY = "identify"  # the peer claims another region
     DHT_PROTOCOL = "dht_protocol"  # the peer routes in another mesh
     HTTP = "http"  # a request or an answer of another region's node
     TOKEN = "token"  # a peer's request without a valid token
@@ -41,9 +40,9 @@ class Layer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`region` "" is a mesh without regions. `unsaid` says whether peers that name no region count as ours.
+    """`region` "" is a mesh without regions. `unsaid`: peers that claim no region belong to it too.
 
-    `label` is this node's topology label, "" where it takes no part (RegionIdentity.label).
+    `label` is this node's topology label, "" where it does not count (RegionIdentity.label). `networks` empty: any.
     """
 
     region: str = ""
@@ -52,15 +51,15 @@ class Policy:
     label: str = ""
 
     def admits(self, region: str) -> bool:
-        """Whether a peer that says `region` ("": says nothing) is one of ours."""
+        """Whether a peer that claims `region` ("": none) belongs to this region."""
         return region == self.region or (region == "" and self.unsaid)
 
     def shares(self, label: str) -> bool:
-        """Whether a peer that tells this topology label ("": tells none) may be of our region."""
+        """Whether a peer that claims this topology label ("": none) may belong to this region."""
         return not (self.label and label) or label == self.label
 
     def covers(self, host: str) -> bool:
-        """Whether an IP address is in the region's networks; anything is where none are given."""
+        """Whether the IP address `host` is in the region's networks; always where none are set."""
         if not self.networks:
             return True
         try:
@@ -73,23 +72,23 @@ class Policy:
 
 
 def protocols_of(region: str, zone: str, label: str = "") -> tuple[str, ...]:
-    """The names that tell region, zone and topology label."""
-    told = ((REGION_PROTOCOL, region), (ZONE_PROTOCOL, zone), (LABEL_PROTOCOL, label))
-    return tuple(prefix + name for prefix, name in told if name)
+    """The protocol ids that claim region, zone and topology label; none for those that are ""."""
+    claims = ((REGION_PROTOCOL, region), (ZONE_PROTOCOL, zone), (LABEL_PROTOCOL, label))
+    return tuple(prefix + name for prefix, name in claims if name)
 
 
 def region_said(protocols: Iterable[str]) -> str:
-    """The region that a peer tells; "" where it tells none, CONTRADICTION where it tells several."""
+    """The region that a peer claims; "" where it claims none, CONTRADICTION where it claims several."""
     return _said(REGION_PROTOCOL, protocols)
 
 
 def label_said(protocols: Iterable[str]) -> str:
-    """The topology label that a peer tells; "" where it tells none, CONTRADICTION where it tells several."""
+    """The topology label that a peer claims; "" where it claims none, CONTRADICTION where it claims several."""
     return _said(LABEL_PROTOCOL, protocols, is_label_value)
 
 
 def zone_said(protocols: Iterable[str]) -> str:
-    """The zone that a peer tells; "" where it tells none (or several)."""
+    """The zone that a peer claims; "" where it claims none or several."""
     zone = _said(ZONE_PROTOCOL, protocols)
     return "" if zone == CONTRADICTION else zone
 

@@ -1,7 +1,7 @@
-"""An answer's proof: whoever answers holds the region's secret, and this is the answer to this very request.
+"""The proof of a response: the server has the region's secret, and this is its response to this request.
 
-The proof is a MAC over the request's token (which is of one request, one peer and one nonce), the status, and every
-header that a peer acts upon. A body is not in it: content is checked against its digest, which is.
+The proof is a MAC over the request's token (which is for one request, one peer and one nonce), the status, and every
+header that a peer acts on. The body is not covered: content is verified against its digest, which is covered.
 
     X-Speil-Proof:  <mac>     64 hex digits
 """
@@ -24,7 +24,7 @@ _BOUND = frozenset(
         "transfer-encoding",
     }
 )
-_OURS = "x-speil-"  # region, label, zone, images, the reason of a 503, and what is to come
+_OURS = "x-speil-"  # region, label, zone, images, the reason of a 503, and headers of later versions
 
 
 def bound(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -38,12 +38,12 @@ def bound(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def sign_answer(key: bytes, token: str, status: int, headers: Mapping[str, str]) -> str:
-    """The proof of an answer to the request with this token; `headers` as `bound` gives them."""
+    """The proof of the response to the request with this token; `headers` are the result of `bound`."""
     parts = (part for name in sorted(headers) for part in (name, headers[name]))
     return mac(key, token, str(status), *parts)
 
 
 def proves(keys: Iterable[bytes], proof: str, token: str, status: int, headers: Mapping[str, str]) -> bool:
-    """Whether an answer's proof is good."""
-    given = proof if proof.isascii() else ""  # hmac compares no other texts
+    """Whether the proof of a response is valid; arguments as for `sign_answer`."""
+    given = proof if proof.isascii() else ""  # hmac raises for other strings
     return signer(given, (sign_answer(key, token, status, headers) for key in keys)) is not None

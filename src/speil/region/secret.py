@@ -1,8 +1,8 @@
-"""The region's secret, and the keys that come of it.
+"""The region's secret, and the keys that are derived from it.
 
-Several lines may be valid at once: the first signs, every line verifies, so that a new secret can be rolled out before
-it is used and an old one rolled in. No key is the secret itself, and each key is bound to its purpose and to the
-region: two regions that were given the same secret by mistake still keep each other out.
+The file has one or more lines. The first line signs, every line verifies. So a new secret can be rolled out as a second
+line before it signs, and an old one removed later. Each key is derived for one purpose and one region: two regions with
+the same secret by mistake still keep each other out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 
-SECRETS_MAX = 8  # a rotation needs two; every line costs a try per handshake
+SECRETS_MAX = 8  # a rotation needs two; each line costs one more try in a handshake
 CHARS_MIN, CHARS_MAX = 16, 1024
 _NOISE, _NODE = b"speil noise psk 1", b"speil node token 2"
 _PEER, _ANSWER = b"speil peer token 2", b"speil answer proof 1"
@@ -18,12 +18,12 @@ _SHARED_PEER, _SHARED_ANSWER = b"speil basic auth peer token 1", b"speil basic a
 
 
 class SecretError(ValueError):
-    """The secret can't be used; the message says why, and never what it is."""
+    """The secret can't be used. The message has the reason and never the secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerKeys:
-    """What proves requests and answers between nodes: keys of one line at the same place, the signing one first."""
+    """Keys that authenticate requests and responses between nodes, one a line of the secret, the signing one first."""
 
     requests: tuple[bytes, ...] = field(repr=False)
     answers: tuple[bytes, ...] = field(repr=False)
@@ -31,7 +31,7 @@ class PeerKeys:
 
 @dataclass(frozen=True, slots=True)
 class RegionSecret:
-    """Keys by purpose, the signing one first."""
+    """Keys by purpose, one a line of the secret, the signing one first."""
 
     noise_keys: tuple[bytes, ...] = field(repr=False)
     peer_keys: tuple[bytes, ...] = field(repr=False)
@@ -40,7 +40,7 @@ class RegionSecret:
 
     @property
     def peers(self) -> PeerKeys:
-        """For the HTTP plane."""
+        """The keys of requests and responses between nodes."""
         return PeerKeys(self.peer_keys, self.answer_keys)
 
 
@@ -49,7 +49,7 @@ def parse(text: str, region: str) -> RegionSecret:
     lines = [line.strip() for line in text.splitlines()]
     secrets = [line for line in lines if line]
     if not secrets:
-        raise SecretError("it is empty; write a line such as `openssl rand -hex 32` prints")
+        raise SecretError("it is empty: write a line such as `openssl rand -hex 32` prints")
     if len(secrets) > SECRETS_MAX:
         raise SecretError(f"it has {len(secrets)} lines; keep at most {SECRETS_MAX}, the one that signs first")
     for number, line in enumerate(lines, 1):
@@ -59,7 +59,7 @@ def parse(text: str, region: str) -> RegionSecret:
                 "such as `openssl rand -hex 32` prints"
             )
     if len(set(secrets)) < len(secrets):
-        raise SecretError("the same line stands in it twice")
+        raise SecretError("it has the same line twice")
 
     def keys(purpose: bytes) -> tuple[bytes, ...]:
         return tuple(_key(secret.encode(), purpose, region) for secret in secrets)
@@ -70,8 +70,8 @@ def parse(text: str, region: str) -> RegionSecret:
 def of_credentials(stretched: bytes, region: str) -> PeerKeys:
     """The keys of nodes that have the same basic auth and no secret.
 
-    A password can be guessed: `stretched` is what a slow function made of it, so that a token that was overheard is no
-    quick test of a guess.
+    `stretched` is the result of a slow key derivation from the password. So whoever has recorded a token can't use it
+    to try passwords quickly.
     """
     return PeerKeys((_key(stretched, _SHARED_PEER, region),), (_key(stretched, _SHARED_ANSWER, region),))
 

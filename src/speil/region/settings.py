@@ -1,4 +1,4 @@
-"""The settings of a region: which one this is, and what keeps others out."""
+"""The settings of a region: which one this node is in, and what keeps other regions out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from speil.region.identity import REGION_LABEL, ZONE_LABEL, RegionIdentity, identify
 from speil.region.label import RegionError
 from speil.region.policy import Network
+from speil.region.token import is_node_name
 from speil.setting import Kind, SettingError, boolean, each, setting, text
 
 
@@ -16,12 +17,12 @@ def _network(value: str) -> Network:
     try:
         return ip_network(value)
     except ValueError as error:
-        raise SettingError(f"{value!r} is not a network: say something like 10.1.0.0/16 ({error})") from error
+        raise SettingError(f"{value!r} is not a network: write it like 10.1.0.0/16 ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
 class RegionSettings:
-    """Where this node belongs, and who may talk to it."""
+    """See the help of each setting."""
 
     region: str = setting(text, "", help="The node's region. Empty: what the two Lease names end in, else the label's.")
     zone: str = setting(text, "", help="The node's zone: peers in it are preferred. Empty: from --topology-zone.")
@@ -29,7 +30,7 @@ class RegionSettings:
         text,
         "",
         help="The node's label topology.kubernetes.io/region: nodes with another one are kept out, unless --region is "
-        "set. It is the region where nothing else tells one.",
+        "set. It is the region where nothing else names one.",
     )
     topology_zone: str = setting(text, "", help="The node's label topology.kubernetes.io/zone.")
     topology_from_node: bool = setting(
@@ -49,8 +50,16 @@ class RegionSettings:
     )
     node_name: str = setting(text, "", help="This node's name, in the API and in its token. Empty: the host's name.")
 
+    @property
+    def token_name(self) -> str:
+        """The name that this node's token has to carry.
+
+        "" where `--node-name` is not set: the host name of a container is not the node's name.
+        """
+        return self.node_name if is_node_name(self.node_name) else ""
+
     def identity(self, labels: Mapping[str, str] | None = None) -> RegionIdentity:
-        """Region, zone and Lease; `labels` are the node's, where they were read. Raises SettingError."""
+        """Region, zone and Lease; `labels` are the node's, None where they were not read. Raises SettingError."""
         labels = labels or {}
         try:
             return identify(

@@ -1,8 +1,8 @@
-"""Tokens of the HTTP plane: proof that whoever asks holds the region's secret.
+"""Tokens of HTTP requests: proof that the client has the region's secret.
 
 A peer's token is for one request: method, target, range, the peer that is asked, the time and a nonce. It can't be used
-for other content, at another node, after a minute, or twice. A node's token stands in containerd's hosts.toml and names
-the node; it keeps neighbours of the node from reading what the node holds (`region.node_token` checks it).
+for other content, at another node, after a minute, or twice. A node token is in containerd's hosts.toml and names the
+node. Without it, other clients that reach the port can't read what the node holds (`region.node_token` checks it).
 
     X-Speil-Token:       <issued>.<nonce>.<mac>     seconds since 1970, 16 and 64 hex digits
     X-Speil-Node-Token:  <node>.<issued>.<mac>
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from speil.region.mac import mac, signer
 
-TOKEN_SECONDS_MAX = 60  # a token's age, and how far the clocks of two nodes may differ
-# remembered while their tokens are valid, two minutes at most: five hundred requests a second, about 10 MiB
+TOKEN_SECONDS_MAX = 60  # how old a token may be, and how far the clocks of two nodes may differ
+# kept while their tokens are valid, two minutes at most: enough for 500 requests a second, about 10 MiB
 NONCES_MAX = 1 << 16
-# of one address, so that one member can't keep all others from this node: a hundred requests a second
+# of one address: one peer can't use up the room of all others; enough for 100 requests a second
 NONCES_PER_ADDRESS_MAX = NONCES_MAX // 4
 NONCE_CHARS = 16
 SECONDS = r"(?:0|[1-9][0-9]{0,11})"
@@ -30,7 +30,10 @@ _NODE_NAME = re.compile(NODE_NAME, re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a peer's token is for: method, target as on the request line, who is asked (a peer id), the Range header."""
+    """The request that a peer's token is for.
+
+    `target` is as in the request line, `audience` the peer id of the node that is asked, `range` the Range header.
+    """
 
     method: str
     target: str
@@ -39,12 +42,12 @@ class Request:
 
 
 def sign_request(key: bytes, request: Request, *, issued: int, nonce: str) -> str:
-    """The token for a request."""
+    """The token for a request; `issued` are seconds since 1970."""
     return f"{issued}.{nonce}.{_request_mac(key, request, str(issued), nonce)}"
 
 
 def is_node_name(name: str) -> bool:
-    """Whether a token can name a node so: letters, digits, '.' and '-', as host names have."""
+    """Whether a token can hold this node name: letters, digits, '.' and '-', as in host names."""
     return _NODE_NAME.fullmatch(name) is not None
 
 
@@ -54,8 +57,10 @@ def sign_node(key: bytes, node: str, issued: int = 0) -> str:
 
 
 class RequestTokens:
-    """Checks peers' tokens, each once. No nonce is forgotten while its token is valid: what there is no room for is
-    refused. `since` is the wall clock when this process started: what was issued before may have been used before.
+    """Checks peers' tokens and accepts each once.
+
+    A nonce is kept for as long as its token is valid. Where there is no room for another one the token is refused.
+    `since` is the wall clock when this process started: tokens that were issued earlier may have been used before.
     """
 
     def __init__(self, since: float = 0.0) -> None:
@@ -68,9 +73,9 @@ class RequestTokens:
         return self._count
 
     def check(self, keys: Iterable[bytes], request: Request, token: str, now: float, address: str = "") -> str | None:
-        """Why a token does not count; None where it does, which is once. `now` is the wall clock.
+        """Why the token is refused, in words; None: it is accepted, and will not be again.
 
-        `address` is where the request comes from.
+        `now` is the wall clock, `address` the client's address.
         """
         if (match := _PEER_TOKEN.fullmatch(token)) is None:
             return "malformed" if token else "missing"
@@ -88,7 +93,7 @@ class RequestTokens:
         if nonce in seen:
             return "used before"
         if self._by_address.get(address, 0) >= NONCES_PER_ADDRESS_MAX or self._count >= NONCES_MAX:
-            return "one too many: tokens that came before are remembered, and there is no room for more"
+            return "one too many: there is no room to keep another nonce"
         seen[nonce] = address
         self._seen[issued] = seen
         self._by_address[address] = self._by_address.get(address, 0) + 1
@@ -97,7 +102,7 @@ class RequestTokens:
 
     def _forget(self, now: float) -> None:
         for issued in [issued for issued in self._seen if now - issued > TOKEN_SECONDS_MAX]:
-            # the clock may be set back, and the token would be valid again
+            # if the clock is set back the token would be valid again
             self._since = max(self._since, issued + 1)
             for address in self._seen.pop(issued).values():
                 self._count -= 1
@@ -107,7 +112,7 @@ class RequestTokens:
 
 
 def signer_of(keys: Iterable[bytes], request: Request, token: str) -> int | None:
-    """Which of the keys has signed a request's token."""
+    """The index of the key that signed the request's token; None: no key did."""
     if (match := _PEER_TOKEN.fullmatch(token)) is None:
         return None
     issued, nonce, given = match.groups()

@@ -1,1 +1,1 @@
-"""Routing: which peer holds what. One port (`base`), a memory twin, and Kademlia over libp2p (`dht`)."""
+"""Routing: which peer holds which content. The Router port (`base`), in memory and as a Kademlia DHT (`dht`)."""

@@ -1,8 +1,7 @@
-"""What the node's store holds becomes what the node announces.
+"""Announces what the node's store holds.
 
-Content is announced as it is committed, where it may be shared (`store.sharing`); a tag where the image that it names
-is whole for a platform (`store.whole`). The store's news comes from `store.news`, which also says when to look at
-everything.
+Content is announced as it is committed, if it may be shared (`store.sharing`). A tag is announced if its image is whole
+for a platform (`store.whole`). `store.news` reports what the store gained and lost, and when to look at all of it.
 """
 
 from __future__ import annotations
@@ -16,39 +15,41 @@ from speil.observe.metrics import Gauge, Metrics
 from speil.oci.digest import Digest
 from speil.oci.selection import Pattern, Selection
 from speil.routing.base import Router
+from speil.routing.series import AnnounceSeries
 from speil.store.base import ContentStore, Image, NotFoundError, StoreError
 from speil.store.news import StoreNews
+from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.store.walk import contents
 from speil.store.whole import Wholeness
 
-# containerd writes down where content comes from a moment after it tells of it
+# containerd stores the origin of content a moment after it reports the content.
 ORIGIN_WAIT_SECONDS = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
-UNDECIDED_MAX = 1000  # content whose repository is not known yet; the next look decides about the rest
+UNDECIDED_MAX = 1000  # content whose repository is not known yet; the next look at the store decides about the rest
 WITHHELD_MAX = 10_000  # images that are not whole
-RECHECK_SECONDS = 0.5  # content comes in bursts: what it makes whole is looked at behind them
+RECHECK_SECONDS = 0.5  # content arrives in bursts: images are checked once after each
 
 log = get_log("announce")
 
 
 @dataclass(frozen=True, slots=True)
 class AnnounceSettings:
-    """What may be announced: what matches a filter is not; tags only where they may be resolved."""
+    """What may be announced. Content that matches a filter may not, and tags only with `resolve_tags`."""
 
     resolve_tags: bool
     registry_filters: tuple[Pattern, ...] = ()
-    mirrors: Callable[[str], bool] | None = None  # whether a registry is mirrored; None: all are
+    mirrors: Callable[[str], bool] | None = None  # whether a registry is mirrored; None for all
 
     @property
     def selection(self) -> Selection:
-        """The rule."""
+        """Which registries and repositories may be announced."""
         if self.mirrors is None:
             return Selection(self.registry_filters, is_open=not self.registry_filters)
         return Selection(self.registry_filters, self.mirrors)
 
 
 class Announcer:
-    """Keeps the router's keys equal to the store's content; a reader of the store's news."""
+    """Keeps the announced keys equal to the store's content. A NewsReader."""
 
     def __init__(
         self,
@@ -59,25 +60,26 @@ class Announcer:
         *,
         sharing: Sharing | None = None,
     ) -> None:
-        """`sharing` where others ask it too."""
+        """`sharing`: the one that others use too; None for one of its own."""
         self._store, self._router, self._metrics = store, router, metrics
+        self._series = metrics.of(AnnounceSeries)
         self._resolve_tags = settings.resolve_tags
         self._sharing = sharing or Sharing(store, settings.selection)
         self._whole = Wholeness(store)
         self._announced: set[str] = set()
-        self._undecided: dict[Digest, int] = {}  # how often its origin was asked for
+        self._undecided: dict[Digest, int] = {}  # how often its origin was looked up
         self._came = asyncio.Event()
         self._withheld: dict[str, Digest] = {}  # tags of images that are not whole
         self._recheck = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow the news of the store for this announcer alone, until cancelled."""
+        """Read the store's news for this announcer alone, until cancelled. Where others read them too: `follow_up`."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(StoreNews(self._store, self._metrics, [self]).run())
+            group.create_task(StoreNews(self._store, self._metrics.of(StoreSeries), [self]).run())
             group.create_task(self.follow_up())
 
     async def follow_up(self) -> None:
-        """Decide later what could not be decided when it came, until cancelled."""
+        """Announce what could not be decided when it arrived, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._decide())
             group.create_task(self._check_withheld())
@@ -109,7 +111,7 @@ class Announcer:
         try:
             image = Image(name, await self._store.resolve(name))
         except NotFoundError:
-            return  # it came and went
+            return  # it was removed already
         if keys := await self._keys_of(image, {}):
             await self._add(keys)
         if tag := self._tag_of(image):
@@ -126,11 +128,11 @@ class Announcer:
                     self._remove([tag])
 
     async def look(self) -> None:
-        """See NewsReader: announce what is new, withdraw what is gone."""
-        # what comes meanwhile is none of this look's business
+        """See NewsReader. Announces what is new and withdraws what is gone."""
+        # What arrives while this runs is decided elsewhere.
         before, known, withheld_before = frozenset(self._announced), self._sharing.known, frozenset(self._withheld)
         wanted: dict[str, None] = {}
-        walked: dict[Digest, list[Digest]] = {}  # containerd names an image three ways
+        walked: dict[Digest, list[Digest]] = {}  # containerd has three names for an image
         withheld: dict[str, Digest] = {}
         tags, manifests, content = _Counts(), _Counts(), _Counts()
         for image in await self._store.images():
@@ -148,20 +150,20 @@ class Announcer:
                     withheld[tag] = image.target
         came = {tag: target for tag, target in self._withheld.items() if tag not in withheld_before}
         self._withheld = withheld | came
-        self._metrics.withheld_tags.set(len(self._withheld))
-        tags.show(self._metrics.advertised_image_tags)
-        manifests.show(self._metrics.advertised_image_digests)
-        content.show(self._metrics.advertised_content_digests)
+        self._series.withheld_tags.set(len(self._withheld))
+        tags.show(self._series.image_tags)
+        manifests.show(self._series.image_digests)
+        content.show(self._series.content_digests)
         self._sharing.forget(known.difference(*walked.values()))
         gone = await self._gone(before - wanted.keys())
         self._remove(gone)
         await self._add(wanted)
-        log.debug("looked at the whole store", keys=len(wanted), gone=len(gone), withheld_tags=len(withheld))
+        log.debug("store scanned", keys=len(wanted), gone=len(gone), withheld_tags=len(withheld))
 
     # --- what could not be decided at once ---------------------------------------------------------------
 
     async def _decide(self) -> None:
-        """Ask again where undecided content comes from; what nobody wrote down is left to the next look."""
+        """Look up the origin of undecided content again. Content that stays without one is left to the next look."""
         while True:
             await self._came.wait()
             self._came.clear()
@@ -177,7 +179,7 @@ class Announcer:
                         self._undecided[digest] = tries + 1
 
     async def _check_withheld(self) -> None:
-        """Announce tags that new content has made whole."""
+        """Announce tags whose images new content has made whole."""
         while True:
             await self._recheck.wait()
             await asyncio.sleep(RECHECK_SECONDS)
@@ -187,25 +189,25 @@ class Announcer:
                     if self._withheld.get(tag) == target:
                         await self._follow_tag(tag, target)
             except StoreError as error:
-                log.debug("the store did not answer; its next news brings a look", error=error)
+                log.debug("store did not answer, withheld tags are checked with the next look", error=error)
 
     async def _follow_tag(self, tag: str, target: Digest) -> None:
-        """Announce a tag whose image is whole, withhold it otherwise."""
+        """Announce a tag whose image is whole, else withhold it."""
         if await self._whole.images(target):
             self._withheld.pop(tag, None)
             await self._add([tag])
         else:
             if tag not in self._withheld:
-                log.debug("a tag is not announced: its image is whole for no platform", tag=tag, key=target)
+                log.debug("tag withheld, its image is whole for no platform", tag=tag, key=target)
             if len(self._withheld) < WITHHELD_MAX:
                 self._withheld[tag] = target
             self._remove([tag])
-        self._metrics.withheld_tags.set(len(self._withheld))
+        self._series.withheld_tags.set(len(self._withheld))
 
     # --- keys -------------------------------------------------------------------------------------------
 
     async def _gone(self, keys: Iterable[str]) -> list[str]:
-        """Those keys whose content is not on disk or may not be shared: what belongs to no image may still be there."""
+        """The keys whose content is not in the store or may not be shared. Content of no image may still be there."""
         gone = []
         for key in keys:
             try:
@@ -220,7 +222,7 @@ class Announcer:
         return gone
 
     async def _keys_of(self, image: Image, walked: dict[Digest, list[Digest]]) -> list[str]:
-        """The content of an image that is here, where it may be shared."""
+        """The content of an image that is in the store and may be shared."""
         if self._sharing.reference(image.name) is None:
             return []
         if image.target not in walked:
@@ -229,7 +231,7 @@ class Announcer:
         return [str(digest) for digest in walked[image.target]]
 
     def _tag_of(self, image: Image) -> str | None:
-        """The tag that an image's name stands for, where it may be announced."""
+        """The tag in an image's name, if it may be announced."""
         if not self._resolve_tags or (reference := self._sharing.reference(image.name)) is None:
             return None
         return self._sharing.tag(reference)
@@ -250,7 +252,7 @@ def _is_digest(key: str) -> bool:
 
 
 class _Counts:
-    """Distinct keys by registry, for the gauges; registries that are gone go back to zero."""
+    """Distinct keys by registry, for the gauges; a registry without keys is removed from the gauge."""
 
     def __init__(self) -> None:
         self._keys: dict[str, set[str]] = {}

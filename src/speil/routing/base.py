@@ -1,7 +1,7 @@
-"""The port to the peers: announce what this node holds, find who holds what it does not.
+"""The port to the mesh: announce the content of this node, find the peers that hold other content.
 
-Keys are names: a digest (`sha256:…`) or an image (`registry/repository:tag`). An answer is a hint: the peer may have
-lost the content since, or lie.
+Keys are names: a digest (`sha256:…`) or an image (`registry/repository:tag`). A provider is a hint: the peer may have
+lost the content since, or never had it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 
-class RoutingError(Exception):
-    """The lookup itself failed (not: found nobody)."""
-
-
 class Router(Protocol):
-    """A node's view of the mesh. Adapters: `memory`, `dht`; `testing.router_conformance` holds for both."""
+    """One node of the mesh. Adapters: `memory` and `dht`, which pass `testing.router_conformance`."""
 
     async def run(self) -> None:
-        """Take part in the mesh until cancelled: bootstrap, refresh, expire."""
+        """Be a node of the mesh until cancelled: bootstrap, refresh, expire. Raises BootstrapError."""
 
     @property
     def local(self) -> PeerInfo:
@@ -29,19 +25,19 @@ class Router(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether the first decision about bootstrap is made: peers reached, or known to be alone."""
+        """Whether the first bootstrap has ended: peers were reached, or no other node exists."""
 
     def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
-        """Peers (never this node) that announced `key`, each once, as they are found; ends at the timeout."""
+        """Peers that announced `key`, as they are found: each once, never this node. Ends at the timeout."""
 
     async def provide(self, keys: Iterable[str]) -> None:
-        """Announce that this node holds `keys`, now and until they are withdrawn."""
+        """Announce `keys` from now on, until they are withdrawn. Returns before peers have the records."""
 
     def withdraw(self, keys: Iterable[str]) -> None:
-        """Announce `keys` no more. Records that peers hold run out by themselves."""
+        """Stop announcing `keys`. Records that peers hold expire by themselves."""
 
     def zone_of(self, peer_id: PeerId) -> str:
-        """The zone that a peer has told, "" where it has told none or was never met."""
+        """The zone that a peer advertised; "" where it advertised none or was never met."""
 
     def peers(self) -> list[PeerInfo]:
-        """The peers this node knows to be there."""
+        """The peers in this node's routing table."""

@@ -1,8 +1,8 @@
-"""The Router on a Kademlia DHT: drives the decisions of `kad` over a `PeerNetwork`.
+"""The Router port on a Kademlia DHT: carries out the decisions of `kad` over a `PeerNetwork`.
 
-Being asked is answered at once from the routing table and the records. Asking is a search (`search`): own records and
-a short memory first, then a lookup (`lookups`) whose answers are passed on as they come. Announcing is the
-`publisher`'s.
+Requests of peers are answered at once from the routing table and the records. A search (`search`) uses this node's
+records and recent results first, then a lookup (`lookups`) whose answers are passed on as they arrive. `publisher`
+announces this node's keys.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from speil.routing.lookups import Lookups, now
 from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
 from speil.routing.publisher import Publisher
 from speil.routing.search import Search
+from speil.routing.series import DhtSeries
 
-SEARCH_SECONDS_MAX = 5.0  # a lookup that takes longer helps nobody
-SEARCHES_MAX = 512  # running or remembered; more requests than this get what is known locally
-PROVIDERS_TAKEN_MAX = (
-    40  # from one answer: ours name 20, go-libp2p all it knows, and one that lies must not crowd out others
-)
-FOUND_MEMORY_SECONDS = 3.0  # a layer is asked for by HEAD, GET and Range within moments
-EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced any moment
-LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for as long is asked
+SEARCH_SECONDS_MAX = 5.0  # no request waits longer
+SEARCHES_MAX = 512  # running or remembered; further requests get the providers that are known locally
+# Of one answer: speil names 20, go-libp2p all it knows, and a malicious peer must not crowd out others.
+PROVIDERS_TAKEN_MAX = 40
+FOUND_MEMORY_SECONDS = 3.0  # containerd requests a layer by HEAD, GET and Range within moments
+EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced at any time
+LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for this long gets a ping
 REFRESH_SECONDS = 10 * 60.0  # go-libp2p-kad-dht's
 EXPIRE_SECONDS = 60.0
 
@@ -42,13 +42,14 @@ log = get_log("dht")
 
 
 class DhtRouter:
-    """See the module and `routing.base.Router`."""
+    """One node of the DHT. See `routing.base.Router`."""
 
     def __init__(
         self, network: PeerNetwork, bootstrap: Bootstrap, metrics: Metrics, rng: Random, *, zone: str = ""
     ) -> None:
         """`zone` is this node's own, "" where it has none."""
-        self._network, self._bootstrap, self._metrics, self._rng = network, bootstrap, metrics, rng
+        self._network, self._bootstrap, self._rng = network, bootstrap, rng
+        self._series = metrics.of(DhtSeries)
         self._zone = zone
         self._own = OwnNetwork(network.local.hosts)
         self._table = RoutingTable(network.local.peer_id, self._own, self._origin_of)
@@ -66,7 +67,7 @@ class DhtRouter:
 
     @property
     def ready(self) -> bool:
-        """Whether the first decision about bootstrap is made, or a peer has come by itself."""
+        """See Router; also true once a peer has connected by itself."""
         return self._bootstrap.decided or len(self._table) > 0
 
     def zone_of(self, peer_id: PeerId) -> str:
@@ -74,11 +75,11 @@ class DhtRouter:
         return self._network.zone_of(peer_id)
 
     def peers(self) -> list[PeerInfo]:
-        """The routing table."""
+        """See Router."""
         return list(self._table)
 
     async def run(self) -> None:
-        """Take part until cancelled."""
+        """See Router."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bootstrap.run(self._network, self._table.__len__, self._lookups.refresh))
             tasks.create_task(self._keep_fresh())
@@ -87,9 +88,9 @@ class DhtRouter:
             try:
                 await self._publisher.run()
             finally:
-                self._tasks = None  # searches and checks end with the group; no new ones start
+                self._tasks = None  # searches and checks end with the group, and no new ones start
 
-    # --- asking -----------------------------------------------------------------------------------------
+    # --- searches ---------------------------------------------------------------------------------------
 
     async def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
         """See Router."""
@@ -138,9 +139,9 @@ class DhtRouter:
             outcome = "found" if search.found else "timeout"
         finally:
             search.end(now())
-            self._metrics.lookups.labels(outcome).inc()
+            self._series.lookups.labels(outcome).inc()
             if first is not None:
-                self._metrics.resolve_duration.labels("libp2p").observe(first - started)
+                self._series.resolve_duration.labels("libp2p").observe(first - started)
 
     # --- announcing -------------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class DhtRouter:
         """See Router."""
         self._publisher.withdraw(keys)
 
-    # --- being asked ------------------------------------------------------------------------------------
+    # --- requests of peers ------------------------------------------------------------------------------
 
     def _answer(self, peer: PeerInfo, message: Message) -> Message | None:
         match message.type:
@@ -171,13 +172,13 @@ class DhtRouter:
                 self._take_record(peer, message)
                 return None
             case _:
-                return Message(message.type, message.key)  # we keep no values
+                return Message(message.type, message.key)  # this DHT stores no values
 
     def _closer(self, asker: PeerInfo, key: bytes) -> tuple[PeerInfo, ...]:
         return tuple(self._table.closest(position(key), without=asker.peer_id))
 
     def _count(self, asker: PeerInfo, zone: str, question: Message) -> Message:
-        """How many providers keys have; nothing else, the asker wants no peers."""
+        """How many providers each key has; the answer names no peers."""
         until = now() + min(question.horizon_seconds, VALIDITY_SECONDS)
         counts = [self._records.count(one, until, zone, asker.peer_id) for one in question.places]
         return Message(question.type, question.key, counts=tuple(counts))
@@ -185,20 +186,20 @@ class DhtRouter:
     def _take_record(self, sender: PeerInfo, message: Message) -> None:
         for provider in message.provider_peers:
             if provider.peer_id != sender.peer_id:
-                continue  # the spec: a peer announces itself alone
+                continue  # by the spec a peer announces only itself
             zone = self._network.zone_of(sender.peer_id)
             announced = PeerInfo(provider.peer_id, provider.addresses or sender.addresses, zone)
             if announced.addresses:
                 places, origin = (place(message.key), *message.places), self._origin_of(sender.peer_id)
                 kept = self._records.add_places(places, announced, now(), host=origin.host, is_member=origin.is_member)
-                self._metrics.dht_refused.labels("records").inc(len(places) - kept)
+                self._series.refused.labels("records").inc(len(places) - kept)
             break
-        self._metrics.provider_records.set(len(self._records))
+        self._series.provider_records.set(len(self._records))
 
     def _origin_of(self, peer_id: PeerId) -> Origin:
         return Origin(self._network.host_of(peer_id), self._bootstrap.is_member(peer_id))
 
-    # --- keeping in shape -------------------------------------------------------------------------------
+    # --- upkeep -----------------------------------------------------------------------------------------
 
     def _joined(self, peer: PeerInfo, is_new: bool) -> None:
         self._records.mark_back(peer.peer_id)
@@ -206,19 +207,19 @@ class DhtRouter:
         if not peer.addresses or not self._table.add(peer, now()):
             return
         if not known:
-            self._metrics.routing_table_size.set(len(self._table))
+            self._series.routing_table_size.set(len(self._table))
             self._remember(peer)
             if len(self._table) == 1:
                 log.info("joined the mesh", peer=peer.peer_id, address=peer.addresses[0])
         if is_new or not known:
-            # also whom we know: it may have been restarted, with its old connection still open on our side
+            # Also a known peer: it may have restarted while its old connection is still open here.
             self._publisher.met(peer)
 
     def _remember(self, peer: PeerInfo) -> None:
-        """For the next start."""
+        """Store a peer for the next start."""
         origin = self._origin_of(peer.peer_id)
         host = origin.host or next(iter(peer.hosts), "")
-        # what it was reached at comes first: it can claim any address
+        # The address that it was reached at comes first: a peer can claim any other.
         addresses = sorted(peer.addresses, key=lambda one: host not in PeerInfo(peer.peer_id, (one,)).hosts)
         peer = PeerInfo(peer.peer_id, tuple(addresses), peer.zone)
         is_near = origin.is_member or self._own.covers(host)
@@ -228,31 +229,38 @@ class DhtRouter:
         if self._tasks is None:
             return
         if polite and not self._lookups.mesh_is_small:
-            # in a large mesh that is a trimmed connection more often than a stop: asking would open it again
+            # In a large mesh this is mostly a trimmed connection, not a stopped node: a ping would open it again.
             self._lookups.failed(peer_id)
         elif peer := self._table.get(peer_id) or self._records.provider(peer_id):
-            self._tasks.create_task(self._check(peer))
+            self._tasks.create_task(self._check(peer, polite=polite))
 
-    async def _check(self, peer: PeerInfo) -> None:
-        """Ask a peer for a sign of life; if there is none drop it, and count its records no more."""
+    async def _check(self, peer: PeerInfo, *, polite: bool = False) -> None:
+        """Ping a peer. One that does not answer leaves the routing table, and its records are not counted.
+
+        `polite`: the peer has closed the connection itself, as a node does that stops.
+        """
         try:
             await self._network.request(peer, Message(MessageType.PING))
         except NotAskedError:
-            pass  # a bound of ours: it tells nothing of the peer
+            pass  # a limit of this node: it says nothing about the peer
         except NetworkError:
             self._records.mark_away(peer.peer_id)
             known = len(self._table)
             self._table.remove(peer.peer_id)
-            self._metrics.routing_table_size.set(len(self._table))
+            self._series.routing_table_size.set(len(self._table))
             if known and not len(self._table):
-                self._ran_dry()
+                self._ran_dry(polite=polite)
         else:
             self._records.mark_back(peer.peer_id)
             self._table.add(peer, now())
 
-    def _ran_dry(self) -> None:
-        self._metrics.routing_table_size.set(0)
-        log.warning("the routing table has run dry: bootstrapping again")
+    def _ran_dry(self, *, polite: bool = False) -> None:
+        self._series.routing_table_size.set(0)
+        if polite:
+            # Each update of a region of two nodes.
+            log.info("last peer left, bootstrapping again")
+        else:
+            log.warning("routing table is empty, bootstrapping again")
         self._bootstrap.wake()
 
     async def _keep_fresh(self) -> None:
@@ -261,7 +269,7 @@ class DhtRouter:
             for peer in self._table.unseen_since(now() - LIVENESS_SECONDS):
                 await self._check(peer)
             await self._lookups.refresh()
-            # and a random place, so that far buckets stay alive too
+            # And a random position, so that the peers in far buckets are checked too.
             await self._lookups.run(b"\x12\x20" + self._rng.randbytes(32), MessageType.FIND_NODE)
 
     async def _keep_records(self) -> None:
@@ -269,12 +277,12 @@ class DhtRouter:
             await asyncio.sleep(EXPIRE_SECONDS)
             while self._records.expire_some(now()):
                 await asyncio.sleep(0)
-            self._metrics.provider_records.set(len(self._records))
+            self._series.provider_records.set(len(self._records))
             for key in [key for key, search in self._searches.items() if _forgotten(search, now())]:
                 del self._searches[key]
 
 
 def _forgotten(search: Search, time: float) -> bool:
-    """Whether a search that has ended is too old to answer from."""
+    """Whether a search ended too long ago to be used again."""
     memory = FOUND_MEMORY_SECONDS if search.found else EMPTY_MEMORY_SECONDS
     return search.ended_at is not None and time - search.ended_at > memory

@@ -1,14 +1,14 @@
-"""The DHT's wire: its messages on libp2p streams of the protocol `<prefix>/kad/1.0.0`.
+"""The DHT's network: its messages on libp2p streams of the protocol `<prefix>/kad/1.0.0`.
 
-Streams are kept and used again: a request takes an idle one or opens another, within a bound per peer. What breaks
-on a kept stream (go-libp2p resets idle ones after a minute) is tried once more on a fresh one.
+Streams are reused: a request takes an idle one or opens another, within a limit per peer. A request that fails on a
+reused stream (go-libp2p resets idle ones after a minute) is retried on a new one.
 
-The region's border is drawn here once more, for a peer that came past the gate: whose topology label differs from this
-node's is not dialled, asked, answered or believed, and its records are dropped. What is told to others is sorted the
-same way: a node without a label knows peers of both sides, and does not name the ones to the others.
+The region's border is checked here once more, for a peer that passed the gate: a peer with another topology label than
+this node is not dialled or asked, gets no answers, and its records are dropped. Answers are filtered by label too: a
+node without a label knows peers of several labels, and never names peers of one label to another.
 
-Nodes of ours speak `<prefix>/kad-places/1.0.0` as well: the same messages, in which an ADD_PROVIDER may name many keys
-by their places. Others get one ADD_PROVIDER for each key.
+speil nodes speak `<prefix>/kad-places/1.0.0` as well: the same messages, in which an ADD_PROVIDER may name many keys
+by their places. Other peers get one ADD_PROVIDER for each key.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from weakref import WeakValueDictionary
 from speil.border.record import BorderRecord
 from speil.kad.key import Key
 from speil.kad.message import ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, Message, MessageError, MessageType, announcements
+from speil.libp2p.connection_table import Disconnected, Identified, PeerEvent
 from speil.libp2p.error import Libp2pError, OwnLimitError, PeerMisbehavedError, PeerUnreachableError
-from speil.libp2p.host import Disconnected, Host, Identified, PeerEvent
+from speil.libp2p.host import Host
+from speil.libp2p.series import Libp2pSeries
 from speil.libp2p.stream import Stream
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
@@ -32,17 +34,16 @@ from speil.observe.metrics import Metrics
 from speil.region.policy import Layer, Policy, label_said, zone_said
 from speil.routing.hearsay import Hearsay
 from speil.routing.network import NetworkError, NotAskedError, RequestHandler
+from speil.routing.series import DhtSeries
 from speil.routing.turns import Turns
 
 REQUEST_SECONDS_MAX = 10.0  # go-libp2p-kad-dht's read timeout
 MESSAGE_SECONDS_MAX = 10.0  # from a message's first byte to its last; go-libp2p-kad-dht's write timeout
-ANSWERS_AT_ONCE_MAX = 16  # to one address or prefix: each holds its message until the peer takes the answer
-IDLE_STREAMS_PER_PEER_MAX = 8  # a lookup asks a peer once; an image's layers are looked up at the same time
+ANSWERS_AT_ONCE_MAX = 16  # to one address or prefix: each holds its request until the peer reads the answer
+IDLE_STREAMS_PER_PEER_MAX = 8  # a lookup asks a peer once; the layers of an image are looked up at the same time
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
-ZONES_MAX = (
-    5000  # zones and labels, remembered after a peer has left, too: a provider is seldom connected in a large region
-)
+ZONES_MAX = 5000  # zones and labels of peers, also of those that left: in a large region few providers are connected
 OPEN = Policy()
 _KAD, _PLACES = "/kad/1.0.0", "/kad-places/1.0.0"
 
@@ -53,13 +54,14 @@ class Libp2pNetwork:
     def __init__(
         self, host: Host, protocol_prefix: str, metrics: Metrics, record: BorderRecord, policy: Policy = OPEN
     ) -> None:
-        """`policy` is asked for topology labels only: the protocol's name keeps other regions out."""
-        self._host, self._metrics, self._record, self._policy = host, metrics, record, policy
+        """`policy` is used for topology labels only: the name of the protocol keeps other regions out."""
+        self._host, self._series, self._record, self._policy = host, metrics.of(DhtSeries), record, policy
         self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
-        self._turns = Turns(metrics)
+        self._turns = Turns(self._series)
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
         self._zones: OrderedDict[PeerId, str] = OrderedDict()
-        self._hearsay = Hearsay(self._has_met, lambda: metrics.dials_refused.labels("teller").inc())
+        refused = metrics.of(Libp2pSeries).dials_refused
+        self._hearsay = Hearsay(self._has_met, lambda: refused.labels("teller").inc())
         self._answering: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._labels: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
@@ -97,15 +99,17 @@ class Libp2pNetwork:
             connection = await self._host.connect(address)
         except Libp2pError as error:
             raise NetworkError(str(error)) from error
-        if self.protocol not in connection.protocols or self._refuses(connection.peer_id, connection.protocols):
+        protocols = connection.peer.protocols
+        if self.protocol not in protocols or self._refuses(connection.peer_id, protocols):
             return None
-        self._on_joined(connection.info, False)  # again, where the connection was there: the table may have dropped it
-        return connection.info
+        # Also for a connection that existed before: the routing table may have dropped the peer.
+        self._on_joined(connection.peer.info, False)
+        return connection.peer.info
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """See PeerNetwork."""
         self._check_label(peer.peer_id)
-        self._metrics.dht_messages.labels("out", message.type.name).inc()
+        self._series.messages.labels("out", message.type.name).inc()
         while idle := self._take_idle(peer.peer_id):
             try:
                 return await self._exchange(idle, message)
@@ -118,15 +122,15 @@ class Libp2pNetwork:
         self._check_label(peer.peer_id)
         try:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                packed = self.places_protocol in (await self._host.connect(peer)).protocols
+                packed = self.places_protocol in (await self._host.connect(peer)).peer.protocols
                 stream = await self._host.open_stream(peer, self.places_protocol if packed else self.protocol)
                 self._check_label(peer.peer_id)
                 async with stream:
                     for message in announcements(self.local, keys, packed=packed):
-                        self._metrics.dht_messages.labels("out", MessageType.ADD_PROVIDER.name).inc()
+                        self._series.messages.labels("out", MessageType.ADD_PROVIDER.name).inc()
                         await stream.write_message(message.encode())
                     stream.close_write()
-                    await stream.read()  # the peer's end: it has read all
+                    await stream.read()  # the end of the stream: the peer has read everything
         except (Libp2pError, TimeoutError) as error:
             raise self._failure(peer.peer_id, error) from error
 
@@ -143,7 +147,7 @@ class Libp2pNetwork:
         except Libp2pError as error:
             raise self._failure(peer.peer_id, error) from error
         try:
-            self._check_label(peer.peer_id)  # the connection is new, and has told it
+            self._check_label(peer.peer_id)  # a new connection may have brought the label
         except NetworkError:
             stream.reset()
             raise
@@ -164,7 +168,7 @@ class Libp2pNetwork:
             stream.reset()
             raise
         self._keep_idle(stream)
-        return self._sorted_for(self._policy.label, answer)
+        return self._filtered_for(self._policy.label, answer)
 
     def _take_idle(self, peer_id: PeerId) -> Stream | None:
         streams = self._idle.get(peer_id, [])
@@ -176,8 +180,8 @@ class Libp2pNetwork:
         return None
 
     def _keep_idle(self, stream: Stream) -> None:
-        if stream.connection.closed or stream.held_bytes:
-            stream.reset()  # what it sent beyond its answer is no answer to the next question
+        if not stream.is_open or stream.held_bytes:
+            stream.reset()  # bytes behind the answer are no answer to the next request
             return
         streams = self._idle.setdefault(stream.peer_id, [])
         if len(streams) >= IDLE_STREAMS_PER_PEER_MAX:
@@ -189,19 +193,19 @@ class Libp2pNetwork:
         match event:
             case Identified(peer, protocols, is_new) if self.protocol in protocols:
                 if self._refuses(peer.peer_id, protocols):
-                    self._on_left(peer.peer_id, False)  # a peer that has told another label before
+                    self._on_left(peer.peer_id, False)  # it had another label before
                     return
                 _learn(self._zones, peer.peer_id, zone_said(protocols))
                 self._on_joined(peer, is_new)
             case Identified(peer, protocols):
                 if other := next((name for name in sorted(protocols) if name.endswith(_KAD)), None):
-                    self._record.rejected(Layer.DHT_PROTOCOL, str(peer.peer_id), f"it routes in {other}")
+                    self._record.rejected(Layer.DHT_PROTOCOL, str(peer.peer_id), f"its DHT protocol is {other}")
             case Disconnected(peer_id, polite):
                 self._idle.pop(peer_id, None)
                 self._on_left(peer_id, polite)
 
     def _refuses(self, peer_id: PeerId, protocols: Iterable[str]) -> bool:
-        """Whether a peer tells another topology label; counted."""
+        """Store the topology label of a peer; whether it differs from this node's, which is counted."""
         if label := label_said(protocols):
             _learn(self._labels, peer_id, label)
         else:
@@ -212,14 +216,14 @@ class Libp2pNetwork:
         return True
 
     def _check_label(self, peer_id: PeerId) -> None:
-        """Raises NetworkError for a peer that has told another topology label."""
+        """Raises NetworkError for a peer with another topology label."""
         label = self._labels.get(peer_id, "")
         if not self._policy.shares(label):
             self._record.other_label(Layer.DHT_PROTOCOL, str(peer_id), label, self._policy.label)
             raise NetworkError(f"{peer_id.short}: its node's topology label is {label!r}")
 
-    def _sorted_for(self, label: str, message: Message) -> Message:
-        """`message` without the peers that are known to have another label than this one."""
+    def _filtered_for(self, label: str, message: Message) -> Message:
+        """`message` without the peers that have another label than `label`."""
         named = (*message.closer_peers, *message.provider_peers)
         foreign = {peer.peer_id for peer in named if _differ(label, self._labels.get(peer.peer_id, ""))}
         if not foreign:
@@ -234,25 +238,24 @@ class Libp2pNetwork:
         return peer.peer_id in self._zones or self._host.dial_rules.has_reached(peer.addresses)
 
     def _usable(self, stream: Stream, message: Message) -> Message:
-        """A peer's message without addresses that are not to be dialled, and without peers of a liar's."""
+        """A peer's message without addresses that must not be dialled and peers that must not be believed."""
         usable = self._host.dial_rules.usable
         closer = (replace(peer, addresses=usable(peer.addresses)) for peer in message.closer_peers)
-        # of a provider the host alone counts: its registry listens on another port
+        # The port of a provider does not matter: its registry listens on another one.
         providers = (replace(one, addresses=usable(one.addresses, any_port=True)) for one in message.provider_peers)
-        teller, time = stream.connection.share, asyncio.get_running_loop().time()
+        namer, time = stream.peer.share, asyncio.get_running_loop().time()
         return replace(
             message,
-            closer_peers=self._hearsay.believed(teller, [peer for peer in closer if peer.addresses], time),
+            closer_peers=self._hearsay.believed(namer, [peer for peer in closer if peer.addresses], time),
             provider_peers=tuple(providers),
         )
 
     async def _serve(self, stream: Stream) -> None:
-        if self._refuses(stream.peer_id, stream.connection.protocols):
+        if self._refuses(stream.peer_id, stream.peer.protocols):
             stream.reset()
             return
-        asker = label_said(stream.connection.protocols)
-        source = stream.connection.share
-        answering = self._answering.setdefault(source, asyncio.Semaphore(ANSWERS_AT_ONCE_MAX))
+        asker = label_said(stream.peer.protocols)
+        answering = self._answering.setdefault(stream.peer.share, asyncio.Semaphore(ANSWERS_AT_ONCE_MAX))
         while True:
             async with asyncio.timeout(INBOUND_IDLE_SECONDS_MAX):
                 if not await stream.has_more():
@@ -264,9 +267,8 @@ class Libp2pNetwork:
             except TimeoutError:
                 raise PeerMisbehavedError("slow_message", f"{MESSAGE_SECONDS_MAX:.0f} s for a message") from None
             if not data:
-                raise PeerMisbehavedError("bad_dht_message", "a message without a byte")
-            await self._host.wait_turn(stream.connection)
-            if not await self._turns.wait(stream.peer_id, stream.connection.remote_address.components[0][1], len(data)):
+                raise PeerMisbehavedError("bad_dht_message", "an empty message")
+            if not await self._turns.wait(stream.peer_id, stream.peer.host, len(data)):
                 stream.reset()
                 return
             async with answering, asyncio.timeout(MESSAGE_SECONDS_MAX):
@@ -277,20 +279,20 @@ class Libp2pNetwork:
             message = Message.decode(data)
         except MessageError as error:
             raise PeerMisbehavedError("bad_dht_message", str(error)) from error
-        self._metrics.dht_messages.labels("in", message.type.name).inc()
-        if self.protocol in stream.connection.protocols:
-            # whoever asks is alive, also a peer that was dropped because an overloaded moment made it slow
-            self._on_joined(stream.connection.info, False)
-        if (answer := self._handler(stream.connection.info, self._usable(stream, message))) is not None:
-            await stream.write_message(self._sorted_for(asker, answer).encode())
+        self._series.messages.labels("in", message.type.name).inc()
+        if self.protocol in stream.peer.protocols:
+            # A peer that asks is alive, also one that was dropped because it was slow for a moment.
+            self._on_joined(stream.peer.info, False)
+        if (answer := self._handler(stream.peer.info, self._usable(stream, message))) is not None:
+            await stream.write_message(self._filtered_for(asker, answer).encode())
 
 
 def _differ(label: str, other: str) -> bool:
     return bool(label and other) and label != other
 
 
-def _learn(told: OrderedDict[PeerId, str], peer_id: PeerId, value: str) -> None:
-    told[peer_id] = value
-    told.move_to_end(peer_id)
-    if len(told) > ZONES_MAX:
-        told.popitem(last=False)
+def _learn(known: OrderedDict[PeerId, str], peer_id: PeerId, value: str) -> None:
+    known[peer_id] = value
+    known.move_to_end(peer_id)
+    if len(known) > ZONES_MAX:
+        known.popitem(last=False)

@@ -1,7 +1,7 @@
-"""Runs the lookups that `kad.lookup` decides: asks over the network, waits, passes answers on.
+"""Runs the lookups that `kad.lookup` decides: sends the requests, waits, passes the answers on.
 
-Whoever answers is taken into the routing table, whoever does not is counted against; so the table lives from the
-lookups that go through it.
+A peer that answers is added to the routing table, and a failure is counted against a peer that does not. So lookups
+keep the table up to date.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
+from speil.routing.series import DhtSeries
 
 log = get_log("dht")
 
 
 def now() -> float:
-    """The mesh's clock: monotonic seconds of the running loop, which a simulation may turn."""
+    """Monotonic seconds of the running event loop, which is virtual in a simulation."""
     return asyncio.get_running_loop().time()
 
 
 class Lookups:
-    """Lookups of one node, over its routing table; `ran_dry` is called when the last peer in it has failed."""
+    """The lookups of one node, which start from its routing table."""
 
     def __init__(
         self, network: PeerNetwork, table: RoutingTable, metrics: Metrics, ran_dry: Callable[[], None]
     ) -> None:
-        self._network, self._table, self._metrics, self._ran_dry = network, table, metrics, ran_dry
-        self.mesh_is_small = True  # fewer nodes than a key has places: each keeps every record
+        """`ran_dry` is called when the last peer of the routing table has failed."""
+        self._network, self._table, self._series, self._ran_dry = network, table, metrics.of(DhtSeries), ran_dry
+        self.mesh_is_small = True  # fewer nodes than a key has places: every node keeps every record
 
     async def run(
         self,
@@ -44,7 +46,12 @@ class Lookups:
         *,
         converge: int = K,
     ) -> Lookup:
-        """Run a lookup until the `converge` closest have answered; `on_answer` hears each answer as it comes."""
+        """Run a lookup until the `converge` closest peers have answered, or no peer is left to ask.
+
+        `on_answer` is called with each answer as it arrives. Peers that fail do not end a lookup, so it raises nothing
+        of its own: only what `on_answer` raises, in an ExceptionGroup. A peer has QUERY_SECONDS_MAX to answer; there is
+        no time limit for all of them, the caller sets it. The requests that still run are cancelled at the end.
+        """
         seeds = self._table.closest(position(key))
         lookup = Lookup(key, self._network.local.peer_id, seeds, converge, self._table.trust)
         question = Message(kind, key)
@@ -54,7 +61,7 @@ class Lookups:
             try:
                 answer = await self._network.request(peer, question)
             except NetworkError as error:
-                log.debug("a peer did not answer", peer=peer.peer_id, error=error)
+                log.debug("peer did not answer", peer=peer.peer_id, error=error)
                 lookup.failed(peer.peer_id)
                 if not isinstance(error, NotAskedError):
                     self.failed(peer.peer_id)
@@ -78,18 +85,18 @@ class Lookups:
                         self.failed(late)
                 running += [group.create_task(ask(peer)) for peer in lookup.ask(now())]
             for task in running:
-                task.cancel()  # those that were given up
-        self._metrics.routing_table_size.set(len(self._table))
+                task.cancel()  # peers that were given up
+        self._series.routing_table_size.set(len(self._table))
         return lookup
 
     def failed(self, peer_id: PeerId) -> None:
-        """A peer did not answer, whatever it was asked."""
+        """Count a failed request of any kind against a peer."""
         known = len(self._table)
         self._table.failed(peer_id)
         if known and not len(self._table):
             self._ran_dry()
 
     async def refresh(self) -> None:
-        """Look for ourselves: fills the neighbourhood, makes us known there, tells how large the mesh is."""
+        """Look up this node's own id: it fills the buckets near this node and shows whether the mesh is small."""
         lookup = await self.run(self._network.local.peer_id.multihash, MessageType.FIND_NODE)
         self.mesh_is_small = lookup.answered_count < K

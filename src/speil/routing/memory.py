@@ -1,4 +1,4 @@
-"""The in-memory twin: routers that share one table of who has what. Works; for tests and single processes."""
+"""The Router port in memory: routers that share one table of providers. For tests and single processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from speil.multiformats.peer_info import PeerInfo
 
 
 class MemoryMesh:
-    """What all routers of one mesh know."""
+    """The table that all routers of one mesh share."""
 
     def __init__(self) -> None:
         self.records: dict[str, dict[PeerInfo, None]] = {}
@@ -26,7 +26,7 @@ class MemoryRouter:
         self.ready = False
 
     async def run(self) -> None:
-        """Take part until cancelled."""
+        """See Router."""
         self._mesh.peers[self._local] = None
         self.ready = True
         try:
@@ -51,7 +51,7 @@ class MemoryRouter:
             self._mesh.records.setdefault(key, {})[self._local] = None
 
     def withdraw(self, keys: Iterable[str]) -> None:
-        """See Router; here the record goes at once."""
+        """See Router; the records are removed at once."""
         for key in keys:
             self._mesh.records.get(key, {}).pop(self._local, None)
 

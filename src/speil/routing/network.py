@@ -1,7 +1,7 @@
-"""The port between the DHT and the wire: ask a peer, tell a peer, be asked.
+"""The port between the DHT and the network: request, announce, answer.
 
-Adapters: `libp2p_network` (the real one) and `testing.network` (in memory, with faults). Only peers that speak our
-DHT's protocol id are seen through it.
+Adapters: `libp2p_network` and `testing.network` (in memory, with faults). Only peers that speak the protocol of this
+DHT are visible here.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ RequestHandler = Callable[[PeerInfo, Message], "Message | None"]
 
 
 class NetworkError(Exception):
-    """The peer did not answer or answered nonsense: take another."""
+    """The peer did not answer, or sent a bad answer: try another one."""
 
 
 class NotAskedError(NetworkError):
-    """A bound or rule of ours kept this node from asking: take another, and don't hold it against the peer."""
+    """A limit or rule of this node prevented the request: try another peer, and do not count a failure of this one."""
 
 
 class PeerNetwork(Protocol):
-    """A node's way to its peers."""
+    """The peers of one node."""
 
     @property
     def local(self) -> PeerInfo:
@@ -39,23 +39,24 @@ class PeerNetwork(Protocol):
         on_joined: Callable[[PeerInfo, bool], None],
         on_left: Callable[[PeerId, bool], None],
     ) -> None:
-        """Answer peers with `handler` (None: no answer) and hear of peers.
+        """Set the callbacks; call this once, before any other method.
 
-        `on_joined`: one is there, on a connection that is new or on one that was there; `on_left`: its last connection
-        ended, politely or not.
+        handler: gives the answer to a request of a peer, None for no answer.
+        on_joined: a peer was identified; the flag says whether on a new connection.
+        on_left: the last connection to a peer ended; the flag says whether one side had said goodbye.
         """
 
     def zone_of(self, peer_id: PeerId) -> str:
-        """The zone that a peer told when it was met, "" where it told none or was not met."""
+        """The zone that a peer advertised; "" where it advertised none or was never met."""
 
     def host_of(self, peer_id: PeerId) -> str:
-        """The address that a connected peer was seen to come from, "" where it is not connected."""
+        """The IP address that a connected peer comes from; "" where it is not connected."""
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
-        """Connect; the peer there, None where it does not speak our DHT. Raises NetworkError."""
+        """Connect; the peer at the address, None where it does not speak this DHT's protocol. Raises NetworkError."""
 
     async def request(self, peer: PeerInfo, message: Message) -> Message:
-        """Ask and wait. Raises NetworkError."""
+        """Send a request; the answer. Has a time limit of its own. Raises NetworkError, NotAskedError."""
 
     async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
-        """Tell a peer on one stream that this node holds `keys`. Raises NetworkError."""
+        """Announce `keys` to a peer on one stream. Has a time limit of its own. Raises NetworkError, NotAskedError."""

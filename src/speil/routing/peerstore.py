@@ -1,7 +1,7 @@
-"""Peers known from before, kept in the data directory: a restart finds its mesh without asking anybody.
+"""Peers known before a restart, stored in the data directory: a node finds its mesh again without its bootstrap.
 
-`peers.json`: a list of multiaddrs with peer ids, most recent first, bounded, written atomically. It is a help and
-never a must: a file that is missing or damaged is an empty list and one line in the log.
+`peers.json` is a list of multiaddrs with peer ids, most recent first, limited in length and written atomically. It is
+optional: a file that is missing or damaged is read as an empty list, with one log line.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
 
 FILE_NAME = "peers.json"
-PEERS_MAX = 50  # a few that are still there are enough
+PEERS_MAX = 50  # a few that still exist are enough
 _FILE_BYTES_MAX = 64 * 1024
 
 log = get_log("peerstore")
 
 
 class Peerstore:
-    """The list in `data_dir`; without a directory nothing is kept."""
+    """The list in `data_dir`; without a directory nothing is stored."""
 
     def __init__(self, data_dir: Path | None) -> None:
         self._path = data_dir / FILE_NAME if data_dir else None
@@ -46,7 +46,7 @@ class Peerstore:
             return []
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            log.warning("the list of known peers can't be read: starting without", path=self._path, error=reason)
+            log.warning("list of known peers can't be read, starting without it", path=self._path, error=reason)
             return []
         found, damaged = [], 0
         for item in items[:PEERS_MAX]:
@@ -55,11 +55,11 @@ class Peerstore:
             except FormatError:
                 damaged += 1
         if damaged:
-            log.warning("some known peers have no address: passed over", path=self._path, count=damaged)
+            log.warning("list of known peers has bad entries, skipping them", path=self._path, count=damaged)
         return found
 
     def save(self, peers: Iterable[PeerInfo]) -> None:
-        """Keep `peers` (one address each) in place of what was there."""
+        """Replace the list by `peers`, one address each. A failure is logged, not raised."""
         if self._path is None:
             return
         items = [str(peer.addresses[0].with_peer_id(peer.peer_id)) for peer in peers if peer.addresses][:PEERS_MAX]
@@ -68,7 +68,7 @@ class Peerstore:
             self._failure.over()
         except OSError as error:
             if self._failure.due(str(error.errno)):
-                log.warning("the list of known peers can't be written", path=self._path, error=error.strerror)
+                log.warning("list of known peers can't be written", path=self._path, error=error.strerror)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
-"""One search for the providers of a key, and all who wait for it.
+"""One search for the providers of a key, shared by all requests for it.
 
-Several requests for one key share a search. A caller takes what has been found and follows until its own time is up;
-the search itself goes on to its end, so that the next request finds the answer waiting.
+A caller gets the providers found so far and waits for more until its own timeout. The search itself runs to its end,
+so the next request finds the result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-FOUND_MAX = 256  # far more than anybody tries; liars could name providers for ever
+FOUND_MAX = 256  # far more than a request tries; malicious peers could name providers without end
 
 
 class Search:
@@ -24,18 +24,18 @@ class Search:
         self._changed = asyncio.Event()
 
     def add(self, peer: PeerInfo) -> None:
-        """A provider was found."""
+        """Add a provider."""
         if peer.peer_id not in self.found and len(self.found) < FOUND_MAX:
             self.found[peer.peer_id] = peer
             self._notify()
 
     def end(self, now: float) -> None:
-        """There is no more to come."""
+        """No more providers will be added."""
         self.ended_at = now
         self._notify()
 
     async def follow(self, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
-        """All providers, as they are found, until the search ends or the time is up."""
+        """All providers, as they are found, until the search ends or the timeout."""
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         seen = 0
         while True:

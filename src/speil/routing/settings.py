@@ -45,7 +45,7 @@ url = Kind("URL", _url)
 
 @dataclass(frozen=True, slots=True)
 class RouterSettings:
-    """How this node takes part in the mesh."""
+    """How this node joins the mesh."""
 
     router_addr: ListenAddress = setting(
         listen_address, ListenAddress("", 5001), help="Where libp2p listens; all nodes use the same port."
@@ -53,8 +53,8 @@ class RouterSettings:
     router_dial_ports: tuple[int, ...] = setting(
         port_list,
         (),
-        help="More ports where nodes of the mesh listen. An address that a peer tells is dialled on these, on the port "
-        "of --router-addr and on those that bootstrap names; any other is not.",
+        help="More ports where nodes of the mesh listen. An address that a peer names is dialled on these, on the port "
+        "of --router-addr and on those that the bootstrap names; any other is not.",
     )
     bootstrap_kind: str = setting(
         one_of("kubernetes", "file", "dns", "http", "static"), "static", help="Where the first peers come from."
@@ -95,15 +95,15 @@ class RouterSettings:
 
     @property
     def is_leased(self) -> bool:
-        """Whether a Lease tells the first peers (`lease_bootstrapper`), and not one of the kinds here."""
+        """Whether the first peers come from a Lease (see `bootstrap.build`), and not from one of the kinds here."""
         return self.bootstrap_kind in ("kubernetes", "file")
 
     def protocol_prefix(self, region: str) -> str:
-        """The mesh's name."""
+        """The prefix of the DHT's protocol ids: only nodes with the same one form a mesh."""
         return self.dht_protocol_prefix or (f"/speil/{region}" if region else "/spegel")
 
     def bootstrapper(self) -> Bootstrapper:
-        """The configured kind, if it has no Lease. Raises SettingError where what it needs is missing."""
+        """The bootstrapper of a kind without a Lease. Raises SettingError where a setting that it needs is missing."""
         if self.bootstrap_kind == "dns":
             if not self.dns_bootstrap_domain:
                 raise SettingError("--bootstrap-kind dns needs --dns-bootstrap-domain")
@@ -115,7 +115,7 @@ class RouterSettings:
     def _http_bootstrapper(self) -> HttpBootstrapper:
         peer, whole = self.http_bootstrap_peer, self.http_bootstrap_url
         if peer and whole and peer != whole:
-            raise SettingError("--http-bootstrap-peer and --http-bootstrap-url name two pages: say one of them")
+            raise SettingError("--http-bootstrap-peer and --http-bootstrap-url name two pages: set one of them")
         try:
             return HttpBootstrapper(
                 whole or peer,

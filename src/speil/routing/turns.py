@@ -1,7 +1,7 @@
-"""Peers' messages take turns: one at a time, each within its peer's budget (`kad.cost_budget`).
+"""DHT messages of peers are processed one at a time, each within the budget of its peer (`kad.cost_budget`).
 
-A message that waits costs its bytes; one that is looked at costs the event loop, and with it the node's own pulls and
-probes. So between two messages everything else has its turn, however many streams have some.
+A message that waits costs memory. Processing one costs time of the event loop, which pulls and probes of this node need
+too. So all other tasks run between two messages, however many streams have one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import asyncio
 from speil.kad.cost_budget import CostBudget, RefusedError
 from speil.multiformats.peer_id import PeerId
 from speil.observe.logs import get_log
-from speil.observe.metrics import Metrics
 from speil.observe.seldom import Seldom
+from speil.routing.series import DhtSeries
 
 log = get_log("dht")
 
@@ -20,14 +20,14 @@ log = get_log("dht")
 class Turns:
     """The turns of one node."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, series: DhtSeries) -> None:
+        self._series = series
         self._budget = CostBudget()
         self._turn = asyncio.Lock()
         self._said = Seldom()
 
     async def wait(self, peer_id: PeerId, host: str, size_bytes: int) -> bool:
-        """Until a message of `size_bytes` may be looked at; False where its stream is to be reset."""
+        """Wait until a message of `size_bytes` may be processed; False where its stream has to be reset."""
         now = asyncio.get_running_loop().time()
         try:
             seconds = self._budget.charge(peer_id.multihash.hex(), host, size_bytes, now)
@@ -35,17 +35,17 @@ class Turns:
             self._refused(peer_id, host, error.limit)
             return False
         if seconds:
-            self._metrics.dht_slowed_seconds.inc(seconds)
+            self._series.slowed_seconds.inc(seconds)
             await asyncio.sleep(seconds)
         async with self._turn:
             await asyncio.sleep(0)
         return True
 
     def _refused(self, peer_id: PeerId, host: str, limit: str) -> None:
-        self._metrics.dht_refused.labels(limit).inc()
-        if self._said.due("over its share"):  # the same words whoever it is: one line a minute for all peers
+        self._series.refused.labels(limit).inc()
+        if self._said.due("over its share"):  # one line a minute for all peers together
             log.warning(
-                "a peer asks more of the DHT than its share: its streams are reset",
+                "peer exceeds its share of the DHT, resetting its streams",
                 peer=peer_id,
                 host=host,
                 share=limit,

@@ -1,6 +1,6 @@
-"""How settings are declared and read: one declaration gives the flag, its env twin, its docs. A core.
+"""Declares settings: one declaration gives the flag, the environment variable and the documentation. A core.
 
-Each package owns a frozen dataclass of its settings with `setting(…)` fields; `speil.config` joins them.
+Each package has a frozen dataclass of its settings with `setting(…)` fields. `speil.config` reads them.
 """
 
 from speil.setting.declare import Kind, Setting, SettingError, declared, setting
@@ -16,7 +16,6 @@ from speil.setting.kinds import (
     one_of,
     socket_path,
     text,
-    text_list,
 )
 
 __all__ = [
@@ -36,5 +35,4 @@ __all__ = [
     "setting",
     "socket_path",
     "text",
-    "text_list",
 ]

@@ -1,4 +1,4 @@
-"""The kinds of values: text, lists, booleans as Go's flag package reads them, Go durations, sizes, listen addresses."""
+"""Kinds of values: text, lists, booleans and durations as Go parses them, sizes, paths, listen addresses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _boolean(value: str) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise SettingError(f"{value!r} is not a boolean: say true or false")
+    raise SettingError(f"{value!r} is not a boolean: use true or false")
 
 
 def parse_duration(value: str) -> float:
@@ -32,7 +32,7 @@ def parse_duration(value: str) -> float:
     if value == "0":
         return 0.0
     if not value or _DURATION_PART.sub("", value):
-        raise SettingError(f"{value!r} is not a duration: say a number with a unit, such as 20ms, 5s or 1h30m")
+        raise SettingError(f"{value!r} is not a duration: use a number with a unit, such as 20ms, 5s or 1h30m")
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
 
 
@@ -46,9 +46,9 @@ def show_duration(seconds: float) -> str:
 
 
 def parse_size(value: str) -> int:
-    """Bytes of `100MiB`, `1.5GB`, `64Mi`, `5000`; B, K, M, G, T are powers of 1000, with an i of 1024.
+    """Bytes of `100MiB`, `1.5GB`, `64Mi`, `5000`: K, M, G, T are powers of 1000, Ki, Mi, Gi, Ti of 1024.
 
-    What Spegel's --blob-speed took (`10MBps`, powers of 1024) is understood as Spegel did. Raises SettingError.
+    Values of Spegel's --blob-speed (`10MBps`, powers of 1024) mean the same as there. Raises SettingError.
     """
     if match := _SPEGEL_SPEED.fullmatch(value):
         return int(match[1]) * _BINARY[match[2]]
@@ -57,7 +57,7 @@ def parse_size(value: str) -> int:
         if unit.endswith("I"):
             return int(float(match[1]) * _BINARY[unit[0]])
         return int(float(match[1]) * 1000 ** " KMGT".index(unit or " "))
-    raise SettingError(f"{value!r} is not a size: say a number with a unit, such as 100MiB or 1GB")
+    raise SettingError(f"{value!r} is not a size: use a number with a unit, such as 100MiB or 1GB")
 
 
 def show_size(size: int) -> str:
@@ -70,17 +70,17 @@ def show_size(size: int) -> str:
 
 def _integer(value: str) -> int:
     if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
-        raise SettingError(f"{value!r} is not a whole number")
+        raise SettingError(f"{value!r} is not a whole number: use digits only")
     return int(value)
 
 
 def _socket(value: str) -> str:
-    """A path; `unix:///run/x.sock` and `unix:/run/x.sock`, as crictl and gRPC write it, are that path too."""
+    """A path. Also takes `unix:///run/x.sock` and `unix:/run/x.sock`, as crictl and gRPC write it."""
     scheme, colon, rest = value.partition(":")
     if colon and scheme.isalpha():
         path = rest.removeprefix("//") if rest.startswith("///") else rest
         if scheme != "unix" or not path.startswith("/") or path.startswith("//"):
-            raise SettingError(f"{value!r} is not a socket's path: say something like /run/containerd/containerd.sock")
+            raise SettingError(f"{value!r} is not a socket's path: write it like /run/containerd/containerd.sock")
         return path
     return value
 
@@ -88,7 +88,7 @@ def _socket(value: str) -> str:
 def _list(value: str) -> tuple[str, ...]:
     found: list[str] = []
     for part in filter(None, map(str.strip, value.split(","))):
-        # a comma in the path of an URL is the URL's
+        # a comma in the path of a URL belongs to the URL
         if found and _URL_WITH_PATH.match(found[-1]) and "://" not in part:
             found[-1] += f",{part}"
         else:
@@ -98,7 +98,7 @@ def _list(value: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where a server binds; an empty host is every address of both families. Text form as Go's: `:5000`."""
+    """Where a server listens; host "" is every address, IPv4 and IPv6. Written as in Go: `:5000`."""
 
     host: str
     port: int
@@ -108,7 +108,7 @@ class ListenAddress:
         """From `:5000`, `10.0.0.7:5000` or `[fd00::7]:5000`. Raises SettingError."""
         host, colon, port = text.rpartition(":")
         if not colon or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65535:
-            raise SettingError(f"{text!r} is not an address to listen on: say host:port or :port, such as :5000")
+            raise SettingError(f"{text!r} is not an address to listen on: use host:port or :port, such as :5000")
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             raise SettingError(f"{text!r} is not an address to listen on: write IPv6 as [address]:port")
         return cls(host.strip("[]"), int(port))
@@ -124,7 +124,6 @@ integer = Kind("number", _integer)
 listen_address = Kind("address", ListenAddress.parse)
 socket_path = Kind("path", _socket)
 text = Kind("text", str)
-text_list = Kind("list", _list, ",".join, is_list=True)
 
 
 def one_of(*choices: str) -> Kind:
@@ -132,7 +131,7 @@ def one_of(*choices: str) -> Kind:
 
     def parse(value: str) -> str:
         if value not in choices:
-            raise SettingError(f"{value!r} is not known: say one of {', '.join(choices)}")
+            raise SettingError(f"{value!r} is not known: use one of {', '.join(choices)}")
         return value
 
     return Kind("|".join(choices), parse)

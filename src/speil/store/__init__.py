@@ -1,1 +1,4 @@
-"""Content stores: where this node's images are. One port (`base`), three adapters, one conformance suite."""
+"""Content stores: the images that this node has.
+
+`base` is the port. The adapters are `memory`, `oci_layout` and `containerd`. `build` creates one from the settings.
+"""

@@ -1,9 +1,8 @@
-"""The port to this node's content: images by name, content by digest, and news of both.
+"""The port to the content of this node: images by name, content by digest, and events about both.
 
-speil stores nothing. A store answers from what the container runtime keeps, and every answer is looked up when it is
-asked for: a record of yesterday is a hint, the disk is the truth. Content is handed out as an open file descriptor,
-so that the data plane can send it without reading it, and so that a file which is collected in mid-transfer can still
-be read to its end.
+speil stores no content. An adapter reads what the container runtime stores, anew for each call. Content is returned as
+an open file descriptor. So the data plane can send it without reading it, and a file that is deleted during a transfer
+can still be read to its end.
 """
 
 from __future__ import annotations
@@ -19,38 +18,38 @@ from speil.oci.digest import Digest
 
 
 class StoreError(Exception):
-    """The store can't answer."""
+    """Base class: the store has no answer. Catch it to treat both cases as a miss."""
 
 
 class NotFoundError(StoreError):
-    """The store answered: it does not hold that. Ask a peer, or give up."""
+    """The store answered: it does not have this content or image. Ask a peer, or respond with 404."""
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer (containerd is away, the disk fails): ours to report; to the client it is a miss."""
+    """The store did not answer: containerd is down, or the disk fails. The fault is ours; a client gets a miss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A named image: `name` is fully qualified (`docker.io/library/busybox:1.37`), `target` its manifest or index."""
+    """A named image: its full name (`docker.io/library/busybox:1.37`), and the digest of its manifest or index."""
 
     name: str
     target: Digest
 
 
 class StoreEventKind(StrEnum):
-    """What happened."""
+    """The kinds of events; the values are labels of `speil_store_events_total`."""
 
     CONTENT_ADDED = "content_added"
     CONTENT_REMOVED = "content_removed"
     IMAGE_ADDED = "image_added"  # created or updated
     IMAGE_REMOVED = "image_removed"
-    RESYNC = "resync"  # news may have been missed (a reconnect): look at everything again
+    RESYNC = "resync"  # events may have been lost, as in a reconnect: scan everything again
 
 
 @dataclass(frozen=True, slots=True)
 class StoreEvent:
-    """One piece of news; `digest` comes with content events, `image` (its name) with image events."""
+    """An event. Content events have `digest`, image events have `image` (the name), RESYNC has neither."""
 
     kind: StoreEventKind
     digest: Digest | None = None
@@ -59,18 +58,18 @@ class StoreEvent:
 
 @dataclass(slots=True)
 class OpenContent:
-    """Content open for reading: a file descriptor and its size in bytes. Close it, or use it in a `with`."""
+    """Content that is open for reading; `size` is in bytes. The receiver owns `fd`: call `close`, or use `with`."""
 
     digest: Digest
     fd: int
     size: int
 
     def peek(self, size: int) -> bytes:
-        """Up to `size` bytes from the start."""
+        """Read up to `size` bytes from the start. Does not move the file position. Raises OSError."""
         return os.pread(self.fd, size, 0)
 
     def close(self) -> None:
-        """Close the descriptor; a second call does nothing."""
+        """Close the descriptor. A second call does nothing."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -85,32 +84,32 @@ class OpenContent:
 
 
 class ContentStore(Protocol):
-    """A node's content. Adapters: `memory`, `oci_layout`, `containerd`; `testing.store_conformance` holds for all."""
+    """The content of a node. Every adapter passes `testing.store_conformance`."""
 
     async def run(self) -> None:
-        """Keep the connection to the store alive and events flowing, until cancelled."""
+        """Keep the connection to the store and deliver events, until cancelled."""
 
     @property
     def available(self) -> bool:
-        """Whether the store answers at present."""
+        """Whether the store answers now."""
 
     async def resolve(self, image: str) -> Digest:
-        """The digest that an image name points at. Raises NotFoundError, StoreUnavailableError."""
+        """The digest of the image with this full name. Raises NotFoundError, StoreUnavailableError."""
 
     async def size(self, digest: Digest) -> int:
         """The size in bytes of complete content. Raises NotFoundError, StoreUnavailableError."""
 
     async def open(self, digest: Digest) -> OpenContent:
-        """Complete content, open. Raises NotFoundError, StoreUnavailableError."""
+        """Open complete content; the caller closes it. Raises NotFoundError, StoreUnavailableError."""
 
     async def origins(self, digest: Digest) -> tuple[str, ...]:
-        """The repositories (`registry/name`) that content is recorded to come from; none where nothing is recorded.
+        """The repositories (`registry/name`) from which content was pulled; empty if the store has no record of it.
 
         Raises NotFoundError, StoreUnavailableError.
         """
 
     async def images(self) -> list[Image]:
-        """All images. Raises StoreUnavailableError."""
+        """All images. One image may have several names. Raises StoreUnavailableError."""
 
     def events(self) -> AsyncIterator[StoreEvent]:
-        """News from now on, for ever; starts with a RESYNC and sends one after each gap. Never raises."""
+        """Events from now on, without end. The first is a RESYNC; another follows each gap. Never raises."""

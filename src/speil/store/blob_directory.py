@@ -1,7 +1,7 @@
 """Content as files `<root>/blobs/<algorithm>/<hex>`: the layout of containerd's content store and of OCI layouts.
 
-Both put a file there by renaming it once it is complete and verified, so what can be opened is right. What is no
-regular file is not content: a FIFO, a device or a directory of that name is as good as nothing, and is not waited for.
+Both rename a file to this place when it is complete and verified, so every file is complete content. Anything but a
+regular file (a FIFO, a device, a directory) counts as missing, and opening it never blocks.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from speil.oci.digest import Digest
 from speil.store.base import NotFoundError, OpenContent, StoreUnavailableError
 
 log = get_log("store")
-_BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # of one file on a disk that fails: the others may be well
+_BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # a failing disk; other files may still be readable
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class BlobDirectory:
-    """The files below `root`. `strict`: others may write there, so a symbolic link on the way leads nowhere."""
+    """The blobs below `root`. `strict`: others may write there, so symbolic links are not followed."""
 
     def __init__(self, root: Path, *, strict: bool = False) -> None:
         self.root, self._strict = root, strict
         self._odd = Seldom()
 
     def path(self, digest: Digest) -> Path:
-        """Where the content of `digest` is, if it is."""
+        """The path for `digest`, whether the file exists or not."""
         return self.root / "blobs" / digest.algorithm / digest.hex
 
     def size(self, digest: Digest) -> int:
-        """Bytes of content. Raises NotFoundError, StoreUnavailableError."""
+        """The size in bytes. Raises NotFoundError, StoreUnavailableError."""
         try:
             with self._directory(digest) as directory:
                 found = os.stat(self._place(digest, directory), dir_fd=directory, follow_symlinks=False)
         except OSError as error:
             if error.errno in _BROKEN:
-                self._say_odd(digest, error.strerror)
+                self._log_odd(digest, error.strerror)
             raise _translate(error, digest) from error
         if not stat.S_ISREG(found.st_mode):
-            self._say_odd(digest, f"it is {kind_of(found)}, not a file")
+            self._log_odd(digest, f"it is {kind_of(found)}, not a file")
             raise NotFoundError(f"{digest} is not a file")
         return found.st_size
 
     def open(self, digest: Digest) -> OpenContent:
-        """Content, open. Raises NotFoundError, StoreUnavailableError."""
+        """Open the content; the caller closes it. Raises NotFoundError, StoreUnavailableError."""
         try:
             with self._directory(digest) as directory:
                 descriptor, found = open_file(self._place(digest, directory), follow_links=False, dir_fd=directory)
         except OSError as error:
             if isinstance(error, NotAFileError) or error.errno in _BROKEN:
-                self._say_odd(digest, error.strerror)
+                self._log_odd(digest, error.strerror)
             raise _translate(error, digest) from error
         return OpenContent(digest, descriptor, found.st_size)
 
-    def _say_odd(self, digest: Digest, what: str | None) -> None:
+    def _log_odd(self, digest: Digest, what: str | None) -> None:
         if self._odd.due(str(digest)):
             log.warning("a blob can't be served", file=self.path(digest), error=what)
 
@@ -69,7 +69,7 @@ class BlobDirectory:
 
     @contextmanager
     def _directory(self, digest: Digest) -> Iterator[int | None]:
-        """The directory of the algorithm, open, and reached without a link; None where links may be followed."""
+        """A descriptor of the algorithm's directory, opened without following links; None if not `strict`."""
         if not self._strict:
             yield None
             return
@@ -86,5 +86,5 @@ class BlobDirectory:
 
 def _translate(error: OSError, digest: Digest) -> NotFoundError | StoreUnavailableError:
     if isinstance(error, NotAFileError) or error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, *_BROKEN):
-        return NotFoundError(f"{digest} is not here")
+        return NotFoundError(f"{digest} is not in the store")
     return StoreUnavailableError(f"{digest}: {error.strerror}")

@@ -1,4 +1,4 @@
-"""The in-memory twin: content in anonymous files, so that it can be sent like any other. For tests."""
+"""An in-memory content store for tests. Content is in anonymous files, so it can be sent with sendfile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from speil.store.base import (
 
 
 class MemoryStore:
-    """A ContentStore that a test fills; `available` can be switched off."""
+    """A ContentStore that a test fills. Set `available` to False to simulate an outage. Call `close` at the end."""
 
     def __init__(self) -> None:
         self.available = True
@@ -28,7 +28,7 @@ class MemoryStore:
         self._listeners: list[asyncio.Queue[StoreEvent]] = []
 
     def put(self, data: bytes, *origins: str, algorithm: str = "sha256") -> Digest:
-        """Take content in, by its digest of that algorithm; `origins` are the repositories it comes from."""
+        """Add content and send CONTENT_ADDED; `origins` are the repositories (`registry/name`) it was pulled from."""
         digest = Digest.of(data, algorithm)
         self.record(digest, *origins)
         if digest not in self._contents:
@@ -39,39 +39,39 @@ class MemoryStore:
         return digest
 
     def record(self, digest: Digest, *origins: str) -> None:
-        """Content comes from these repositories too."""
+        """Add repositories to the origins of `digest`."""
         self._origins[digest] = (*self._origins.get(digest, ()), *origins)
 
     def tag(self, name: str, target: Digest) -> None:
-        """Name an image."""
+        """Name an image and send IMAGE_ADDED."""
         self._images[name] = target
         self.tell(StoreEvent(StoreEventKind.IMAGE_ADDED, image=name))
 
     def remove(self, digest: Digest, *, tell: bool = True) -> None:
-        """Drop content, as a garbage collector may without telling."""
+        """Remove content; `tell=False` sends no event, as containerd's garbage collection does."""
         os.close(self._contents.pop(digest)[0])
         self._origins.pop(digest, None)
         if tell:
             self.tell(StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=digest))
 
     def untag(self, name: str) -> None:
-        """Drop an image's name."""
+        """Remove the name of an image and send IMAGE_REMOVED."""
         del self._images[name]
         self.tell(StoreEvent(StoreEventKind.IMAGE_REMOVED, image=name))
 
     @property
     def listening(self) -> bool:
-        """Whether somebody follows the news."""
+        """Whether there is a subscriber to `events`."""
         return bool(self._listeners)
 
     def close(self) -> None:
-        """Close all descriptors."""
+        """Remove all content and close its descriptors."""
         for descriptor, _ in self._contents.values():
             os.close(descriptor)
         self._contents.clear()
 
     async def run(self) -> None:
-        """Nothing to keep alive."""
+        """See ContentStore. There is no connection to keep."""
         await asyncio.Event().wait()
 
     async def resolve(self, image: str) -> Digest:
@@ -88,7 +88,7 @@ class MemoryStore:
     async def open(self, digest: Digest) -> OpenContent:
         """See ContentStore."""
         descriptor, size = self._find(digest)
-        # through /proc the descriptor gets a file position of its own
+        # opening through /proc gives the descriptor its own file position
         return OpenContent(digest, os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC), size)
 
     async def origins(self, digest: Digest) -> tuple[str, ...]:
@@ -120,9 +120,9 @@ class MemoryStore:
 
     def _check(self) -> None:
         if not self.available:
-            raise StoreUnavailableError("switched off")
+            raise StoreUnavailableError("the store is not available")
 
     def tell(self, event: StoreEvent) -> None:
-        """Send news to all who listen."""
+        """Send an event to all subscribers."""
         for queue in self._listeners:
             queue.put_nowait(event)

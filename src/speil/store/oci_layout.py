@@ -1,8 +1,8 @@
-"""An OCI image layout (OCI image spec, "Image Layout") as a content store: the embedded default.
+"""A content store that reads an OCI image layout (OCI image spec, "Image Layout").
 
-For demos, tests and air-gapped seeds: a directory that `skopeo copy … oci:` or an image export wrote is enough. Names
-come from the annotations of `index.json`: containerd's full image name, or `org.opencontainers.image.ref.name` where
-that holds one. The directory may be written by others; it is looked at a few times a second, which costs three stats.
+It serves demos, tests and air-gapped clusters: a directory written by `skopeo copy … oci:` or an image export. Image
+names come from the annotations of `index.json`: `io.containerd.image.name`, or `org.opencontainers.image.ref.name` if
+it is a full name. Other processes may write the directory. It is checked ten times a second, with three stats.
 """
 
 from __future__ import annotations
@@ -28,21 +28,24 @@ from speil.oci.reference import InvalidReferenceError, Reference
 from speil.store.base import Image, NotFoundError, OpenContent, StoreEvent, StoreEventKind, StoreUnavailableError
 from speil.store.blob_directory import BlobDirectory
 
-LOOK_SECONDS = 0.1  # between looks at the directory
+LOOK_SECONDS = 0.1  # between checks for changes
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-PROBLEM_SECONDS = 1.0  # between looks for what is wrong with the whole layout
-INDEX_BYTES_MAX = 8 << 20  # some 25,000 images; read at once, it takes ten times that in memory
+PROBLEM_SECONDS = 1.0  # between checks whether the layout is valid
+INDEX_BYTES_MAX = 8 << 20  # some 25,000 images; parsing takes ten times that in memory
 _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 
 log = get_log("store")
 
 
 class VerificationError(Exception):
-    """The bytes that were to be stored are not what their digest or size says: the sender erred."""
+    """The received bytes do not match their digest or size. The sender is at fault; nothing was stored."""
 
 
 class OciLayoutStore:
-    """A layout at `root`; `ingest` and `tag` make it where it is missing. `tell` hears whether it can be served."""
+    """The layout at `root`. `ingest` and `tag` create it if it is missing.
+
+    `tell` is called about once a second with True if the layout can be served, else False.
+    """
 
     def __init__(self, root: Path, tell: Callable[[bool], None] = lambda can_be_served: None) -> None:
         self.root, self._tell = root, tell
@@ -53,23 +56,23 @@ class OciLayoutStore:
 
     @property
     def available(self) -> bool:
-        """Whether there is a layout to read."""
+        """Whether `oci-layout` and `index.json` exist as regular files."""
         return all(_is_file(self.root / name) for name in ("oci-layout", "index.json"))
 
     async def run(self) -> None:
-        """Nothing to keep alive; a layout that can't be read is said, and said again while it lasts."""
+        """Check the layout every PROBLEM_SECONDS; log a warning while it can't be served. Runs until cancelled."""
         while True:
             problem = self.problem()
             self._tell(not problem)
             if problem:
                 if self._problem.due(problem):
-                    log.warning("the image layout can't be served", path=self.root, error=problem)
+                    log.warning("image layout can't be served", path=self.root, error=problem)
             elif self._problem.over():
-                log.info("the image layout can be served", path=self.root)
+                log.info("image layout can be served", path=self.root)
             await asyncio.sleep(PROBLEM_SECONDS)
 
     def problem(self) -> str:
-        """What keeps the layout from being served; empty where nothing does."""
+        """Why the layout can't be served; "" if it can."""
         if not self.root.is_dir():
             return f"{self.root} is not a directory" if self.root.exists() else f"there is no directory {self.root}"
         for name in ("oci-layout", "index.json"):
@@ -81,7 +84,7 @@ class OciLayoutStore:
                 return f"{self.root / name} is {kind_of(found)}, not a file"
         for path in (self.root / "blobs", *self._watched[1:]):
             if path.is_symlink():
-                return f"{path} is a symbolic link: what is behind it is not served"
+                return f"{path} is a symbolic link, and links are not followed"
         try:
             self._read_index()
         except StoreUnavailableError as error:
@@ -104,7 +107,7 @@ class OciLayoutStore:
         return self._blobs.open(digest)
 
     async def origins(self, digest: Digest) -> tuple[str, ...]:
-        """See ContentStore; a layout records none."""
+        """See ContentStore. A layout records no origins."""
         self._blobs.size(digest)
         return ()
 
@@ -113,7 +116,7 @@ class OciLayoutStore:
         return [Image(name, target) for name, target in self._read_index()]
 
     async def events(self) -> AsyncIterator[StoreEvent]:
-        """See ContentStore: what two looks at the directory differ in."""
+        """See ContentStore. Events are the differences between two checks of the directory."""
         blobs, names, stamp = self._list_blobs(), self._list_names(), self._stamp()
         yield StoreEvent(StoreEventKind.RESYNC)
         while True:
@@ -136,9 +139,9 @@ class OciLayoutStore:
     # --- writing ----------------------------------------------------------------------------------------
 
     async def ingest(self, digest: Digest, size: int, chunks: AsyncIterable[bytes]) -> None:
-        """Store content, verified while it comes; it is visible when it is whole.
+        """Store `size` bytes of content. It becomes visible when it is complete and its digest matches.
 
-        Raises VerificationError, StoreUnavailableError, and whatever `chunks` raises; nothing is left behind then.
+        Raises VerificationError, StoreUnavailableError, and what `chunks` raises. Nothing is stored then.
         """
         directory = self._blobs.path(digest).parent
         self._make()
@@ -150,11 +153,13 @@ class OciLayoutStore:
                 async for chunk in chunks:
                     received += len(chunk)
                     if received > size:
-                        raise VerificationError(f"{digest}: more than its {size} bytes")
+                        raise VerificationError(f"{digest}: received more than {size} bytes")
                     hasher.update(chunk)
                     file.write(chunk)
             if received != size or hasher.hexdigest() != digest.hex:
-                raise VerificationError(f"{digest}: {received} bytes with digest {hasher.hexdigest()[:12]}")
+                raise VerificationError(
+                    f"{digest}: received {received} of {size} bytes, digest {hasher.hexdigest()[:12]}"
+                )
             os.chmod(temporary, 0o444)
             os.rename(temporary, self._blobs.path(digest))
         except OSError as error:
@@ -165,7 +170,7 @@ class OciLayoutStore:
             raise
 
     async def tag(self, name: str, target: Descriptor) -> None:
-        """Name an image, in place of what had the name."""
+        """Name an image; an image that had this name loses it. Raises StoreUnavailableError."""
         self._make()
         with self._locked():
             document = self._read_document()
@@ -213,7 +218,7 @@ class OciLayoutStore:
     # --- reading ----------------------------------------------------------------------------------------
 
     def _read_index(self) -> list[tuple[str, Digest]]:
-        """(name, target) of all named entries. Raises StoreUnavailableError for a missing or damaged index."""
+        """(name, target) of all entries with a name. Raises StoreUnavailableError for a missing or damaged index."""
         path = self.root / "index.json"
         try:
             found = path.lstat()
@@ -225,15 +230,15 @@ class OciLayoutStore:
                 self._index = state, self._named(self._read_document()["manifests"])
             except StoreUnavailableError as error:
                 if isinstance(error.__cause__, OSError):
-                    raise  # of this moment: no descriptor is left, say
-                self._index = state, error  # a damaged index is read once, not at each request
+                    raise  # a temporary error, such as no free descriptor: try again next time
+                self._index = state, error  # do not read a damaged index again until it changes
         known = self._index[1]
         if isinstance(known, StoreUnavailableError):
             raise StoreUnavailableError(str(known))
         return known
 
     def _read_document(self) -> dict[str, Any]:
-        """The index, with a list of manifests. Raises StoreUnavailableError."""
+        """The parsed index; `manifests` is a list. Raises StoreUnavailableError."""
         path = self.root / "index.json"
         try:
             document = parse_json(read_file(path, INDEX_BYTES_MAX, follow_links=False).data)
@@ -246,7 +251,7 @@ class OciLayoutStore:
         return document
 
     def _named(self, entries: list[Any]) -> list[tuple[str, Digest]]:
-        """Those entries that have a name; one that is damaged costs itself alone."""
+        """The entries with a name. Damaged entries are skipped."""
         named, damaged = [], 0
         for entry in entries:
             try:
@@ -255,7 +260,7 @@ class OciLayoutStore:
             except (DigestError, KeyError, TypeError, AttributeError):
                 damaged += 1
         if damaged and self._skipped.due(str(damaged)):
-            log.warning("entries of the image layout's index are damaged", file=self.root / "index.json", count=damaged)
+            log.warning("image layout index has damaged entries", file=self.root / "index.json", count=damaged)
         return named
 
     def _list_names(self) -> set[tuple[str, Digest]]:
@@ -280,7 +285,7 @@ class OciLayoutStore:
         return found
 
     def _stamp(self) -> tuple[int, ...]:
-        """Changes when content or names change."""
+        """A value that changes when content or names change."""
         return tuple(_mtime(path) for path in self._watched)
 
 
@@ -299,7 +304,7 @@ def _mtime(path: Path) -> int:
 
 
 def _name(entry: dict[str, Any]) -> str | None:
-    """The full image name of an index entry, if it has one."""
+    """The full image name of an index entry; None if it has none."""
     annotations = entry.get("annotations") or {}
     for key in NAME_ANNOTATIONS:
         try:

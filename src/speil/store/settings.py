@@ -1,4 +1,4 @@
-"""The settings of the content store."""
+"""Settings of the content store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_CONFIG_FILE = "/etc/containerd/config.toml"
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Where this node's content is."""
+    """Which store this node serves, and how to reach it."""
 
     store_kind: str = setting(
         one_of("containerd", "oci-layout"), "containerd", help="Serve a containerd's content, or an OCI image layout."
@@ -28,6 +28,6 @@ class StoreSettings:
     containerd_config: str = setting(
         text,
         DEFAULT_CONFIG_FILE,
-        help="containerd's configuration file, read for a warning where containerd itself does not tell.",
+        help="containerd's configuration file; used for a warning if containerd does not report its configuration.",
     )
     oci_layout_path: str = setting(text, "", help="For oci-layout: the directory.")

@@ -1,9 +1,9 @@
-"""Which content of the store may be shared: announced, and served to whoever asks for it by digest.
+"""Decides which content of the store may be announced, and served by digest.
 
-Content has no name, so its repositories have to be known: the runtime's record of where it was pulled from
-(`ContentStore.origins`), and the images that name it. Content that belongs to several repositories is shared where one
-of them may be: a base layer under a private image is no secret of that image. What nobody knows a repository of is kept
-back, but only where anything is kept back at all: without filters every content may be shared, and nothing is asked.
+Registry filters apply to repositories, so the repositories of content must be known. They come from the runtime's
+record of where the content was pulled from (`ContentStore.origins`), and from the images that use it. Content that is
+in several repositories is shared if one of them may be shared: a public base layer of a private image is not private.
+Content without a known repository is not shared. Without filters everything is shared and nothing is looked up.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from speil.oci.selection import Selection
 from speil.store.base import ContentStore, StoreError
 from speil.store.walk import contents
 
-IMAGES_SECONDS = 30.0  # between looks at all images for content nobody knows; whoever asks for nonsense costs no more
+IMAGES_SECONDS = 30.0  # between scans of all images for unknown content; bounds the cost of requests for random digests
 
 
 class Sharing:
-    """Tell it of the content of each image that may be shared (`know`)."""
+    """Applies `selection` to the content of `store`. Call `know` with the content of each image that may be shared."""
 
     def __init__(self, store: ContentStore, selection: Selection) -> None:
         self._store, self.selection = store, selection
@@ -29,7 +29,7 @@ class Sharing:
         self._looked_at: float | None = None
 
     def reference(self, image: str) -> Reference | None:
-        """An image name whose repository may be shared; None for others, and for what is no reference."""
+        """The parsed image name; None if its repository may not be shared, or if it is not a valid reference."""
         try:
             reference = Reference.parse(image)
         except InvalidReferenceError:
@@ -37,9 +37,10 @@ class Sharing:
         return reference if self.selection.allows_repository(reference.registry, reference.name) else None
 
     def tag(self, reference: Reference) -> str | None:
-        """The name under which an image's tag may be announced: `registry/repository:tag`.
+        """The key under which the tag may be announced, `registry/repository:tag`; None if it may not.
 
-        An image named `repository:tag@digest` is found under that name alone, so it stands for no tag.
+        containerd finds an image named `repository:tag@digest` only under this full name, so it is not announced as a
+        tag.
         """
         if reference.tag is None or reference.digest is not None:
             return None
@@ -48,27 +49,27 @@ class Sharing:
         return reference.tag_name
 
     def know(self, digests: Iterable[Digest]) -> None:
-        """Content of an image that may be shared."""
+        """Mark the content of an image that may be shared."""
         if not self.selection.is_open:
             self._shared.update(digests)
 
     @property
     def known(self) -> frozenset[Digest]:
-        """Content that is known to be shared now."""
+        """The content that is marked as shared. Empty without filters."""
         return frozenset(self._shared)
 
     def forget(self, digests: Iterable[Digest]) -> None:
-        """Content that no image names any more: it is asked about again."""
+        """Unmark content that no image uses any more. `allows` then decides anew."""
         self._shared.difference_update(digests)
 
     async def allows(self, digest: Digest) -> bool:
-        """Whether content may be shared; False too where the store can't say whose it is."""
+        """Whether content may be shared. False if the store does not answer."""
         if self.selection.is_open or digest in self._shared:
             return True
         try:
             origins = await self._store.origins(digest)
             if not any(self.selection.allows_repository(*_split(origin)) for origin in origins):
-                # what was imported has no origin, and names of images may give content to more repositories
+                # imported content has no origin, and an image may use content of another repository
                 await self._look_at_images()
                 return digest in self._shared
         except StoreError:
@@ -77,7 +78,7 @@ class Sharing:
         return True
 
     async def _look_at_images(self) -> None:
-        """Learn what the images name, once in a while. Raises StoreUnavailableError."""
+        """Mark the content of all shared images, at most every IMAGES_SECONDS. Raises StoreUnavailableError."""
         now = asyncio.get_running_loop().time()
         if self._looked_at is not None and now - self._looked_at < IMAGES_SECONDS:
             return
@@ -86,7 +87,7 @@ class Sharing:
             self.know(await contents(self._store, target))
 
     async def is_known(self, digest: Digest) -> bool:
-        """Whether the store knows any repository of it (yet)."""
+        """Whether the store already has a repository for this content. False if it does not answer."""
         try:
             return bool(await self._store.origins(digest))
         except StoreError:

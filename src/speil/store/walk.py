@@ -1,8 +1,8 @@
-"""From an image to the content of it that is here.
+"""Walks from an image to all of its content that the store has.
 
-An index names manifests of platforms that were never pulled; a manifest may have lost a layer to garbage collection.
-What is announced and served is what the store really holds, so each step looks. What one image may cost is bounded by
-what is looked at, found or not; a bound that is reached leaves a line in the log.
+An index names manifests of platforms that were never pulled. Garbage collection may have deleted a layer. Only existing
+content may be announced and served, so the walk checks each digest. The bounds count the digests that are checked,
+whether they exist or not. A bound that is reached is logged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from speil.oci.digest import Digest
 from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest, parse
 from speil.store.base import ContentStore, NotFoundError
 
-DEPTH_MAX = 32  # an index of indexes of manifests is the deepest in practice; the bounds below hold at any depth
-CONTENTS_MAX = 10_000  # looked at, of one image: a bound against documents made to blow up
-MANIFEST_BYTES_TOTAL_MAX = 64 << 20  # read and parsed, of one image; an index of ten thousand manifests has ten
-TURN_LOOKS = 64  # then other tasks have their turn: looks at a disk do not wait for anything
+DEPTH_MAX = 32  # levels; images have at most three. The bounds below hold at any depth
+CONTENTS_MAX = 10_000  # digests checked for one image: a bound against documents made to be expensive
+MANIFEST_BYTES_TOTAL_MAX = 64 << 20  # bytes of manifests read for one image; an index of 10,000 manifests needs 10 MiB
+TURN_LOOKS = 64  # checks before other tasks run: a stat does not yield to the event loop
 READ_AT_ONCE_BYTES_MAX = 64 << 10
-PARSED_AT_ONCE_BYTES_MAX = 64 << 10  # what is larger is parsed in a thread, one at a time: that bounds their memory
+PARSED_AT_ONCE_BYTES_MAX = 64 << 10  # larger manifests are parsed in a thread, one at a time to bound the memory
 
 log = get_log("walk")
 _parsing = threading.Lock()
@@ -32,19 +32,22 @@ _unreadable = Seldom()
 
 
 async def read(store: ContentStore, digest: Digest, size_bytes_max: int = MANIFEST_BYTES_MAX) -> bytes:
-    """Small content, whole. Raises NotFoundError (also for what is larger or unreadable), StoreUnavailableError."""
+    """Read small content completely.
+
+    Raises NotFoundError, also for content above `size_bytes_max` or on a bad disk, and StoreUnavailableError.
+    """
     with await store.open(digest) as content, _readable(digest):
         if content.size > size_bytes_max:
-            raise NotFoundError(f"{digest} has {content.size} bytes, too many for a manifest")
+            raise NotFoundError(f"{digest} has {content.size} bytes, more than the {size_bytes_max} that are read")
         return await asyncio.to_thread(os.pread, content.fd, content.size, 0)
 
 
 async def read_manifest(store: ContentStore, digest: Digest) -> tuple[bytes, Manifest] | None:
-    """A manifest's bytes and what they say; None for content that is no manifest. Raises as `read`."""
+    """The bytes of a manifest, and the parsed manifest; None if the content is not a manifest. Raises as `read`."""
     with await store.open(digest) as content, _readable(digest):
         if content.size > MANIFEST_BYTES_MAX:
             return None
-        # what is small is read at once: it is in memory, or a page away, and a thread hop costs more
+        # small content is read in the event loop: it is usually in the page cache, and a thread costs more
         data = content.peek(READ_AT_ONCE_BYTES_MAX)
         if not _may_be_json(data):
             return None
@@ -56,40 +59,38 @@ async def read_manifest(store: ContentStore, digest: Digest) -> tuple[bytes, Man
 
 @contextmanager
 def _readable(digest: Digest) -> Iterator[None]:
-    """Content that the disk can't give is as good as none: the rest of the store goes on."""
+    """Turn a read error into NotFoundError: content on a bad disk counts as missing, the rest is still served."""
     try:
         yield
     except OSError as error:
         if _unreadable.due(str(digest)):
-            log.warning("content can't be read: going on as if it were not here", key=digest, error=error)
+            log.warning("content can't be read: treated as missing", key=digest, error=error)
         raise NotFoundError(f"{digest} can't be read: {error.strerror}") from error
 
 
 async def parsed(data: bytes) -> Manifest | None:
-    """As `oci.manifest.parse`, and the loop goes on meanwhile."""
+    """As `oci.manifest.parse`; large documents are parsed in a thread, so the event loop continues."""
     if len(data) <= PARSED_AT_ONCE_BYTES_MAX:
         return parse(data)
     return await asyncio.to_thread(_parse_alone, data)
 
 
 async def contents(store: ContentStore, root: Digest) -> list[Digest]:
-    """The content below `root` that the store holds, itself first. Raises StoreUnavailableError."""
+    """The digests of `root` and of all content it names, if they are in the store. Raises StoreUnavailableError."""
     walk = _Walk(store, root)
     await walk.run()
     if walk.bound:
-        log.warning(
-            "an image has more content than is looked at: the rest is not announced", image=root, bound=walk.bound
-        )
+        log.warning("image has too much content: the rest is not announced", image=root, bound=walk.bound)
     return list(walk.found)
 
 
 class _Walk:
-    """One walk, level by level; each content is looked at once, however often it is named."""
+    """One walk, level by level. Each digest is checked once, even if it is named many times."""
 
     def __init__(self, store: ContentStore, root: Digest) -> None:
         self._store, self._root = store, root
         self.found: dict[Digest, None] = {}
-        self.bound = ""  # the one that was reached
+        self.bound = ""  # description of the bound that was reached
         self._seen = {root}
         self._bytes_left, self._looks = MANIFEST_BYTES_TOTAL_MAX, 0
 
@@ -98,7 +99,7 @@ class _Walk:
         for _ in range(DEPTH_MAX):
             following: list[Digest] = []
             for digest in level:
-                if (manifest := await self._look_into(digest)) is None:
+                if (manifest := await self._check_manifest(digest)) is None:
                     continue
                 if manifest.left_off:
                     self.bound = f"{manifest.left_off} children of {digest}"
@@ -108,7 +109,7 @@ class _Walk:
                     following += new
                     continue
                 for child in new:
-                    await self._look_at(child)
+                    await self._check(child)
             if not following:
                 return
             level = following
@@ -123,9 +124,9 @@ class _Walk:
         self._seen.add(digest)
         return True
 
-    async def _look_into(self, digest: Digest) -> Manifest | None:
-        """What it names, if it is here and is a manifest."""
-        size = await self._look_at(digest)
+    async def _check_manifest(self, digest: Digest) -> Manifest | None:
+        """The parsed manifest; None if it is missing or is not a manifest."""
+        size = await self._check(digest)
         if size is None or size > MANIFEST_BYTES_MAX:
             return None
         if size > self._bytes_left:
@@ -133,7 +134,7 @@ class _Walk:
             return None
         try:
             loaded = await read_manifest(self._store, digest)
-        except NotFoundError:  # collected a moment ago
+        except NotFoundError:  # deleted since the check
             self.found.pop(digest, None)
             return None
         if loaded is None:
@@ -141,8 +142,8 @@ class _Walk:
         self._bytes_left -= size
         return loaded[1]
 
-    async def _look_at(self, digest: Digest) -> int | None:
-        """Its size, if it is here."""
+    async def _check(self, digest: Digest) -> int | None:
+        """The size in bytes; None if it is missing."""
         self._looks += 1
         if self._looks % TURN_LOOKS == 0:
             await asyncio.sleep(0)

@@ -1,5 +1,5 @@
-"""Looks at regions from outside, for the commands that people run: `leases` and `nodes` are read, `look` joins them.
+"""Reads the Leases and nodes of all regions for `speil region`: `leases` and `nodes`, joined by `look`.
 
-Works with a kubeconfig (Leases by the API, nodes by the API server's proxy to their pods), and without a cluster on
-lease files and metrics URLs.
+In a cluster it reads Leases from the API and nodes through the API server's proxy to their pods. Without a cluster it
+reads lease files and metrics URLs.
 """

@@ -1,4 +1,4 @@
-"""The Leases of all regions: found in the cluster by their annotation, or read from lease files."""
+"""Reads the Leases of all regions, from the cluster or from lease files."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from typing import Any
 from speil.election.record import REGION_ANNOTATION, decode
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError, KubeForbiddenError
-from speil.kube.lease.base import LeaseError, LeaseLock
-from speil.kube.lease.file import FileLease
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.base import LeaseError, LeaseLock
+from speil.lease.file import FileLease
+from speil.lease.kubernetes import KubernetesLease
+from speil.overview.view import LeaseView
 from speil.region.naming import lease_of
-from speil.region.view import LeaseView
 
 _LEASES = "/apis/coordination.k8s.io/v1/leases"
 
 
 class SurveyError(Exception):
-    """Nothing can be seen; the message says why and what to give."""
+    """Nothing can be read. The message has the reason and the setting that helps."""
 
 
 async def leases_in_cluster(api: KubeApi, regions: Sequence[str]) -> list[LeaseView]:
-    """Every Lease that says its region; by their names where listing is not allowed. Raises SurveyError."""
+    """Every Lease with a region's annotation. Where listing is not allowed, those of `regions` by name.
+
+    A Lease that can't be read is in the list with its error. Raises SurveyError.
+    """
     try:
         answer = await api.request("GET", _LEASES)
     except KubeForbiddenError as error:
         if not regions:
-            raise SurveyError(f"not allowed to list Leases of all namespaces: say --regions ({error})") from error
-        return list(await asyncio.gather(*(_named(api, region) for region in regions)))
+            raise SurveyError(f"not allowed to list Leases of all namespaces: set --regions ({error})") from error
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_named(api, region)) for region in regions]
+        return [task.result() for task in tasks]
     except KubeError as error:
         raise SurveyError(str(error)) from error
     items: list[dict[str, Any]] = [item for item in answer.document.get("items") or () if isinstance(item, dict)]
@@ -49,7 +54,7 @@ async def _named(api: KubeApi, region: str) -> LeaseView:
 
 
 async def leases_in_files(paths: Sequence[Path]) -> list[LeaseView]:
-    """The Leases in lease files."""
+    """The Leases in these files. A file that can't be read is in the list with its error."""
     return [await _read(FileLease(path)) for path in paths]
 
 

@@ -1,4 +1,4 @@
-"""One look at all regions, with what the operator gave: a cluster, or lease files and metrics URLs."""
+"""Reads all regions once, from a cluster or from lease files and metrics URLs, as the settings say."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from speil.kube.access import AccessSource
 from speil.kube.api import KubeApi
 from speil.kube.in_cluster import SERVICE_ACCOUNT, InClusterAccess
 from speil.kube.kubeconfig import KubeconfigAccess, default_paths
+from speil.overview.view import LeaseView, NodeView, RegionView, group
 from speil.region.label import is_label
-from speil.region.view import LeaseView, NodeView, RegionView, group
 from speil.setting import SettingError, each, integer, setting, text
 from speil.survey.leases import leases_in_cluster, leases_in_files
 from speil.survey.nodes import nodes_at, nodes_in_cluster
@@ -22,14 +22,14 @@ from speil.version import __version__
 
 def _region(value: str) -> str:
     if not is_label(value):
-        raise SettingError(f"{value!r} is not a region's name: say something like eu-west-1")
+        raise SettingError(f"{value!r} is not a region's name: write it like eu-west-1")
     return value
 
 
 def _url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
-        raise SettingError(f"{value!r} is not a URL: say something like http://10.0.0.7:9090")
+        raise SettingError(f"{value!r} is not a URL: write it like http://10.0.0.7:9090")
     return value
 
 
@@ -38,13 +38,13 @@ regions = each("regions", _region)
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
-    """Which cluster."""
+    """How to reach the cluster."""
 
     kubeconfig_path: str = setting(text, "", help="The kubeconfig. Empty: $KUBECONFIG, else ~/.kube/config.")
     kubeconfig_context: str = setting(text, "", help="Which context of it. Empty: its current one.")
 
     def access(self) -> AccessSource:
-        """A person's kubeconfig, or the ServiceAccount of the pod that this runs in."""
+        """The kubeconfig; in a pod without one, its ServiceAccount. Reads nothing yet."""
         paths = [Path(self.kubeconfig_path)] if self.kubeconfig_path else default_paths()
         if not self.kubeconfig_path and not any(path.exists() for path in paths) and SERVICE_ACCOUNT.exists():
             return InClusterAccess()
@@ -52,7 +52,7 @@ class ClusterSettings:
 
     @asynccontextmanager
     async def api(self) -> AsyncIterator[KubeApi]:
-        """A client of it."""
+        """A client of the cluster's API, closed at the end of the block."""
         api = KubeApi(self.access(), f"speil/{__version__}")
         try:
             yield api
@@ -62,7 +62,7 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True)
 class SurveySettings:
-    """Where to look."""
+    """What to read."""
 
     cluster: ClusterSettings
     regions: tuple[str, ...] = setting(regions, (), help="Regions to look at. Empty: all that are found.")
@@ -76,7 +76,7 @@ class SurveySettings:
 
 
 async def look(settings: SurveySettings) -> list[RegionView]:
-    """All regions as they are now. Raises SurveyError."""
+    """All regions as they are now. Nodes and Leases that can't be read carry an error. Raises SurveyError."""
     leases: list[LeaseView] = []
     nodes: list[NodeView] = []
     by_hand = settings.metrics_urls or settings.lease_files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from speil.region.view import LeaseView, RegionView, Traffic
+from speil.overview.view import LeaseView, RegionView, Traffic
 
 COLUMNS = (
     "region", "lease", "holder", "renewed", "transitions", "nodes", "label", "hit ratio", "by bytes", "own store",
@@ -14,12 +14,12 @@ COLUMNS = (
 
 
 def table(views: Sequence[RegionView]) -> str:
-    """A line a region."""
+    """One line for each region, under a header."""
     return align([COLUMNS, *(_row(view) for view in views)])
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be; the first of `rows` is the head."""
+    """The rows as text, with columns as wide as their widest cell; all rows have as many cells as the first."""
     widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -29,14 +29,13 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def _row(view: RegionView) -> tuple[str, ...]:
     lease = view.leases[0] if view.leases else LeaseView("(none)")
     total = view.total
-    ready = sum(node.ready for node in view.nodes)
     return (
         view.region or "(none)",
         lease.name,
         lease.error or _holder(lease),
         _age(lease),
         str(lease.lease.record.leader_transitions) if lease.lease else "-",
-        str(len(view.nodes)) if ready == len(view.nodes) else f"{ready} of {len(view.nodes)} ready",
+        _nodes(view),
         ",".join(view.labels) or "-",
         percent(total.hit_ratio),
         percent(total.byte_ratio),
@@ -45,6 +44,12 @@ def _row(view: RegionView) -> tuple[str, ...]:
         size(total.upstream_bytes),
         str(view.rejected),
     )
+
+
+def _nodes(view: RegionView) -> str:
+    ready, count = sum(node.ready for node in view.nodes), len(view.nodes) + len(view.pending)
+    pending = f", {len(view.pending)} pending" if view.pending else ""
+    return str(count) if ready == count else f"{ready} of {count} ready{pending}"
 
 
 def _holder(lease: LeaseView) -> str:
@@ -59,12 +64,12 @@ def _age(lease: LeaseView) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """`87 %`, `-` where there is nothing to tell."""
+    """`87 %`; `-` for None."""
     return "-" if ratio is None else f"{ratio * 100:.0f} %"
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Bytes with a binary unit: `1.5 MiB`."""
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
@@ -72,7 +77,7 @@ def size(count: int) -> str:
 
 
 def document(views: Sequence[RegionView]) -> list[dict[str, Any]]:
-    """The same and more, by region, lease, node and registry."""
+    """The content of the table and more for `--output json`: by region, Lease, node and registry."""
     return [
         {
             "region": view.region,
@@ -94,6 +99,7 @@ def document(views: Sequence[RegionView]) -> list[dict[str, Any]]:
                 }
                 for node in view.nodes
             ],
+            "pending": {node.name: node.pending for node in view.pending},
             "registries": {name: _traffic_document(traffic) for name, traffic in _by_registry(view).items()},
             "rejected": view.rejected,
             **_traffic_document(view.total),

@@ -1,1 +1,1 @@
-"""The public test kit: deadlines instead of sleeps, an in-memory network, conformance suites, made-up images."""
+"""The test kit of this repository; it is not part of the wheel."""

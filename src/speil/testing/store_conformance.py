@@ -1,4 +1,4 @@
-"""What every ContentStore must do. A test class derives from it and says how to fill a store."""
+"""The tests that every ContentStore must pass. Derive a test class and implement `opened`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ IMAGE = random_image(11)
 
 
 class Filler(Protocol):
-    """Puts things into the store under test, from outside."""
+    """Changes the content of the store under test, as another program would."""
 
     async def add(self, image: BuiltImage, name: str) -> None:
-        """An image with all its blobs."""
+        """Add an image with all its blobs."""
 
     async def remove_blob(self, digest: Digest) -> None:
-        """Drop content."""
+        """Remove content."""
 
     async def remove_image(self, name: str) -> None:
-        """Drop a name."""
+        """Remove an image name."""
 
 
 class StoreConformance:
-    """Derive, and implement `opened`."""
+    """The suite. A derived class implements `opened`."""
 
     def opened(self) -> AbstractAsyncContextManager[tuple[ContentStore, Filler]]:
-        """A running, available store without content."""
+        """A running, available store without content, and its filler."""
         raise NotImplementedError
 
     async def test_what_is_there_is_found_and_is_right(self) -> None:

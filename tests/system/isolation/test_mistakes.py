@@ -41,7 +41,7 @@ async def test_a_region_beside_the_names_of_another_is_refused_and_touches_nothi
     wrong.start_with(["--region=regionb", *lab.copied(wrong)])
     await eventually(lambda: not wrong.speil.running, timeout_seconds=30, what="it refuses to start")
     assert wrong.speil.stop() == 2, "the exit code of a wrong configuration"
-    for part in ("--region is regionb", "read as region regiona", "say --region regiona", "end in -regionb"):
+    for part in ("--region is regionb", "read as region regiona", "set --region regiona", "end in -regionb"):
         assert part in wrong.last_words
     assert not [one for one in lab.cluster.lease_audit()[asked:] if one.source == wrong.address]
     pushed = Pushed(lab, "regionb")

@@ -118,12 +118,12 @@ async def test_regionas_names_in_regionb(lab: RegionLab, case: Case) -> None:
             await node.says("belongs to another region", detail="label 'regiona', this node's is 'regionb'")
             assert node.said("belongs to another region", what_to_do="--leader-election-name", meanwhile="peers")
         else:
-            await node.says("can't be asked", error="not allowed to get the Lease spegel-leader-election-regiona")
+            await node.says("lease request failed", error="not allowed to get the Lease spegel-leader-election-regiona")
     verdict = await verify(lab)
     assert verdict.exit_code == 1
     assert verdict.says("fail", "different labels", f"regiona (3 nodes), regionb ({case.count} nodes)"), verdict
     if case.rights and alone:
-        assert verdict.says("fail", "have no way to their region"), verdict
+        assert verdict.says("fail", "know no peer of it"), verdict
     await assert_isolated(lab, mark, alone=alone)
 
     if case.rights and (case == SAMPLE[0] or FULL):
@@ -201,7 +201,9 @@ async def test_an_edited_lease_is_told_and_mended(lab: RegionLab, edit: dict[str
     assert any(node.said("belongs to another region", meanwhile="peers") for node in lab.regions["regiona"])
     # by the leader, which may have lost it meanwhile, or by the next one
     assert any(
-        node.said(did, detail="taken back") for node in lab.regions["regiona"] for did in ("renewed", "acquired")
+        node.said(did, detail="taken back")
+        for node in lab.regions["regiona"]
+        for did in ("lease renewed", "lease acquired")
     )
     await assert_isolated(lab, mark)
     assert not lab.lans.crossings(mark)
@@ -219,7 +221,7 @@ async def test_names_alone_and_no_label_are_one_region_and_that_is_told(lab: Reg
     await lab.configure({**unlabelled, **copied}, fresh=lab.nodes)
     await lab.regions["regionb"][0].meets({node.peer_id for node in lab.regions["regiona"]})
     verdict = await verify(lab)
-    assert verdict.says("warn", "nothing but its names tells region regiona", "no --region-networks"), verdict
+    assert verdict.says("warn", "only its names distinguish region regiona", "no --region-networks"), verdict
 
     networks = [f"--region-networks={NETWORKS[region]}" for region in REGIONS]
     guarded = {node: [*flags, networks[node.region == "regionb"]] for node, flags in {**unlabelled, **copied}.items()}

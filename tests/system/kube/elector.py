@@ -17,8 +17,8 @@ from speil.election.config import DEFAULT_CONFIG
 from speil.election.ownership import Owner
 from speil.kube.api import KubeApi
 from speil.kube.in_cluster import InClusterAccess
-from speil.kube.leader import LeaderElection, MeshView
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.driver import LeaderElection, MeshView
+from speil.lease.kubernetes import KubernetesLease
 from speil.observe import logs
 from speil.observe.metrics import Metrics
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from speil.config import build, split_arguments
 from speil.kube.error import KubeForbiddenError
-from speil.kube.lease.base import LeaseDeniedError
+from speil.lease.base import LeaseDeniedError
 from speil.region.settings import RegionSettings
 from speil.setting import declared
 from speil.testing.eventually import eventually
@@ -236,7 +237,7 @@ async def test_the_api_server_takes_every_example_and_the_hooks(cluster: KubeClu
         for one in Objects(await helm.run("get", "hooks", release, "--namespace", namespace)).all:
             if one["kind"] == "Secret":
                 continue  # the installation made it
-            plural = {"DaemonSet": "daemonsets", "Service": "services", "Pod": "pods"}[one["kind"]]
+            plural = f"{one['kind'].lower()}s"
             group = "/api/v1" if one["apiVersion"] == "v1" else f"/apis/{one['apiVersion']}"
             strict = {"fieldValidation": "Strict", "dryRun": "All"}
             where = f"{group}/namespaces/{one['metadata']['namespace']}/{plural}"
@@ -247,27 +248,32 @@ async def test_the_api_server_takes_every_example_and_the_hooks(cluster: KubeClu
 async def test_uninstalling_ends_when_every_region_has_cleaned_up(cluster: KubeCluster, helm: Helm) -> None:
     regions = [{"name": name, "createNamespace": True} for name in ("ua", "ub")]
     await helm.install("u", "uninstalled", {"regions": regions})
-    pods = "/api/v1/namespaces/uninstalled/pods"
+    jobs = "/apis/batch/v1/namespaces/uninstalled/jobs"
 
     async def waiting() -> set[str]:
-        return {one["metadata"]["name"] for one in (await cluster.admin("GET", pods))["items"]}
+        return {one["metadata"]["name"] for one in (await cluster.admin("GET", jobs))["items"]}
 
-    async def end(pod: str) -> None:
-        # as its kubelet says it once `speil cleanup-wait` has ended
-        await eventually(lambda: _in(pod, waiting()), timeout_seconds=HOOK_SECONDS_MAX, what=f"{pod} is there")
+    async def end(job: str) -> None:
+        # as its controller says it once `speil cleanup-wait` has ended
+        await eventually(lambda: _in(job, waiting()), timeout_seconds=HOOK_SECONDS_MAX, what=f"{job} is there")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
+        status = {"conditions": done, "succeeded": 1, "startTime": now, "completionTime": now}
         merge = "application/merge-patch+json"
-        await cluster.admin("PATCH", f"{pods}/{pod}/status", {"status": {"phase": "Succeeded"}}, content_type=merge)
+        await cluster.admin("PATCH", f"{jobs}/{job}/status", {"status": status}, content_type=merge)
 
     async with asyncio.TaskGroup() as group:
         gone = group.create_task(helm.run("uninstall", "u", "--namespace", "uninstalled", "--timeout", "60s"))
-        await eventually(waiting, timeout_seconds=HOOK_SECONDS_MAX, what="somebody waits for the nodes")
+        await eventually(waiting, timeout_seconds=HOOK_SECONDS_MAX, what="a Job waits for the nodes")
         found = await names_in(cluster, "uninstalled")
-        assert {"daemonsets/u-ua-cleanup", "daemonsets/u-ub-cleanup", "services/u-ua-cleanup"} <= found
+        assert {"daemonsets/u-ua-cleanup", "daemonsets/u-ub-cleanup", "serviceaccounts/u-ua-cleanup"} <= found
         assert "daemonsets/u-ua" not in found, "the nodes are gone, or they would write hosts.toml again"
         for region in ("ua", "ub"):
             await end(f"u-{region}-cleanup-wait")
         await gone
-    assert await names_in(cluster, "uninstalled") == {"secrets/u-ua-region", "secrets/u-ub-region"}, "they are kept"
+    # the Secrets are kept, and the Job itself removes its DaemonSet: tests/cluster
+    left = {"secrets/u-ua-region", "secrets/u-ub-region", "daemonsets/u-ua-cleanup", "daemonsets/u-ub-cleanup"}
+    assert await names_in(cluster, "uninstalled") == left
     assert not await waiting()
 
 

@@ -18,8 +18,8 @@ import pytest
 from speil.election.config import ElectionConfig
 from speil.election.ownership import Owner
 from speil.election.record import LeaderElectionRecord, Lease
-from speil.kube.lease.base import LeaseLock
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.base import LeaseLock
+from speil.lease.kubernetes import KubernetesLease
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from speil.kube.error import KubeForbiddenError
-from speil.kube.lease.base import LeaseDeniedError, LeaseError, LeaseLock
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.base import LeaseDeniedError, LeaseError, LeaseLock
+from speil.lease.kubernetes import KubernetesLease
 from speil.testing.eventually import eventually
 from speil.testing.lease_conformance import RECORD, LeaseConformance, LeaseFixture
 from tests.system.kube.cluster import KubeCluster, Pod

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from speil.election.config import DEFAULT_CONFIG
-from speil.kube.lease.base import LeaseLock
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.base import LeaseLock
+from speil.lease.kubernetes import KubernetesLease
 from speil.testing.eventually import eventually
 from tests.shell.lease_region import FaultyLease, region
 from tests.system.kube.cluster import KubeCluster

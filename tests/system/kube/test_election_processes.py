@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from speil.election.record import LeaderElectionRecord
-from speil.kube.lease.kubernetes import KubernetesLease
+from speil.lease.kubernetes import KubernetesLease
 from speil.testing.eventually import eventually
 from tests.system.kube.cluster import KubeCluster, Pod
 from tests.system.kube.processes import ElectorProcess, electors, go_elector, speil_elector
@@ -67,7 +67,7 @@ async def test_killed_stopped_and_frozen_leaders_are_followed(cluster: KubeClust
     with electors(cluster, pod, namespace, NAME, NODES) as processes:
         first = await leader_among(cluster, pod, namespace, processes)
         assert first.stop() == 0
-        assert first.said(msg="released", lease=f"{namespace}/{NAME}", region="r")
+        assert first.said(msg="lease released", lease=f"{namespace}/{NAME}", region="r")
         second = await leader_among(cluster, pod, namespace, processes, other_than=first.identity)
 
         again = speil_elector(cluster, pod, namespace, NAME, first.identity)
@@ -76,7 +76,7 @@ async def test_killed_stopped_and_frozen_leaders_are_followed(cluster: KubeClust
         third = await leader_among(cluster, pod, namespace, processes, other_than=second.identity)
         second.signal(signal.SIGCONT)
         await eventually(
-            lambda: second.said(msg="lost") and second.said(msg="new leader", holder=third.identity),
+            lambda: second.said(msg="lease lost") and second.said(msg="new leader", holder=third.identity),
             what="the thawed one has seen that it leads no more",
         )
         assert await holder(cluster, namespace) == third.identity

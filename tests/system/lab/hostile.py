@@ -43,7 +43,7 @@ async def knock(plan: dict[str, Any], psks: tuple[bytes, ...]) -> dict[str, int]
         ListenAddress("", 5001),
         agent_version="speil/0.1.0",
         metrics=Metrics(),
-        told=protocols_of(plan["region"], ""),
+        extra_protocols=protocols_of(plan["region"], ""),
         psks=lambda: psks,
     )
     kad = f"/speil/{plan['region']}/kad/1.0.0"

@@ -1,5 +1,4 @@
-"""Where the first peers come from: one port (`base`), a kind a module, one driver.
+"""Where the first peers come from: one port (`base`), one module for each kind, one driver.
 
-A kind that has to do something for others to find this node (`http` serves its id; a Lease campaigns) does it in
-`run`.
+What a kind does so that others find this node is in its `run`: `http` serves its id, a Lease needs an election.
 """

@@ -1,4 +1,4 @@
-"""The port: a source of first peers."""
+"""The port to a source of first peers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from speil.multiformats.peer_info import PeerInfo
 
 
 class BootstrapError(Exception):
-    """The source could not be asked; the message says which and why. It is asked again.
+    """The source did not answer; the message says which one and why. The driver retries.
 
-    `told`: the source has put it into the log itself; one line is enough. `addresses` can be dialled all the same.
+    logged: the source has logged the failure itself, so the driver does not.
+    addresses: known without the source; they can be dialled nevertheless.
     """
 
-    def __init__(self, message: str, *, told: bool = False, addresses: tuple[Multiaddr, ...] = ()) -> None:
+    def __init__(self, message: str, *, logged: bool = False, addresses: tuple[Multiaddr, ...] = ()) -> None:
         super().__init__(message)
-        self.told, self.addresses = told, addresses
+        self.logged, self.addresses = logged, addresses
 
 
 class Bootstrapper(Protocol):
-    """A kind of bootstrap."""
+    """A source of first peers. Adapters: `dns`, `http`, `static`, and `lease` for kubernetes and file."""
 
-    kind: str
+    kind: str  # a metric label
 
     async def find(self, local: PeerInfo) -> list[Multiaddr]:
-        """Addresses to dial, best first, with or without `/p2p`; empty where nobody else is there.
+        """Addresses to dial, best first, with or without `/p2p`; empty where no other node exists.
 
-        Raises BootstrapError.
+        Has a time limit of its own. Raises BootstrapError.
         """
 
     async def run(self, local: Callable[[], PeerInfo]) -> None:
-        """What this node does so that others find it; runs until cancelled, or returns at once."""
+        """Let other nodes find this one, until cancelled; returns at once where there is nothing to do.
+
+        `local` gives this node. Raises BootstrapError for what the operator has to fix.
+        """

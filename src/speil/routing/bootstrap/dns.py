@@ -1,7 +1,7 @@
-"""`dns`: a headless Service's name, whose records are the nodes of the mesh.
+"""`dns`: the name of a headless Service, whose records are the nodes of the mesh.
 
-As Spegel does: sort the addresses, take the first few of each family, so that all nodes ask the same ones and the
-mesh can't split. Who they are is learned when they are dialled.
+As in Spegel, the addresses are sorted and the first few of each family are used: all nodes dial the same ones, so the
+mesh can't split. The dial shows their peer ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESOLVE_SECONDS_MAX = 10.0  # a cluster's DNS answers in milliseconds, or after 
 
 
 class DnsBootstrapper:
-    """Looks up A and AAAA records of a domain; peers listen on the router port that we listen on."""
+    """Looks up A and AAAA records of a domain. Peers listen on the same router port as this node."""
 
     kind = "dns"
 
@@ -28,7 +28,7 @@ class DnsBootstrapper:
         self._domain, self._port = domain, router_port
 
     async def find(self, local: PeerInfo) -> list[Multiaddr]:
-        """See Bootstrapper. A name that does not exist (yet) is an error, not an empty answer."""
+        """See Bootstrapper. A name that does not exist is an error, not an empty answer."""
         try:
             async with asyncio.timeout(RESOLVE_SECONDS_MAX):
                 entries = await asyncio.get_running_loop().getaddrinfo(
@@ -49,7 +49,7 @@ class DnsBootstrapper:
         return found
 
     async def run(self, local: Callable[[], PeerInfo]) -> None:
-        """The headless Service names this node; nothing to do."""
+        """See Bootstrapper. The headless Service names this node."""
 
 
 def _is_ip(host: str) -> bool:

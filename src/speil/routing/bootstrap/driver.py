@@ -1,8 +1,8 @@
-"""Finds the first peers, and finds them again when the last is gone.
+"""Finds the first peers, and finds peers again when the last one is gone.
 
-Persisted peers are dialled while the configured kind is asked; whoever answers is asked for more (`refresh`). With
-nobody reached the attempts slow down to one in ten seconds. The first round that the source answered is the decision
-which readiness waits for: peers reached, or alone.
+Each round dials the stored peers and, at the same time, the addresses from the source. Peers that answer are asked for
+more (`refresh`). Without success the rounds slow down to one in ten seconds. Readiness waits for the first round in
+which the source answered: then either peers were reached, or no other node exists.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from speil.observe.seldom import Seldom
 from speil.routing.bootstrap.base import BootstrapError, Bootstrapper
 from speil.routing.network import NetworkError, PeerNetwork
 from speil.routing.peerstore import PEERS_MAX, Peerstore
+from speil.routing.series import BootstrapSeries
 
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.05, 10.0  # Spegel's
-AGAIN_SECONDS = 30 * 60.0  # Spegel's: joins meshes that grew apart
-DIALS_MAX = 60  # in one round: what the source names, and persisted peers
-KNOWN_DIALS_MAX = 40  # of them for persisted peers: the source keeps a share
-UNREACHABLE_SECONDS = 10 * 60.0  # between equal lines: the first node of a mesh may wait for hours
-_NAMED_MAX = 4  # addresses in a line of the log
-MEMBERS_MAX = 256  # remembered as named by the source or known from before; a few rounds of DIALS_MAX
-SAVE_SECONDS = 60.0  # how often the list of known peers is written while it changes
+AGAIN_SECONDS = 30 * 60.0  # Spegel's: it joins meshes that were separated
+DIALS_MAX = 60  # in one round: addresses of the source and stored peers
+KNOWN_DIALS_MAX = 40  # of them for stored peers
+UNREACHABLE_SECONDS = 10 * 60.0  # between equal log lines: the first node of a mesh may wait for hours
+_NAMED_MAX = 4  # addresses in a log line
+MEMBERS_MAX = 256  # remembered peers from the source or the stored list; a few rounds of DIALS_MAX
+SAVE_SECONDS = 60.0  # between two writes of the list of known peers
 
 log = get_log("bootstrap")
 
 
 class Bootstrap:
-    """The driver; `decided` is what readiness asks."""
+    """The driver. `decided`: the first round in which the source answered has ended."""
 
     def __init__(self, bootstrapper: Bootstrapper, peerstore: Peerstore, metrics: Metrics, rng: Random) -> None:
-        self._bootstrapper, self._peerstore, self._metrics, self._rng = bootstrapper, peerstore, metrics, rng
+        self._bootstrapper, self._peerstore, self._rng = bootstrapper, peerstore, rng
+        self._series = metrics.of(BootstrapSeries)
         self.decided = False
         self._met = KnownPeers(PEERS_MAX)
         self._members: dict[PeerId, None] = {}
@@ -47,20 +49,26 @@ class Bootstrap:
         self._failure, self._unreachable = Seldom(), Seldom(UNREACHABLE_SECONDS)
 
     def wake(self) -> None:
-        """Look for peers now: the last one is gone."""
+        """Start a round now: the last peer is gone."""
         self._wake.set()
 
     def met(self, peer: PeerInfo, host: str, *, is_near: bool, is_here: bool) -> None:
-        """Remember a peer of the mesh for the next start; see `KnownPeers`."""
+        """Store a peer of the mesh for the next start; see `KnownPeers.add`."""
         self._met.add(peer, host, is_near=is_near, is_here=is_here)
         self._changed = True
 
     def is_member(self, peer_id: PeerId) -> bool:
-        """Whether a peer is named by the source, or known from before this start."""
+        """Whether a peer is from the source or from the stored list."""
         return peer_id in self._members
 
     async def run(self, network: PeerNetwork, known: Callable[[], int], refresh: Callable[[], Awaitable[None]]) -> None:
-        """Until cancelled. `known` says how many peers the table holds, `refresh` asks them for more."""
+        """Keep this node in the mesh until cancelled.
+
+        Raises what the source's `run` raises (BootstrapError), in an ExceptionGroup.
+
+        known: the number of peers in the routing table.
+        refresh: asks them for more.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._bootstrapper.run(lambda: network.local))
             group.create_task(self._keep_saving())
@@ -91,7 +99,7 @@ class Bootstrap:
             else:
                 if answered and not self.decided:
                     self.decided = True
-                    log.info("no other node is reachable: this one is alone for now", kind=self._bootstrapper.kind)
+                    log.info("no other node reachable", kind=self._bootstrapper.kind)
                 wait, backoff = backoff * (1 + self._rng.random()), min(backoff * 2, BACKOFF_SECONDS_MAX)
             try:
                 async with asyncio.timeout(wait):
@@ -102,20 +110,20 @@ class Bootstrap:
     async def _round(
         self, network: PeerNetwork, persisted: Sequence[Multiaddr], join: Callable[[], Awaitable[None]]
     ) -> bool:
-        """Dial who is known from before and, beside it, ask the source and dial whom it names. Whether it answered.
+        """Dial the stored peers and, at the same time, the addresses from the source; whether the source answered.
 
-        `join` is called when somebody was reached: known peers wait for no source, which may hang.
+        `join` is called when a peer was reached. Stored peers do not wait for the source, which may hang.
         """
         known = list(dict.fromkeys([*persisted, *self._addresses()]))[:KNOWN_DIALS_MAX]
 
-        async def known_ones() -> int:
+        async def dial_known() -> int:
             reached = await self._dial_all(network, known, members=persisted)
             if reached:
                 await join()
             return reached
 
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(known_ones())
+            task = group.create_task(dial_known())
             answered, found = await self._ask(network)
             named = found[: DIALS_MAX - len(known)]
             reached = await self._dial_all(network, named, members=named)
@@ -123,53 +131,53 @@ class Bootstrap:
                 await join()
         total = reached + task.result()
         if answered:
-            self._metrics.bootstrap_attempts.labels(self._bootstrapper.kind, "ok" if total else "empty").inc()
+            self._series.attempts.labels(self._bootstrapper.kind, "ok" if total else "empty").inc()
             own = {address.tcp for address in network.local.addresses}
             if not reached and (others := [address for address in found if address.tcp not in own]):
-                self._say_unreachable(others)
+                self._log_unreachable(others)
             elif reached:
                 self._unreachable.over()
         return answered
 
     async def _ask(self, network: PeerNetwork) -> tuple[bool, list[Multiaddr]]:
-        """Whether the source answered, and whom to dial."""
+        """Whether the source answered, and the addresses to dial."""
         kind = self._bootstrapper.kind
         try:
             found = await self._bootstrapper.find(network.local)
         except BootstrapError as error:
-            self._metrics.bootstrap_attempts.labels(kind, "error").inc()
-            if not error.told and self._failure.due(str(error)):
-                log.warning("bootstrap failed, trying again", kind=kind, error=error)
+            self._series.attempts.labels(kind, "error").inc()
+            if not error.logged and self._failure.due(str(error)):
+                log.warning("bootstrap failed, retrying", kind=kind, error=error)
             return False, list(error.addresses)
         if self._failure.over():
-            log.info("the source of first peers answers again", kind=kind)
+            log.info("bootstrap source answers again", kind=kind)
         return True, found
 
     async def _dial_all(
         self, network: PeerNetwork, addresses: Iterable[Multiaddr], *, members: Collection[Multiaddr]
     ) -> int:
-        """Dial them; how many answered. Whoever answers at an address of `members` is one (`is_member`)."""
+        """Dial addresses; how many answered. A peer that answers at one of `members` is a member (`is_member`)."""
         own = {address.tcp for address in network.local.addresses}
         targets = [one for one in dict.fromkeys(addresses) if one.tcp not in own]
 
         async def dial(address: Multiaddr) -> bool:
             if address.peer_id and address in members:
-                self._is_named(address.peer_id)  # before it joins: nobody else can prove that id
+                self._add_member(address.peer_id)  # before it joins: no other peer can prove that id
             try:
                 if (found := await network.dial(address)) is None:
                     return False
             except NetworkError as error:
-                log.debug("a first peer can't be reached", address=address, error=error)
+                log.debug("bootstrap peer can't be reached", address=address, error=error)
                 return False
             if address in members:
-                self._is_named(found.peer_id)
+                self._add_member(found.peer_id)
             return True
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(dial(address)) for address in targets]
         return sum(task.result() for task in tasks)
 
-    def _is_named(self, peer_id: PeerId) -> None:
+    def _add_member(self, peer_id: PeerId) -> None:
         self._members.pop(peer_id, None)
         self._members[peer_id] = None
         if len(self._members) > MEMBERS_MAX:
@@ -181,11 +189,11 @@ class Bootstrap:
     def _addresses(self) -> list[Multiaddr]:
         return [peer.addresses[0].with_peer_id(peer.peer_id) for peer in self._latest_first()]
 
-    def _say_unreachable(self, found: Sequence[Multiaddr]) -> None:
-        """Whom the source names is not there, or is no peer of this mesh."""
+    def _log_unreachable(self, found: Sequence[Multiaddr]) -> None:
+        """No address of the source answers, or none is a peer of this mesh."""
         named = ", ".join(str(address) for address in found[:_NAMED_MAX])
         if self._unreachable.due(named):
-            log.warning("no peer that bootstrap names can be joined, trying again", named=named, count=len(found))
+            log.warning("no bootstrap peer can be joined, retrying", named=named, count=len(found))
 
     async def _keep_saving(self) -> None:
         try:

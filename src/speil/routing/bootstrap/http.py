@@ -1,10 +1,10 @@
 """`http`: first peers from a page that a peer serves, and the page that this node serves.
 
-The address is a base (`http://10.0.0.7:5002`), to which `/id` is added as Spegel does, or the page itself. Both are
-tried where the one does not answer with a peer; the one that did is asked first the next time.
+The address is a base (`http://10.0.0.7:5002`), to which `/id` is added as in Spegel, or the page itself. Where one of
+them names no peer the other is tried, and the one that worked is tried first the next time.
 
-This node serves itself in each form that Spegel has read: `/id` (0.2 to 0.7), `/ids` (a list, for the URL of its main
-branch) and `/id.txt` (up to 0.1).
+This node serves its id in each form that a version of Spegel reads: `/id` (0.2 to 0.7), `/ids` (a list, for the URL of
+its main branch) and `/id.txt` (up to 0.1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from speil.http_server.places import Bounds
+from speil.http1.places import Bounds
 from speil.local_file import read_file
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
@@ -27,69 +27,75 @@ from speil.routing.bootstrap.http_answer import AnswerError
 from speil.setting import ListenAddress
 
 if TYPE_CHECKING:
-    import aiohttp  # at run time only where it is used: `speil --help` reads the settings, and so this module
+    # at run time only where they are used: `speil --help` reads the settings, and so this module
+    from speil.http1.client import HttpClient
+    from speil.http1.message import Request
+    from speil.http1.reply import Reply
 
 REQUEST_SECONDS_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024
-CERTIFICATE_BYTES_MAX = 1 << 20  # a bundle of all public authorities has a quarter of it
-CONNECTIONS = Bounds(total=128, own=8, per_share=16)  # of a region's nodes that start together, each for moments
+CERTIFICATE_BYTES_MAX = 1 << 20  # a bundle of all public authorities takes a quarter of it
+CONNECTIONS = Bounds(total=128, own=8, per_share=16)  # nodes of a region that start together, each for a moment
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"  # Spegel's names, and Kubernetes' TLS Secrets'
 
 log = get_log("bootstrap")
 
 
 class CertificateError(Exception):
-    """The certificates can't be used; the message names the file."""
+    """The certificates can't be used. The message names the file and the fault."""
 
 
 class HttpBootstrapper:
-    """Asks `address` (empty: nobody) and serves this node's id at `listen` (None: no page)."""
+    """Requests the page at `address` (empty: none) and serves this node's id at `listen` (None: nowhere)."""
 
     kind = "http"
 
     def __init__(
         self, address: str, listen: ListenAddress | None, *, router_port: int = 5001, cert_dir: Path | None = None
     ) -> None:
-        """`cert_dir` has the authority and the client certificate for https. Raises CertificateError."""
+        """`cert_dir` holds the authority and the client certificate for https. Raises CertificateError.
+
+        router_port: for addresses without a port.
+        """
         self._urls, self._listen, self._router_port, self._cert_dir = pages(address), listen, router_port, cert_dir
         if cert_dir is not None:
             tls_context(cert_dir)
             if not any((cert_dir / name).exists() for name in (CA_FILE, CERTIFICATE_FILE)):
-                log.warning("there are no certificates for bootstrap: going without", directory=cert_dir)
+                log.warning("bootstrap certificates not found, using the system's authorities", directory=cert_dir)
 
     async def find(self, local: PeerInfo) -> list[Multiaddr]:
         """See Bootstrapper."""
         if not self._urls:
             return []
-        import aiohttp
+        from speil.http1.client import HttpClient, HttpError
 
         failures = []
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
         try:
-            tls: ssl.SSLContext | bool = True if self._cert_dir is None else tls_context(self._cert_dir)
+            tls = None if self._cert_dir is None else tls_context(self._cert_dir)
         except CertificateError as error:
             raise BootstrapError(f"--http-bootstrap-cert-dir: {error}") from error
-        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=tls)) as session:
+        client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, tls=tls)
+        try:
             for url in self._urls:
                 try:
-                    found = http_answer.parse(await _get(session, url), local.peer_id, self._router_port)
+                    found = http_answer.parse(await _get(client, url), local.peer_id, self._router_port)
                 except AnswerError as error:
                     failures.append(f"{_shown(url)} {error}")
-                except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                    reason = str(error) or type(error).__name__
-                    raise BootstrapError("; ".join([*failures, f"{_shown(url)} can't be asked: {reason}"])) from error
+                except HttpError as error:
+                    why = f"{_shown(url)} can't be requested: {error}"
+                    raise BootstrapError("; ".join([*failures, why])) from error
                 else:
                     self._urls = [url, *(other for other in self._urls if other != url)]
                     return found
+        finally:
+            await client.close()
         raise BootstrapError("; ".join(failures))
 
     async def run(self, local: Callable[[], PeerInfo]) -> None:
-        """Serve the page."""
+        """See Bootstrapper. Serves the page. Raises BootstrapError where `listen` can't be bound."""
         if self._listen is None:
             return
-        from aiohttp import web
-
-        from speil.http_server.server import GuardedServer
+        from speil.http1.server import GuardedServer
 
         pages = {
             "/id": (http_answer.as_document, "application/json"),
@@ -97,11 +103,14 @@ class HttpBootstrapper:
             "/id.txt": (http_answer.as_text, "text/plain"),
         }
 
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            if (page := pages.get(request.path)) is None or request.method not in ("GET", "HEAD"):
-                return web.Response(status=404 if page is None else 405)
-            show, kind = page
-            return web.Response(text=show(local()), content_type=kind)
+        async def answer(request: Request, reply: Reply) -> None:
+            if (page := pages.get(request.path)) is None:
+                await reply.send(404)
+            elif request.method not in ("GET", "HEAD"):
+                await reply.send(405, [("Allow", "GET, HEAD")])
+            else:
+                show, kind = page
+                await reply.send(200, [("Content-Type", f"{kind}; charset=utf-8")], show(local()).encode())
 
         try:
             async with GuardedServer("bootstrap", answer, CONNECTIONS).serve(self._listen):
@@ -111,7 +120,7 @@ class HttpBootstrapper:
 
 
 def pages(address: str) -> list[str]:
-    """The pages that an address may mean, likeliest first; none for an empty one."""
+    """The URLs that an address may mean, likeliest first; none for an empty one."""
     if not address:
         return []
     parts = urlsplit(address)
@@ -122,7 +131,7 @@ def pages(address: str) -> list[str]:
 
 
 def tls_context(directory: Path) -> ssl.SSLContext:
-    """For https: `ca.crt` (else the system's authorities) and, where they are there, `tls.crt` with `tls.key`.
+    """For https: `ca.crt` (else the system's authorities) and, where they exist, `tls.crt` with `tls.key`.
 
     Raises CertificateError.
     """
@@ -138,7 +147,7 @@ def tls_context(directory: Path) -> ssl.SSLContext:
         raise CertificateError(f"{directory / CA_FILE} holds no certificate that can be used: {error}") from error
     if CERTIFICATE_FILE in there:
         try:
-            # with a password an encrypted key is an error; without one OpenSSL would ask for it on the terminal
+            # With a password an encrypted key is an error; without one OpenSSL would prompt on the terminal.
             context.load_cert_chain(directory / CERTIFICATE_FILE, directory / KEY_FILE, password="")
         except (ssl.SSLError, OSError, ValueError) as error:
             raise CertificateError(
@@ -156,17 +165,17 @@ def _is_there(path: Path) -> bool:
         raise CertificateError(f"{path}: {error.strerror}") from error
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> str:
-    async with session.get(url) as response:
-        if response.status != 200:
-            raise AnswerError(f"answered {response.status}")
-        data = b""
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > ANSWER_BYTES_MAX:
-                raise AnswerError(f"answered more than {ANSWER_BYTES_MAX} bytes")
+async def _get(client: HttpClient, url: str) -> str:
+    from speil.http1.client import AnswerTooLargeError
+
     try:
-        return data.decode()
+        answer = await client.request("GET", url, answer_bytes_max=ANSWER_BYTES_MAX)
+    except AnswerTooLargeError:
+        raise AnswerError(f"answered with more than {ANSWER_BYTES_MAX} bytes") from None
+    if answer.status != 200:
+        raise AnswerError(f"answered {answer.status}")
+    try:
+        return answer.body.decode()
     except UnicodeDecodeError:
         raise AnswerError("is no peer: it is not text") from None
 

@@ -1,11 +1,11 @@
-"""What an `/id` page says: a peer's id and addresses, in the three forms that Spegel has had.
+"""The `/id` page: a peer's id and addresses, in the three forms that Spegel has had.
 
     /ip4/10.0.0.7/tcp/5001/p2p/12D3…                      a multiaddr as text: up to 0.1
     {"ID": "12D3…", "Addrs": ["/ip4/10.0.0.7/tcp/5001"]}  go-libp2p's AddrInfo: 0.2 to 0.7
-    [{"ID": …, "Addrs": […]}, …]                          a list of them, of its main branch: the id may be missing,
-                                                          and so may a port, which is the router port then
+    [{"ID": …, "Addrs": […]}, …]                          a list of them, on its main branch: the id may be missing;
+                                                          an address without a port means the router port
 
-Addresses that are not TCP (Spegel lists QUIC too) are passed over, one by one.
+Addresses that are not TCP (Spegel lists QUIC too) are skipped.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ADDRESSES_PER_PEER_MAX = 8  # a node has two, or four
 
 
 class AnswerError(Exception):
-    """The page is not one of an id; the message says what is wrong."""
+    """The page is not valid. The message is a clause about the page: 'names no peer …'."""
 
 
 def parse(text: str, own: PeerId, router_port: int) -> list[Multiaddr]:
-    """Addresses to dial, without those of `own`. Raises AnswerError where no peer is named that can be dialled."""
+    """Addresses to dial, without those of `own`. Raises AnswerError where the page names no peer to dial."""
     peers = list(_peers(text.strip(), router_port))[:PEERS_MAX]
     others = [addresses for peer_id, addresses in peers if peer_id != own]
     found = [address for addresses in others for address in addresses[:ADDRESSES_PER_PEER_MAX]]
@@ -57,9 +57,9 @@ def _peers(text: str, router_port: int) -> Iterator[tuple[PeerId | None, list[Mu
 
 
 def _peer(item: dict[str, Any], router_port: int) -> tuple[PeerId | None, list[Multiaddr]]:
-    told, listed = item.get("ID") or "", item.get("Addrs") or []
+    named, listed = item.get("ID") or "", item.get("Addrs") or []
     try:
-        peer_id = PeerId.parse(told) if told else None
+        peer_id = PeerId.parse(named) if named else None
     except (FormatError, TypeError, AttributeError) as error:
         raise AnswerError(f"names a peer with a wrong id: {error}") from error
     addresses = []

@@ -1,8 +1,8 @@
-"""Nodes of the region found by its networks: what is left where the Lease can't be read or names another region's.
+"""Addresses to try when the Lease can't be read or belongs to another region: those near this node's own.
 
-Only networks that the operator named as the region's (`--region-networks`) are searched, at the router's own port, the
-addresses next to this node's first: nodes of one region are mostly numbered in a row. A network without one of this
-node's addresses in it is left alone, and a large one is searched around this node only.
+Only the region's networks (`--region-networks`) are searched, at the port of this node's router. The addresses next to
+this node's come first: nodes of one region mostly have consecutive addresses. A network that holds none of this node's
+addresses is not searched, and a large one is searched only near this node.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.region.policy import Network
 
-AT_ONCE_MAX = 32  # dials of one round of the bootstrap, which comes at most every ten seconds when nobody is found
-HOMES_MAX = 4  # of this node's own addresses
-AROUND_MAX = 512  # addresses on either side of this node's: a /23 is searched wholly, a larger network in part
+AT_ONCE_MAX = 32  # dials of one bootstrap round; rounds without a result are ten seconds apart
+HOMES_MAX = 4  # of this node's own addresses that are searched around
+AROUND_MAX = 512  # addresses on either side of this node's: all of a /23, part of a larger network
 
 
 class Neighbours:
-    """`next` gives other addresses each time, and begins anew at the end."""
+    """`next` gives different addresses each time, and starts over at the end."""
 
     def __init__(self, networks: tuple[Network, ...]) -> None:
         self._networks = networks
         self._distance = 0
 
     def are_elsewhere(self, found: list[Multiaddr]) -> bool:
-        """Whether the region's networks were told, and all of these addresses, of which there are some, lie outside."""
+        """Whether all of these addresses are outside the region's networks; False without addresses or networks."""
         return bool(self._networks and found) and not any(map(self._network_of, found))
 
     def next(self, local: PeerInfo) -> list[Multiaddr]:
-        """Addresses to try, at most AT_ONCE_MAX; empty where the region's networks were not told."""
+        """Addresses to try, at most AT_ONCE_MAX; empty where the region's networks are not set."""
         found: list[Multiaddr] = []
         own = [(address, self._network_of(address)) for address in local.addresses]
         homes = [(address, network) for address, network in own if network is not None][:HOMES_MAX]
@@ -56,7 +56,7 @@ def _around(address: Multiaddr, network: Network, distance: int) -> list[Multiad
     ip = ip_address(host.partition("%")[0])
     found = []
     for number in (int(ip) - distance, int(ip) + distance):
-        # the first and the last are the network itself and its broadcast address
+        # The first and the last are the network itself and its broadcast address.
         if int(network.network_address) < number < int(network.broadcast_address):
             found.append(Multiaddr.of_tcp(str(type(ip)(number)), port))
     return found

@@ -9,7 +9,7 @@ from speil.multiformats.peer_info import PeerInfo
 
 
 class StaticBootstrapper:
-    """Multiaddrs, with or without `/p2p`."""
+    """Gives the same multiaddrs each time."""
 
     kind = "static"
 
@@ -21,4 +21,4 @@ class StaticBootstrapper:
         return list(self._peers)
 
     async def run(self, local: Callable[[], PeerInfo]) -> None:
-        """Nothing to do."""
+        """See Bootstrapper."""

@@ -1,1 +1,1 @@
-"""The content of a containerd: images and events over its socket, blobs from its disk."""
+"""The containerd adapter: images and events over its socket, blobs from its disk."""

@@ -1,6 +1,6 @@
-"""containerd's gRPC services over its unix socket: the few calls that speil makes.
+"""A client for the gRPC services of containerd, over its Unix socket.
 
-Each call has a time limit; what goes wrong becomes one of two errors, by what the caller does next.
+Each call has a time limit of CALL_SECONDS_MAX. Errors become NotFoundError or StoreUnavailableError.
 """
 
 from __future__ import annotations
@@ -25,35 +25,38 @@ from speil.store.containerd._pb import (
     introspection_pb2,
 )
 
-CALL_SECONDS_MAX = 10.0  # a loaded containerd answers in milliseconds; one that hangs must not hold us
-PULL_SECONDS_MAX = 600.0  # doctor's self-test pull
+CALL_SECONDS_MAX = 10.0  # even a loaded containerd answers in milliseconds; a hanging one must not block speil
+PULL_SECONDS_MAX = 600.0  # for the test pull of `speil doctor`
 
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
 
 class ContainerdClient:
-    """A channel to one containerd; connects when it is used, again when it has to."""
+    """A client for one containerd and one namespace. It connects with the first call and reconnects when needed.
+
+    Every method raises StoreUnavailableError if containerd does not answer.
+    """
 
     def __init__(self, socket_path: str, namespace: str) -> None:
         self._path, self._namespace = socket_path, namespace
         self._channel: Channel | None = None
 
     async def version(self) -> str:
-        """containerd's version."""
+        """The version of containerd, as text."""
         reply = await self._call(
             "/containerd.services.version.v1.Version/Version", Empty(), containerd_version_pb2.VersionResponse
         )
         return reply.version
 
     async def plugins(self, *filters: str) -> list[introspection_pb2.Plugin]:
-        """Loaded plugins and what they export."""
+        """The loaded plugins that match `filters` (containerd filter syntax), with their exports."""
         request = introspection_pb2.PluginsRequest(filters=filters)
         path = "/containerd.services.introspection.v1.Introspection/Plugins"
         return list((await self._call(path, request, introspection_pb2.PluginsResponse)).plugins)
 
     async def get_image(self, name: str) -> images_pb2.Image:
-        """One image. Raises NotFoundError."""
+        """The image with this full name. Raises NotFoundError."""
         request = images_pb2.GetImageRequest(name=name)
         path = "/containerd.services.images.v1.Images/Get"
         return (await self._call(path, request, images_pb2.GetImageResponse)).image
@@ -64,13 +67,13 @@ class ContainerdClient:
         return list((await self._call(path, images_pb2.ListImagesRequest(), images_pb2.ListImagesResponse)).images)
 
     async def content_labels(self, digest: str) -> dict[str, str]:
-        """The labels of content. Raises NotFoundError."""
+        """The labels of the content with this digest. Raises NotFoundError."""
         request = content_pb2.InfoRequest(digest=digest)
         path = "/containerd.services.content.v1.Content/Info"
         return dict((await self._call(path, request, content_pb2.InfoResponse)).info.labels)
 
     async def events(self) -> AsyncIterator[events_pb2.Envelope]:
-        """Events of all namespaces, until the connection ends. Raises StoreUnavailableError then."""
+        """The events of all namespaces. Raises StoreUnavailableError when the connection ends."""
         method = UnaryStreamMethod(
             self._open(),
             "/containerd.services.events.v1.Events/Subscribe",
@@ -83,26 +86,29 @@ class ContainerdClient:
                 async for envelope in stream:
                     yield envelope
         except (OSError, GRPCError, ProtocolError, StreamTerminatedError, DecodeError) as error:
-            raise StoreUnavailableError(f"events of {self._path} ended: {error!r}") from error
+            raise StoreUnavailableError(f"event stream of {self._path} ended: {error!r}") from error
 
     async def runtime_status(self) -> dict[str, str]:
-        """CRI `Status` with `verbose`: JSON texts by name; `config` holds the runtime's configuration."""
+        """The `info` of a verbose CRI `Status`: JSON texts by name. `config` is the configuration of the runtime."""
         path = "/runtime.v1.RuntimeService/Status"
         return dict((await self._call(path, cri_pb2.StatusRequest(verbose=True), cri_pb2.StatusResponse)).info)
 
     async def pull_image(self, image: str) -> str:
-        """Pull as the kubelet does; the image's id. Raises StoreUnavailableError with containerd's words."""
+        """Pull an image through CRI, as the kubelet does; returns the image id.
+
+        Waits up to PULL_SECONDS_MAX. If the pull fails, StoreUnavailableError has containerd's message.
+        """
         request = cri_pb2.PullImageRequest(image=cri_pb2.ImageSpec(image=image))
         path = "/runtime.v1.ImageService/PullImage"
         return (await self._call(path, request, cri_pb2.PullImageResponse, PULL_SECONDS_MAX)).image_ref
 
     async def remove_image(self, image: str) -> None:
-        """Remove through CRI."""
+        """Remove an image through CRI."""
         request = cri_pb2.RemoveImageRequest(image=cri_pb2.ImageSpec(image=image))
         await self._call("/runtime.v1.ImageService/RemoveImage", request, cri_pb2.RemoveImageResponse)
 
     def close(self) -> None:
-        """Close the channel; the next call opens another."""
+        """Close the connection. The next call opens a new one."""
         if self._channel:
             self._channel.close()
             self._channel = None

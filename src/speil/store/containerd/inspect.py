@@ -1,44 +1,43 @@
-"""What this containerd's configuration means for a mirror: is hosts.toml read, are layers kept?
+"""Reads what a mirror needs of the containerd configuration: the hosts.toml directory, and whether layers are kept.
 
-containerd tells its effective CRI configuration through `Status` where it still does (1.x, and 2.x versions that
-expose it); else its configuration file is read. A fact that neither tells is None: nobody knows.
+The effective configuration comes from CRI `Status` (containerd 1.x, and 2.x versions that expose it), otherwise from
+the configuration file. A value that is in neither is None.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from speil.store.base import StoreError
 from speil.store.containerd.client import ContainerdClient
 
-FILES_MAX = 64  # a configuration of containerd is a file and a handful of imports
+FILES_MAX = 64  # a containerd configuration is one file and a few imports
 _CRI_TABLES = ("io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri")
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerdFacts:
-    """What is known; `source` says from where the configuration facts come."""
+    """`source`: where the configuration was read. `imports`: the imports in the configuration file."""
 
     version: str
     registry_config_path: str | None = None
     discard_unpacked_layers: bool | None = None
     source: str = "unknown"
     imports: tuple[str, ...] = ()
-    config_files: tuple[str, ...] = field(default=())
 
     @property
     def major(self) -> int:
-        """The major version, 0 where it is no number."""
+        """The major version; 0 if it is not a number."""
         head = self.version.lstrip("v").partition(".")[0]
         return int(head) if head.isdigit() else 0
 
 
 async def inspect(client: ContainerdClient, config_file: str) -> ContainerdFacts:
-    """Ask containerd, then its file. Raises StoreError where containerd does not answer at all."""
+    """Read the facts from containerd, then from `config_file`. Raises StoreError if containerd does not answer."""
     version = await client.version()
     try:
         status = await client.runtime_status()
@@ -56,7 +55,6 @@ async def inspect(client: ContainerdClient, config_file: str) -> ContainerdFacts
         found.get("discard"),
         source if found else "unknown",
         tuple(of_file.get("imports", ())),
-        (config_file,) if Path(config_file).is_file() else (),
     )
 
 
@@ -76,7 +74,7 @@ def _from_status(info: dict[str, str]) -> dict[str, Any]:
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """The facts of a configuration file and of what it imports: what is imported later wins, as in containerd."""
+    """The facts in a configuration file and its imports. Later imports override, as in containerd."""
     found: dict[str, Any] = {}
     pending, seen = [path], {path}
     while pending and len(seen) <= FILES_MAX:
@@ -94,7 +92,7 @@ def from_file(path: Path) -> dict[str, Any]:
 
 
 def _imported(file: Path, pattern: str) -> list[Path]:
-    """The files that an import names, which may be a pattern; relative ones lie beside the file."""
+    """The files that an import names. It may be a pattern; it may be relative to the directory of `file`."""
     absolute = file.parent.absolute() / pattern
     return sorted(Path(absolute.anchor).glob(str(absolute.relative_to(absolute.anchor))))
 

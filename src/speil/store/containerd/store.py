@@ -1,42 +1,60 @@
-"""The content of a containerd as a ContentStore.
+"""A ContentStore that reads the images and content of containerd.
 
-Images come over the socket, content straight from the disk: opening a file costs microseconds, asking the daemon for
-it milliseconds. Where the files are is containerd's to say (introspection), never assumed. The daemon may be away at
-start, restart, or move its socket: the store waits, says so once, and tells its readers to look at everything when it
-is back. Blobs on disk are served meanwhile.
+Image names come over the socket. Content is opened on the disk, which takes microseconds; a request to containerd takes
+milliseconds. The content directory comes from containerd's introspection API. containerd may be down at the start, or
+restart. Then the store logs one line, waits, and sends RESYNC when containerd is back. Blobs on the disk are served
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from speil.observe.logs import get_log
-from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest, DigestError
 from speil.store.base import Image, NotFoundError, OpenContent, StoreEvent, StoreEventKind, StoreUnavailableError
 from speil.store.blob_directory import BlobDirectory
 from speil.store.containerd._pb import events_pb2
 from speil.store.containerd.client import ContainerdClient
+from speil.store.series import StoreSeries
 
-SOURCE_LABEL = "containerd.io/distribution.source."  # behind it the registry host; the value lists repositories
+SOURCE_LABEL = (
+    "containerd.io/distribution.source."  # followed by the registry host; the value is a list of repositories
+)
 CONTENT_PLUGIN = ("io.containerd.content.v1", "content")
-RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 5.0  # a restart takes a second; an absent daemon is asked gently
-SHORT_MAX = 10  # connections in a row that ended at once: it serves nothing, and is asked gently as if it were away
-SUBSCRIBED_SECONDS = 1.0  # a subscription says nothing when it starts; what came before it is seen by looking again
-LISTENER_EVENTS_MAX = 10_000  # a listener that lags further is told to look at everything
+RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = (
+    0.1,
+    5.0,
+)  # a restart takes a second; a containerd that stays down is polled slowly
+SHORT_MAX = 10  # connections in a row that ended at once; after that containerd counts as down
+SUBSCRIBED_SECONDS = 1.0  # a subscription is not confirmed: a second RESYNC covers events from before it started
+LISTENER_EVENTS_MAX = 10_000  # undelivered events; above it they are replaced by a RESYNC
 
 log = get_log("containerd")
 
 
 class ContainerdStore:
-    """See the module. `content_path` overrides what introspection says; empty means ask."""
+    """The store of one containerd and namespace. `content_path`: the content directory; "" asks containerd for it.
 
-    def __init__(self, socket_path: str, namespace: str, content_path: str, metrics: Metrics) -> None:
-        self._socket_path, self._namespace, self._metrics = socket_path, namespace, metrics
+    `sleep` waits between two attempts, `subscribed_seconds` before the second RESYNC; tests replace them.
+    """
+
+    def __init__(
+        self,
+        socket_path: str,
+        namespace: str,
+        content_path: str,
+        series: StoreSeries,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        subscribed_seconds: float = SUBSCRIBED_SECONDS,
+    ) -> None:
+        self._sleep, self._subscribed_seconds = sleep, subscribed_seconds
+        self._socket_path, self._namespace, self._series = socket_path, namespace, series
         self._client = ContainerdClient(socket_path, namespace)
         self._configured = content_path
         self._blobs: BlobDirectory | None = BlobDirectory(Path(content_path)) if content_path else None
@@ -45,11 +63,11 @@ class ContainerdStore:
         self._up = asyncio.Event()
 
     async def wait_available(self) -> None:
-        """Until containerd has been reached for the first time."""
+        """Wait until containerd has answered for the first time."""
         await self._up.wait()
 
     async def run(self) -> None:
-        """Follow containerd's events for ever, through its restarts."""
+        """Deliver the events of containerd, also across its restarts. Runs until cancelled."""
         wait, away, short, now = RETRY_SECONDS_MIN, False, 0, asyncio.get_running_loop().time
         while True:
             since = None
@@ -60,7 +78,7 @@ class ContainerdStore:
                     if away:
                         log.info("containerd is back", socket=self._socket_path)
                     wait, away = RETRY_SECONDS_MIN, False
-                await self._follow()
+                await self._deliver_events()
             except StoreUnavailableError as error:
                 self._set_available(False)
                 if not away:
@@ -69,8 +87,8 @@ class ContainerdStore:
             finally:
                 self._client.close()
             if since is not None:
-                short = short + 1 if now() - since < SUBSCRIBED_SECONDS else 0
-            await asyncio.sleep(wait)
+                short = short + 1 if now() - since < self._subscribed_seconds else 0
+            await self._sleep(wait)
             wait = min(wait * 2, RETRY_SECONDS_MAX)
 
     async def resolve(self, image: str) -> Digest:
@@ -87,18 +105,18 @@ class ContainerdStore:
         return self._directory().open(digest)
 
     async def images(self) -> list[Image]:
-        """See ContentStore. containerd names an image three ways; all are given."""
+        """See ContentStore. containerd has up to three names for an image; all are returned."""
         self._check()
         found = []
         for image in await self._client.list_images():
             try:
                 found.append(Image(image.name, _digest(image.target.digest)))
             except NotFoundError as error:
-                log.debug("an image that can't be shared", image=image.name, error=error)
+                log.debug("image has an unusable digest: skipped", image=image.name, error=error)
         return found
 
     async def origins(self, digest: Digest) -> tuple[str, ...]:
-        """See ContentStore. containerd writes them down a moment after it tells of the content."""
+        """See ContentStore. containerd records the origins shortly after the event for the content."""
         self._check()
         labels = await self._client.content_labels(str(digest))
         return tuple(
@@ -128,41 +146,41 @@ class ContainerdStore:
             if (plugin.type, plugin.id) == CONTENT_PLUGIN and (root := plugin.exports.get("root")):
                 if self._blobs is None or str(self._blobs.root) != root:
                     self._blobs = BlobDirectory(Path(root))
-                    log.info("found containerd", version=version, socket=self._socket_path, content=root)
+                    log.info("containerd found", version=version, socket=self._socket_path, content=root)
                 return
-        raise StoreUnavailableError(f"{self._socket_path} tells no content root: set --containerd-content-path")
+        raise StoreUnavailableError(f"{self._socket_path} reports no content directory: set --containerd-content-path")
 
-    async def _follow(self) -> None:
-        """Pass events on until the stream ends, which it does with StoreUnavailableError."""
+    async def _deliver_events(self) -> None:
+        """Deliver events until the stream ends; then raise StoreUnavailableError."""
         stream = self._client.events()
         self._set_available(True)
         resync = StoreEvent(StoreEventKind.RESYNC)
-        self._tell(resync)
-        again = asyncio.get_running_loop().call_later(SUBSCRIBED_SECONDS, self._tell, resync)
+        self._send(resync)
+        again = asyncio.get_running_loop().call_later(self._subscribed_seconds, self._send, resync)
         try:
             async for envelope in stream:
                 if envelope.namespace == self._namespace and (event := _translate(envelope)):
-                    self._tell(event)
+                    self._send(event)
         finally:
             again.cancel()
         raise StoreUnavailableError("the event stream ended")
 
     def _directory(self) -> BlobDirectory:
         if self._blobs is None:
-            raise StoreUnavailableError("containerd has not been reached yet")
+            raise StoreUnavailableError("containerd has not answered since the start")
         return self._blobs
 
     def _check(self) -> None:
         if not self.available:
-            raise StoreUnavailableError("containerd is away")
+            raise StoreUnavailableError("containerd does not answer")
 
     def _set_available(self, available: bool) -> None:
         self.available = available
         if available:
             self._up.set()
-        self._metrics.store_available.set(available)
+        self._series.available.set(available)
 
-    def _tell(self, event: StoreEvent) -> None:
+    def _send(self, event: StoreEvent) -> None:
         for queue in self._listeners:
             if queue.full():
                 while not queue.empty():
@@ -172,7 +190,7 @@ class ContainerdStore:
 
 
 def _translate(envelope: events_pb2.Envelope) -> StoreEvent | None:
-    """containerd's event as ours; by topic, since the types' names differ between topics. None for others."""
+    """Convert an event of containerd by its topic; the topics do not name their types alike. None for others."""
     payload = envelope.event.value
     try:
         match envelope.topic:
@@ -187,7 +205,7 @@ def _translate(envelope: events_pb2.Envelope) -> StoreEvent | None:
                 digest = _digest(events_pb2.ContentDelete.FromString(payload).digest)
                 return StoreEvent(StoreEventKind.CONTENT_REMOVED, digest=digest)
     except (DecodeError, NotFoundError):
-        log.warning("an event of containerd can't be read", topic=envelope.topic)
+        log.warning("containerd event can't be read", topic=envelope.topic)
     return None
 
 

@@ -1,6 +1,0 @@
-//go:build tools
-
-// Package build names what is built, so that go.mod and go.sum hold its versions and hashes.
-package build
-
-import _ "k8s.io/kubernetes/cmd/kube-apiserver"

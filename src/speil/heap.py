@@ -1,0 +1,49 @@
+"""Gives memory that the process no longer uses back to the system.
+
+Importing a node's modules takes a few MiB that are free again afterwards, but lie between objects that stay. So do the
+buffers of a busy hour. The C library keeps such free pages for later use. A node is idle most of its life and has no
+later use for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+from pathlib import Path
+
+LOOK_SECONDS = 10.0  # freed memory goes back to the system at most this much later, plus the time of one collection
+GROWN_BYTES = 2 << 20  # growth since the start below which a collection is not worth its CPU time
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def freeze_and_trim() -> None:
+    """Call once, when every object that lives as long as the process exists. Blocks for some milliseconds.
+
+    Objects that exist now are never looked at by the garbage collector again (`gc.freeze`).
+    """
+    gc.collect()
+    gc.freeze()
+    _trim()
+
+
+async def trim_when_grown() -> None:
+    """Collect garbage and trim the heap whenever the process has grown by GROWN_BYTES. Runs until cancelled."""
+    idle = resident_bytes()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if resident_bytes() > idle + GROWN_BYTES:
+            gc.collect()
+            _trim()
+
+
+def resident_bytes() -> int:
+    """The resident set size of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def _trim() -> None:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc has it, musl does not
+        trim(0)

@@ -1,0 +1,89 @@
+"""What an uninstall leaves: nothing on the region's nodes, everything on the other's; and what a dead node means."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.lab.cluster import Cluster, is_ready
+from tests.cluster.lab.install import (
+    CHART,
+    EXAMPLES,
+    NAMESPACE,
+    are_ready,
+    install,
+    install_regions,
+    pods,
+    uninstall,
+    wait_until_ready,
+)
+from tests.cluster.lab.waiting import wait_for
+
+pytestmark = pytest.mark.system
+OWN = 'server = "https://own.example"\n\n[host."https://mirror.example"]\n  capabilities = ["pull", "resolve"]\n'
+LEASE = ("leases", "spegel-regiona", "spegel-leader-election-regiona")
+
+
+def test_the_regions_nodes_get_back_what_they_had(cluster: Cluster) -> None:
+    if are_ready(cluster, "a1", "a2", "b1", "b2"):
+        uninstall(cluster, "speil-regiona")
+    before = {name: cluster.nodes[name].hosts_tree() for name in ("a1", "a2")}
+    assert not any("_default/hosts.toml" in tree for tree in before.values())
+    cluster.nodes["a1"].write_hosts_file("/etc/containerd/certs.d/own.example/hosts.toml", OWN)
+    before["a1"] = cluster.nodes["a1"].hosts_tree()
+    list(install_regions(cluster))
+    wait_until_ready(cluster, "a1", "a2", "b1", "b2")
+    assert cluster.nodes["a1"].hosts_tree() != before["a1"]
+    of_b = {name: cluster.nodes[name].hosts_tree() for name in ("b1", "b2")}
+
+    uninstall(cluster, "speil-regiona")
+    for name, tree in before.items():
+        assert cluster.nodes[name].hosts_tree() == tree, name
+    assert {name: cluster.nodes[name].hosts_tree() for name in of_b} == of_b
+    client = cluster.control.client()
+    wait_for(lambda: client.find(*LEASE) is None, what="the Lease has gone with its region")
+    assert client.find("leases", "spegel-regionb", "spegel-leader-election-regionb") is not None
+    left = [one["metadata"]["name"] for one in client.list("daemonsets", NAMESPACE)]
+    assert left == ["speil-regionb"]
+    assert "fail" not in cluster.speil("region", "verify")
+    cluster.nodes["a1"].run("rm", "-r", "/etc/containerd/certs.d/own.example")
+
+
+@pytest.mark.full
+def test_with_the_registry_away_uninstall_still_cleans(regions: Cluster) -> None:
+    """The images of the hooks are on the nodes already."""
+    regions.control.stop_registries()
+    try:
+        uninstall(regions, "speil-regionb")
+    finally:
+        regions.control.start_registries()
+    for name in ("b1", "b2"):
+        assert not any(path.endswith("hosts.toml") for path in regions.nodes[name].hosts_tree()), name
+
+
+def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) -> None:
+    dead = regions.nodes["b2"]
+    regions.helm(
+        "upgrade", "speil-regionb", str(CHART), "-n", NAMESPACE, "--reuse-values",
+        "--set=cleanup.timeoutSeconds=15", "--wait", "--timeout=120s",
+    )  # fmt: skip
+    dead.power_off()
+    said = uninstall(regions, "speil-regionb", fails=True)
+    assert "speil-regionb-cleanup-wait" in said
+    log = regions.kubectl("-n", NAMESPACE, "logs", "job/speil-regionb-cleanup-wait")
+    assert "1 of 2 nodes cleaned up in 15 s; not yet: b2" in log
+    assert not any(path.endswith("hosts.toml") for path in regions.nodes["b1"].hosts_tree())
+
+    again = install(regions, "speil-regionb", EXAMPLES / "region-b.yaml", fails=True)
+    refused = [line for line in again.splitlines() if "Error" in line]
+    assert "kubectl -n speil delete daemonset speil-regionb-cleanup" in refused[0]
+
+    dead.start()
+    wait_for(lambda: "b2" in regions.ready_nodes(), seconds=120, what="b2 is back")
+
+    def is_clean() -> bool:
+        return not any(path.endswith("hosts.toml") for path in dead.hosts_tree())
+
+    wait_for(is_clean, seconds=120, what="b2 has cleaned up")
+    regions.kubectl("-n", NAMESPACE, "delete", "daemonset", "speil-regionb-cleanup")
+    list(install_regions(regions))
+    wait_for(lambda: "b2" in pods(regions) and is_ready(pods(regions)["b2"]), seconds=120, what="b2 runs speil again")

@@ -1,0 +1,86 @@
+"""What a node does not carry: libraries of other commands, and what its start left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+OF_OTHER_COMMANDS = (
+    "yaml",
+    "multiprocessing",
+    "concurrent.futures.process",
+    "unittest",
+    "xml",
+    "sqlite3",
+    "prometheus_client.parser",
+    "speil.survey",
+    "speil.demo",
+    "speil.doctor",
+    "speil.host_config",
+    "speil.testing",
+)
+HELD_BLOCKS, BLOCK_BYTES = 1_000, 60_000  # blocks that malloc takes from its heap, not from mmap
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_a_node_loads_nothing_that_only_other_commands_need() -> None:
+    """Each of them would cost every node of every cluster its memory."""
+    loaded = run("import sys, speil.cli.registry, speil.daemon; print(*sys.modules)").split()
+    assert "speil.daemon" in loaded
+    assert [name for name in OF_OTHER_COMMANDS if name in loaded] == []
+
+
+def test_what_needs_most_room_to_load_is_loaded_first() -> None:
+    """Loaded last, the room it needs in passing would come on top; see docs/decisions.md."""
+    loaded = run("import sys, speil.cli.registry, speil.daemon; print(*sys.modules)").split()  # in order of loading
+    assert loaded.index("grpclib.client") < min(map(loaded.index, ("cryptography", "speil.mirror.server")))
+
+
+def test_settling_gives_the_free_pages_of_the_heap_back() -> None:
+    """Blocks at the end of the heap that stay must not keep those before them."""
+    code = f"""
+from speil import heap
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+blocks = [b"x" * {BLOCK_BYTES} for _ in range({HELD_BLOCKS})]
+stays = bytes(range(256)) * 200
+blocks.clear()
+before = resident()
+heap.freeze_and_trim()
+print(before - resident())
+"""
+    assert int(run(code)) > HELD_BLOCKS * BLOCK_BYTES // 2
+
+
+AFTER_A_FLOOD = """
+import asyncio
+from speil import heap
+from speil.testing.eventually import eventually
+heap.LOOK_SECONDS = 0.05
+async def flood():
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(heap.trim_when_grown())
+        await asyncio.sleep(0)
+        before = heap.resident_bytes()
+        blocks = [bytearray({size}) for _ in range({count})]
+        kept = blocks[::50]
+        del blocks
+        held = heap.resident_bytes()
+        await eventually(lambda: heap.resident_bytes() < before + {count} * {size} // 4)
+        print(before, held)
+        task.cancel()
+asyncio.run(flood())
+"""
+
+
+def test_what_a_flood_took_is_given_back() -> None:
+    """The other process fails where it is not."""
+    before, held = map(int, run(AFTER_A_FLOOD.format(size=BLOCK_BYTES, count=HELD_BLOCKS)).split())
+    assert held > before + HELD_BLOCKS * BLOCK_BYTES // 2, "the C library keeps it by itself"
