@@ -98,6 +98,7 @@ async def test_status_and_verify_tell_of_each_region(tmp_path: Path) -> None:
         assert "every peer of its 2 nodes is one of them" in out
 
 
+@pytest.mark.long
 async def test_verify_names_what_is_wrong_and_fails(tmp_path: Path) -> None:
     async with two_regions(tmp_path) as regions:
         first, second = regions.nodes["a"]

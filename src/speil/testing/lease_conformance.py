@@ -151,12 +151,14 @@ class LeaseConformance:
                 return age >= 2 * self.age_resolution_seconds
 
             await eventually(aged, what="it ages")
-            await lock.put(replace(wrong, leader_transitions=1), base)
-            await eventually(lambda: self._is_young(lock), what="a write makes it young")
 
-    async def _is_young(self, lock: LeaseLock) -> bool:
-        age = (await self._get(lock)).age_seconds
-        return age is not None and age <= self.age_resolution_seconds
+            async def young() -> bool:
+                nonlocal base
+                base = await lock.put(replace(wrong, leader_transitions=1), base)
+                age = (await self._get(lock)).age_seconds
+                return age is not None and age <= self.age_resolution_seconds
+
+            await eventually(young, what="a write makes it young")
 
     async def _get(self, lock: LeaseLock) -> Lease:
         lease = await lock.get()
