@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("what", choices=["check", "test"])
     parser.add_argument("--without-check", action="store_true", help="leave out the steps of `check`")
     chosen = parser.parse_args()
-    static = () if chosen.without_check else STATIC
+    static: tuple[Step, ...] = () if chosen.without_check else STATIC
     tests: tuple[Step, ...] = () if chosen.without_check else CHECK
     if chosen.what == "test":
         tests += MACHINE

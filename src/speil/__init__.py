@@ -14,6 +14,8 @@ Vocabulary, which every package may import:
     finding         the result of one check: good or bad, what to do
     local_file      reads files that others may have written
     heap            gives free memory back to the system
+    token_bucket    so much at once, so much a second after that
+    interface_addresses  the IP addresses of this machine's interfaces
 
 Cores:
 
@@ -28,15 +30,17 @@ Cores:
 Shells:
 
     observe         logs and metrics
+    http1           HTTP/1.1 on h11: the server of speil's ports, a client for the API server and others
     kube            the Kubernetes API: access, requests, node labels
     store           the content on this node: containerd, an OCI layout, memory
     libp2p          connections between peers: Noise, yamux, identify
     host_config     writes the hosts.toml trees
     border          keeps other regions out of libp2p and the registry port
-    http_server     what every HTTP port has: limits of connections, deadlines
+    wire            moves bodies between sockets, files and pipes; knows no registry
     lease           reads and writes the region's Lease (Kubernetes, file, memory), drives the election
     routing         finds and announces providers: the DHT, bootstrap kinds
-    mirror          the registry port: answers containerd and peers
+    sources         opens content: from this node's store, from peers; answers tags
+    mirror          the registry port and the metrics port: lets requests in, answers them
     config          settings from flags, environment and defaults
     daemon          `speil registry`: puts a node together and runs it
     survey          reads Leases and nodes of all regions, for `speil region`

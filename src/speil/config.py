@@ -61,7 +61,7 @@ class OldName:
 OLD_NAMES: Mapping[str, tuple[OldName, ...]] = {
     "registry": (
         OldName("registries", "mirrored_registries"),
-        OldName("local_addr", None, "requests are told apart by X-Spegel-Mirrored"),
+        OldName("local_addr", None, "the header X-Spegel-Mirrored marks requests of peers"),
         OldName("blob_speed", "upload_limit"),
         OldName("resolve_latest_tag", None, "use --registry-filters ':latest$' to leave the tag latest alone"),
         OldName("containerd_registry_config_path", None, "`speil configuration` and `speil doctor` look at it"),

@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from random import SystemRandom
 from typing import Any
 
-import grpclib.client  # noqa: F401 - first: the room it needs while it loads is then used by what loads after it
+import grpclib.client  # noqa: F401 - first: modules that load later reuse the memory that its import needs for a moment
 
 from speil import heap
 from speil.border.build import Border, build_border
@@ -28,22 +28,11 @@ from speil.kube.kubeconfig import access_of_node
 from speil.kube.node_region import identify_node
 from speil.libp2p.host import Host
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.debug import CONNECTIONS as debug_connections
-from speil.mirror.debug import DebugServer
+from speil.mirror.build import PortGuards, metrics_port, registry_port
 from speil.mirror.descriptors import raise_limit
 from speil.mirror.filters import warn_about_commas
-from speil.mirror.handlers import Handlers
 from speil.mirror.node_state import NodeState
-from speil.mirror.peer_client import Endpoint, PeerClient
-from speil.mirror.recent import RecentRequests
-from speil.mirror.relay import Relay, RelayConfig
-from speil.mirror.server import CONNECTIONS as registry_connections
-from speil.mirror.server import RegistryServer
-from speil.mirror.settle import Settling
 from speil.mirror.turn_away import TurnAway
-from speil.mirror.upstream_bytes import UpstreamBytes
-from speil.mirror.wire import Wire
-from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.announce import Announcer, AnnounceSettings
@@ -52,24 +41,20 @@ from speil.routing.bootstrap.build import build_bootstrapper
 from speil.routing.build import build_host, build_router
 from speil.setting import ListenAddress, SettingError
 from speil.store.build import build_store, warn_about_containerd
-from speil.store.news import StoreNews
+from speil.store.news import NewsReader, StoreNews
 from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.version import __version__
-
-# of the descriptors that the system gives, where they are few
-REGISTRY_PART, METRICS_PART = 4, 16
-HOSTS_PER_PEER_MAX = 4  # addresses of one peer that a request tries
 
 log = get_log("daemon")
 
 
 class StartError(Exception):
-    """The node can't start with this configuration on this machine; the operator has to act."""
+    """The node can't start on this machine. The message names the setting and says what to do."""
 
 
 class NodeFailedError(Exception):
-    """A running part failed: a bug of ours, or of the machine."""
+    """A part failed while the node ran: a bug in speil, or a fault of the machine."""
 
 
 async def run(settings: NodeSettings) -> None:
@@ -84,7 +69,7 @@ async def run(settings: NodeSettings) -> None:
         async with node(settings, turn_away):
             heap.freeze_and_trim()
             await stop.wait()
-            log.info("stopping")
+            log.info("node stopping")
     except ExceptionGroup as group:
         expected, bugs = group.split((StartError, SettingError, BootstrapError))
         if bugs is None and expected is not None:
@@ -101,7 +86,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
     access = access_of_node(election.kubeconfig_path, election.kubeconfig_context)
     region = await identify_node(settings.region, access, data_dir)
     metrics = Metrics(__version__, region=region.region, zone=region.zone)
-    recent, rng = RecentRequests(), SystemRandom()
+    rng = SystemRandom()
     # a prefix that was set by hand is shared with nodes that know no regions: a migration from Spegel
     shared = bool(settings.router.dht_protocol_prefix)
     border = build_border(settings.region, region, metrics, shares_its_mesh=shared)
@@ -119,63 +104,36 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
         auth = BasicAuth(settings.mirror.basic_auth_dir)
         door = border.door(host.local.peer_id, data_dir, credentials=lambda: auth.peer_keys(region.region))
         border.log_what_is_open(door, resolve_tags=settings.mirror.resolve_tags)
-        wire = Wire(zero_copy=settings.mirror.zero_copy)
-        stack.callback(wire.close)
-        client = PeerClient(f"speil/{__version__}", door, wire)
-        stack.callback(client.close)
-        relay = Relay(
-            router,
-            client,
-            metrics,
-            RelayConfig(
-                settings.mirror.mirror_resolve_timeout,
-                settings.mirror.mirror_resolve_retries,
-                lambda peer: _endpoints(peer, settings.mirror.registry_addr.port),
-                settings.fetch,
-                region.zone,
-            ),
-        )
-        upstream_bytes = UpstreamBytes(store, metrics)
         sharing = Sharing(store, settings.mirror.selection)
-        handlers = Handlers(
-            store, relay, auth, door, wire, settings.mirror, metrics, recent, upstream_bytes, sharing=sharing
-        )
         filters = settings.mirror.registry_filters
         warn_about_commas(filters)
         announced = AnnounceSettings(settings.mirror.resolve_tags, filters, settings.mirror.mirrors)
         announcer = Announcer(store, router, announced, metrics, sharing=sharing)
-        settling = Settling(store, relay.trust, metrics)
-        own = OwnAddresses(os.environ.get("NODE_IP", ""))
-        state = NodeState(border, door, bootstrapper, router, store, recent, settings.mirror.resolve_tags)
-        debug = DebugServer(
-            metrics,
-            state.document,
-            web_enabled=settings.mirror.debug_web_enabled,
-            bounds=debug_connections.within(descriptors // METRICS_PART),
-            own=own,
-            neighbourhood=host.neighbourhood,
+        guards = PortGuards(descriptors, OwnAddresses(os.environ.get("NODE_IP", "")), host.neighbourhood)
+        registry = registry_port(
+            settings.mirror, settings.fetch, store, sharing, router, auth, door, metrics, guards, zone=region.zone
         )
+        stack.callback(registry.close)
+        settling = registry.sources.settling
+        state = NodeState(border, door, bootstrapper, router, store, registry.recent, settings.mirror.resolve_tags)
+        debug = metrics_port(settings.mirror, metrics, state.document, guards)
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
-        registry = RegistryServer(
-            handlers, door, lambda: router.ready, metrics,
-            bounds=registry_connections.within(descriptors // REGISTRY_PART), own=own, neighbourhood=host.neighbourhood,
-        )  # fmt: skip
         if turn_away is not None:
-            turn_away.relieve += [debug.port.relieve, registry.port.relieve]
-        await _listen(
-            stack, registry.serve(settings.mirror.registry_addr), "--registry-addr", settings.mirror.registry_addr
-        )
+            turn_away.relieve += [debug.port.relieve, registry.server.port.relieve]
+        address = settings.mirror.registry_addr
+        await _listen(stack, registry.server.serve(address), "--registry-addr", address)
+        readers: list[NewsReader] = [announcer, settling, registry.upstream_bytes]
         tasks = [
             parts.create_task(store.run()),
             parts.create_task(router.run()),
-            parts.create_task(StoreNews(store, metrics.of(StoreSeries), [announcer, settling, upstream_bytes]).run()),
+            parts.create_task(StoreNews(store, metrics.of(StoreSeries), readers).run()),
             parts.create_task(announcer.follow_up()),
             parts.create_task(settling.run()),
             parts.create_task(warn_about_containerd(settings.store, store)),
             parts.create_task(heap.trim_when_grown()),
         ]
         log.info(
-            "started",
+            "node started",
             version=__version__,
             region=region.region or None,
             peer_id=host.local.peer_id,
@@ -210,11 +168,6 @@ def _cannot_listen(flag: str, address: ListenAddress, error: OSError) -> StartEr
     if error.errno == errno.EADDRINUSE:
         return StartError(f"{flag}: {address} is in use by another process; stop it or choose another port")
     return StartError(f"{flag}: can't listen on {address}: {os.strerror(error.errno) if error.errno else error}")
-
-
-def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:
-    """Where a peer's registry is: its addresses, our own port (as Spegel has it)."""
-    return [Endpoint(host, port) for host in peer.hosts[:HOSTS_PER_PEER_MAX]]
 
 
 def _first(group: BaseExceptionGroup[Any]) -> Exception:

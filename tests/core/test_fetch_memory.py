@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speil.fetch import known_sizes, peer_health, trust
-from speil.fetch.budget import Budget
+from speil.fetch.budget import MemoryBudget
 from speil.fetch.candidates import CROWDED, Judge, Standing
 from speil.fetch.hedge import HEDGE_SECONDS_MAX, HEDGE_SECONDS_MIN
 from speil.fetch.known_sizes import KnownSizes
-from speil.fetch.pace import PIECE_BYTES, PIECE_SECONDS_MAX, STALL_SECONDS_MAX, Pace
+from speil.fetch.pace import PIECE_BYTES, PIECE_SECONDS_MAX, STALL_SECONDS_MAX, BodyPace
 from speil.fetch.peer_health import PENALTY_SECONDS_MAX, SILENCE_SECONDS_MAX, Failure, PeerHealth, Shape
 from speil.fetch.settings import FetchSettings
 from speil.fetch.trust import BAN_SECONDS, NO_CAUTION, SETTLE_SECONDS_MAX, SUSPECT_SECONDS, Care, Caution, PeerTrust
@@ -73,7 +73,8 @@ def test_a_second_failure_that_cost_something_puts_a_peer_out_of_sight(failure: 
     health = PeerHealth()
     for now in (0.0, 1.0):
         health.failed(ONE, failure, now)
-    assert (health.record(ONE).shape(1.0) is Shape.SHUNNED) is not failure.is_cheap
+    is_cheap = failure in (Failure.GONE, Failure.BUSY, Failure.REFUSED)
+    assert (health.record(ONE).shape(1.0) is Shape.SHUNNED) is not is_cheap
     health.delivered(ONE)
     health.answered(ONE, 0.01)
     health.failed(ONE, failure, 2.0)
@@ -352,13 +353,13 @@ def test_the_memory_of_deliveries_is_bounded() -> None:
 
 
 def test_a_body_without_a_byte_has_stalled() -> None:
-    pace = Pace()
+    pace = BodyPace()
     assert pace.wait_seconds == STALL_SECONDS_MAX
     assert "no byte" in pace.complaint
 
 
 def test_a_body_that_crawls_is_too_slow_after_a_while() -> None:
-    pace = Pace()
+    pace = BodyPace()
     for _ in range(50):
         assert pace.wait_seconds > 0
         pace.came(1000, 0.1)  # 10 kB/s
@@ -368,14 +369,14 @@ def test_a_body_that_crawls_is_too_slow_after_a_while() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=200))
 def test_a_body_above_the_least_pace_is_never_too_slow(waits: list[float]) -> None:
-    pace = Pace()
+    pace = BodyPace()
     for seconds in waits:
         pace.came(int(seconds * PIECE_BYTES / PIECE_SECONDS_MAX) + 1, seconds)
         assert pace.wait_seconds > 0
 
 
 def test_all_waiting_together_can_be_bounded() -> None:
-    pace = Pace(0.5, 2.0)
+    pace = BodyPace(0.5, 2.0)
     for _ in range(8):
         assert pace.wait_seconds > 0
         pace.came(PIECE_BYTES, 0.25)
@@ -386,7 +387,7 @@ def test_all_waiting_together_can_be_bounded() -> None:
 
 
 def test_the_budget_is_never_exceeded() -> None:
-    budget = Budget(10)
+    budget = MemoryBudget(10)
     assert budget.take(4)
     assert budget.take(6)
     assert not budget.take(1)

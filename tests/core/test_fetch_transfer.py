@@ -255,7 +255,7 @@ RANGES = st.sampled_from(["", "bytes=1-", "bytes=100-299", "bytes=1000-"])
     st.sampled_from(["", "a"]),
     RANGES,
 )
-@settings(max_examples=examples(600))
+@settings(max_examples=examples(200))
 def test_the_client_sees_a_right_prefix_then_all_or_the_end_and_never_waits_long(
     behaviours: list[Behaviour], search_seconds: float, attempts_max: int, zone: str, range_header: str
 ) -> None:
@@ -477,7 +477,7 @@ def test_wrong_answers(wanted: Wanted, given_answer: Answer) -> None:
 )
 def test_a_refusal_is_believed_where_it_can_be_true(wanted: Wanted, size: int, is_believed: bool) -> None:
     try:
-        wanted.check_refusal(f"bytes */{size}")
+        wanted.check_refusal(size)
     except WrongAnswerError:
         assert not is_believed
     else:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speil.region import token as token_module
 from speil.region.mac import mac
 from speil.region.node_token import GRACE_SECONDS, Newest, NodeTokens
 from speil.region.policy import CONTRADICTION, Policy, label_said, protocols_of, region_said, zone_said
@@ -129,22 +130,28 @@ def test_a_forged_token_does_not_count(key: bytes, token: str) -> None:
     assert NodeTokens("").check([key], token, 1000) is not None
 
 
-def test_remembered_nonces_are_bounded_and_none_is_forgotten_while_its_token_is_valid() -> None:
+def test_remembered_nonces_are_bounded_and_none_is_forgotten_while_its_token_is_valid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    most, most_of_one = 4_000, 1_000  # as NONCES_MAX, of which one address may have a quarter
+    assert most // most_of_one == NONCES_MAX // NONCES_PER_ADDRESS_MAX
+    monkeypatch.setattr(token_module, "NONCES_MAX", most)
+    monkeypatch.setattr(token_module, "NONCES_PER_ADDRESS_MAX", most_of_one)
     tokens, request = RequestTokens(), Request("GET", "/v2/", "peer")
 
     def ask(number: int, issued: int, now: int, address: str) -> str | None:
         token = sign_request(b"key", request, issued=issued, nonce=f"{number:016x}")
         return tokens.check([b"key"], request, token, now, address)
 
-    for number in range(NONCES_PER_ADDRESS_MAX):
+    for number in range(most_of_one):
         assert ask(number, 1000 + number % 100, 1050, "a") is None
     refused = [ask(number, 1000, 1050, "a") for number in range(10**6, 10**6 + 10)]
     assert all(why and "one too many" in why for why in refused), "a flood costs the one who floods"
-    assert len(tokens) == NONCES_PER_ADDRESS_MAX
+    assert len(tokens) == most_of_one
     assert ask(0, 1000, 1050, "b") == "used before", "and nothing of it is forgotten"
-    for number in range(NONCES_MAX):
+    for number in range(most):
         ask(2 * 10**6 + number, 1050, 1050, str(number))
-    assert len(tokens) == NONCES_MAX
+    assert len(tokens) == most
     why = ask(3 * 10**6, 1050, 1050, "c")
     assert why is not None
     assert "one too many" in why

@@ -11,10 +11,10 @@ from speil.upload.admission import (
     CONTESTED_FRACTION,
     LIMITED_PER_PEER_MAX,
     UPLOAD_BYTES_PER_SECOND_MIN,
-    Admission,
+    FairAdmission,
     Refusal,
 )
-from speil.upload.pace import PIECE_BYTES_MAX, ROUND_SECONDS, Pace, Turn
+from speil.upload.pace import PIECE_BYTES_MAX, ROUND_SECONDS, Turn, UploadPace
 
 PEERS = st.sampled_from("abcdef")
 
@@ -26,7 +26,7 @@ PEERS = st.sampled_from("abcdef")
 def test_the_bounds_hold_for_any_script_and_a_newcomer_finds_a_place(
     places: int, per_peer_max: int, script: list[tuple[bool, str]]
 ) -> None:
-    admission, held = Admission(places, per_peer_max), Counter[str]()
+    admission, held = FairAdmission(places, per_peer_max), Counter[str]()
     for arrives, peer in script:
         if not arrives:
             if held[peer]:
@@ -45,7 +45,7 @@ def test_the_bounds_hold_for_any_script_and_a_newcomer_finds_a_place(
 
 @given(st.integers(4, 100), st.integers(2, 8))
 def test_an_eager_peer_leaves_the_last_places_to_the_others(places: int, others: int) -> None:
-    admission = Admission(places, per_peer_max=places)
+    admission = FairAdmission(places, per_peer_max=places)
     assert admission.admit("other 0") is None
     eager = 0
     while (refusal := admission.admit("eager")) is None:
@@ -58,17 +58,17 @@ def test_an_eager_peer_leaves_the_last_places_to_the_others(places: int, others:
 
 
 def test_a_peer_has_its_own_bound_and_a_lone_peer_may_have_all_of_it() -> None:
-    admission = Admission(64, 16)
+    admission = FairAdmission(64, 16)
     assert [admission.admit("a") for _ in range(17)] == [None] * 16 + [Refusal.PEER]
     admission.release("a")
     assert admission.admit("a") is None
 
 
 def test_a_bandwidth_carries_so_many_uploads() -> None:
-    admission = Admission(64, 64, bytes_per_second=3 * UPLOAD_BYTES_PER_SECOND_MIN)
+    admission = FairAdmission(64, 64, bytes_per_second=3 * UPLOAD_BYTES_PER_SECOND_MIN)
     assert [admission.admit(peer) for peer in "abcd"] == [None] * 3 + [Refusal.BANDWIDTH]
-    assert Admission(64, 64, bytes_per_second=1).places == 1
-    plenty = Admission(64, 64, bytes_per_second=1 << 40)
+    assert FairAdmission(64, 64, bytes_per_second=1).places == 1
+    plenty = FairAdmission(64, 64, bytes_per_second=1 << 40)
     assert plenty.places == 64
     assert [plenty.admit("a") for _ in range(LIMITED_PER_PEER_MAX + 1)][-2:] == [None, Refusal.PEER]
 
@@ -78,7 +78,7 @@ def test_a_bandwidth_carries_so_many_uploads() -> None:
 RATES = st.integers(UPLOAD_BYTES_PER_SECOND_MIN, 1 << 30)
 
 
-def run(pace: Pace, uploads: list[str], seconds: float, *, move: float = 1.0) -> list[tuple[float, Turn]]:
+def run(pace: UploadPace, uploads: list[str], seconds: float, *, move: float = 1.0) -> list[tuple[float, Turn]]:
     """Uploads that always want more, for so long; (when, what was sent): `move` is the part of a piece that was."""
     now, granted = 0.0, []
     for peer in uploads:
@@ -98,7 +98,7 @@ def run(pace: Pace, uploads: list[str], seconds: float, *, move: float = 1.0) ->
 @given(RATES, st.integers(1, 64), st.floats(0.1, 1.0))
 def test_never_more_than_the_limit_and_all_of_it_when_it_is_wanted(rate: int, count: int, move: float) -> None:
     count = min(count, rate // UPLOAD_BYTES_PER_SECOND_MIN)
-    pace = Pace(rate, 0.0)
+    pace = UploadPace(rate, 0.0)
     granted = run(pace, [str(number) for number in range(count)], 0.5, move=move)
     total, last = 0, 0.0
     for when, turn in granted:
@@ -111,14 +111,14 @@ def test_never_more_than_the_limit_and_all_of_it_when_it_is_wanted(rate: int, co
 @given(RATES, st.lists(PEERS, min_size=2, max_size=20))
 def test_peers_get_the_same_however_many_uploads_each_has(rate: int, uploads: list[str]) -> None:
     uploads = uploads[: max(rate // UPLOAD_BYTES_PER_SECOND_MIN, 1)]
-    sums, pace = Counter[str](), Pace(rate, 0.0)
+    sums, pace = Counter[str](), UploadPace(rate, 0.0)
     for _, turn in run(pace, uploads, 10 * ROUND_SECONDS):
         sums[turn.peer] += turn.size
     assert max(sums.values()) - min(sums[peer] for peer in uploads) <= 2 * pace.burst_bytes, "of the 11 in all"
 
 
 def test_who_comes_late_catches_up_by_a_burst_and_no_more() -> None:
-    pace = Pace(10 << 20, 0.0)
+    pace = UploadPace(10 << 20, 0.0)
     run(pace, ["a", "b"], 5.0)
     piece = pace.ask("c", PIECE_BYTES_MAX, 10).size
     now, got = 5.0, Counter[str]()
@@ -133,7 +133,7 @@ def test_who_comes_late_catches_up_by_a_burst_and_no_more() -> None:
 
 @given(RATES, st.lists(st.sampled_from("abcdefghijklmnopqrst"), min_size=1, max_size=64))
 def test_whoever_is_admitted_is_never_taken_for_stalled_or_slow(rate: int, asking: list[str]) -> None:
-    admission, pace = Admission(64, 16, bytes_per_second=rate), Pace(rate, 0.0)
+    admission, pace = FairAdmission(64, 16, bytes_per_second=rate), UploadPace(rate, 0.0)
     uploads = [peer for peer in asking if admission.admit(peer) is None]
     turns = {number: pace.ask(peer, PIECE_BYTES_MAX, len(uploads)) for number, peer in enumerate(uploads)}
     owner = {turn.number: number for number, turn in turns.items()}
@@ -150,7 +150,7 @@ def test_whoever_is_admitted_is_never_taken_for_stalled_or_slow(rate: int, askin
 
 
 def test_who_leaves_the_line_is_not_waited_for() -> None:
-    pace = Pace(1 << 20, 0.0)
+    pace = UploadPace(1 << 20, 0.0)
     first, second = (pace.ask("a", PIECE_BYTES_MAX, 1) for _ in range(2))
     assert pace.grant(0.0) == [first]
     third = pace.ask("b", PIECE_BYTES_MAX, 1)

@@ -1,4 +1,4 @@
-"""A region of electors on one Lease, in real time but ten times as fast; and a Lease that can be made to fail."""
+"""Electors on one Lease in real time, ten times as fast as usual, and a Lease that can be made to fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAST = ElectionConfig(lease_duration_seconds=1, renew_deadline_seconds=0.6, retr
 
 
 class FaultyLease:
-    """A lock whose requests hang, fail or are refused while it is told so."""
+    """A lock whose requests hang, fail or are refused while the flag is set."""
 
     def __init__(self, lock: LeaseLock) -> None:
         self._lock = lock

@@ -13,17 +13,13 @@ from speil.border.node_token_file import NodeTokenFile
 from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
 from speil.fetch.settings import FetchSettings
+from speil.http1.own_addresses import OwnAddresses
 from speil.libp2p.identity import Identity
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.handlers import Handlers
-from speil.mirror.peer_client import Endpoint, PeerClient
+from speil.mirror.build import PortGuards, RegistryPort, registry_port
 from speil.mirror.recent import RecentRequests
-from speil.mirror.relay import Relay, RelayConfig
-from speil.mirror.server import RegistryServer
 from speil.mirror.settings import MirrorSettings
-from speil.mirror.settle import Settling
 from speil.mirror.upstream_bytes import UpstreamBytes
-from speil.mirror.wire import Wire
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
@@ -31,14 +27,19 @@ from speil.oci.image_builder import BuiltImage
 from speil.region.policy import Policy
 from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.setting import ListenAddress
+from speil.sources.peer_knowledge import PeerKnowledge
 from speil.store.memory import MemoryStore
 from speil.store.news import StoreNews
 from speil.store.series import StoreSeries
+from speil.store.sharing import Sharing
 from speil.testing.samples import sample
+from speil.wire.connection_pool import Endpoint
+from speil.wire.turns import Wire
 from tests.shell.nodes import free_ports
 
 OPEN = Policy()
 ZERO_COPY = True  # the fixture each_way changes it
+RESOLVE_SECONDS_MAX = 10.0  # on a machine that does more; the search of a memory mesh ends by itself
 
 
 @dataclass(slots=True)
@@ -50,10 +51,24 @@ class Mirror:
     metrics: Metrics
     host: str
     port: int
-    recent: RecentRequests
-    upstream_bytes: UpstreamBytes
-    relay: Relay
-    wire: Wire
+    built: RegistryPort
+
+    @property
+    def recent(self) -> RecentRequests:
+        return self.built.recent
+
+    @property
+    def upstream_bytes(self) -> UpstreamBytes:
+        return self.built.upstream_bytes
+
+    @property
+    def known(self) -> PeerKnowledge:
+        """What it knows of its peers."""
+        return self.built.sources.knowledge
+
+    @property
+    def wire(self) -> Wire:
+        return self.built.wire
 
     @property
     def url(self) -> str:
@@ -98,11 +113,13 @@ async def mirror(
 ) -> AsyncIterator[Mirror]:
     """A mirror in a mesh; `changes` are settings."""
     settings = replace(
-        MirrorSettings(mirror_resolve_timeout=0.5, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY),
+        MirrorSettings(
+            mirror_resolve_timeout=RESOLVE_SECONDS_MAX, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY
+        ),
         **changes,  # type: ignore[arg-type]  # tests name real settings
     )
     (port,) = free_ports(host, 1)
-    store, metrics, recent = MemoryStore(), Metrics(), RecentRequests()
+    store, metrics = MemoryStore(), Metrics()
     router = MemoryRouter(mesh, peer_at(host, port))
     mesh.zones[router.local.peer_id] = zone
     auth = BasicAuth(settings.basic_auth_dir)
@@ -116,22 +133,18 @@ async def mirror(
         node_tokens=NodeTokenFile(node_name, data_dir),
         data_dir=data_dir,
     )
-    wire = Wire(zero_copy=settings.zero_copy)
-    client = PeerClient("speil/test", door, wire)
-    config = RelayConfig(settings.mirror_resolve_timeout, settings.mirror_resolve_retries, endpoints_of, fetch, zone)
-    relay = Relay(router, client, metrics, config)
-    upstream_bytes = UpstreamBytes(store, metrics)
-    handlers = Handlers(store, relay, auth, door, wire, settings, metrics, recent, upstream_bytes)
-    server = RegistryServer(handlers, door, lambda: ready, metrics)
+    port_of = registry_port(
+        settings, fetch, store, Sharing(store, settings.selection), router, auth, door, metrics,
+        PortGuards(1 << 20, OwnAddresses()), zone=zone, ready=lambda: ready, endpoints=endpoints_of,
+    )  # fmt: skip
     try:
-        async with asyncio.TaskGroup() as group, server.serve(ListenAddress(host, port)):
-            settling = Settling(store, relay.trust, metrics)
+        async with asyncio.TaskGroup() as group, port_of.server.serve(ListenAddress(host, port)):
+            settling = port_of.sources.settling
             parts = (router.run(), settling.run(), StoreNews(store, metrics.of(StoreSeries), [settling]).run())
             tasks = [group.create_task(part) for part in parts]
-            yield Mirror(store, router, metrics, host, port, recent, upstream_bytes, relay, wire)
+            yield Mirror(store, router, metrics, host, port, port_of)
             for task in tasks:
                 task.cancel()
     finally:
-        client.close()
-        wire.close()
+        port_of.close()
         store.close()

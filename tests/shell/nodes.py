@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import aiohttp
 
@@ -19,6 +21,12 @@ from speil.store.oci_layout import OciLayoutStore
 from speil.testing.eventually import eventually
 
 _hosts = itertools.count(1)
+# Below the range from which the kernel takes ports of outgoing connections: a port that is free now stays free until
+# the server binds it. Each process of a test run starts at a place of its own.
+PORTS = range(12_000, 32_000)
+_ports = itertools.cycle(PORTS)
+for _ in range(Random(os.getpid()).randrange(len(PORTS))):
+    next(_ports)
 STOP_SECONDS_MAX = 10
 
 
@@ -41,10 +49,14 @@ class RunningNode:
 
 def free_ports(host: str, count: int) -> list[int]:
     """Ports nobody listens on now."""
-    with ExitStack() as stack:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        servers = [stack.enter_context(socket.create_server((host, 0), family=family)) for _ in range(count)]
-        return [server.getsockname()[1] for server in servers]
+    found: list[int] = []
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in itertools.islice(_ports, len(PORTS)):
+        if len(found) == count:
+            break
+        with contextlib.suppress(OSError), socket.create_server((host, port), family=family):
+            found.append(port)
+    return found
 
 
 async def write_layout(root: Path, image: BuiltImage, *names: str) -> None:

@@ -21,7 +21,7 @@ from speil.routing.series import DhtSeries
 from speil.testing.announce_world import LATENCY_SECONDS, World
 from speil.testing.virtual_time import run_virtual
 
-NODES, POPULAR, RARE, RARE_HOLDERS = 45, 100, 25, 3
+NODES, POPULAR, RARE, RARE_HOLDERS = 45, 40, 20, 3
 
 
 async def settled(world: World, popular: int, rare: int = 0) -> None:
@@ -91,6 +91,7 @@ def test_what_is_everywhere_is_announced_by_a_few_what_is_rare_by_all_and_what_i
     run_virtual(scenario())
 
 
+@pytest.mark.long
 def test_when_those_who_announced_are_gone_others_step_in(monkeypatch: pytest.MonkeyPatch) -> None:
     enough = 7  # so that a small mesh can lose that many again and again
     for name in ("ENOUGH", "ENOUGH_FOR_NEW"):

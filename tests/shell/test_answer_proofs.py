@@ -14,8 +14,7 @@ from secrets import token_hex
 import pytest
 
 from speil.border.secret_file import SecretFile
-from speil.mirror import request_places
-from speil.mirror.peer_client import PeerError
+from speil.mirror import open_requests
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
@@ -24,6 +23,7 @@ from speil.region.policy import Layer, Policy
 from speil.region.proof import bound, proves
 from speil.region.token import Request, sign_node, sign_request
 from speil.routing.memory import MemoryMesh
+from speil.sources.peer_error import PeerError
 from speil.testing.images import random_image
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.test_border import kept_out
@@ -75,7 +75,7 @@ async def test_every_answer_to_a_peer_carries_its_proof(
     secret: SecretFile, method: str, path: str, wanted: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if wanted == "busy":
-        monkeypatch.setattr(request_places, "REQUESTS_MAX", 0)
+        monkeypatch.setattr(open_requests, "REQUESTS_MAX", 0)
         wanted = ""
     async with mirror(MemoryMesh(), policy=POLICY, secret=secret, zone="z") as holder:
         await holder.hold(IMAGE, NAME)
@@ -239,7 +239,7 @@ async def test_an_answer_without_a_proof_is_none_whatever_it_says(secret: Secret
     async with mirror(mesh, policy=POLICY, secret=secret) as asker, scripted_peer(mesh, says) as requests:
         (peer,) = mesh.records[str(LAYER)]
         with pytest.raises(PeerError) as caught:
-            await asker.relay.ask_head(Content("blobs", "reg.test", "lab/app", LAYER), peer, 5.0)
+            await asker.built.sources.access.request_head(Content("blobs", "reg.test", "lab/app", LAYER), peer, 5.0)
         assert caught.value.outcome == "bad_answer"
         assert "prove" in str(caught.value)
         assert len(requests) == 1

@@ -137,7 +137,7 @@ async def test_a_handler_that_fails_is_a_miss(
         async def fail(*arguments: object) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr("speil.mirror.handlers.Handlers._from_store", fail)
+        monkeypatch.setattr("speil.sources.own_store.OwnStore.open", fail)
         for _ in range(5):
             assert await _ask(node, PATH, method=method) == (404, b"")
         assert node.sample("http_request_duration_seconds_count", code="404") == 5

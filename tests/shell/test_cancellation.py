@@ -5,14 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from speil.mirror.series import MirrorSeries
+from speil.mirror.settings import MirrorSettings
+from speil.mirror.uploads import Uploads
+from speil.observe.metrics import Metrics
+from speil.store.base import ContentStore, NotFoundError
+from speil.store.memory import MemoryStore
+from speil.store.oci_layout import OciLayoutStore
+from speil.store.walk import READ_AT_ONCE_BYTES_MAX, contents, read, read_manifest
 from speil.testing import cancellation
 from speil.testing.cancellation import cancel_at_each_step
+from speil.testing.eventually import eventually
+from speil.testing.images import random_image
+from speil.wire.turnstile import Turnstile
+from tests.shell.test_containerd_store import Daemon, following
 
 # --- the kit ------------------------------------------------------------------------------------------------------
 
@@ -148,3 +162,168 @@ async def test_a_task_that_somebody_else_owns_may_live_on() -> None:
         await asyncio.wait(shared)
 
     assert await cancel_at_each_step(start, owned=lambda task: task in shared, afterwards=end) == 1
+
+
+# --- the stores, and what a body waits for ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A coroutine to be cancelled at each step, and what has to hold after each round."""
+
+    call: Callable[[], Coroutine[Any, Any, Any]]
+    afterwards: Callable[[], Coroutine[Any, Any, None]] | None = None
+    endless: bool = False
+    steps_max: int = 500
+
+
+Opened = Callable[[Path], AbstractAsyncContextManager[Trial]]
+IMAGE = random_image(31)
+DIGEST, DATA = next(iter(IMAGE.blobs.items()))
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    for position in range(0, len(DATA), 50_000):
+        await asyncio.sleep(0)
+        yield DATA[position : position + 50_000]
+
+
+async def _next_events(store: ContentStore) -> None:
+    async with aclosing(store.events()) as events:  # type: ignore[type-var]
+        async for _ in events:
+            pass
+
+
+@asynccontextmanager
+async def ingest(folder: Path) -> AsyncIterator[Trial]:
+    async def nothing_is_left() -> None:
+        assert not list(folder.glob(".ingest-*"))
+        with pytest.raises(NotFoundError):
+            await OciLayoutStore(folder).size(DIGEST)
+
+    yield Trial(lambda: OciLayoutStore(folder).ingest(DIGEST, len(DATA), _pieces()), nothing_is_left)
+
+
+@asynccontextmanager
+async def layout_run(folder: Path) -> AsyncIterator[Trial]:
+    yield Trial(OciLayoutStore(folder).run, endless=True)
+
+
+@asynccontextmanager
+async def layout_events(folder: Path) -> AsyncIterator[Trial]:
+    yield Trial(lambda: _next_events(OciLayoutStore(folder)), endless=True, steps_max=3)  # it looks again and again
+
+
+@asynccontextmanager
+async def memory_events(folder: Path) -> AsyncIterator[Trial]:
+    store = MemoryStore()
+    yield Trial(lambda: _next_events(store), endless=True)
+    store.close()
+
+
+@asynccontextmanager
+async def read_large_content(folder: Path) -> AsyncIterator[Trial]:
+    store = MemoryStore()
+    digest = store.put(b'{"layers": []' + b" " * (READ_AT_ONCE_BYTES_MAX + 1) + b"}")
+
+    async def all_of_it() -> None:
+        await read(store, digest)
+        await read_manifest(store, digest)
+        await contents(store, digest)
+
+    yield Trial(all_of_it)
+    store.close()
+
+
+@asynccontextmanager
+async def running_daemon(folder: Path) -> AsyncIterator[Daemon]:
+    daemon = Daemon(folder)
+    daemon.images["reg.test/lab/app:1"] = str(DIGEST)
+    daemon.labels[str(DIGEST)] = {}
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await daemon.stop()
+
+
+@asynccontextmanager
+async def containerd_calls(folder: Path) -> AsyncIterator[Trial]:
+    async with running_daemon(folder) as daemon, following(daemon) as (store, _):
+        await eventually(lambda: store.available, what="containerd is there")
+
+        async def all_of_them() -> None:
+            await store.images()
+            await store.origins(DIGEST)
+
+        async def others_are_answered() -> None:
+            assert len(await store.images()) == 1
+
+        yield Trial(all_of_them, others_are_answered)
+
+
+@asynccontextmanager
+async def containerd_run(folder: Path) -> AsyncIterator[Trial]:
+    async with running_daemon(folder) as daemon, following(daemon) as (store, _):
+        await eventually(lambda: store.available, what="containerd is there")
+
+        async def run_another() -> None:
+            async with AsyncExitStack() as stack:
+                other, _ = await stack.enter_async_context(following(daemon))
+                await other.wait_available()
+                await asyncio.Event().wait()
+
+        yield Trial(run_another, endless=True)
+
+
+@asynccontextmanager
+async def enter_a_turnstile(folder: Path) -> AsyncIterator[Trial]:
+    turnstile = Turnstile(1)
+
+    async def third_in_line() -> None:
+        await turnstile.enter()
+        await turnstile.enter()
+        await turnstile.enter("another share")
+
+    async def nobody_waits() -> None:
+        await turnstile.enter()
+        await eventually(lambda: not turnstile.has_line, what="the line is empty")
+
+    yield Trial(third_in_line, nobody_waits)
+
+
+@asynccontextmanager
+async def wait_for_a_turn(folder: Path) -> AsyncIterator[Trial]:
+    uploads = Uploads(MirrorSettings(upload_limit=32 << 20), Metrics().of(MirrorSeries))
+
+    async def six_turns() -> None:
+        for _ in range(3):
+            await uploads.turn("peer", 1 << 20)
+            await uploads.turn("another", 1 << 20)
+
+    async def others_have_their_turn() -> None:
+        assert await uploads.turn("peer", 1000) == 1000
+
+    yield Trial(six_turns, others_have_their_turn)
+
+
+TRIALS: list[Opened] = [
+    ingest,
+    layout_run,
+    layout_events,
+    memory_events,
+    read_large_content,
+    containerd_calls,
+    containerd_run,
+    enter_a_turnstile,
+    wait_for_a_turn,
+]
+
+
+@pytest.mark.parametrize("opened", TRIALS, ids=lambda opened: opened.__name__)
+async def test_a_call_that_is_cancelled_at_any_step_leaves_nothing_behind(opened: Opened, tmp_path: Path) -> None:
+    async with opened(tmp_path) as trial:
+        steps = await cancel_at_each_step(
+            trial.call, afterwards=trial.afterwards, endless=trial.endless, steps_max=trial.steps_max
+        )
+    assert steps > 0, "it suspends"

@@ -18,6 +18,7 @@ import pytest
 
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
+from tests.shell.conftest import Speil
 from tests.shell.nodes import free_ports, running_node, write_layout
 
 SECONDS_MAX = 60  # on a loaded machine; a command takes one
@@ -38,8 +39,9 @@ async def speil(*argv: str, seconds_max: float = SECONDS_MAX, **environ: str) ->
 
 
 def _hear_interrupts() -> None:
-    """A shell starts what it runs in the background deaf to SIGINT, and children inherit that."""
+    """A shell starts what it runs in the background deaf to SIGINT, nohup to SIGHUP, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @asynccontextmanager
@@ -73,12 +75,25 @@ async def test_version_and_help() -> None:
     ("argv", "words"),
     [
         (["regstry"], "unknown command 'regstry', did you mean registry?"),
-        (["registry", "--mirror-resolve-timout=1s"], "did you mean --mirror-resolve-timeout?"),
-        (["registry", "extra"], "unexpected argument 'extra'"),
         (["registry", "--bootstrap-kind=dns"], "--bootstrap-kind dns needs --dns-bootstrap-domain"),
         (["registry", "--store-kind=oci-layout"], "needs --oci-layout-path"),
         (["registry", "--containerd-sock=/dev/null"], "/dev/null is not a socket"),
         (["registry", "--containerd-content-path=/nowhere"], "/nowhere is not a directory"),
+        (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),
+    ],
+)
+async def test_a_bad_configuration_is_one_line_and_exit_code_2(argv: list[str], words: str) -> None:
+    code, out, err = await speil(*argv)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["registry", "--mirror-resolve-timout=1s"], "did you mean --mirror-resolve-timeout?"),
+        (["registry", "extra"], "unexpected argument 'extra'"),
         (["configuration"], "--mirror-targets is required"),
         (["configuration", "--mirror-targets="], "--mirror-targets is required"),
         (["configuration", "--mirror-targets", ","], "--mirror-targets is required"),
@@ -86,13 +101,12 @@ async def test_version_and_help() -> None:
         (["cleanup", "--addr=nowhere"], "--addr"),
         (["cleanup-wait", "--probe-endpoint="], "is not an endpoint"),
         (["doctor", "--image=busybox"], "no registry host in front"),
-        (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),
         (["--log-level=LOUD", "version"], "use one of DEBUG, INFO"),
         (["--nope", "version"], "unknown flag --nope before the command"),
     ],
 )
-async def test_a_bad_configuration_is_one_line_and_exit_code_2(argv: list[str], words: str) -> None:
-    code, out, err = await speil(*argv)
+def test_a_wrong_value_is_one_line_and_exit_code_2(speil_here: Speil, argv: list[str], words: str) -> None:
+    code, out, err = speil_here(*argv)
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1

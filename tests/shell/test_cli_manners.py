@@ -20,6 +20,7 @@ from speil.config import ConfigError, NodeSettings
 from speil.observe.settings import LogSettings
 from speil.setting import SettingError, declared, socket_path
 from speil.testing.eventually import eventually
+from tests.shell.conftest import Speil
 from tests.shell.test_cli import DEMO_SECONDS_MAX, SECONDS_MAX, _hear_interrupts, speil
 
 MODULES_MAX = 110  # of an interpreter that prints the overview: 67 on Python 3.11, of which 45 are the interpreter's
@@ -72,8 +73,8 @@ def test_an_overview_imports_next_to_nothing(argv: list[str]) -> None:
         (["help", "version"], ["usage: speil version", "SPEIL_FORMAT"]),
     ],
 )
-async def test_help_and_version_in_all_forms(argv: list[str], words: list[str]) -> None:
-    code, out, err = await speil(*argv)
+def test_help_and_version_in_all_forms(speil_here: Speil, argv: list[str], words: list[str]) -> None:
+    code, out, err = speil_here(*argv)
     assert (code, err) == (0, "")
     for word in words:
         assert word in out
@@ -98,8 +99,8 @@ async def test_help_and_version_in_all_forms(argv: list[str], words: list[str]) 
         (["doctor", "--containerd-sock=tcp://10.0.0.1:1"], "is not a socket's path"),
     ],
 )
-async def test_what_is_not_known_names_what_is_near(argv: list[str], words: str) -> None:
-    code, out, err = await speil(*argv)
+def test_what_is_not_known_names_what_is_near(speil_here: Speil, argv: list[str], words: str) -> None:
+    code, out, err = speil_here(*argv)
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
@@ -257,7 +258,7 @@ def test_a_full_disk_is_no_bug_where_each_line_is_written_at_once() -> None:
     with Path("/dev/full").open("wb") as full:
         argv = [sys.executable, "-u", "-m", "speil", "version"]
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, check=False)
-    line = b"speil version: what is printed can't be written: No space left on device\n"
+    line = b"speil version: the output can't be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, line)
 
 
@@ -344,7 +345,7 @@ async def test_commands_end_on_signals_and_leave_nothing(
         env={**os.environ, "TMPDIR": str(temporary), "SPEIL_LOG_LEVEL": "DEBUG"},
     )  # fmt: skip
     # past the interpreter's own start, from where on it is ours how a signal ends it
-    await eventually(lambda: _handles(process.pid, signal.SIGTERM), what="it handles signals")
+    await eventually(lambda: _handles(process.pid, signal.SIGHUP), what="it handles signals")
     process.send_signal(number)
     async with asyncio.timeout(SECONDS_MAX):
         _, err = await process.communicate()

@@ -65,7 +65,8 @@ class Daemon:
         assert self._server is not None
         self._server.close()
         for protocol in self._server.protocols:
-            protocol.connection.close()
+            if hasattr(protocol, "connection"):  # it is being made
+                protocol.connection.close()
         self.subscribed.clear()
         await self._server.wait_closed()
         self.socket.unlink(missing_ok=True)

@@ -35,3 +35,24 @@ def test_links_between_pages_lead_somewhere() -> None:
     for file in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
+def test_each_code_block_is_closed_and_no_row_of_a_table_is_there_twice() -> None:
+    for file in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        lines = file.read_text().splitlines()
+        assert sum(line.lstrip().startswith("```") for line in lines) % 2 == 0, f"{file.name}: a block is open"
+        section, seen = "", set[tuple[str, str]]()
+        for line in lines:
+            if line.startswith(("#", "**")):
+                section = line
+            # a table of settings repeats its head, and some flags, in the section of each command
+            if line.startswith("| ") and file.name not in ("settings.md", "faults.md", "benchmarks.md"):
+                row = (section, line.split(" | ")[0])
+                assert row not in seen, f"{file.name}: {row}"
+                seen.add(row)
+
+
+def test_files_that_contributing_names_are_there() -> None:
+    named = re.findall(r"`((?:src|tests|docs|charts|scripts)/[\w/.-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -178,7 +178,7 @@ def test_a_server_on_all_addresses_is_reached_on_loopback() -> None:
         ({"topology_region": "", "region_from": "setting"}, Level.OK, "no label"),
         ({"topology_region": "", "has_secret": True}, Level.OK, "no label"),
         ({"topology_region": "", "has_networks": True}, Level.OK, "no label"),
-        ({"topology_region": ""}, Level.WARN, "nothing but the Lease's names"),
+        ({"topology_region": ""}, Level.WARN, "only the Lease's names"),
         ({"topology_region": "eu", "notes": ["the node's label is eu; the names decide"]}, Level.WARN, "label is eu"),
         ({"topology_region": "eu", "lease_is_foreign": True}, Level.FAIL, "the Lease spegel-r/x is another region's"),
         ({"topology_region": "eu", "lease_is_foreign": True, "peers": []}, Level.FAIL, "comes from upstream"),

@@ -124,14 +124,14 @@ def test_a_hosts_toml_that_can_not_be_read_changes_nothing(directory: Path) -> N
 # --- killed at any point -------------------------------------------------------------------------------------
 
 
-def outcomes(directory: Path, work: Callable[[], object], reset: Callable[[], None]) -> list[Tree]:
-    """The directory after a kill before each write in turn; the last entry is the complete run."""
+def outcomes(directory: Path, work: Callable[[], object], reset: Callable[[], None], stride: int) -> list[Tree]:
+    """The directory after a kill before each `stride`-th write in turn; the last entry is the complete run."""
     found, steps, ended = [], 0, False
     while not ended:
         reset()
         ended = killed_after(steps, work)
         found.append(read(directory))
-        steps += 1
+        steps += stride
         assert steps < 500
     assert steps > 10, "there were steps to be killed at"
     return found
@@ -146,8 +146,9 @@ def rebuild(directory: Path, tree: Tree) -> None:
         (directory / name).write_text(text)
 
 
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_at_any_point_the_directory_is_the_old_or_the_new_one_and_the_next_run_goes_on(
-    directory: Path, in_place: bool
+    directory: Path, in_place: bool, stride: int
 ) -> None:
     def work() -> None:
         configure(directory, (DOCKER, GHCR), MIRRORS, prepend_existing=False, in_place=in_place)
@@ -155,13 +156,13 @@ def test_killed_at_any_point_the_directory_is_the_old_or_the_new_one_and_the_nex
     def undo() -> None:
         restore(directory, in_place=in_place)
 
-    found = outcomes(directory, work, lambda: rebuild(directory, OLD))
+    found = outcomes(directory, work, lambda: rebuild(directory, OLD), stride)
     new = found[-1]
     assert all(tree in (OLD, new) for tree in found)
     assert OLD in found
     assert backed_up(new) == OLD
 
-    found = outcomes(directory, undo, lambda: rebuild(directory, new))
+    found = outcomes(directory, undo, lambda: rebuild(directory, new), stride)
     assert all(tree in (OLD, new) for tree in found)
     assert found[-1] == OLD
 
@@ -174,7 +175,7 @@ def test_killed_at_any_point_the_directory_is_the_old_or_the_new_one_and_the_nex
         undo()
         assert read(directory) == OLD, "nothing is lost"
         assert sorted(os.listdir(directory)) == ["docker.io", "quay.io"], "nothing is left over"
-        steps += 7  # every step was tested above
+        steps += 7 * stride  # a sample: the steps were tested above
 
 
 def test_a_leftover_of_a_killed_run_is_removed(directory: Path) -> None:

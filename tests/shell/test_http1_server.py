@@ -513,6 +513,37 @@ async def test_a_client_that_is_gone_before_the_answer_is_no_failure(capsys: pyt
     assert "failed" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ending", ["breaks off", "is the last one", "is refused"])
+async def test_a_reset_that_is_not_seen_yet_ends_one_connection_and_not_the_server(
+    ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def answer(request: Request, reply: Reply) -> None:
+        if request.path == "/next":
+            await reply.send(200)
+            return
+        reply.closes = ending == "is the last one"
+        # on loopback the server's socket is reset when close returns; its loop learns of it later
+        if ending == "breaks off":
+            async with reply.stream(200, (), 1000):
+                client.close()
+        else:
+            await reply.send(200)
+            client.close()
+
+    async with serving(answer) as port:
+        client.connect((HOST, port.port))
+        client.sendall(get() + (b"nonsense\r\n\r\n" if ending == "is refused" else b""))
+        await eventually(lambda: port.server.places.count == 0, what="its place is free")
+        reader, writer = await port.connect()
+        writer.write(get("/next"))
+        assert (await read_answer(reader))[0] == 200
+        writer.close()
+    assert "failed" not in capsys.readouterr().err
+
+
 # --- bodies of requests, which are not for us -----------------------------------------------------------------
 
 
@@ -718,3 +749,14 @@ async def test_a_server_can_be_cancelled_at_each_step() -> None:
             await asyncio.sleep(0)
 
     assert await cancel_at_each_step(run) > 1
+
+
+async def test_an_error_of_whoever_serves_stays_what_it_is() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with serving(echo):
+            raise KeyError("mine")
+    port = Port(echo)
+    async with port.server.serve(ListenAddress(HOST, port.port)):
+        with pytest.raises(OSError, match="in use"):
+            async with GuardedServer("test", echo, BOUNDS).serve(ListenAddress(HOST, port.port)):
+                pass

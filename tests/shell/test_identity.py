@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,21 @@ def test_what_is_written_is_to_the_byte_what_spegel_writes(tmp_path: Path) -> No
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [one.name for one in file.parent.iterdir()] == [FILE_NAME]
     assert load_or_create(tmp_path / "data").peer_id == made.peer_id
+
+
+def test_a_key_is_written_as_the_library_writes_it_and_read_without_its_parser() -> None:
+    for _ in range(20):
+        key = ed25519.Ed25519PrivateKey.generate()
+        encoded = Identity.of(key).encode()
+        assert encoded == _pem(key)
+        assert Identity.decode(encoded).key.private_bytes_raw() == key.private_bytes_raw()
+    program = f"""
+import sys
+from speil.libp2p.identity import Identity
+Identity.decode({SPEGELS!r})
+sys.exit("cryptography.hazmat.primitives.serialization" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(

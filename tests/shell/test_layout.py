@@ -10,12 +10,6 @@ from pathlib import Path
 import speil
 
 SOURCE = Path(speil.__file__).parent
-# none may come; a line goes when its circle does
-CIRCLES_LEFT = [
-    ["speil.http_server.connection", "speil.http_server.server"],
-    ["speil.libp2p.connection", "speil.libp2p.stream"],
-    ["speil.mirror.relay", "speil.mirror.relay_session"],
-]
 
 
 def modules() -> dict[str, Path]:
@@ -81,7 +75,7 @@ def test_no_modules_import_each_other() -> None:
     known = modules()
     assert len(known) > 200, "they are found"
     found = circles({module: imports_of(module, path, known) for module, path in known.items()})
-    assert [circle for circle in found if circle not in CIRCLES_LEFT] == []
+    assert found == []
 
 
 def packages() -> Iterator[str]:

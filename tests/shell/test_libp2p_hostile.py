@@ -79,7 +79,7 @@ async def test_garbage_at_each_phase_closes_and_counts(sent: bytes, reason: str,
     async with victim() as (_, metrics, tcp):
         reader, writer = await asyncio.open_connection(*tcp)
         writer.write(sent)
-        assert await asyncio.wait_for(is_closed(reader), 5)
+        assert await asyncio.wait_for(is_closed(reader), 30)
         await eventually(lambda: rejected(metrics, reason) == 1, what=f"counted as {reason}")
         writer.close()
     assert log.getvalue() == ""
@@ -100,7 +100,7 @@ async def test_a_slow_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatch, log:
     async with victim() as (_, metrics, tcp):
         reader, writer = await asyncio.open_connection(*tcp)
         writer.write(HANDSHAKE[:1])
-        assert await asyncio.wait_for(is_closed(reader), 5)
+        assert await asyncio.wait_for(is_closed(reader), 30)
         assert rejected(metrics, "slow_handshake") == 1
         writer.close()
     assert log.getvalue() == ""
@@ -174,7 +174,7 @@ async def test_attacks_behind_the_handshake_close_and_count(
         attacker = Attacker(polite=True)
         await attacker.meet(host)
         attack(attacker)
-        await asyncio.wait_for(attacker.closed.wait(), 5)
+        await eventually(attacker.closed.is_set, what="it is cut off")
         await eventually(lambda: rejected(metrics, reason) == 1, what=f"counted as {reason}")
         await eventually(lambda: not host.connections, what="it is forgotten")
     assert log.getvalue() == ""
@@ -189,16 +189,18 @@ async def test_a_flood_of_pings_by_a_peer_that_never_reads_is_cut_off(
         await attacker.meet(host)
         attacker.channel._raw.pause(True)
         ping = b"\0\2\0\1\0\0\0\0\0\0\0\1" * 5000
-        for _ in range(2000):
-            if attacker.closed.is_set() or not host.connections:
-                break
-            attacker.channel.send(ping)
-            try:
-                async with asyncio.timeout(2):
+
+        async def flood() -> None:
+            with contextlib.suppress(Libp2pError):
+                while True:
+                    attacker.channel.send(ping)
                     await attacker.channel.drain()
-            except (TimeoutError, Libp2pError):
-                break
-        await eventually(lambda: not host.connections, what="it is cut off")
+                    await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as group:
+            flooding = group.create_task(flood())
+            await eventually(lambda: not host.connections, timeout_seconds=60, what="it is cut off")
+            flooding.cancel()
         attacker.leave()
     assert log.getvalue() == ""
 

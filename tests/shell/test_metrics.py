@@ -7,6 +7,7 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from speil.mirror.series import MirrorSeries
 from speil.observe.metrics import Metrics
 from speil.routing.series import AnnounceSeries, DhtSeries
 
@@ -32,15 +33,16 @@ SIZES = ["1024", "5120", "25600", "128000", "640000", "3.2e+06", "1.6e+07", "8e+
 
 def _page() -> str:
     metrics = Metrics("1", region="a", zone="b")
-    metrics.mirror_requests.labels("docker.io", "hit").inc()
-    metrics.mirror_last_success.set(1)
+    mirror = metrics.of(MirrorSeries)
+    mirror.mirror_requests.labels("docker.io", "hit").inc()
+    mirror.mirror_last_success.set(1)
     metrics.of(DhtSeries).resolve_duration.labels("libp2p").observe(0.003)
     announced = metrics.of(AnnounceSeries)
     for number, gauge in enumerate((announced.image_tags, announced.image_digests, announced.content_digests), 2):
         gauge.labels("docker.io").set(number)
-    metrics.http_request_duration.labels("/v2/*", "GET", "200").observe(0.003)
-    metrics.http_response_size.labels("/v2/*", "GET", "200").observe(3)
-    metrics.http_requests_inflight.labels("/v2/*").set(1)
+    mirror.http_request_duration.labels("/v2/*", "GET", "200").observe(0.003)
+    mirror.http_response_size.labels("/v2/*", "GET", "200").observe(3)
+    mirror.http_requests_inflight.labels("/v2/*").set(1)
     return metrics.exposition().decode()
 
 

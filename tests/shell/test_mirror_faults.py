@@ -16,10 +16,10 @@ from speil.fetch.peer_health import PeerRecord
 from speil.fetch.settings import FetchSettings
 from speil.fetch.transfer import FIRST_BYTE_SECONDS_MAX
 from speil.libp2p.identity import Identity
-from speil.mirror import relay_session as session_module
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
-from speil.routing.memory import MemoryMesh
+from speil.routing.memory import MemoryMesh, MemoryRouter
+from speil.sources import relayed as relayed_module
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.shell.mirrors import Mirror, mirror, peer_at
@@ -171,7 +171,7 @@ ODD_HEADS = {
 @pytest.fixture
 def quick_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stall is seen after a moment."""
-    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(relayed_module, "STALL_SECONDS_MAX", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -456,6 +456,17 @@ async def test_silent_peers_are_waited_for_twice_and_then_left_alone_for_a_while
         assert len(requests) == 2, "it was not asked again"
 
 
+async def test_a_search_that_fails_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: MemoryRouter, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        if key:
+            raise RuntimeError("the table is on fire")
+        yield peer_at("127.0.0.1", 1)
+
+    async with mirror(MemoryMesh()) as asker:
+        monkeypatch.setattr(MemoryRouter, "find_providers", fails)
+        assert (await ask(asker, PATH))[0] == 404
+
+
 # --- clients that hang up ---------------------------------------------------------------------------------------
 
 
@@ -478,11 +489,11 @@ async def test_a_client_that_hangs_up_is_nobodys_failure(reset: bool, caplog: py
                 functools.partial(_ended, asker, "499", turn + 1), timeout_seconds=10, what="the request has ended"
             )
         (peer,) = mesh.records[str(layer)]
-        assert asker.relay.health.record(peer.peer_id) == PeerRecord(first_byte_seconds=ANY)
+        assert asker.known.health.record(peer.peer_id) == PeerRecord(first_byte_seconds=ANY)
         assert asker.sample("spegel_mirror_requests_total", cache="miss") == 0
         await eventually(lambda: holder.sample("http_requests_inflight") == 0, timeout_seconds=10, what="all is let go")
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-        assert not asker.relay.trust.unsettled, "it did not get it all: no suspicion"
+        assert not asker.known.trust.unsettled, "it did not get it all: no suspicion"
 
 
 def _ended(asker: Mirror, code: str, count: int) -> bool:

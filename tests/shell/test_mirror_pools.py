@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from speil.mirror import connection_pool, pipes
-from speil.mirror.connection_pool import ConnectionPool, Endpoint
 from speil.mirror.descriptors import raise_limit
-from speil.mirror.pipes import Pipe, PipePool
-from speil.mirror.turnstile import Turnstile
 from speil.testing.eventually import eventually
+from speil.wire import connection_pool, pipes
+from speil.wire.connection_pool import ConnectionPool, Endpoint
+from speil.wire.pipes import Pipe, PipePool
+from speil.wire.turnstile import Turnstile
 
 # --- pipes ---------------------------------------------------------------------------------------------------
 
@@ -82,12 +82,12 @@ async def test_connections_are_kept_up_to_a_number_and_the_last_one_is_used_firs
     connections: ConnectionPool, listening: socket.socket
 ) -> None:
     endpoint = endpoint_of(listening)
-    opened = [await connections.connect(endpoint) for _ in range(connection_pool.IDLE_PER_PEER_MAX + 2)]
+    opened = [await connections.connect(endpoint) for _ in range(connection_pool.IDLE_PER_ENDPOINT_MAX + 2)]
     for connection in opened:
         connections.keep(endpoint, connection)
-    assert connections.idle_count == connection_pool.IDLE_PER_PEER_MAX
+    assert connections.idle_count == connection_pool.IDLE_PER_ENDPOINT_MAX
     taken = connections.take(endpoint)
-    assert taken is opened[connection_pool.IDLE_PER_PEER_MAX - 1]
+    assert taken is opened[connection_pool.IDLE_PER_ENDPOINT_MAX - 1]
     taken.close()
     assert connections.take(Endpoint("127.0.0.1", 1)) is None
 

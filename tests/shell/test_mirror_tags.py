@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from speil.mirror.tags import IMAGES_HEADER, this_machine
 from speil.oci import media_type
 from speil.oci.digest import Digest
 from speil.oci.image_builder import BuiltImage
 from speil.oci.platform import Platform
 from speil.routing.memory import MemoryMesh
+from speil.sources.holders import IMAGES_HEADER
+from speil.sources.tags import this_machine
 from speil.testing.images import random_image
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.test_mirror_answers import ask

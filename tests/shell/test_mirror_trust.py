@@ -14,10 +14,10 @@ from speil.fetch import trust as trust_module
 from speil.fetch.pace import STALL_SECONDS_MAX
 from speil.fetch.settings import FetchSettings
 from speil.fetch.trust import PeerTrust
-from speil.mirror import relay_session as session_module
-from speil.mirror import verified as verified_module
 from speil.oci.media_type import OCI_INDEX
 from speil.routing.memory import MemoryMesh
+from speil.sources import verified as verified_module
+from speil.sources import verify as verify_module
 from speil.testing.eventually import eventually
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.test_mirror_answers import CONTAINERD, DATA, IMAGE, INDEX, LAYER, NAME, ask
@@ -137,8 +137,8 @@ async def test_a_small_blob_that_stalls_half_way_comes_from_another_soon() -> No
 
 
 async def test_memory_for_verification_is_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "VERIFY_STALL_SECONDS_MAX", 10.0)
-    monkeypatch.setattr(session_module, "VERIFY_SECONDS_MAX", 10.0)
+    monkeypatch.setattr(verify_module, "VERIFY_STALL_SECONDS_MAX", 10.0)
+    monkeypatch.setattr(verify_module, "VERIFY_SECONDS_MAX", 10.0)
 
     async def hangs(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.write(head() + DATA[:1000])
@@ -155,7 +155,7 @@ async def test_memory_for_verification_is_bounded_and_given_back(monkeypatch: py
             assert (status, body) == (404, b""), "no memory: the upstream has it"
             go_on.set()
         assert first.result()[2] == DATA
-        assert lab.asker.relay.verified.taken == 0
+        assert lab.asker.known.verified.taken == 0
         assert (await ask(lab.asker, f"/v2/lab/app/blobs/{other}"))[2] == IMAGE.blobs[other]
 
 
@@ -172,7 +172,7 @@ async def test_all_who_want_a_small_blob_at_once_share_one_verification() -> Non
             others = [group.create_task(ask(lab.asker, PATH, **CONTAINERD)) for _ in range(20)]
         assert [task.result()[::2] for task in (first, *others)] == [(200, DATA)] * 21
         assert len(lab.asked) == 1
-        await eventually(lambda: lab.asker.relay.verified.taken == 0, what="the memory is free again")
+        await eventually(lambda: lab.asker.known.verified.taken == 0, what="the memory is free again")
 
 
 async def test_those_who_ask_at_the_same_moment_share_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ async def test_what_the_store_took_in_raises_no_suspicion_when_it_is_asked_for_a
     async with region(sends(DATA), holds=False, fetch=AS_IT_COMES) as lab:
         assert (await ask(lab.asker, PATH, **CONTAINERD))[2] == DATA
         lab.asker.store.put(DATA)
-        await eventually(lambda: not lab.asker.relay.trust.unsettled, what="the store's news arrived")
+        await eventually(lambda: not lab.asker.known.trust.unsettled, what="the store's news arrived")
         lab.asker.store.remove(LAYER)
         assert (await ask(lab.asker, PATH, **CONTAINERD))[2] == DATA
         assert len(lab.asked) == 2
@@ -294,7 +294,7 @@ async def test_a_client_that_keeps_nothing_may_ask_as_often_as_it_likes() -> Non
 async def test_a_suspect_is_hashed_whatever_it_sends() -> None:
     async with region(sends(GARBAGE), holds=False, fetch=AS_IT_COMES) as lab:
         (liar,) = lab.asker.router._mesh.records[str(LAYER)]
-        trust: PeerTrust = lab.asker.relay.trust
+        trust: PeerTrust = lab.asker.known.trust
         trust.doubt([liar.peer_id], asyncio.get_running_loop().time())
         assert (await ask(lab.asker, PATH))[::2] == (200, GARBAGE)
         assert trust.is_banned(liar.peer_id, asyncio.get_running_loop().time())

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from speil.mirror import wire as wire_module
-from speil.mirror.pump import Pump, Wait
-from speil.mirror.sendfile import SendFile
+from speil.mirror.series import MirrorSeries
 from speil.mirror.settings import MirrorSettings
-from speil.mirror.turnstile import Turnstile
 from speil.mirror.uploads import Uploads
-from speil.mirror.wire import Wire
 from speil.observe.metrics import Metrics
 from speil.testing.eventually import eventually
+from speil.wire import turns as wire_module
+from speil.wire.pump import Pump, Wait
+from speil.wire.sendfile import SendFile
+from speil.wire.turns import Wire
+from speil.wire.turnstile import Turnstile
 
 RATE = 8 << 20  # 16 uploads
 
@@ -40,7 +41,7 @@ class Uploader:
         self.task = tasks.create_task(self._run())
 
     async def _run(self) -> None:
-        with self._uploads.place(self._peer) as refusal:
+        with self._uploads.admit(self._peer) as refusal:
             assert refusal is None
             while True:
                 await self._uploads.turn(self._peer, RATE)
@@ -55,7 +56,7 @@ async def watched() -> list[dict[str, Any]]:
 
 async def test_uploads_that_end_together_are_cancelled_and_nothing_else() -> None:
     told = await watched()
-    uploads = Uploads(MirrorSettings(upload_limit=RATE), Metrics())
+    uploads = Uploads(MirrorSettings(upload_limit=RATE), Metrics().of(MirrorSeries))
     async with asyncio.TaskGroup() as tasks:
         waiting = [Uploader(tasks, uploads, str(number)) for number in range(5)]
         await eventually(lambda: all(one.turns for one in waiting), what="each has a turn")
@@ -70,7 +71,7 @@ async def test_uploads_that_end_together_are_cancelled_and_nothing_else() -> Non
 async def test_whoever_is_cancelled_while_turns_are_given_out_costs_the_others_none(seed: int) -> None:
     """The timer may fire between a cancellation and the moment when its task hears of it."""
     told, rng = await watched(), Random(seed)
-    uploads = Uploads(MirrorSettings(upload_limit=RATE), Metrics())
+    uploads = Uploads(MirrorSettings(upload_limit=RATE), Metrics().of(MirrorSeries))
     async with asyncio.TaskGroup() as tasks:
         lasting = Uploader(tasks, uploads, "lasting")
         for _ in range(20):

@@ -19,22 +19,22 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from aiohttp import web
 
 from speil.fetch import peer_health
 from speil.fetch.settings import FetchSettings
-from speil.mirror import pipes as pipes_module
-from speil.mirror import pump as pump_module
-from speil.mirror import relay_session as session_module
-from speil.mirror.body import BodyResponse, FileBody
-from speil.mirror.connection_pool import IDLE_PER_PEER_MAX
-from speil.mirror.wire import ROUND_SECONDS_MAX, SHORT_ROUND_SECONDS_MAX, STARTS_PER_ROUND, Wire
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh
-from speil.store.base import OpenContent
+from speil.sources import relayed as relayed_module
 from speil.testing.certificates import CertificateAuthority
 from speil.testing.eventually import eventually
+from speil.testing.outlets import StreamOutlet
+from speil.wire import pipes as pipes_module
+from speil.wire import pump as pump_module
+from speil.wire.connection_pool import IDLE_PER_ENDPOINT_MAX
+from speil.wire.file_body import FileBody
+from speil.wire.sink import Sink
+from speil.wire.turns import ROUND_SECONDS_MAX, SHORT_ROUND_SECONDS_MAX, STARTS_PER_ROUND, Wire
 from tests.shell.mirrors import Mirror, mirror, peer_at
 
 BIG = Random(1).randbytes(12 << 20)
@@ -122,7 +122,7 @@ async def test_requests_in_a_row_without_waiting_for_answers(pair: tuple[Mirror,
 async def test_a_slow_client_is_not_held_against_the_peer(
     pair: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(relayed_module, "STALL_SECONDS_MAX", 0.1)
     _, asker = pair
     async with narrow_client(asker) as (reader, writer):
         writer.write(get(BIG_DIGEST))
@@ -140,7 +140,7 @@ async def test_a_client_that_takes_nothing_more_is_let_go(
 ) -> None:
     monkeypatch.setattr(pump_module, "PIECE_SECONDS_MAX", 0.1)
     monkeypatch.setattr(pump_module, "CLIENT_STALL_SECONDS_MAX", 0.3)
-    monkeypatch.setattr("speil.mirror.body.CLIENT_STALL_SECONDS_MAX", 0.3)
+    monkeypatch.setattr("speil.wire.sink.CLIENT_STALL_SECONDS_MAX", 0.3)
     for target in pair:
         async with narrow_client(target) as (reader, writer):
             writer.write(get(BIG_DIGEST))
@@ -239,29 +239,24 @@ async def test_over_tls_bodies_go_through_the_transport(tmp_path: Path) -> None:
     context.load_cert_chain(tmp_path / "pem")
     (tmp_path / "blob").write_bytes(BIG)
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        response = BodyResponse(200, {}, len(BIG))
-        with OpenContent(BIG_DIGEST, os.open(tmp_path / "blob", os.O_RDONLY), len(BIG)) as content:
-            async with response.open_sink(request, Wire(), lambda size: None) as sink:
-                assert not await sink.claim()
-                body = FileBody(content, 0, len(BIG))
-                while body.left:
-                    await body.move(sink)
-        return response
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with (tmp_path / "blob").open("rb") as file:
+            outlet = StreamOutlet(writer)
+            sink = Sink(Wire(), outlet, lambda size: None)
+            assert not await sink.claim()
+            await FileBody(file.fileno(), 0, len(BIG)).send(sink)
+            assert not outlet.moved_bytes
+        writer.close()
 
-    runner = web.ServerRunner(web.Server(handle))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
-        port = runner.addresses[0][1]
+        port = server.sockets[0].getsockname()[1]
         trust = ssl.create_default_context(cadata=authority.pem.decode())
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
-        writer.write(get(BIG_DIGEST))
-        assert await answer(reader) == BIG
+        assert await reader.readexactly(len(BIG)) == BIG
         writer.close()
     finally:
-        await runner.cleanup()
+        server.close()
 
 
 async def test_who_is_ready_waits_while_others_have_had_enough_turns_in_a_row() -> None:
@@ -411,7 +406,7 @@ async def test_bodies_of_every_length_and_what_becomes_of_the_connection_to_the_
 
 @pytest.mark.usefixtures("each_way")
 async def test_a_peer_that_pauses_again_and_again_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "STALL_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(relayed_module, "STALL_SECONDS_MAX", 0.3)
     mesh = MemoryMesh()
     peer = OddPeer(mesh)
     async with mirror(mesh, fetch=UNVERIFIED) as asker, peer.serve():
@@ -430,7 +425,7 @@ async def test_a_busy_peer_is_not_blamed() -> None:
 
 # --- nothing is left behind ----------------------------------------------------------------------------------
 
-WARM_UP, WORKERS = 700, 8
+WARM_UP, WORKERS = 500, 8
 
 
 def resident_bytes() -> int:
@@ -491,13 +486,13 @@ class Clients:
         self.requests += 1
         way = self._rng.choice(OddPeer.WAYS)
         # forgiven each time: else a peer that breaks off would hardly be asked
-        self._target.relay.health.answered(self._peer.peers[way].peer_id, 0.01)
-        self._target.relay.health.delivered(self._peer.peers[way].peer_id)
+        self._target.known.health.answered(self._peer.peers[way].peer_id, 0.01)
+        self._target.known.health.delivered(self._peer.peers[way].peer_id)
         writer.write(get(SMALL_DIGEST if self._rng.random() < 0.25 else OddPeer.digest(way)))
         await writer.drain()
 
 
-@pytest.mark.parametrize("requests", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("requests", [600, pytest.param(10_000, marks=pytest.mark.long)])
 async def test_thousands_of_requests_of_every_kind_leave_nothing_behind(
     each_way: str, requests: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,7 +512,7 @@ async def test_thousands_of_requests_of_every_kind_leave_nothing_behind(
         await eventually(lambda: asker.sample("http_requests_inflight") == 0, what="no request is open")
         # what may stay are the idle connections to the peer, with their task at its other end, and the idle pipes
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 10, what="no task is left")
-        kept = descriptors + 2 * pipes_module.IDLE_PIPES_MAX + 2 * IDLE_PER_PEER_MAX
+        kept = descriptors + 2 * pipes_module.IDLE_PIPES_MAX + 2 * IDLE_PER_ENDPOINT_MAX
         await eventually(lambda: len(os.listdir("/proc/self/fd")) <= kept, what="no descriptor is left")
         gc.collect()
         assert len(gc.get_objects()) <= objects + max(requests // 10, 300), "a leak is an object for each request"

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from speil.border.http import HttpDoor
 from speil.border.record import BorderRecord
 from speil.libp2p.identity import Identity
-from speil.mirror.peer_client import Endpoint, PeerClient, PeerError
-from speil.mirror.peer_head import (
+from speil.observe.metrics import Metrics
+from speil.region.policy import Policy
+from speil.sources.peer_client import PeerClient
+from speil.sources.peer_error import PeerError
+from speil.sources.peer_head import (
     CONTENT_BYTES_MAX,
     HEAD_BYTES_MAX,
     HEADERS_MAX,
@@ -23,9 +26,8 @@ from speil.mirror.peer_head import (
     HeadParser,
     ResponseHead,
 )
-from speil.mirror.wire import Wire
-from speil.observe.metrics import Metrics
-from speil.region.policy import Policy
+from speil.wire.connection_pool import Endpoint
+from speil.wire.turns import Wire
 from tests.properties import examples
 
 PIECES = st.lists(
@@ -75,7 +77,7 @@ def parse(data: bytes, cuts: list[int], method: str = "GET") -> tuple[ResponseHe
     return "not whole"
 
 
-@settings(max_examples=examples(1000))
+@settings(max_examples=examples(250))
 @given(PIECES.map(b"".join), st.lists(st.integers(0, 400), max_size=5), st.sampled_from(["GET", "HEAD"]))
 def test_any_bytes_are_a_head_or_a_bad_one_however_they_are_cut(data: bytes, cuts: list[int], method: str) -> None:
     found = parse(data, cuts, method)
@@ -173,7 +175,7 @@ def test_a_head_that_comes_byte_by_byte_costs_no_more_than_its_bound() -> None:
     assert fed <= HEAD_BYTES_MAX
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(PIECES.map(b"".join), st.sampled_from(["GET", "HEAD"]), st.sampled_from(["", "bytes=1-"]))
 def test_whatever_a_peer_sends_the_client_has_an_answer_or_an_error_of_its_own(
     data: bytes, method: str, range_header: str

@@ -78,7 +78,10 @@ async def test_rotated_without_a_gap_and_nobody_without_it_reads(tmp_path: Path)
 
             secret.write_text("")
             assert await through_a_peer(second), "a file that turned bad leaves the last good secret in force"
-            await eventually(lambda: "the last one stays in force" in asker.log.read_text(), what="and it is told")
+            await eventually(
+                lambda: "region secret can't be read, keeping the last one" in asker.log.read_text(),
+                what="and it is told",
+            )
             logs = holder.log.read_text() + asker.log.read_text()
     for word in (old, new, *first.values(), *second.values()):
         assert word not in logs, "no secret and no token is ever logged"

@@ -17,6 +17,7 @@ def test_fails_once():
     seen.touch()
     assert was_there
 """
+TOO_MANY = {"a": "".join(FAILS_ONCE.replace("_once", f"_once_{n}") for n in range(RETRIED_MAX + 1))}
 COUNTS_ITS_RUNS = """
 from pathlib import Path
 def test_counts():
@@ -42,14 +43,13 @@ def _quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("files", "outcome", "flaky"),
     [
-        ({"a": PASSES}, Outcome.OK, ()),
-        ({"a": PASSES, "b": FAILS_ONCE}, Outcome.FLAKY, ("test_b.py::test_fails_once",)),
-        ({"a": FAILS, "b": FAILS_ONCE}, Outcome.FAILED, ()),
-        ({"a": PASSES, "b": "import nothing_of_this_name\n"}, Outcome.FAILED, ()),
-        ({"a": "".join(FAILS_ONCE.replace("_once", f"_once_{n}") for n in range(RETRIED_MAX + 1))}, Outcome.FAILED, ()),
-        ({}, Outcome.FAILED, ()),
+        pytest.param({"a": PASSES}, Outcome.OK, (), marks=pytest.mark.long, id="passes"),
+        pytest.param({"a": PASSES, "b": FAILS_ONCE}, Outcome.FLAKY, ("test_b.py::test_fails_once",), id="fails once"),
+        pytest.param({"a": FAILS, "b": FAILS_ONCE}, Outcome.FAILED, (), id="one fails twice"),
+        pytest.param({"a": "import nothing\n"}, Outcome.FAILED, (), marks=pytest.mark.long, id="can't be imported"),
+        pytest.param(TOO_MANY, Outcome.FAILED, (), marks=pytest.mark.long, id="too many to retry"),
+        pytest.param({}, Outcome.FAILED, (), marks=pytest.mark.long, id="no tests"),
     ],
-    ids=["passes", "fails once", "one fails twice", "can't be imported", "too many to retry", "no tests"],
 )
 def test_the_outcome_of_a_step(files: dict[str, str], outcome: Outcome, flaky: tuple[str, ...], tmp_path: Path) -> None:
     result = run_tests(step_in(tmp_path, **files), tmp_path)
@@ -57,11 +57,12 @@ def test_the_outcome_of_a_step(files: dict[str, str], outcome: Outcome, flaky: t
 
 
 def test_only_what_failed_runs_again_and_in_one_process(tmp_path: Path) -> None:
-    result = run_tests(step_in(tmp_path, "-n", "2", a=COUNTS_ITS_RUNS, b=FAILS_ONCE), tmp_path)
+    result = run_tests(step_in(tmp_path, "-n", "1", a=COUNTS_ITS_RUNS, b=FAILS_ONCE), tmp_path)
     assert result.outcome is Outcome.FLAKY
     assert (tmp_path / "test_a.runs").read_text() == "x"
 
 
+@pytest.mark.long
 def test_failures_of_an_earlier_run_are_not_run_again(tmp_path: Path) -> None:
     run_tests(step_in(tmp_path, a=FAILS), tmp_path)
     (tmp_path / "test_a.py").unlink()

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from speil.fetch.settings import FetchSettings
+from speil.mirror.series import MirrorSeries
 from speil.mirror.upstream_bytes import MISSES_MAX, UpstreamBytes
 from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest
@@ -53,7 +54,7 @@ async def test_after_a_break_the_upstream_gives_the_rest() -> None:
 
 
 async def test_what_a_peer_gave_after_all_is_not_counted() -> None:
-    upstream_bytes = UpstreamBytes(store := MemoryStore(), metrics := Metrics())
+    upstream_bytes = UpstreamBytes(store := MemoryStore(), (metrics := Metrics()).of(MirrorSeries))
     store.put(DATA)
     upstream_bytes.missed(LAYER, "reg.test")
     upstream_bytes.served(LAYER)
@@ -63,7 +64,7 @@ async def test_what_a_peer_gave_after_all_is_not_counted() -> None:
 
 
 async def test_misses_that_never_arrive_are_forgotten_oldest_first() -> None:
-    upstream_bytes = UpstreamBytes(store := MemoryStore(), metrics := Metrics())
+    upstream_bytes = UpstreamBytes(store := MemoryStore(), (metrics := Metrics()).of(MirrorSeries))
     store.put(DATA)
     upstream_bytes.missed(LAYER, "reg.test")
     for number in range(MISSES_MAX):
@@ -74,7 +75,7 @@ async def test_misses_that_never_arrive_are_forgotten_oldest_first() -> None:
 
 
 async def test_what_a_store_without_content_events_took_in_is_counted_at_a_pull_s_end() -> None:
-    upstream_bytes = UpstreamBytes(store := MemoryStore(), metrics := Metrics())
+    upstream_bytes = UpstreamBytes(store := MemoryStore(), (metrics := Metrics()).of(MirrorSeries))
     upstream_bytes.missed(LAYER, "reg.test")
     await upstream_bytes.image_added("reg.test/lab/app:1")
     assert sample(metrics, "speil_upstream_bytes_total") == 0

@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 COMMIT, EPOCH, TIME = "0123456789abcdef0123456789abcdef01234567", "1764000000", "2025-11-24T16:00:00Z"
 
@@ -53,6 +55,7 @@ def test_a_checkout_has_the_commit_of_its_git() -> None:
     assert found["commit"].endswith("-modified") == bool(git("status", "--porcelain"))
 
 
+@pytest.mark.long
 def test_a_wheel_has_the_commit_it_was_built_of(tmp_path: Path) -> None:
     wheel = build(ROOT, "wheel", tmp_path / "dist", SPEIL_COMMIT=COMMIT, SOURCE_DATE_EPOCH=EPOCH)
     packages = unpacked(wheel, tmp_path / "packages")
@@ -62,6 +65,7 @@ def test_a_wheel_has_the_commit_it_was_built_of(tmp_path: Path) -> None:
     assert text.startswith(f"speil {found['version']} (commit 0123456789ab, wheel of {TIME}; Python 3.")
 
 
+@pytest.mark.long
 def test_a_wheel_made_of_the_source_archive_keeps_its_commit(tmp_path: Path) -> None:
     archive = build(ROOT, "sdist", tmp_path / "sdist", SPEIL_COMMIT=COMMIT, SOURCE_DATE_EPOCH=EPOCH)
     with tarfile.open(archive) as tar:

@@ -33,10 +33,10 @@ class NodeTokenFile:
         return why
 
     def _load(self) -> Newest:
-        told = self._kept.load()
-        if told.get("node") != self._node:
+        stored = self._kept.load()
+        if stored.get("node") != self._node:
             return Newest()
-        return Newest(int(_seconds(told.get("issued"))), _seconds(told.get("seen")))
+        return Newest(int(_seconds(stored.get("issued"))), _seconds(stored.get("seen")))
 
 
 def _seconds(value: object) -> float:

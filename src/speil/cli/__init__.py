@@ -1,4 +1,4 @@
-"""The command line: a module a command, and `main`, which shows users one line where something is wrong."""
+"""The command line: one module for each command, and `main`."""
 
 from speil.cli.app import main
 

@@ -1,10 +1,10 @@
 """`speil COMMAND …`: finds the command, reads its settings, runs it.
 
-Exit codes: 0 done, 1 it did not work, 2 the configuration is wrong, 128 and the signal's number where one ended it. A
-traceback never reaches a user: what is expected is one line, and a bug is one line that says so, with the traceback in
-the log at debug level.
+Exit codes: 0 success, 1 failure, 2 wrong configuration, 128 plus the signal's number where a signal ended the command.
+A failure is one line on stderr, never a traceback. A bug is one line too; --log-level DEBUG logs its traceback.
 
-Here nothing is imported that an overview does not need: settings, and with them most packages, are read by the command.
+This module imports only what the list of commands needs. Settings, and with them most packages, are imported when a
+command runs.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UsageError(Exception):
-    """No command can be run; the message is the one line to show. Exit code 2."""
+    """The arguments name no command. The message is the line to print; exit code 2."""
 
 
 class CommandError(Exception):
-    """The command could not do its work; the message is the one line to show. Exit code 1."""
+    """The command failed. The message is the line to print; exit code 1."""
 
 
 class Command(NamedTuple):
-    """A command: the module below `speil.cli` that has its `Settings` and `run`."""
+    """A command. `module` below `speil.cli` has its `Settings` and `run(settings)`, which returns the exit code."""
 
     name: str
     module: str
@@ -43,7 +43,7 @@ class Command(NamedTuple):
 
     @property
     def by_hand(self) -> bool:
-        """Whether people run it, and no chart does: see setting.declare."""
+        """Whether people run it, and not charts or units: see setting.declare."""
         return self.name not in (
             "registry", "configuration", "cleanup", "cleanup-wait", "prepull", "prepull-wait",
         )  # fmt: skip
@@ -52,21 +52,25 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("registry", "registry", "run a node: serve containerd from this node's and other nodes' content"),
     Command("configuration", "configuration", "put this node's mirror into containerd's hosts.toml files"),
-    Command("cleanup", "cleanup", "take speil out of containerd's hosts.toml files; with --addr, wait to be ended"),
+    Command(
+        "cleanup", "cleanup", "remove speil from containerd's hosts.toml files; with --addr, serve a probe until ended"
+    ),
     Command("cleanup-wait", "cleanup_wait", "wait until all nodes have cleaned up"),
     Command("prepull", "prepull", "run until ended: a node that runs it has the image"),
     Command("prepull-wait", "prepull_wait", "wait until all nodes have the image, or for a time"),
-    Command("region plan", "region_plan", "from the names of regions to values for the chart, checked"),
-    Command("region status", "region_status", "all regions: Lease, holder, nodes, hit ratio, bytes, who was kept out"),
+    Command("region plan", "region_plan", "make values for the chart from the names of regions, and check them"),
+    Command(
+        "region status", "region_status", "show all regions: Lease, holder, nodes, hit ratio, bytes, rejected attempts"
+    ),
     Command("region verify", "region_verify", "prove that the regions are isolated: Leases, election, traffic"),
-    Command("doctor", "doctor", "say why pulls on this node do or don't go through speil"),
+    Command("doctor", "doctor", "find out why pulls on this node do or do not go through speil"),
     Command("demo", "demo", "two regions on this machine pull images; a leader is killed; no byte crosses"),
     Command("version", "version", "print the version"),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code."""
+    """Run the command that `argv` (None: of the process) names. Returns the exit code."""
     signals.end_cleanly()
     try:
         code = _main(list(sys.argv[1:] if argv is None else argv))
@@ -77,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 2
     except BrokenPipeError:
         code = _hang_up()
-    except OSError as error:  # of the flush: what was printed did not get there
+    except OSError as error:  # of the flush: the output was not written
         print(f"speil: the output can't be written: {error.strerror}", file=sys.stderr)
         _hang_up()
         code = 1
@@ -102,13 +106,13 @@ def _main(arguments: list[str]) -> int:
 
 
 def _hang_up() -> int:
-    """Nobody reads what is printed (`speil -h | head -1`): that is no failure worth a line. 128 + SIGPIPE."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter tries again when it ends, and says so
+    """The reader closed the pipe (`speil -h | head -1`), which needs no message. Returns 128 + SIGPIPE."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter flushes again at its end, and prints an error
     return 141
 
 
 def _split_command(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Global flags, the words of the command, the rest. Global flags may stand before the command, as in Spegel."""
+    """Splits into global flags before the command (as in Spegel), the words of the command, and the rest."""
     before: list[str] = []
     while arguments:
         item = arguments[0]
@@ -133,7 +137,7 @@ def _split_command(arguments: list[str]) -> tuple[list[str], list[str], list[str
 
 
 def _group(word: str) -> list[Command]:
-    """The commands of a group; none where the word is not one's name."""
+    """The commands of the group `word`; none where there is no such group."""
     return [command for command in COMMANDS if command.name.startswith(f"{word} ")]
 
 
@@ -142,17 +146,17 @@ def _find(words: Sequence[str]) -> Command | None:
 
 
 def _unknown(words: Sequence[str]) -> UsageError:
-    """What is wrong with a command's name, and which one may be meant."""
+    """The error for an unknown command, with the nearest known one."""
     if len(words) == 1 and (group := _group(words[0])):
         return UsageError(f"{words[0]} is a group of commands: {', '.join(command.name for command in group)}")
-    # `stauts` may be `region status`, `regoin` the group
+    # `stauts` is near `region status`, `regoin` near the group
     names = {form: command.name for command in COMMANDS for form in (command.name, command.name.rpartition(" ")[2])}
     groups = {name.partition(" ")[0]: name.partition(" ")[0] for name in names.values() if " " in name}
     return UsageError(f"unknown command {' '.join(words)!r}{_nearest(' '.join(words), {**names, **groups})}")
 
 
 def _nearest(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
-    """The end of a line that says what may be meant; a mapping gives the name to show."""
+    """The end of an error line, with the nearest known word; a mapping gives the name to print."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), n=1)
@@ -227,11 +231,11 @@ def _call(command: Command, module: ModuleType, settings: Any) -> int:
     except KeyboardInterrupt:
         return signals.exit_code()
     except BrokenPipeError:
-        raise  # of what a command prints; a node's broken connections never get here
+        raise  # of the command's output; broken connections of a node do not get here
     except OSError as error:
         if error.errno not in _FULL:
             return _bug(prefix, error)
-        print(f"{prefix}: {error.filename or 'what is printed'} can't be written: {error.strerror}", file=sys.stderr)
+        print(f"{prefix}: {error.filename or 'the output'} can't be written: {error.strerror}", file=sys.stderr)
         _hang_up()
         return 1
     except Exception as error:
@@ -244,7 +248,7 @@ def _bug(prefix: str, error: Exception) -> int:
     from speil.observe import logs
 
     logs.get_log("cli").exception("the command failed", error)
-    print(f"{prefix}: {error!r}. This is a bug in speil; --log-level DEBUG shows more.", file=sys.stderr)
+    print(f"{prefix}: {error!r}. This is a bug in speil; --log-level DEBUG shows the traceback.", file=sys.stderr)
     return 1
 
 

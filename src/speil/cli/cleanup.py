@@ -1,6 +1,7 @@
-"""`speil cleanup`: leave of containerd's registry hosts what is the operator's.
+"""`speil cleanup`: removes speil from containerd's hosts.toml files and restores the operator's.
 
-With an address it says so until ended: uninstalling runs it on every node, and `cleanup-wait` waits until all answer.
+With an address it then answers a probe until it is ended: an uninstallation runs it on every node, and `cleanup-wait`
+waits until all of them answer.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ log = get_log("cleanup")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
     addr: ListenAddress | None = setting(
-        listen_address, None, help="Where to say that this node is done, until ended. Empty: end when it is."
+        listen_address, None, help="Where to answer a probe when the files are restored, until ended. Empty: end then."
     )
     containerd_registry_config_path: Path = setting(
         Kind("directory", Path), Path("/etc/containerd/certs.d"), help="containerd's registry config_path."
@@ -41,13 +42,13 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Restore, then serve 200 until SIGTERM or SIGINT where there is an address to serve at."""
+    """Restore the files. With an address, then answer 200 until SIGTERM or SIGINT."""
     directory = settings.containerd_registry_config_path
     try:
         restored = restore(directory)
     except HostConfigError as error:
         raise CommandError(str(error)) from error
-    log.info("restored containerd's registry hosts" if restored else "nothing to restore", directory=directory)
+    log.info("hosts.toml files restored" if restored else "nothing to restore", directory=directory)
     if settings.addr is None:
         return 0
     try:

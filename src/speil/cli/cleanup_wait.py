@@ -36,7 +36,7 @@ log = get_log("cleanup-wait")
 def _endpoint(value: str) -> str:
     url = value if "://" in value else f"http://{value}"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise SettingError(f"{value!r} is not an endpoint: say something like http://speil-cleanup:8080")
+        raise SettingError(f"{value!r} is not an endpoint: write it like http://speil-cleanup:8080")
     return url
 
 
@@ -65,7 +65,7 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Wait."""
+    """Wait as long as the settings say. Raises ConfigError, CommandError."""
     if bool(settings.probe_endpoint) == bool(settings.daemonset):
         raise ConfigError("give one of --daemonset and --probe-endpoint")
     asyncio.run(_wait_for_pods(settings) if settings.daemonset else _wait_for_answers(settings))
@@ -131,7 +131,9 @@ async def _wait_for_answers(settings: Settings) -> None:
     in_a_row = 0
     while in_a_row < settings.threshold:
         in_a_row = in_a_row + 1 if await _all_answer(settings.probe_endpoint) else 0
-        log.info("probed", endpoint=settings.probe_endpoint, in_a_row=in_a_row, threshold=settings.threshold)
+        log.info(
+            "cleanup endpoint probed", endpoint=settings.probe_endpoint, in_a_row=in_a_row, threshold=settings.threshold
+        )
         if in_a_row < settings.threshold:
             await asyncio.sleep(settings.period)
 
@@ -144,7 +146,7 @@ async def _all_answer(url: str) -> bool:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        log.info("the name does not resolve yet", host=parts.hostname, error=error)
+        log.info("cleanup endpoint does not resolve yet", host=parts.hostname, error=error)
         return False
     hosts = {str(entry[4][0]) for entry in found}
     client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX)

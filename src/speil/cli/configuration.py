@@ -1,4 +1,4 @@
-"""`speil configuration`: put the mirror into containerd's hosts.toml files."""
+"""`speil configuration`: adds speil to containerd's hosts.toml files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _target(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
     region: RegionSettings
     mirror_targets: tuple[str, ...] = setting(
@@ -59,7 +59,7 @@ class Settings:
 
 
 def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
-    """What containerd has to send along: the credentials, and the token that says it is a node of the region."""
+    """The headers that containerd has to send: basic auth, and the token of this node. Raises ConfigError."""
     headers = []
     auth = BasicAuth(settings.basic_auth_dir)
     if authorization := auth.header:
@@ -69,20 +69,23 @@ def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
     if path := settings.region.region_secret_file:
         region = settings.region.identity().region
         if not region and settings.region.topology_from_node:
-            raise ConfigError("--region: the token is bound to the region, which only the node's object tells: say it")
+            raise ConfigError(
+                "--region must be set: this node's token is made for its region, which this command does not read "
+                "from the node"
+            )
         try:
             keys = SecretFile(Path(path), region).secret.node_keys
         except SecretError as error:
             raise ConfigError(f"--region-secret-file: {error}") from error
         node = settings.region.node_name or socket.gethostname()
         if not is_node_name(node):
-            raise ConfigError(f"--node-name: {node!r} is not a name for a node: use letters, digits, '.' and '-'")
+            raise ConfigError(f"--node-name: {node!r} is not a node's name: use letters, digits, '.' and '-'")
         headers.append((NODE_TOKEN_HEADER, sign_node(keys[0], node, int(time.time()))))
     return tuple(headers)
 
 
 def run(settings: Settings) -> int:
-    """Write the files."""
+    """Write the files, or print the difference with --dry-run."""
     registries = settings.mirrored_registries
     mirrors = Mirrors(settings.mirror_targets, settings.resolve_tags, _headers(settings))
     directory = settings.containerd_registry_config_path
@@ -94,5 +97,5 @@ def run(settings: Settings) -> int:
         written = configure(directory, registries, mirrors, prepend_existing=prepend, say=log.warning)
     except HostConfigError as error:
         raise CommandError(str(error)) from error
-    log.info("configured containerd's registry hosts", directory=directory, registries=written)
+    log.info("hosts.toml files written", directory=directory, registries=written)
     return 0

@@ -1,4 +1,4 @@
-"""`speil demo`."""
+"""`speil demo`: see the package `demo`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from speil.demo import DemoSettings
 from speil.demo import run as run_demo
 
 Settings = DemoSettings
-NODES_MIN, NODES_MAX = 3, 10  # the leader dies while one node pulls from another; processes on one machine
+NODES_MIN, NODES_MAX = (
+    3,
+    10,
+)  # three: the leader is killed while one node pulls from another; ten: all run on one machine
 
 
 def run(settings: DemoSettings) -> int:
-    """Run the demo."""
+    """Run the demo. Raises ConfigError, CommandError."""
     if not NODES_MIN <= settings.nodes <= NODES_MAX:
         raise ConfigError(f"--nodes must be between {NODES_MIN} and {NODES_MAX}")
     try:
@@ -24,6 +27,6 @@ def run(settings: DemoSettings) -> int:
         print("\nspeil demo: interrupted; its nodes have ended and its files are gone", file=sys.stderr)
         raise
     except BrokenPipeError:
-        raise  # nobody reads what it says
+        raise  # `main` ends silently
     except OSError as error:
-        raise CommandError(f"the demo can't run here: {error}") from error
+        raise CommandError(f"the demo can't run on this machine: {error}") from error

@@ -1,4 +1,4 @@
-"""`speil doctor`: one line a check, what to do for each that fails, exit code 1 if one does."""
+"""`speil doctor`: prints one line for each check, with a remedy for each problem; exit code 1 if one fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from speil.setting import (
 from speil.store.settings import DEFAULT_CONFIG_FILE, StoreSettings
 
 _DEFAULTS = {one.name: one.default for one in (*declared(MirrorSettings), *declared(StoreSettings))}
-# the first is every pod's, the second the chart's
+# set in every pod, and by the chart
 POD_VARIABLES = ("KUBERNETES_SERVICE_HOST", "NODE_NAME")
 
 
@@ -44,9 +44,9 @@ def _target(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
-    image: str = setting(text, "", help="Pull this image through containerd and watch for the request.")
+    image: str = setting(text, "", help="Pull this image through containerd and check that its requests arrive.")
     output: str = setting(one_of("text", "json"), "text", help="How to print the findings.")
     mirror_targets: tuple[str, ...] = setting(
         each("URLs", _target), (), help="Where containerd reaches speil. Empty: --registry-addr on this node."
@@ -68,7 +68,7 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Check, print, judge."""
+    """Check, print, return the exit code."""
     if settings.image:
         try:
             Reference.parse(settings.image)

@@ -1,4 +1,4 @@
-"""How commands print findings: a line each, what to do for each that is not ok; or JSON."""
+"""Prints findings as lines or as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from speil.finding import Finding, Level
 
 
 def show(findings: Iterable[Finding], output: str) -> int:
-    """Print as `output` (text or json) says; the exit code, 1 where a check failed."""
+    """Print as `output` (text or json). Returns the exit code: 1 where a check failed."""
     found = list(findings)
     failed = any(finding.level is Level.FAIL for finding in found)
     if output == "json":

@@ -1,4 +1,4 @@
-"""`speil region plan`: from the regions' names to values for the chart, with the naming checked."""
+"""`speil region plan`: makes values for the chart from the names of regions, and checks the names."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from speil.survey.look import ClusterSettings, regions
 
 _HEAD = {
     "values": "# One release for all regions: helm upgrade --install speil charts/speil -f values.yaml\n",
-    "releases": "# One release a region: helm upgrade --install speil-<region> charts/speil -f values-<region>.yaml\n",
+    "releases": "# A release a region: helm upgrade --install speil-<region> charts/speil -f values-<region>.yaml\n",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
     cluster: ClusterSettings
     regions: tuple[str, ...] = setting(regions, (), help="The regions' names.")
@@ -42,12 +42,12 @@ class Settings:
     output: str = setting(
         one_of("values", "releases", "json"),
         "values",
-        help="Values for one release, for one release a region, or JSON.",
+        help="Values for one release, for one release for each region, or JSON.",
     )
 
 
 def run(settings: Settings) -> int:
-    """Plan, check, print; the findings go to stderr, so that stdout is a file for helm."""
+    """Plan, check, print. Findings go to stderr, so that stdout is a values file for helm."""
     counted = asyncio.run(_count_nodes(settings)) if settings.from_nodes else Counter()
     names = settings.regions or sorted(name for name in counted if name)
     try:
@@ -61,15 +61,15 @@ def run(settings: Settings) -> int:
         if finding.level is not Level.OK:
             print(f"{finding.level} {finding.message}: {finding.remedy}", file=sys.stderr)
     if counted[""]:
-        print(f"warn {counted['']} nodes have no label {REGION_LABEL}: no region would run there", file=sys.stderr)
+        print(f"warn {counted['']} nodes have no label {REGION_LABEL}: no region covers them", file=sys.stderr)
     if any(finding.level is Level.FAIL for finding in found):
-        return 1  # and no values: nobody should install what was just refused
+        return 1  # and no values: they must not be installed
     print(_text(planned, settings.output), end="")
     return 0
 
 
 async def _count_nodes(settings: Settings) -> Counter[str]:
-    """Nodes by region; "" without one. Raises CommandError."""
+    """The number of nodes by region label, "" for those without. Raises CommandError."""
     async with settings.cluster.api() as api:
         try:
             answer = await api.request("GET", "/api/v1/nodes")
@@ -87,8 +87,8 @@ def _text(planned: list[PlannedRegion], output: str) -> str:
             f"---\n# region {one.region}{_nodes(one)}\n{_yaml(_release(one))}" for one in planned
         )
     regions = [{"name": one.region, **_names(one)} for one in planned]
-    told = "".join(f"# region {one.region}{_nodes(one)}\n" for one in planned)
-    return _HEAD[output] + told + _yaml({"bootstrapKind": "kubernetes", "regions": regions})
+    heads = "".join(f"# region {one.region}{_nodes(one)}\n" for one in planned)
+    return _HEAD[output] + heads + _yaml({"bootstrapKind": "kubernetes", "regions": regions})
 
 
 def _names(one: PlannedRegion) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`speil region status`: all regions in a table."""
+"""`speil region status`: prints all regions as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from speil.survey.table import document, table
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
     survey: SurveySettings
-    output: str = setting(one_of("table", "json"), "table", help="How to print them; JSON tells more.")
+    output: str = setting(one_of("table", "json"), "table", help="How to print them; JSON has more.")
     watch: bool = setting(boolean, False, help="Print again and again, until interrupted.")
     interval: float = setting(duration, 5.0, help="With --watch: how often.")
 
 
 def run(settings: Settings) -> int:
-    """Look, print."""
+    """Read, print; with --watch again and again."""
     try:
         asyncio.run(_run(settings))
     except SurveyError as error:
@@ -36,7 +36,9 @@ async def _run(settings: Settings) -> None:
     while True:
         views = await look(settings.survey)
         if not views:
-            raise SurveyError("no region was found: is speil installed here, with --bootstrap-kind kubernetes?")
+            raise SurveyError(
+                "no region was found: is speil installed in this cluster, with --bootstrap-kind kubernetes?"
+            )
         if settings.output == "json":
             print(json.dumps(document(views), indent=None if settings.watch else 1), flush=True)
         else:

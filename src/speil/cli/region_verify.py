@@ -1,4 +1,4 @@
-"""`speil region verify`: every check of the Leases, the election and the traffic; exit code 1 where one fails."""
+"""`speil region verify`: checks Leases, elections and traffic; exit code 1 if a check fails."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from speil.survey.look import SurveySettings, look
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """See the help of each setting."""
 
     survey: SurveySettings
-    observe: float = setting(duration, 5.0, help="How long to watch the election and the traffic; pull meanwhile.")
+    observe: float = setting(duration, 5.0, help="How long to watch elections and traffic; pull images meanwhile.")
     output: str = setting(one_of("text", "json"), "text", help="How to print the findings.")
 
 
 def run(settings: Settings) -> int:
-    """Look twice, judge, print."""
+    """Read twice, compare, print. Returns the exit code."""
     try:
         return show(asyncio.run(_findings(settings)), settings.output)
     except SurveyError as error:

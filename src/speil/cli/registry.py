@@ -1,4 +1,4 @@
-"""`speil registry`: run a node."""
+"""`speil registry`: runs a node."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Settings = NodeSettings
 
 
 def run(settings: NodeSettings) -> int:
-    """Run until SIGTERM or SIGINT."""
-    from speil import daemon  # here, so that the other commands start without the node's libraries
+    """Run until SIGTERM or SIGINT. Raises ConfigError, CommandError."""
+    from speil import daemon  # here, so that the other commands do not load the node's libraries
 
     try:
         asyncio.run(daemon.run(settings))

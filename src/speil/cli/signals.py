@@ -1,4 +1,4 @@
-"""How a command ends by a signal: as by Ctrl-C, so that it takes back what it made, and with the signal's exit code."""
+"""Ends a command on SIGTERM and SIGHUP as on Ctrl-C: it cleans up, and exits with 128 plus the signal's number."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _came: list[int] = []
 
 
 def end_cleanly() -> None:
-    """SIGTERM, and SIGHUP where it is not ignored (nohup), end a command as SIGINT does. Call it first.
+    """Make SIGTERM, and SIGHUP where it is not ignored (nohup), end the command as SIGINT does. Call it first.
 
-    asyncio cancels the main task on SIGINT, and plain code gets a KeyboardInterrupt: `finally` and `with` do the rest.
-    A node has handlers of its own.
+    On SIGINT asyncio cancels the main task, and other code gets a KeyboardInterrupt: `finally` and `with` clean up.
+    A node has its own handlers.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -20,9 +20,9 @@ def end_cleanly() -> None:
 
 
 def exit_code() -> int:
-    """Of a command that was interrupted."""
-    # An interrupt within exec(), which dataclasses use, is noted by the interpreter as nobody's, and it would end by
-    # SIGINT after all. The next exec() forgets it.
+    """The exit code of a command that a signal ended."""
+    # After a KeyboardInterrupt within exec(), which dataclasses use, the interpreter ends itself by SIGINT. One more
+    # exec() resets that.
     exec("")
     return 128 + (_came[0] if _came else signal.SIGINT)
 

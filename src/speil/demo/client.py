@@ -1,7 +1,7 @@
-"""What containerd does to pull an image, for the demo: first the node's own speil, then the upstream.
+"""The demo's client: pulls an image as containerd does, first from the node's own speil, then from upstream.
 
-The order of requests, three layers at a time, `ns`, the Range request after a body that broke off: as containerd
-does it. Every blob is verified by digest and size on its way into the node's store.
+As in containerd: the order of requests, three layers at a time, the parameter `ns`, and a Range request after a body
+that broke off. Every blob is verified by digest and size when it is written to the node's store.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _ACCEPT = ", ".join(sorted(media_type.MANIFESTS))
 
 
 class PullError(Exception):
-    """The pull failed: what containerd would tell the kubelet."""
+    """The pull failed, as it would in containerd."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An image of one platform and the hosts to ask, in order, as hosts.toml gives them."""
+    """An image for one platform, and the hosts to ask, in the order of a hosts.toml."""
 
     registry: str
     name: str
@@ -41,13 +41,13 @@ class Target:
 
 
 class PullClient:
-    """Pulls for one node into its store; `on_bytes` hears of each chunk."""
+    """Pulls for one node into its store. `on_bytes` is called with the size of each chunk."""
 
     def __init__(self, region: str, store: OciLayoutStore, http: HttpClient, on_bytes: Callable[[int], None]) -> None:
         self._region, self._store, self._http, self._on_bytes = region, store, http, on_bytes
 
     async def pull(self, target: Target) -> None:
-        """Pull what the store lacks, verify it, tag it. Raises PullError."""
+        """Pull what the store does not have, verify it, tag it. Raises PullError."""
         index = await self._resolve(target)
         await self._fetch(target, "manifests", index)
         chosen = await self._platform(target, index.digest)
@@ -107,7 +107,7 @@ class PullClient:
                         self._on_bytes(len(chunk))
                         yield chunk
             except HttpError:
-                continue  # the host broke off: the next one goes on from here
+                continue  # the body broke off: the next host continues at this offset
             if offset == size:
                 return
         raise PullError(f"{digest}: {offset} of {size} bytes, and no host left to ask")

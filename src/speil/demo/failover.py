@@ -1,4 +1,4 @@
-"""The demo's last act: a region's leader is killed in the middle of a pull that it serves."""
+"""The demo's last part: a region's leader is killed in the middle of a pull that it serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from speil.oci.image_builder import BuiltImage
 
 
 async def kill_the_leader(region: Region, pulls: Pulls, tag: str, image: BuiltImage) -> Node:
-    """Two nodes hold an image, the leader one of them; it dies while a third pulls. The leader that was killed."""
+    """The leader and another node hold an image; the leader is killed while a third pulls it. Returns the leader.
+
+    Raises PullError, NodeError.
+    """
     leader = await region.leader()
     second, third, *_ = [node for node in region.nodes if node is not leader]
     say(f"{region.name}: {leader.name} leads and pulls a second image, {second.name} after it:")
@@ -33,14 +36,14 @@ async def kill_the_leader(region: Region, pulls: Pulls, tag: str, image: BuiltIm
                 received += count
                 if not killed_at and received > image.size_bytes // 8:
                     killed_at = time.monotonic()
-                    say(f"  {leader.name}: killed, {received >> 20} MiB had come")
+                    say(f"  {leader.name}: killed after {received >> 20} MiB")
                     group.create_task(leader.kill())
 
             return add
 
         await pulls.one(third, tag, on_bytes())
     await pulls.verify(third, image)
-    say(f"  the pull went on, and every digest is right; {region.name} elects its next leader ...")
+    say(f"  the pull went on, and every digest is right; {region.name} elects its next leader")
     following = await region.leader(other_than=leader)
     say(f"  {following.name} leads {time.monotonic() - killed_at:.1f} s after the kill")
     return leader

@@ -1,8 +1,7 @@
-"""Images made on the spot: layers of real files, an index with two platforms.
+"""Makes images from files of this machine: layers of real files, an index with two platforms.
 
-The files come from where Python and the system keep theirs, a share for each layer; the two platforms share their
-first layer, as images with a common base do. Timestamps and owners are left out, so the same files give the same
-digests.
+Each layer has other files of Python's library and of the system. The two platforms share their first layer, as images
+with a common base do. Timestamps and owners are left out, so the same files give the same digests.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from typing import TypeVar
 
 from speil.oci.image_builder import BuiltImage, ImageBuilder, Layer
 
-FILE_BYTES_MAX = 8 << 20  # one file must not make a layer
-_PACK_BYTES = 1 << 20  # between looks whether to go on
+FILE_BYTES_MAX = 8 << 20  # of one file: a layer shall have many
+_PACK_BYTES = 1 << 20  # after so many bytes `is_stopped` is called again
 T = TypeVar("T")
 _SOURCES = (sysconfig.get_path("stdlib"), "/usr/lib", "/usr/bin", "/usr/share")
 
 
 class StoppedError(Exception):
-    """The images are not wanted any more."""
+    """`is_stopped` returned true."""
 
 
 def make_images(
@@ -34,9 +33,10 @@ def make_images(
     progress: Callable[[str], None],
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> list[BuiltImage]:
-    """Images that share nothing: `layers` layers of about `layer_bytes` of files for amd64, two for arm64.
+    """Images that share no layer: each has `layers` layers of about `layer_bytes` for amd64, and two for arm64.
 
-    Raises StoppedError soon after `is_stopped` says so: a thread can't be cancelled.
+    Runs in a thread, which can't be cancelled: raises StoppedError soon after `is_stopped` returns true. `progress` is
+    called with a line for each layer.
     """
     files = _unless(is_stopped, _files(is_stopped))
     return [_make_image(files, layers, layer_bytes, progress, is_stopped) for _ in range(count)]
@@ -51,7 +51,7 @@ def _make_image(
 ) -> BuiltImage:
     builder = ImageBuilder()
     built: list[Layer] = []
-    for number in range(1, layers + 2):  # one more, for the other platform alone
+    for number in range(1, layers + 2):  # one more, which only the other platform has
         tar = _tar(files, layer_bytes)
         layer = builder.layer(_packed(tar, is_stopped), tar)
         built.append(layer)
@@ -89,7 +89,7 @@ def _tar(files: Iterator[Path], size_bytes: int) -> bytes:
             try:
                 data = path.read_bytes() if path.stat().st_size <= FILE_BYTES_MAX else b""
             except OSError:
-                continue  # not ours to read
+                continue  # this user may not read it
             entry = tarfile.TarInfo(str(path).lstrip("/"))
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))

@@ -1,10 +1,10 @@
-"""The demo's course: start two regions, pull in both, knock at the border, kill a leader, print the tables, judge.
+"""Runs the demo: starts two regions, pulls in both, sends a request across the border, kills a leader, prints tables.
 
-In each region one node pulls first, then the others at once. The first finds nobody and takes each blob from the
-upstream; the others find it at a peer of their region. Then every blob is asked for once more from each node's own
-speil and its digest checked; a request as a node of the one region asks the other for what it holds, and gets nothing.
-At last the leader of the first region is killed in the middle of a pull that it serves: the pull goes on, and the
-region elects its next leader.
+In each region one node pulls first, then the others at once. The first finds no peer and gets each blob from upstream.
+The others get it from a peer of their region. Then every blob is requested once more from each node's own speil, and
+its digest is verified. A request across the border, for a layer that the other region has, must get a 404. At last the
+leader of the first region is killed in the middle of a pull that it serves: the pull goes on, and the region elects its
+next leader.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ CONNECTIONS_MAX = 256  # three for each of some eighty nodes
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """The demo's flags."""
+    """See the help of each setting."""
 
     nodes: int = setting(integer, 3, help="How many nodes to start in each of the two regions.")
     layers: int = setting(integer, 5, help="Layers of the image for this platform.")
-    layer_mib: int = setting(integer, 24, help="MiB of files in each layer, before it is packed.")
+    layer_mib: int = setting(integer, 24, help="MiB of files in each layer, before compression.")
 
 
 async def run(settings: DemoSettings) -> int:
-    """The whole demo; the exit code. Says what it does on stdout."""
+    """Run the demo and print on stdout what happens. Returns the exit code: 1 where something was wrong."""
     try:
         with tempfile.TemporaryDirectory(prefix="speil-demo-") as directory:
             return await _run(settings, Path(directory), time.monotonic())
@@ -59,7 +59,7 @@ async def run(settings: DemoSettings) -> int:
 
 
 async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
-    say(f"making two images of {settings.layers} layers from files of this machine ...")
+    say(f"making two images of {settings.layers} layers from files of this machine")
     stopped = threading.Event()
     try:
         first, second = await asyncio.to_thread(
@@ -75,7 +75,7 @@ async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
         url = await stack.enter_async_context(upstream.serve(UPSTREAM_HOST, _free_ports(UPSTREAM_HOST, 1)[0]))
         say(f"upstream registry: {url} with {REGISTRY}/{NAME}:{FIRST_TAG}, {first.size_bytes >> 20} MiB in all")
         ports = Ports(*_free_ports("127.31.1.1", 3))
-        say(f"starting {settings.nodes} nodes in each of {' and '.join(REGIONS)} ...")
+        say(f"starting {settings.nodes} nodes in each of {' and '.join(REGIONS)}")
         regions = await stack.enter_async_context(running(REGIONS, settings.nodes, directory, ports, http))
         pulls = Pulls(url, http)
         for region in regions:
@@ -94,16 +94,16 @@ async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
 
 async def _pull_in_both(regions: list[Region], pulls: Pulls, image: BuiltImage, report: Report) -> None:
     for region in regions:
-        say(f"{region.name}: one node pulls first, nobody in the region has it; then the others, all at once:")
+        say(f"{region.name}: one node pulls first, while no other node has the image; then all others at once:")
         await pulls.staged(region.nodes, FIRST_TAG, image)
-    say("asking each node's own speil for everything once more, checking every digest ...")
+    say("requesting everything once more from each node's own speil, verifying every digest")
     async with asyncio.TaskGroup() as group:
         for region in regions:
             for node in region.nodes:
                 group.create_task(pulls.verify(node, image))
     here, there = regions[0].nodes[0], regions[1].nodes[0]
     status = await pulls.knock(there, here, image)
-    say(f"{there.name} asks {here.name} for a layer that it holds, across the border: {status}")
+    say(f"{there.name} asks {here.name} for a layer that it has, across the border: {status}")
     report.check(status == 404, f"a request across the border was answered with {status}")
 
 
@@ -119,7 +119,7 @@ def _verdict(report: Report, upstream: Upstream, seconds: float) -> int:
 
 
 def _free_ports(host: str, count: int) -> list[int]:
-    """Ports that are free on `host` now; nodes use them on addresses nobody else is likely to use."""
+    """Ports that are free on `host` now. Nodes use them on addresses that are unlikely to be in use."""
     with ExitStack() as stack:
         return [stack.enter_context(socket.create_server((host, 0))).getsockname()[1] for _ in range(count)]
 

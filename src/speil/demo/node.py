@@ -1,6 +1,6 @@
 """One node of the demo: a `speil registry` process on a loopback address of its own, with an OCI-layout store.
 
-It is told its region as in a cluster: by the names of the Lease alone.
+As in a cluster, only the names of the Lease tell its region.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from speil.http1.client import HttpClient, HttpError
 from speil.region.naming import lease_of
 
-START_SECONDS_MAX = 60.0  # a node starts in one; where ten processes wait for each core, in half a minute
+START_SECONDS_MAX = 60.0  # a node starts in one second; with ten processes on each core it takes half a minute
 STOP_SECONDS_MAX = 5.0
-ANSWER_BYTES_MAX = 16 << 20  # a node's metrics have some hundreds of KiB
-UPLOADS_MAX = 256  # three for each of some eighty nodes
+ANSWER_BYTES_MAX = 16 << 20  # of a metrics page, which has some hundreds of KiB
+UPLOADS_MAX = 256  # enough for three to each of eighty nodes
 _POLL_SECONDS = 0.05
 
 
 class NodeError(Exception):
-    """A node did not start; its log says why."""
+    """A node did not start; the message has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports every node uses on its own address."""
+    """The ports that every node uses on its own address."""
 
     registry: int
     router: int
@@ -38,7 +38,7 @@ class Ports:
 
 
 class Node:
-    """A running node; `flags` are further ones of its command line."""
+    """A node and its process. `flags` are added to its command line."""
 
     def __init__(
         self, region: str, name: str, host: str, directory: Path, ports: Ports, lease_file: Path, *flags: str
@@ -50,7 +50,7 @@ class Node:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the process; `wait_ready` tells when it serves."""
+        """Start the process; `wait_ready` waits until it serves."""
         data = self.layout.parent / "data"
         data.mkdir(parents=True)
         lease = lease_of(self.region)
@@ -62,9 +62,9 @@ class Node:
             f"--metrics-addr={self.host}:{self._ports.metrics}",
             "--bootstrap-kind=file", f"--lease-file={self._lease_file}",
             f"--leader-election-name={lease.name}", f"--leader-election-namespace={lease.namespace}",
-            # on loopback all nodes come from one address, as if one peer asked for everything
+            # on loopback all nodes have one source address, so they count as one peer
             f"--uploads-per-peer-max={UPLOADS_MAX}", f"--uploads-max={UPLOADS_MAX}",
-            "--node-platforms=linux/amd64",  # what the demo's client pulls, whatever machine this is
+            "--node-platforms=linux/amd64",  # what the demo's client pulls, on any machine
             *self._flags,
         ]  # fmt: skip
         with self.log.open("wb") as log:
@@ -73,7 +73,7 @@ class Node:
             )
 
     async def wait_ready(self, http: HttpClient) -> None:
-        """Until `/readyz` says 200. Raises NodeError with the end of the log."""
+        """Wait until `/readyz` returns 200. Raises NodeError with the end of the log."""
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
                 while not await self._ready(http):
@@ -91,7 +91,7 @@ class Node:
             return False
 
     async def metric(self, http: HttpClient, name: str) -> float:
-        """The sum of its series of that name."""
+        """The sum of the samples with that name on the node's metrics page. Raises HttpError."""
         text = (await http.request("GET", f"{self.metrics_url}/metrics", answer_bytes_max=ANSWER_BYTES_MAX)).text
         return sum(
             sample.value
@@ -101,13 +101,13 @@ class Node:
         )
 
     async def kill(self) -> None:
-        """End the process as a crash would: nothing is released, nobody is told."""
+        """End the process with SIGKILL: the Lease is not released."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
 
     async def stop(self) -> None:
-        """End the process, kindly first."""
+        """End the process: SIGTERM, and SIGKILL where that does not help."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.send_signal(signal.SIGTERM)

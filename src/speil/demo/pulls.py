@@ -1,4 +1,4 @@
-"""Pulls of the demo: staged through a region, verified, and one that knocks at another region's door."""
+"""The demo's pulls: first one node of a region, then the others; verified; and a request across the border."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _POLL_SECONDS = 0.1
 
 @dataclass
 class Pulls:
-    """Pulls from `upstream` (a URL), each node asking its own speil first; `seconds` that each took, by host."""
+    """Pulls from each node's own speil, then from `upstream` (a URL). `seconds`: how long each pull took, by host."""
 
     upstream: str
     http: HttpClient
     seconds: dict[str, float] = field(default_factory=dict)
 
     async def one(self, node: Node, tag: str, on_bytes: Callable[[int], None] = lambda count: None) -> None:
-        """One node pulls; `on_bytes` hears of each chunk. Raises PullError."""
+        """One node pulls. `on_bytes` is called with the size of each chunk. Raises PullError."""
         began = time.monotonic()
         client = PullClient(node.region, OciLayoutStore(node.layout), self.http, on_bytes)
         await client.pull(Target(REGISTRY, NAME, tag, (node.url, self.upstream)))
@@ -39,7 +39,7 @@ class Pulls:
         say(f"  {node.name}: done in {self.seconds[node.host]:.2f} s")
 
     async def staged(self, nodes: Sequence[Node], tag: str, image: BuiltImage) -> None:
-        """The first, and when what it pulled is announced, the others all at once. Raises PullError."""
+        """The first node pulls. When its content is announced, all others pull at once. Raises PullError."""
         first, *others = nodes
         await self.one(first, tag)
         await self.announced(first, others, image)
@@ -48,7 +48,7 @@ class Pulls:
                 group.create_task(self.one(node, tag))
 
     async def announced(self, holder: Node, others: Sequence[Node], image: BuiltImage) -> None:
-        """Until the others find all that `holder` has of an image. Raises PullError."""
+        """Wait until the others find all content of the image that `holder` has. Raises PullError."""
         try:
             async with asyncio.timeout(ANNOUNCE_SECONDS_MAX):
                 for node in others:
@@ -59,7 +59,7 @@ class Pulls:
             raise PullError(f"{holder.name}'s content was not found after {ANNOUNCE_SECONDS_MAX:.0f} s") from None
 
     async def known(self, node: Node, region: Sequence[Node]) -> None:
-        """Until `node` has a record of each holder of each key of its (small) region. Raises PullError."""
+        """Wait until `node` has all provider records of its region, which is small. Raises PullError."""
         try:
             async with asyncio.timeout(ANNOUNCE_SECONDS_MAX):
                 while True:
@@ -71,14 +71,14 @@ class Pulls:
             raise PullError(f"{node.name} lacks records after {ANNOUNCE_SECONDS_MAX:.0f} s") from None
 
     async def verify(self, node: Node, image: BuiltImage) -> None:
-        """Ask the node's own speil for all that it pulled. Raises PullError."""
+        """Request all that the node pulled from its own speil. Raises PullError."""
         for digest in await _held(node, image):
             answer = await self._ask(node, "GET", image, digest)
             if answer.status != 200 or not digest.matches(answer.body):
                 raise PullError(f"{node.name} served wrong bytes for {digest}")
 
     async def knock(self, stranger: Node, node: Node, image: BuiltImage) -> int:
-        """Ask `node` as a node of the stranger's region would, for what it holds; the status of its answer."""
+        """Request a layer that `node` has, as a peer of the stranger's region. Returns the status."""
         (digest, *_) = await _held(node, image)
         headers = {MIRRORED_HEADER: "true", REGION_HEADER: stranger.region}
         return (await self._ask(node, "GET", image, digest, headers)).status

@@ -15,20 +15,20 @@ from speil.overview.view import RegionView, group
 from speil.survey.leases import leases_in_files
 from speil.survey.nodes import nodes_at
 
-LED_SECONDS_MAX = 30.0  # a lease runs out after ten, and is taken within three more
+LED_SECONDS_MAX = 30.0  # a lease runs out after ten seconds, and is taken within three more
 _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A running region."""
+    """A region's nodes and its Lease."""
 
     name: str
     lease_file: Path
     nodes: list[Node]
 
     async def leader(self, other_than: Node | None = None) -> Node:
-        """The node that the Lease names, once it is none but `other_than`. Raises NodeError."""
+        """Wait until the Lease names a node that is not `other_than`; that node. Raises NodeError."""
         by_host = {node.host: node for node in self.nodes}
         try:
             async with asyncio.timeout(LED_SECONDS_MAX):
@@ -52,7 +52,10 @@ def _host(identity: str) -> str:
 async def running(
     names: Sequence[str], node_count: int, directory: Path, ports: Ports, http: HttpClient, *flags: str
 ) -> AsyncIterator[list[Region]]:
-    """Regions of `node_count` ready nodes each, with these further `flags`. Raises NodeError."""
+    """Regions of `node_count` ready nodes each; they end with the block. `flags` are added to each command line.
+
+    Raises NodeError.
+    """
     regions = []
     for number, name in enumerate(names, 1):
         lease_file = directory / f"{name}.lease"
@@ -69,11 +72,13 @@ async def running(
             await node.wait_ready(http)
         yield regions
     finally:
-        await asyncio.gather(*(node.stop() for node in everybody))
+        async with asyncio.TaskGroup() as group:
+            for node in everybody:
+                group.create_task(node.stop())
 
 
 async def look(regions: Sequence[Region], gone: Sequence[Node] = ()) -> list[RegionView]:
-    """The regions as `speil region status` sees them, without the nodes that are `gone`."""
+    """The regions as `speil region status` reads them, without the nodes in `gone`."""
     leases = await leases_in_files([region.lease_file for region in regions])
     urls = [node.metrics_url for region in regions for node in region.nodes if node not in gone]
     return group(leases, await nodes_at(urls))

@@ -1,4 +1,4 @@
-"""What the demo prints: lines as it goes, a line a node, a line a region, and the verdict."""
+"""What the demo prints: progress, a table of nodes, a table of regions; and what was wrong."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from speil.survey.table import align, percent, size
 
 @dataclass(slots=True)
 class Report:
-    """What went wrong; nothing, where all is well."""
+    """Collects what was wrong in `failures`."""
 
     failures: list[str] = field(default_factory=list)
 
     def check(self, is_well: bool, failure: str) -> None:
-        """Note a failure."""
+        """Add `failure` unless `is_well`."""
         if not is_well:
             self.failures.append(failure)
 
     def asked_once(self, gets: Counter[tuple[str, Digest]]) -> None:
-        """The upstream served each blob once to each region."""
+        """Check that the upstream served each blob once to each region."""
         for (region, digest), count in gets.items():
             self.check(count == 1, f"the upstream served {digest} {count} times to {region}")
 
     def stayed_inside(self, views: Sequence[RegionView]) -> None:
-        """Nothing crossed."""
+        """Check that no byte came into a region from outside."""
         for view in views:
             crossed = crossed_bytes(view)
             self.check(crossed == 0, f"{crossed} bytes came into {view.region} from outside of it")
 
 
 def crossed_bytes(view: RegionView) -> int:
-    """Bytes that the region's nodes took from peers beyond what its own nodes sent, while nothing moves.
+    """Bytes that the region's nodes got from peers, minus those that its own nodes sent; while no pull runs.
 
-    They send a little more than is taken: of two peers that are asked at once, one is let go.
+    Nodes send a little more than is received: of two peers that are asked at once, one is cancelled.
     """
     return max(view.total.peer_bytes - view.total.sent_bytes, 0)
 
 
 def node_table(views: Sequence[RegionView], pulled_seconds: Mapping[str, float]) -> str:
-    """A line a node; `pulled_seconds` by host."""
+    """One line for each node; `pulled_seconds` by host."""
     rows: list[tuple[str, ...]] = [("node", "own store", "from peers", "from upstream", "to peers", "pull")]
     for view in views:
         for node in view.nodes:
@@ -54,7 +54,7 @@ def node_table(views: Sequence[RegionView], pulled_seconds: Mapping[str, float])
 
 
 def region_table(views: Sequence[RegionView]) -> str:
-    """A line a region."""
+    """One line for each region."""
     rows = [
         (
             "region",
@@ -88,5 +88,5 @@ def region_table(views: Sequence[RegionView]) -> str:
 
 
 def say(line: str) -> None:
-    """To the person in front of it."""
-    print(line, flush=True)  # noqa: T201 - the demo speaks to a person
+    """Print a line at once."""
+    print(line, flush=True)  # noqa: T201 - the output of the command

@@ -1,4 +1,4 @@
-"""The upstream registry of the demo: read-only, and it counts who took what how often."""
+"""The demo's upstream registry: read-only, counts what each region pulled."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from speil.setting import ListenAddress
 
 CHUNK_BYTES = 1 << 20
 CONNECTIONS = Bounds(total=1024, own=512, per_share=512)  # all nodes of the demo come from loopback
-REGION_HEADER = "X-Demo-Region"  # the demo's client says for which region it asks
+REGION_HEADER = "X-Demo-Region"  # the demo's client names its region
 
 
 class Upstream:
-    """Serves images of one name, by tag; `gets`, by region and digest, tell what left it."""
+    """Serves images of one repository, by tag. `gets` counts GET requests of content by region and digest."""
 
     def __init__(self, name: str, images: Mapping[str, BuiltImage]) -> None:
         self.gets: Counter[tuple[str, Digest]] = Counter()
@@ -32,7 +32,7 @@ class Upstream:
 
     @asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[str]:
-        """Listen; yields the URL."""
+        """Listen on `host` until the end of the block; yields the URL. Raises OSError."""
         async with GuardedServer("upstream", self._answer, CONNECTIONS).serve(ListenAddress(host, port)):
             yield f"http://{host}:{port}"
 

@@ -1,5 +1,5 @@
-"""Why do pulls on this node go through speil, or don't they?
+"""Finds out why pulls on this node do or do not go through speil.
 
-`facts` gathers what can be seen from here, `checks` says what it means and what to do, `self_test` pulls an image and
-watches for the request.
+`facts` gathers what this node shows, `checks` turns it into findings with remedies (`region` and `border` for their
+part), and `self_test` pulls an image and checks that the requests arrive.
 """

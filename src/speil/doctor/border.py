@@ -1,4 +1,4 @@
-"""Does the node's door let containerd in, and what does it leave to strangers?"""
+"""Checks whether the registry port accepts this node's containerd, and what it leaves open to strangers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from speil.finding import Finding, Level
 
 
 def refusal_finding(check: str, directory: RegistryDirectory) -> Finding | None:
-    """What is wrong with the headers that a hosts.toml gives containerd; None where speil takes them."""
+    """A finding if speil refuses the headers that a hosts.toml makes containerd send; None if it accepts them."""
     for host, status in directory.answers.items():
         if status == 401:
             return Finding(
@@ -32,25 +32,28 @@ def refusal_finding(check: str, directory: RegistryDirectory) -> Finding | None:
 
 
 def border_findings(state: Mapping[str, Any]) -> Iterator[Finding]:
-    """Findings from `/debug/state`; none of a version that does not tell."""
+    """Findings from `/debug/state`; none where the node's version does not report this."""
     if state.get("peers_prove_themselves") is None:
         return
     if state["peers_prove_themselves"]:
-        yield Finding("answers", Level.OK, "peers prove themselves: what has no proof is no answer")
+        yield Finding("answers", Level.OK, "peers prove themselves: a response without a proof is ignored")
     elif state.get("resolve_tags"):
         yield Finding(
             "answers",
             Level.WARN,
-            "tags are taken from peers that prove nothing: a stranger who reaches this region's ports can answer a tag "
-            "that nobody else holds with an image of its choice",
-            "set --region-secret-file (or basic auth), fence the ports by a NetworkPolicy, or set --resolve-tags=false",
+            "peers answer tags without proof: a stranger who reaches this region's ports can answer a tag that nobody "
+            "else holds with an image of its choice",
+            "set --region-secret-file (or basic auth), restrict the ports by a NetworkPolicy, or set "
+            "--resolve-tags=false",
         )
     else:
-        yield Finding("answers", Level.OK, "peers prove nothing, and no tag is taken from them: digests are checked")
+        yield Finding(
+            "answers", Level.OK, "peers prove nothing, but no tag is resolved by them, and digests are verified"
+        )
     if state.get("has_secret") and not state.get("node_name"):
         yield Finding(
             "node token",
             Level.WARN,
-            "this node's name is not known to speil registry: the node token of any node of the region is taken",
+            "this node's name is not known to speil registry: the node token of any node of the region is accepted",
             "set --node-name (NODE_NAME), here and for speil configuration",
         )

@@ -1,4 +1,4 @@
-"""What the gathered facts mean: one finding a check, each with what to do where something is wrong."""
+"""Turns the gathered facts into findings, with a remedy where something is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from speil.hosts_toml.document import DEFAULT_DIRECTORY
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """All checks, in the order in which a pull meets them."""
+    """All findings, in the order in which a pull meets what they check."""
     return [
         *_containerd(facts),
         *_config_path(facts),
@@ -30,7 +30,7 @@ def _containerd(facts: Facts) -> Iterator[Finding]:
             "containerd",
             Level.FAIL,
             f"{facts.socket} does not answer: {facts.containerd_error}",
-            "start containerd, or name its socket with --containerd-sock; the socket is for root only",
+            "start containerd, or set --containerd-sock; only root may use the socket",
         )
     else:
         yield Finding("containerd", Level.OK, f"version {facts.containerd.version} at {facts.socket}")
@@ -48,7 +48,9 @@ def _config_path(facts: Facts) -> Iterator[Finding]:
     source = facts.containerd.source
     if configured is None and _is_hidden(facts):
         yield _by_requests(
-            facts, "config_path", f"containerd does not tell, and not all of {facts.config_file} is mounted in this pod"
+            facts,
+            "config_path",
+            f"containerd does not report it, and not all of {facts.config_file} is mounted in this pod",
         )
     elif configured is None:
         yield Finding(
@@ -62,15 +64,15 @@ def _config_path(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "config_path",
             Level.WARN if old else Level.FAIL,
-            f"config_path is a list, {configured} ({source}): 2.x takes it for one directory's name and finds nothing",
+            f"config_path is a list, {configured} ({source}): 2.x reads it as one directory's name and finds nothing",
             remedy,
         )
     elif configured.rstrip("/") != wanted.rstrip("/"):
         yield Finding(
             "config_path",
             Level.FAIL,
-            f"containerd reads {configured or 'nothing'} ({source}), hosts.toml files are looked for in {wanted}",
-            f"{remedy}, or run with --containerd-registry-config-path {configured}",
+            f"containerd reads {configured or 'nothing'} ({source}), speil doctor looked in {wanted}",
+            f"{remedy}, or run speil with --containerd-registry-config-path {configured}",
         )
     else:
         yield Finding("config_path", Level.OK, f"{configured} ({source})")
@@ -78,7 +80,7 @@ def _config_path(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_hidden(facts: Facts) -> bool:
-    """Whether containerd's configuration, or what it imports, may be on the node and is not seen from this pod."""
+    """Whether containerd's configuration, or a file that it imports, may exist on the node unseen by this pod."""
     imported = [Path(one) for one in facts.config_imports]
     return facts.is_in_pod and (
         not facts.config_exists or any(one.is_absolute() and not one.parent.is_dir() for one in imported)
@@ -86,14 +88,14 @@ def _is_hidden(facts: Facts) -> bool:
 
 
 def _by_requests(facts: Facts, check: str, unseen: str) -> Finding:
-    """What can't be seen from a pod is told by its effect: does this node's containerd ask speil?"""
+    """For what a pod can't see: whether requests of this node's containerd arrive shows that it works."""
     if facts.requests:
-        return Finding(check, Level.OK, f"{unseen}; its requests arrive here, so hosts.toml is read")
+        return Finding(check, Level.OK, f"{unseen}; containerd's requests arrive here, so it reads hosts.toml")
     return Finding(
         check,
         Level.WARN,
-        f"{unseen}; no request of it has arrived here yet",
-        "pull an image through it with --image, or run speil doctor on the node",
+        f"{unseen}; no request of containerd has arrived here yet",
+        "pull an image with --image, or run speil doctor on the node",
     )
 
 
@@ -122,7 +124,7 @@ def _layers(facts: Facts) -> Iterator[Finding]:
         case False:
             yield Finding("layers", Level.OK, "containerd keeps unpacked layers")
         case None:
-            yield Finding("layers", Level.OK, "containerd keeps unpacked layers (its default; nothing says otherwise)")
+            yield Finding("layers", Level.OK, "containerd keeps unpacked layers (its default, which nothing changes)")
 
 
 def _hosts(facts: Facts) -> Iterator[Finding]:
@@ -144,7 +146,7 @@ def _judge_directory(directory: RegistryDirectory, facts: Facts) -> Finding:
     if directory.judgement is None:
         return Finding(check, Level.WARN, "the directory has no hosts.toml: this registry is not mirrored", "")
     if directory.judgement.problems:
-        return Finding(check, Level.FAIL, "; ".join(directory.judgement.problems), f"mend {directory.file}")
+        return Finding(check, Level.FAIL, "; ".join(directory.judgement.problems), f"correct {directory.file}")
     ours = [host for host in directory.judgement.hosts if facts.is_ours(host)]
     if not ours:
         names = ", ".join(directory.judgement.hosts)
@@ -162,9 +164,9 @@ def _mirror(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "mirror",
                 Level.OK if facts.requests else Level.WARN,
-                f"speil answers in this pod, and {url}, where containerd asks it, can't be reached from here"
-                + ("; its requests arrive" if facts.requests else ""),
-                "" if facts.requests else f"ask on the node: curl {url}/livez; a network policy may be why",
+                f"speil answers in this pod; {url}, which containerd uses, can't be reached from here"
+                + ("; containerd's requests arrive" if facts.requests else ""),
+                "" if facts.requests else f"run curl {url}/livez on the node; a network policy may be the reason",
             )
         elif status is None:
             yield Finding(
@@ -190,15 +192,20 @@ def _mesh(facts: Facts) -> Iterator[Finding]:
             "state",
             Level.WARN,
             f"the metrics port does not answer at {facts.metrics_url}",
-            "name it with --metrics-addr; without it peers can't be told",
+            "set --metrics-addr; without it peers can't be checked",
         )
         return
     if not facts.state.get("ready"):
         yield Finding(
-            "ready", Level.FAIL, "the node is not ready: it has not found its first peers", "see its log for bootstrap"
+            "ready",
+            Level.FAIL,
+            "the node is not ready: it has found no peers yet",
+            "see lines with component=bootstrap in its log",
         )
     if not facts.state.get("store_available"):
-        yield Finding("store", Level.FAIL, "speil does not reach its content store", "see its log for containerd")
+        yield Finding(
+            "store", Level.FAIL, "speil can't reach its content store", "see lines with component=containerd in its log"
+        )
     yield from region_findings(facts.state)
     yield from border_findings(facts.state)
     count = len(facts.state.get("peers", []))
@@ -209,5 +216,5 @@ def _mesh(facts: Facts) -> Iterator[Finding]:
             "peers",
             Level.WARN,
             "no peers: every image this node lacks comes from upstream",
-            "check --bootstrap-kind and that nodes reach each other's router port",
+            "check --bootstrap-kind, and whether nodes reach each other's router port",
         )

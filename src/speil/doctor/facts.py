@@ -1,4 +1,4 @@
-"""What can be seen from this node: containerd, its files, the mirror's ports."""
+"""Gathers facts about this node: containerd, its files, speil's ports."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DROP_IN_DIRECTORY = "conf.d"
 
 @dataclass(frozen=True, slots=True)
 class RegistryDirectory:
-    """One directory below config_path, and how containerd will read it (None: it has no hosts.toml).
+    """One directory below config_path, and how containerd reads its hosts.toml (None: it has none).
 
-    `answers` are what speil says to /v2/ with the headers that containerd sends along, by mirror.
+    `answers` are the status codes of speil's responses to /v2/ with the headers that containerd sends, by mirror.
     """
 
     name: str
@@ -36,7 +36,7 @@ class RegistryDirectory:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that `checks` needs."""
+    """Everything that `checks` looks at."""
 
     socket: str
     config_path: Path
@@ -51,23 +51,23 @@ class Facts:
     drop_ins: tuple[Path, ...] = ()
     directories: tuple[RegistryDirectory, ...] = ()
     mirrors: dict[str, int | None] = field(default_factory=dict)
-    registry: int | None = None  # what the registry port answers here, without the way that containerd takes
+    registry: int | None = None  # the status of the registry port, asked at its own address and not at a mirror's
     state: dict[str, Any] | None = None
-    is_in_pod: bool = False  # what is not mounted is not seen from here, and may well be on the node
+    is_in_pod: bool = False  # files that are not mounted can't be seen, but may exist on the node
 
     @property
     def requests(self) -> int:
-        """How many requests of this node's containerd speil remembers."""
+        """How many of the recent requests came from this node's containerd."""
         recent = (self.state or {}).get("recent_requests", [])
         return sum(request.get("client") == "node" for request in recent)
 
     def is_ours(self, host: str) -> bool:
-        """Whether a hosts.toml entry names this node's mirror."""
+        """Whether a host of a hosts.toml is this node's speil."""
         return host.rstrip("/") in self.mirror_urls
 
 
 def local_url(address: ListenAddress) -> str:
-    """How a server that listens on `address` is reached from this node."""
+    """The URL at which this node reaches a server that listens on `address`."""
     host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"
     return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
 
@@ -83,10 +83,12 @@ async def gather(
     *,
     is_in_pod: bool = False,
 ) -> Facts:
-    """Look at everything. Never raises for what it looks at."""
+    """Gather everything. What can't be read is a fact too and raises nothing."""
     containerd, error = await _inspect(socket, namespace, str(config_file))
     drop_in_directory = config_file.parent / DROP_IN_DIRECTORY
-    statuses = await asyncio.gather(*(_status(f"{url}/livez") for url in mirrors))
+    async with asyncio.TaskGroup() as group:
+        statuses = [group.create_task(_status(f"{url}/livez")) for url in mirrors]
+        directories = [group.create_task(_ask_as_containerd(one, mirrors)) for one in _directories(config_path)]
     return Facts(
         socket=socket,
         config_path=config_path,
@@ -99,10 +101,8 @@ async def gather(
         config_path_exists=config_path.is_dir(),
         config_imports=containerd.imports if containerd else (),
         drop_ins=tuple(sorted(drop_in_directory.glob("*.toml"))),
-        directories=tuple(
-            await asyncio.gather(*(_ask_as_containerd(one, mirrors) for one in _directories(config_path)))
-        ),
-        mirrors=dict(zip(mirrors, statuses, strict=True)),
+        directories=tuple(task.result() for task in directories),
+        mirrors={url: task.result() for url, task in zip(mirrors, statuses, strict=True)},
         registry=await _status(f"{registry_url}/livez") if registry_url else None,
         state=await state(metrics_url),
         is_in_pod=is_in_pod,
@@ -110,7 +110,7 @@ async def gather(
 
 
 async def state(metrics_url: str) -> dict[str, Any] | None:
-    """The node's own account of itself, None where it does not answer."""
+    """The node's `/debug/state`; None where it does not answer."""
     try:
         found = parse_json((await _get(f"{metrics_url}/debug/state")).body)
     except (HttpError, ValueError):
@@ -129,7 +129,7 @@ async def _inspect(socket: str, namespace: str, config_file: str) -> tuple[Conta
 
 
 async def _ask_as_containerd(one: RegistryDirectory, mirrors: tuple[str, ...]) -> RegistryDirectory:
-    """The same directory, with what our mirrors in it answer: a token or a password in it may be an old one."""
+    """The directory with the answers of this node's mirrors: a token or password in the file may be outdated."""
     if one.judgement is None:
         return one
     answers: dict[str, int] = {}
@@ -143,7 +143,7 @@ async def _ask_as_containerd(one: RegistryDirectory, mirrors: tuple[str, ...]) -
 async def _status(url: str, headers: Mapping[str, str] | None = None) -> int | None:
     try:
         return (await _get(url, headers)).status
-    except HttpError:  # among them a header that can not be sent
+    except HttpError:  # also for a header that can't be sent
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a node's own account of itself says of its region: contradictions, and what keeps another region's nodes out."""
+"""Checks a node's region: contradictions, a Lease of another region, what distinguishes it from other regions."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _OWN_NAMES = "give each region its own --leader-election-name and --leader-elect
 
 
 def region_findings(state: Mapping[str, Any]) -> Iterator[Finding]:
-    """Findings from `/debug/state`; none of a node without regions, or of a version that does not tell."""
+    """Findings from `/debug/state`; none without regions, or where the node's version does not report this."""
     region, label = state.get("region"), state.get("topology_region")
     if not region or label is None:
         return
     source = state.get("region_from", "")
-    told = f"region {region} (from: {source}), {f'label {label}' if label else 'no label that takes part'}"
+    where = f"region {region} (from: {source}), {f'label {label}' if label else 'no label that counts'}"
     for note in state.get("notes") or ():
-        yield Finding("region", Level.WARN, str(note), "correct what is wrong, or set --region, which decides")
+        yield Finding("region", Level.WARN, str(note), "correct it, or set --region, which decides")
     if state.get("lease_is_foreign"):
         yield from _kept_out(region, str(state.get("lease", "")), bool(state.get("peers")))
     elif label or source == FROM_SETTING or state.get("has_secret") or state.get("has_networks"):
-        yield Finding("region", Level.OK, told)
+        yield Finding("region", Level.OK, where)
     else:
         yield Finding(
             "region",
             Level.WARN,
-            f"{told}: nothing but the Lease's names tells it from another region",
-            f"pass the node's label {REGION_LABEL} on (--topology-region, --topology-from-node; the chart does), or "
-            "set --region-secret-file",
+            f"{where}: only the Lease's names distinguish it from another region",
+            f"pass the node's label {REGION_LABEL} to speil (--topology-region, --topology-from-node; the chart does), "
+            "or set --region-secret-file",
         )
 
 
@@ -39,13 +39,13 @@ def _kept_out(region: str, lease: str, has_peers: bool) -> Iterator[Finding]:
         "region",
         Level.FAIL,
         f"the Lease {lease} is another region's: this node of region {region} has no leader",
-        f"{_OWN_NAMES}; the line `lease belongs to another region` in its log says whose it is",
+        f"{_OWN_NAMES}; the line `lease belongs to another region` in its log names the region that it belongs to",
     )
     if not has_peers:
         yield Finding(
             "region",
             Level.FAIL,
-            "without a leader this node has found nobody of its region: every image comes from upstream",
-            f"{_OWN_NAMES}; meanwhile --region-networks lets nodes find their neighbours, and --data-dir keeps peers "
-            "they have met",
+            "without a leader this node knows no peer of its region: every image comes from upstream",
+            f"{_OWN_NAMES}; meanwhile nodes find neighbours with --region-networks, and keep the peers that they knew "
+            "with --data-dir",
         )

@@ -1,7 +1,7 @@
-"""A pull that is watched: does containerd's request arrive at speil?
+"""Pulls an image through containerd, and checks that its requests arrive at speil.
 
-The image is pulled through CRI, as the kubelet does. containerd asks no mirror for content it has, so an image that is
-here already may send a single HEAD, and with digest pulls of present content nothing at all.
+The image is pulled through CRI, as the kubelet does. containerd requests no content that it has. For an image that is
+present it may send a single HEAD request, and for one that is named by digest none at all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from speil.store.containerd.client import ContainerdClient
 
 
 async def self_test(socket: str, namespace: str, metrics_url: str, image: str) -> Finding:
-    """Pull `image` and compare the node's request counter before and after."""
+    """Pull `image`, and compare the node's count of requests before and after. Raises nothing."""
     before = await state(metrics_url)
     if before is None:
         return Finding("self-test", Level.FAIL, "speil's metrics port does not answer", "start speil registry first")
@@ -31,7 +31,7 @@ async def self_test(socket: str, namespace: str, metrics_url: str, image: str) -
             "self-test",
             Level.FAIL,
             f"{image} was pulled, but no request arrived at speil",
-            "see config_path and hosts.toml above; an image that is here already sends none: try another",
+            "see config_path and hosts.toml above; if the image was present already, try another one",
         )
     recent = (after or before)["recent_requests"][:arrived]
     served = sum(request["outcome"] == "served" for request in recent)

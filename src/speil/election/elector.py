@@ -90,7 +90,7 @@ class Elector:
         return min(self._due, self._give_up_at) if self.leading else self._due
 
     def request_deadline(self, now: float) -> float:
-        """When a request sent at `now` fails: a leader does not lead for as long as it waits for an answer."""
+        """When a request sent at `now` has failed. A leader's request fails before the leader has to give up."""
         timeout = now + self._config.request_timeout_seconds
         return min(timeout, self._give_up_at) if self.leading else timeout
 
@@ -138,7 +138,7 @@ class Elector:
         return [self._event(kind, detail), *self._new_holder()]
 
     def conflicted(self, now: float) -> list[Action]:
-        """Somebody else wrote first: read again. A leader does so at once, but not when it goes on."""
+        """Another node wrote first: read again. A leader does so at once; after a second conflict in a row it waits."""
         check(self.state, Input.CONFLICT)
         events = self._give_up(now)
         request = self._advance(Input.CONFLICT, now)
@@ -147,7 +147,7 @@ class Elector:
         return [*events, *request]
 
     def failed(self, now: float, *, denied: bool = False) -> list[Action]:
-        """The request had no answer, or one that says nothing of the Lease; `denied`: an operator has to act."""
+        """The request failed, or its outcome is unknown; `denied`: only an operator can make it succeed."""
         check(self.state, Input.FAILED)
         self._failures += 1
         events = self._give_up(now)
@@ -196,7 +196,7 @@ class Elector:
 
     def _lose(self, why: str) -> list[Action]:
         self.state = next_state(self.state, Input.LOSE)
-        self._reported_holder = ""  # whoever leads next is news, this node too
+        self._reported_holder = ""  # the next leader is reported, also if it is this node
         return [self._event(EventKind.LOST, why)]
 
     # --- what an answer means ---------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class PollSchedule:
         return self.jittered(self._config.retry_period_seconds / 2)
 
     def after_a_fresh_record(self, nodes: int, *, has_age: bool) -> float:
-        """Until the next read of a record that a leader renews; `has_age`: the store told how old it is."""
+        """Until the next read of a record that a leader renews; `has_age`: its age is known."""
         wait = self.poll(nodes)
         if self._last is _Look.NONE:
             # nodes that a roll-out started together part ways with their first wait

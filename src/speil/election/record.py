@@ -38,10 +38,10 @@ class LeaderElectionRecord:
     acquire_time: datetime | None = None
     renew_time: datetime | None = None
     leader_transitions: int = 0
-    region: str | None = None  # None: the Lease does not say ("" is a mesh without regions)
+    region: str | None = None  # None: no annotation; "": a mesh without regions
     nodes: int = 0  # the leader's estimate of the region's size; 0 is unknown
     peers: tuple[str, ...] = ()  # multiaddrs of live nodes
-    label: str = ""  # the topology label of the region's nodes; "": the Lease does not say
+    label: str = ""  # the topology label of the region's nodes; "": no annotation
 
     def stamped(self, wall: datetime) -> LeaderElectionRecord:
         """The record with the renew time `wall`, which is also the acquire time where there is none yet."""

@@ -1,6 +1,6 @@
 """The state machine of an elector: its states, its inputs, and one table of transitions.
 
-A state says two things: whether this node leads, and which request to the Lease is under way. At most one is.
+A state has two parts: whether this node leads, and which request to the Lease is under way (one at most).
 
     state               leads   request   meaning
     NEW                 no      -         made, not started
@@ -11,7 +11,7 @@ A state says two things: whether this node leads, and which request to the Lease
     RENEWING            yes     write     renews
     CONTESTED           yes     -         renewals meet conflicts: waits until it reads again
     CHECKING            yes     read      a renewal met a conflict: reads who wrote
-    RENEWING_AGAIN      yes     write     nobody else holds the Lease: renews on the version that was read
+    RENEWING_AGAIN      yes     write     the Lease is still its own: renews on the version that was read
     DOUBTING            no      read      stops; a write was cut off: reads whether it succeeded
     RELEASING           no      write     stops; gives up the Lease
     CHECKING_RELEASE    no      read      stops; the release met a conflict: reads who wrote
@@ -61,10 +61,10 @@ class Input(Enum):
     START = "start"
     DUE = "due"  # the planned time of the next request has come
     MAY_WRITE = "may write"  # the Lease that was read is this node's, or free to be taken
-    MUST_WAIT = "must wait"  # the Lease that was read is somebody else's
+    MUST_WAIT = "must wait"  # the Lease that was read is another node's
     WRITTEN = "written"  # the write succeeded
-    CONFLICT = "conflict"  # somebody else wrote first
-    FAILED = "failed"  # no answer, or one that says nothing about the Lease
+    CONFLICT = "conflict"  # another node wrote first
+    FAILED = "failed"  # no response, or one without the Lease
     LOSE = "lose"  # a leader could not renew for too long, or the Lease that was read names another holder
     STOP = "stop"
 

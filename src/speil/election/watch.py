@@ -13,7 +13,7 @@ from speil.election.config import ElectionConfig
 from speil.election.ownership import ABANDONED_SECONDS, GIVEN_UP_SECONDS, Claim, Owner
 from speil.election.record import LeaderElectionRecord, Lease
 
-DURATION_SECONDS_MAX = 60  # a record's own duration counts up to here: nobody can take a region out for a day
+DURATION_SECONDS_MAX = 60  # of a duration that is read: a wrong one must not stop an election for a day
 AGE_ERROR_SECONDS = 2.0  # ages are differences of whole seconds; an age that is off by more is wrong
 
 
@@ -25,7 +25,7 @@ class LeaseWatch:
         self.lease: Lease | None = None
         self.own: LeaderElectionRecord | None = None  # the last record that was this region's
         self.claim = Claim.OURS
-        self._was_ours = False  # a record has said outright that it is this region's
+        self._was_ours = False  # both annotations of a record have named this region and label
         self._changed_at = 0.0  # when this observer first saw the record as it is
         self._read_at: float | None = None  # when the last read was sent
         self._age_bias = 0.0  # by how much the server's ages were found to be too old

@@ -1,10 +1,10 @@
-"""In which order peers are asked.
+"""The order in which peers are asked.
 
-First how they are doing, then the zone: bytes from the same zone are nearer and cheaper. Then what they have shown: for
-content that is passed on unverified, a peer that proved right before is less of a risk than one nobody knows. Where the
-content is verified first it is the other way round: there a stranger risks nothing, and becomes known. So load spreads
-over ever more peers, and liars are mostly found out on a manifest. A peer with several of our requests at once comes
-after one with none, and the quicker one before the slower.
+First by how well they serve, then by zone: bytes from the same zone are nearer and cheaper. Then by what is proven: for
+content that is passed on unverified, a peer that sent right bytes before is a smaller risk than an unknown one. Where
+the content is verified first it is the other way round: an unknown peer costs nothing there, and becomes known. So load
+spreads over more peers, and wrong bytes are mostly found in a manifest. A peer with several of our requests at once
+comes after one with none, and a quicker one before a slower one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CROWDED = 3  # our requests to one peer at once: containerd's slots; above, even
 
 
 class Nearness(IntEnum):
-    """Where a peer is, seen from here. Without a zone of our own everyone is near."""
+    """Where a peer is, relative to this node. A node without a zone counts every peer as near."""
 
     SAME_ZONE = 0
     UNKNOWN = 1
@@ -42,9 +42,10 @@ class Standing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Tells a peer's standing in the eyes of one request.
+    """Ranks peers for one request.
 
-    `verified`: its content, named `key`, is verified before it is passed on.
+    `zone` is this node's. `zone_of` returns a peer's zone, "" where it is unknown. `verified`: the content, named
+    `key`, is verified before it is passed on.
     """
 
     health: PeerHealth
@@ -56,7 +57,7 @@ class Judge:
     key: str = ""
 
     def standing(self, peer_id: PeerId, now: float) -> Standing | None:
-        """None: it is not asked at all."""
+        """The sort key of a peer; None: it is not asked at all."""
         record = self.health.record(peer_id)
         shape = record.shape(now)
         proven = self.trust.is_proven(peer_id)
@@ -73,7 +74,6 @@ class Judge:
         return Standing(shape, self.nearness(peer_id), busy >= CROWDED, proven is self.verified, busy, seconds)
 
     def nearness(self, peer_id: PeerId) -> Nearness:
-        """Where it is."""
         if not self.zone:
             return Nearness.SAME_ZONE
         told = self.zone_of(peer_id)

@@ -1,8 +1,8 @@
 """How long to wait for a peer's head before a second peer is asked as well.
 
-A high percentile of the time to the first byte. Waits that came to nothing count with the time they took, or an
-overloaded start would teach that peers are quick; a quick refusal does not count, it says nothing about answers. The
-delay stays between two bounds: no past can teach the node never to ask a second peer, or to ask all at once.
+A high percentile of the time to the first byte. Waits without a response count with the time they took: otherwise an
+overloaded start biases the estimated delay low. A quick refusal does not count: it says nothing about the time of a
+response. Two bounds keep the delay sane: the node always asks a second peer some time, and never all at once.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ PERCENTILE = 0.9
 
 
 class HedgeDelay:
-    """Learns from samples, oldest forgotten first."""
+    """An estimate from the last SAMPLES_MAX samples."""
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=SAMPLES_MAX)
 
     def add(self, seconds: float) -> None:
-        """A head came, or was waited for in vain, this long."""
+        """A response's head came after `seconds`, or had not come by then."""
         self._samples.append(seconds)
 
     @property
     def seconds(self) -> float:
-        """The delay now."""
+        """The delay."""
         if not self._samples:
             return HEDGE_SECONDS_MIN
         ordered = sorted(self._samples)

@@ -1,9 +1,9 @@
-"""What manifests said about the size of their content.
+"""The sizes of content that manifests state.
 
-A manifest that passed through is what its digest says, but whoever wrote it may have written wrong sizes. So what it
-says is a claim: manifests that contradict each other are both believed, bytes that match their digest settle it, and so
-do two peers that agree on another size. A claim is worth something for one pull and is then forgotten: a false one must
-not keep honest holders of that content out.
+A served manifest matches its digest, but its author may have written wrong sizes. So a size is a claim: where manifests
+contradict each other, each claimed size is possible; bytes that match the digest prove one size; two peers that agree
+on another size refute the claims. A claim is kept for about one pull, so that a false one does not keep honest holders
+of that content out for long.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KnownSizes:
         self._known: OrderedDict[Digest, _Known] = OrderedDict()
 
     def learn(self, descriptors: Iterable[Descriptor], now: float) -> None:
-        """Keep what a manifest says. A size of 0 says nothing: Go writes it where there is none."""
+        """Keep the sizes that a manifest states. A size of 0 states nothing: Go writes it for a missing one."""
         for one in islice(descriptors, LEARNED_MAX):
             if not one.size:
                 continue
@@ -56,13 +56,13 @@ class KnownSizes:
             self._put(one.digest, _Known(now + CLAIM_SECONDS_MAX, sizes))
 
     def prove(self, digest: Digest, size: int, now: float) -> None:
-        """Bytes that match the digest were `size` long: other claims are false."""
+        """Bytes of `size` matched the digest: other claims are false."""
         known = self._get(digest, now)
         if known is not None and known.sizes != {size}:
             self._put(digest, _Known(now + CLAIM_SECONDS_MAX, frozenset((size,)), proven=True))
 
     def contradict(self, digest: Digest, peer_id: PeerId, size: int, now: float) -> None:
-        """A peer says that it has another size."""
+        """A peer states another size."""
         known = self._get(digest, now)
         if known is None or known.proven or len(known.against) >= WITNESSES_MAX:
             return
@@ -71,7 +71,7 @@ class KnownSizes:
             del self._known[digest]
 
     def get(self, digest: Digest | None, now: float) -> frozenset[int]:
-        """The sizes that it may have; empty where nothing is known."""
+        """The possible sizes; empty where no manifest states one."""
         known = self._get(digest, now) if digest else None
         return known.sizes if known else frozenset()
 

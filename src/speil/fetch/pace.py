@@ -1,7 +1,7 @@
-"""Is a body on its way fast enough? Judged by the time spent waiting for the peer alone.
+"""Is a peer's body fast enough? Only the time spent waiting for the peer counts.
 
 Two rules: a peer that sends nothing for STALL_SECONDS_MAX has stalled, one that takes longer than PIECE_SECONDS_MAX
-for PIECE_BYTES is slow. A client that is slow to take the bytes is not the peer's doing, so that time does not count.
+for PIECE_BYTES is slow. Time in which a slow client takes the bytes does not count.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ PIECE_BYTES = 320 * 1024
 PIECE_SECONDS_MAX = 5.0  # 64 KiB/s: any upstream is quicker, and a layer of a gigabyte would take hours
 
 
-class Pace:
-    """Ask `wait_seconds` before each wait, tell `came` after it."""
+class BodyPace:
+    """One body of one peer: read `wait_seconds` before each wait, call `came` after it."""
 
     def __init__(self, stall_seconds: float = STALL_SECONDS_MAX, total_seconds: float | None = None) -> None:
-        """`total_seconds` bounds all waiting together."""
+        """`total_seconds` bounds the sum of all waits; None: no bound."""
         self._stall_seconds, self._left_seconds = stall_seconds, total_seconds
         self._bytes, self._waited_seconds = 0, 0.0
 
@@ -36,7 +36,7 @@ class Pace:
 
     @property
     def complaint(self) -> str:
-        """What to say of a wait that ran out."""
+        """Why the peer is too slow, for the log: once `wait_seconds` is 0."""
         if self._left_seconds is not None and self._left_seconds < self._stall_seconds:
             return "too slow for content that is verified before it is passed on"
         if self.wait_seconds < self._stall_seconds:

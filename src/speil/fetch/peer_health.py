@@ -1,10 +1,10 @@
-"""What past requests taught about peers: who is quick, who is busy, who is better left alone for a while.
+"""How peers answered past requests: which are quick, which are busy, which are not asked for a while.
 
-A failure puts a peer behind the others for a while; a second one in a row puts it out of sight, for a time that
-doubles: three slots of containerd would otherwise wait with us, each time anew. The first may be chance, or our own
-overload, and then it would be all peers at once. What costs nothing (a refused connection, a "busy") only ever puts a
-peer behind: asked last, it is a round trip. A body that went to its end wipes everything out. Whoever broke off in the
-middle of some content is not asked for that content for a while, so that nobody else's failing means the upstream.
+After a failure a peer is asked last for a while. After a second one in a row it is not asked at all, for a time that
+doubles: otherwise containerd's three download slots would wait for it again and again. The first failure may be chance,
+or our own overload, which would put all peers aside at once. After a failure that costs a round trip alone (a refused
+connection, a "busy") a peer is only asked last. A body that came to its end clears its failures. A peer that broke off
+in the middle of some content is not asked for that content for a while: then the client can go upstream instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SMOOTHING = 0.3
 
 
 class Shape(IntEnum):
-    """How a peer is doing; the order in which they are asked."""
+    """How well a peer serves; lower values are asked first."""
 
     GOOD = 0
     BUSY = 1
@@ -44,22 +44,17 @@ class Failure(Enum):
     REFUSED = auto()  # no connection
     SILENT = auto()  # no answer in time
     BROKEN = auto()  # closed, stalled or slow
-    WRONG = auto()  # an answer that is none
-
-    @property
-    def is_cheap(self) -> bool:
-        """Whether it cost a round trip and no more."""
-        return self in (Failure.GONE, Failure.BUSY, Failure.REFUSED)
+    WRONG = auto()  # not a valid response
 
     @property
     def was_quick(self) -> bool:
-        """Whether it came as an answer or the end of the connection, and nothing was waited for in vain."""
+        """Whether it came as a response or as the end of the connection, and not as a timeout."""
         return self is not Failure.SILENT
 
 
 @dataclass(slots=True)
 class PeerRecord:
-    """What is known of one peer; times are the caller's monotonic seconds."""
+    """What past requests showed of one peer; times are the caller's monotonic seconds."""
 
     in_flight: int = 0
     failures: int = 0
@@ -71,7 +66,6 @@ class PeerRecord:
     first_byte_seconds: float = 0.0
 
     def shape(self, now: float) -> Shape:
-        """How it is doing."""
         if self.shunned_until > now:
             return Shape.SHUNNED
         if self.poor_until > now:
@@ -83,7 +77,7 @@ _UNKNOWN = PeerRecord()
 
 
 class PeerHealth:
-    """The memory; times are the caller's monotonic seconds."""
+    """Records of PEERS_MAX peers; times are the caller's monotonic seconds."""
 
     def __init__(self) -> None:
         self._peers: OrderedDict[PeerId, PeerRecord] = OrderedDict()
@@ -91,15 +85,15 @@ class PeerHealth:
         self._hedge = HedgeDelay()
 
     def record(self, peer_id: PeerId) -> PeerRecord:
-        """What is known of a peer; to be read only."""
+        """The record of a peer, to be read only; an empty one for an unknown peer."""
         return self._peers.get(peer_id, _UNKNOWN)
 
     def started(self, peer_id: PeerId) -> None:
-        """A request goes out."""
+        """A request to the peer begins; call `ended` once for each."""
         self._get(peer_id).in_flight += 1
 
     def ended(self, peer_id: PeerId) -> None:
-        """It is over, whichever way."""
+        """A request to the peer is over, with success or not."""
         peer = self._get(peer_id)
         peer.in_flight = max(peer.in_flight - 1, 0)
 
@@ -113,16 +107,16 @@ class PeerHealth:
         self._hedge.add(seconds)
 
     def delivered(self, peer_id: PeerId) -> None:
-        """A body came to its end: past failures are forgiven."""
+        """A body came to its end: past failures are cleared."""
         self._get(peer_id).failures = 0
 
     def failed(
         self, peer_id: PeerId, failure: Failure, now: float, *, seconds: float = 0.0, busy_seconds: float = 0.0
     ) -> None:
-        """It did not serve, `seconds` after it was asked to.
+        """A request failed, `seconds` after it began.
 
-        What was asked before the last failure is part of that one: three requests that wait for one dead peer are no
-        three failures. `busy_seconds`: for how long it said it would be busy, 0 where it did not say.
+        A request that began before the last failure counts with that one: three requests that wait for one dead peer
+        are one failure. `busy_seconds`: how long the peer said it is busy, 0 where it did not say.
         """
         peer = self._get(peer_id)
         if failure is Failure.GONE:
@@ -142,7 +136,7 @@ class PeerHealth:
             peer.shunned_until = until
 
     def broke(self, peer_id: PeerId, key: str, now: float) -> None:
-        """It broke off in the middle of some content."""
+        """It broke off in the middle of the content named `key`."""
         self._broken[peer_id, key] = now + BROKEN_SECONDS
         self._broken.move_to_end((peer_id, key))
         if len(self._broken) > BROKEN_MAX:
@@ -153,7 +147,7 @@ class PeerHealth:
         return self._broken.get((peer_id, key), 0.0) > now
 
     def abandoned(self, peer_id: PeerId, now: float, seconds: float) -> None:
-        """We stopped waiting for its head after `seconds`: it would have taken at least as long."""
+        """A request was cancelled after `seconds` without a response: the peer would have taken at least as long."""
         self._hedge.add(seconds)
         if seconds >= SILENT_SECONDS_MIN:
             self.failed(peer_id, Failure.SILENT, now, seconds=seconds)

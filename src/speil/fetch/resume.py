@@ -1,10 +1,10 @@
-"""Is an answer what was asked for, and does it go on exactly where we are?
+"""Is a response what was asked for, and does it continue exactly at the current offset?
 
-The first good answer settles what the client is promised: so many bytes from there to there of so many in all. Every
-later one must fit it to the byte: containerd trusts what it gets, a wrong offset would be a corrupt blob.
+The first good response decides what the client is promised: the extent of the body and the size of the content. Every
+later response must fit it to the byte: a wrong offset would be a corrupt blob.
 
-An answer that no digest can check (a stream of large content, the head alone) must have a size that a manifest names,
-where one does. Of small content the digest tells whether the peer or the manifest is wrong.
+A response that no digest can check (a stream of large content, a head without a body) must have a size that a manifest
+states, where one does. For small content the digest shows whether the peer or the manifest is wrong.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 
 
 class WrongAnswerError(ValueError):
-    """The peer's answer is not to the question."""
+    """The peer's response is not what was asked for."""
 
 
 class ContradictionError(WrongAnswerError):
-    """It contradicts what a manifest or another peer said; which of them is wrong is not known.
+    """It contradicts a manifest or another peer; which of them is wrong is not known.
 
-    `size` is the content's as this peer has it, where the manifest says another.
+    `size` is the size that this peer states, where the manifest states another one.
     """
 
     def __init__(self, message: str, size: int | None = None) -> None:
@@ -35,7 +35,7 @@ class ContradictionError(WrongAnswerError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A peer's head, as far as it matters; `length` is the Content-Length, missing headers are empty."""
+    """The parts of a response's head that matter; `length` is the Content-Length, a missing header is empty."""
 
     status: int
     length: int
@@ -53,12 +53,12 @@ class Extent:
 
     @property
     def length(self) -> int:
-        """How many bytes it holds."""
+        """How many bytes it has."""
         return self.stop - self.start
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether it is all of the content."""
         return self.length == self.size
 
 
@@ -66,8 +66,8 @@ class Extent:
 class Wanted:
     """What is asked for. `range_header` is the client's ("" for all).
 
-    `sizes` are what manifests say of it, empty where none does. Content of up to `checked_bytes_max` bytes is checked
-    against its digest before it is passed on.
+    `sizes` are the sizes that manifests state, empty where none does. Content of up to `checked_bytes_max` bytes is
+    checked against its digest before it is passed on.
     """
 
     digest: Digest | None
@@ -76,18 +76,18 @@ class Wanted:
     checked_bytes_max: int = -1
 
     def range_at(self, promised: Extent | None, offset: int) -> str:
-        """The Range header of a request that goes on at `offset` of what was promised."""
+        """The Range header of a request that continues at `offset` of what was promised."""
         if promised is None or offset == 0:
             return self.range_header
         return f"bytes={promised.start + offset}-{promised.stop - 1}"
 
     def check(self, answer: Answer, promised: Extent | None, offset: int) -> Extent:
-        """What the answer holds. Raises WrongAnswerError."""
+        """The extent of the response's body. Raises WrongAnswerError."""
         self._check_name(answer)
         found = _extent(answer)
         if promised is not None:
             if found != Extent(promised.start + offset, promised.stop, promised.size):
-                raise ContradictionError(f"bytes {found.start}-{found.stop}/{found.size}, not where we are")
+                raise ContradictionError(f"bytes {found.start}-{found.stop}/{found.size}, not those at the offset")
         elif not self._may_have(found.size):
             raise ContradictionError(f"{found.size} bytes, the manifest says {_either(self.sizes)}", found.size)
         elif answer.status == 206 and not self._asked_for(found):
@@ -103,16 +103,15 @@ class Wanted:
         elif answer.digest and answer.digest != str(self.digest):
             raise WrongAnswerError("another digest")
 
-    def check_refusal(self, content_range: str) -> None:
-        """Whether a 416 with this `bytes */<size>` can be true. Raises WrongAnswerError."""
-        size = int(content_range.rpartition("/")[2])
+    def check_refusal(self, size: int) -> None:
+        """Check a 416 that states this size. Raises WrongAnswerError where it can't be true."""
         if not self._may_have(size):
-            raise ContradictionError(f"416, {content_range}; the manifest says {_either(self.sizes)}", size)
+            raise ContradictionError(f"416, the size is {size}; the manifest says {_either(self.sizes)}", size)
         try:
             byte_range.parse(self.range_header, size)
         except byte_range.UnsatisfiableError:
             return
-        raise WrongAnswerError(f"416, {content_range} to {self.range_header or 'no range'}")
+        raise WrongAnswerError(f"416, the size is {size}, to {self.range_header or 'no range'}")
 
     def _may_have(self, size: int) -> bool:
         return not self.sizes or size in self.sizes or size <= self.checked_bytes_max

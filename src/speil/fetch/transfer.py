@@ -1,20 +1,20 @@
-"""One request's course over several peers: a machine. Facts and `now` in, actions out.
+"""The steps of one request over several peers: a state machine. Facts and `now` in, actions out.
 
     waiting for a head ──good head──► streaming ──whole──► done
         │  ▲                              │
         │  └────────── broke off ─────────┘   (the next peer goes on at the same offset)
-        └── nobody left, or out of time ──► gave up
+        └── no peer left, or out of time ──► gave up
 
-While no head has come, a second peer is asked when the first is slow (hedging), a third when the second is, up to
-`attempts_max`. Only those that are waited for count: one that has nothing, is busy or answers nonsense costs a round
-trip. A peer that failed is not asked again by this request; one that merely lost the race may be.
+While no head has come, a second peer is asked when the first is slow (hedging), a third when the second is slow, up to
+`attempts_max`. Only peers that are waited for count: a peer that does not have the content, is busy or sends an invalid
+response costs a round trip. A peer that failed is not asked again by this request; one that was only slower may be.
 
-Waiting is bounded three times, for containerd's few download slots wait with us: FIRST_BYTE_SECONDS_MAX for one stretch
-of waiting, `search_seconds` for as long as nobody is known who might answer, HOLD_SECONDS_MAX until anything at all is
-passed on (content that is verified first may break more than one stretch).
+Three bounds hold for waiting, because one of containerd's few download slots is blocked meanwhile:
+FIRST_BYTE_SECONDS_MAX for one stretch of waiting, `search_seconds` while no peer is known, HOLD_SECONDS_MAX until the
+first byte is passed on (with content that is verified first, several peers may break off one after the other).
 
-Peers of our own zone are asked at once, others when the search is over or NEAR_SECONDS after the first was found;
-and another zone's peer is asked beside one of ours only when that one is very slow.
+Peers of this node's zone are asked at once. Others are asked when the search is over, or NEAR_SECONDS after the first
+peer was found. While a peer of this zone is waited for, one of another zone is asked only if that one is very slow.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from speil.fetch.resume import Answer, Extent, Wanted, WrongAnswerError
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-FIRST_BYTE_SECONDS_MAX = 0.8  # a healthy region answers in milliseconds, the upstream in a few hundred
+FIRST_BYTE_SECONDS_MAX = 0.8  # a healthy region answers in milliseconds, the upstream in some hundred milliseconds
 HOLD_SECONDS_MAX = 3.0
-NEAR_SECONDS = 0.005  # a lookup that is going to find a nearer peer mostly has by then
-CROSS_ZONE_HEDGE_SECONDS = 0.3  # so long a peer of our own zone may take before another zone's is asked too
-AGAIN_SEARCH_SECONDS = 0.2  # after a break; the alternative is the upstream, and somebody did have it
-BREAKS_MAX = 8  # per request; then something else is wrong, and the client's own retry is better
+NEAR_SECONDS = 0.005  # a lookup that finds a nearer peer mostly has found it by then
+CROSS_ZONE_HEDGE_SECONDS = 0.3  # how long a peer of this zone may take before one of another zone is asked too
+AGAIN_SEARCH_SECONDS = 0.2  # after a break; the alternative is the upstream, and a peer did have the content
+BREAKS_MAX = 8  # per request; after more, something else is wrong, and the client's own retry is better
 PEERS_ASKED_MAX = 64  # per request: fifty stale records are fifty round trips
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Look for providers (again)."""
+    """Search for providers (again)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Request the content from a peer, with this Range header."""
+    """Request the content from a peer, with this Range header ("" for none)."""
 
     peer: PeerInfo
     range_header: str
@@ -52,14 +52,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """This peer's answer is good: its body goes on where we are."""
+    """This peer's response is good: its body continues at the current offset."""
 
     peer: PeerInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """This peer's answer is wrong, or contradicts somebody else's."""
+    """This peer's response is wrong, or contradicts an earlier one."""
 
     peer: PeerInfo
     error: WrongAnswerError
@@ -67,14 +67,14 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Another was quicker, or time is up: wait for this peer no longer."""
+    """Cancel the request to this peer: another was quicker, or time is up."""
 
     peer: PeerInfo
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Nobody can serve it; `reason` is for the log and the error body."""
+    """No peer can serve it; `reason` is for the log and the error body."""
 
     reason: str
 
@@ -90,11 +90,15 @@ class _State(Enum):
 
 
 class Transfer:
-    """See the module. Call `decide` after each fact and at `next_deadline`."""
+    """Call `decide` after each fact and at `next_deadline`. Times are the caller's monotonic seconds."""
 
     def __init__(
         self, wanted: Wanted, now: float, *, search_seconds: float, attempts_max: int, hedge_seconds: float
     ) -> None:
+        """`search_seconds`: how long to wait while no peer is known. `attempts_max`: peers waited for at once.
+
+        `hedge_seconds`: how long to wait for one peer's head before the next one is asked too.
+        """
         self.wanted = wanted
         self.promised: Extent | None = None
         self.offset = 0  # of what was promised, passed on
@@ -116,29 +120,29 @@ class Transfer:
 
     @property
     def ended(self) -> bool:
-        """Whether it gave up or is done."""
+        """Whether it gave up, or the body is complete."""
         return self._state is _State.ENDED
 
     @property
     def left(self) -> int:
-        """Bytes of what was promised that are still to be passed on."""
+        """Promised bytes that were not passed on yet."""
         return self.promised.length - self.offset if self.promised else 0
 
     # --- facts ------------------------------------------------------------------------------------------
 
     def found(self, peers: Iterable[PeerInfo], now: float) -> None:
-        """The search named peers."""
+        """The search found peers."""
         for peer in peers:
             if peer.peer_id not in self._spent:
                 self._candidates.setdefault(peer.peer_id, peer)
                 self._first_found_at = now if self._first_found_at is None else self._first_found_at
 
     def search_ended(self) -> None:
-        """The search will name nobody else."""
+        """The search finds no more peers."""
         self._searching = False
 
     def answered(self, peer_id: PeerId, answer: Answer) -> list[Action]:
-        """A head came. A good one starts the stream, and the others are let go (they may be asked again later)."""
+        """A head came. A good one starts the stream; requests to others are cancelled, and may be repeated later."""
         if self._state is not _State.WAITING or (peer := self._asked.get(peer_id)) is None:
             return []
         try:
@@ -154,8 +158,8 @@ class Transfer:
     def failed(self, peer_id: PeerId, now: float, *, cheap: bool = False, erred: bool = False) -> None:
         """A peer gave no good head: it is not asked again.
 
-        `cheap`: it cost no more than a round trip. `erred`: it answered nonsense, or closed the connection; then the
-        search may take longer, or whoever is found first and answers nonsense would hide the others.
+        `cheap`: it cost no more than a round trip. `erred`: its response was invalid, or it closed the connection; the
+        search may then take longer: otherwise a faulty peer that is found first would hide the others.
         """
         if self._asked.pop(peer_id, None) is None:
             return
@@ -169,34 +173,34 @@ class Transfer:
         self.offset += size
 
     def broke(self, now: float) -> None:
-        """The streaming peer broke off or stalled, or its bytes are wrong: another one goes on at this offset."""
+        """The streaming peer broke off or stalled, or its bytes are wrong: another one continues at this offset."""
         assert self._state is _State.STREAMING
         self._breaks += 1
         self._spent.update(self._asked)
         self._begin_stretch(now)
-        self._search_due = not self._searching  # those that the first search named may all be spent
+        self._search_due = not self._searching  # all peers of the first search may have failed
         if not self._told:
             self.promised = None
 
     def start_over(self, now: float) -> None:
-        """Nothing has been passed on: ask anew, and for all of it, as content that is to be verified has to be."""
+        """Nothing was passed on: ask again, and for all of the content, because only that can be verified."""
         assert not self._told
         self.wanted = replace(self.wanted, range_header="")
         self.promised = None
         self._begin_stretch(now)
 
     def told(self) -> None:
-        """The client gets the head: what was promised holds."""
+        """The client gets the head: later responses must fit what was promised."""
         self._told = True
 
     def finished(self) -> None:
-        """The body is whole."""
+        """The body is complete."""
         self._state = _State.ENDED
 
     # --- decisions --------------------------------------------------------------------------------------
 
     def decide(self, now: float, standing: Standings) -> list[Action]:
-        """What to do now."""
+        """The actions to carry out now."""
         if self._state is not _State.WAITING:
             return []
         deadline = self._stretch_deadline if self._told else min(self._stretch_deadline, self._hold_deadline)
@@ -224,11 +228,11 @@ class Transfer:
         return actions
 
     def next_deadline(self) -> float | None:
-        """When to call `decide` if nothing happens before."""
+        """When to call `decide` if no fact comes before; None while a body streams, and at the end."""
         return self._wake if self._state is _State.WAITING else None
 
     def _best(self, standing: Standings) -> tuple[Standing, PeerInfo] | None:
-        """The best candidate that may be asked and is not; None too when enough have been."""
+        """The best candidate that may be asked and was not; None also when enough were asked."""
         if not self._may_ask_more():
             return None
         idle = [peer for key, peer in self._candidates.items() if key not in self._asked and key not in self._spent]
@@ -239,7 +243,7 @@ class Transfer:
         return self._attempts < self._attempts_max and self.attempts_total < PEERS_ASKED_MAX
 
     def _ask_at(self, rank: Standing) -> float:
-        """From when on a peer of that standing may be asked."""
+        """The time from which a peer of that standing may be asked."""
         near = rank.nearness is Nearness.SAME_ZONE
         if self._asked:
             wait = self._hedge_seconds

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from speil.http1.client_connection import ClientConnection, StaleError
+from speil.http1.connect import connected_socket
 from speil.http1.error import (
     AnswerTooLargeError,
     BadAnswerError,
@@ -31,7 +32,6 @@ __all__ = [
 
 CONNECTIONS_MAX = 16  # of one client
 IDLE_SECONDS_MAX = 15.0
-EYEBALLS_SECONDS = 0.25  # then the next address of a name is tried as well (RFC 8305)
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})  # RFC 9110 §9.2.2
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -178,10 +178,10 @@ class HttpClient:
             self._tls = self._tls or ssl.create_default_context()
             tls, name = self._tls, server_hostname or origin.host
         try:
+            opened = await connected_socket(origin.host, origin.port)
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: ClientConnection(str(origin)), origin.host, origin.port, ssl=tls, server_hostname=name,
-                happy_eyeballs_delay=EYEBALLS_SECONDS,
-            )  # fmt: skip
+                lambda: ClientConnection(str(origin)), sock=opened, ssl=tls, server_hostname=name
+            )
         except TimeoutError:
             raise UnreachableError(f"{origin} can't be reached: the connection timed out") from None
         except (OSError, ValueError) as error:

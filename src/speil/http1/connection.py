@@ -13,20 +13,18 @@ sees the answer and no reset.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import h11
 
 from speil.http1.flow import Flow
 from speil.http1.head import HEAD_BYTES_MAX, HeadBuffer, parse_head
 from speil.http1.message import MalformedError, Request, parse_target
-from speil.http1.places import Place, Refusal
+from speil.http1.places import Place, Places, Refusal
 from speil.http1.reply import Reply
-
-if TYPE_CHECKING:
-    from speil.http1.server import GuardedServer
 
 HEAD_SECONDS_MAX = 10.0  # containerd sends its head in one piece
 KEEPALIVE_SECONDS = 75.0  # above Go's idle connection habits on a node; peers keep theirs for 30 s
@@ -39,6 +37,34 @@ class _Stage(Enum):
     WAITING = auto()  # for a head
     ANSWERING = auto()
     ENDING = auto()  # the last answer is written; what comes is read and dropped
+
+
+class Owner(Protocol):
+    """The port that a connection belongs to (`http1.server`)."""
+
+    answer: Callable[[Request, Reply], Awaitable[None]]
+    places: Places
+
+    def take_place(self, transport: asyncio.Transport) -> Place | None:
+        """A place for a connection that has just come; None where it is refused."""
+
+    def opened(self, connection: Connection) -> None:
+        """A connection has its place."""
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone; also called for one that had no place."""
+
+    def start(self, answer: Coroutine[Any, Any, None]) -> None:
+        """Run it in a task of the port's."""
+
+    def refused(self, reason: Refusal) -> None:
+        """Count a connection that was refused or closed."""
+
+    def malformed(self, place: Place, why: str) -> None:
+        """Count and log what is no request."""
+
+    def failed(self, error: Exception) -> None:
+        """Log a bug of ours."""
 
 
 class Connection(asyncio.Protocol):
@@ -62,7 +88,7 @@ class Connection(asyncio.Protocol):
         "place",
     )
 
-    def __init__(self, owner: GuardedServer) -> None:
+    def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
@@ -184,20 +210,24 @@ class Connection(asyncio.Protocol):
         finally:
             if is_cancelled:
                 self._transport.abort()
-            self._answered(reply)
+            self._answered(reply)  # raises nothing: an error here would end the server
 
     def _answered(self, reply: Reply) -> None:
         """The answer is written, or broken off."""
         if self._is_gone:
             return
-        self._owner.places.rest(self.place)
-        self._stage = _Stage.WAITING
-        if reply.is_broken or self._is_last or self._machine.our_state is not h11.DONE:
-            self._end()
-            return
-        self._machine.start_next_cycle()
-        self._wait_until(self._loop.time() + KEEPALIVE_SECONDS)
-        self._next()
+        try:
+            self._owner.places.rest(self.place)
+            self._stage = _Stage.WAITING
+            if reply.is_broken or self._is_last or self._machine.our_state is not h11.DONE:
+                self._end()
+                return
+            self._machine.start_next_cycle()
+            self._wait_until(self._loop.time() + KEEPALIVE_SECONDS)
+            self._next()
+        except Exception as error:
+            self._owner.failed(error)
+            self._transport.abort()
 
     def _head_is_missing(self) -> None:
         if self._has_ended:
@@ -242,12 +272,16 @@ class Connection(asyncio.Protocol):
         self._stage = _Stage.ENDING
         self._heads.clear()
         transport = self._transport
-        unsent = transport.get_write_buffer_size()
-        self._wait_until(self._loop.time() + (KEEPALIVE_SECONDS if unsent else LINGER_SECONDS))
-        if self._has_ended or self._is_last or not transport.can_write_eof():
+        is_unsent = transport.get_write_buffer_size() > 0
+        self._wait_until(self._loop.time() + (KEEPALIVE_SECONDS if is_unsent else LINGER_SECONDS))
+        if is_unsent or self._has_ended or self._is_last or not transport.can_write_eof():
             transport.close()
-        else:
+            return
+        try:
             transport.write_eof()
+        except OSError:  # the client has reset the connection, and the loop has not seen it yet
+            transport.abort()
+        else:
             transport.resume_reading()
 
     def _drop(self, size: int) -> None:

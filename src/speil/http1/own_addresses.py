@@ -1,8 +1,8 @@
-"""Which clients are this node's own: its containerd, the kubelet, whoever else runs on the machine.
+"""Which client addresses are on this node: containerd, the kubelet, other processes of the machine.
 
-Own are loopback, the addresses of this network namespace's interfaces, and the node's address as the chart tells it
-(NODE_IP). In a pod what comes from the node comes from the bridge, which is the pod's gateway. Whoever shows the node
-token is own as well, for some minutes, whatever its address.
+These are loopback, the addresses of this network namespace's interfaces, and the node's address from the chart
+(NODE_IP). In a pod, connections from the node come from the bridge, which is the pod's gateway. A client that sends the
+node token counts as on this node for some minutes, whatever its address.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 from speil.interface_addresses import interface_addresses
 from speil.multiformats.network import IPAddress, ip_of
 
-READ_AGAIN_SECONDS = 60.0  # interfaces come and go
-PROVED_SECONDS = 600.0  # containerd pulls again by then, or needs no reserved place
+READ_AGAIN_SECONDS = 60.0  # interfaces are added and removed
+PROVED_SECONDS = 600.0  # if containerd pulls nothing for this long, it needs no reserved place
 PROVED_MAX = 64  # addresses; a node has a handful
 _LOOPBACK = frozenset({ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")})
 
 
 class OwnAddresses:
-    """`node_ip` is the node's address where it is known to be another than this process sees."""
+    """`node_ip` is the node's address; it may differ from all interface addresses (in a pod)."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class OwnAddresses:
         self._proved: OrderedDict[str, float] = OrderedDict()
 
     def cover(self, host: str, reached: str = "") -> bool:
-        """Whether a client at `host`, which has connected to our address `reached`, is on this node."""
+        """Whether a client at `host` is on this node; `reached` is our address that it connected to."""
         if (ip := ip_of(host)) is None:
             return False
         if ip in _LOOPBACK or (reached and ip == ip_of(reached)):
@@ -56,7 +56,7 @@ class OwnAddresses:
         return ip in self._here
 
     def proved(self, host: str) -> None:
-        """A client at `host` showed the node token."""
+        """A client at `host` sent a valid node token."""
         self._proved[host] = self._clock() + PROVED_SECONDS
         self._proved.move_to_end(host)
         if len(self._proved) > PROVED_MAX:
@@ -65,13 +65,13 @@ class OwnAddresses:
     def _read(self) -> frozenset[IPAddress]:
         here = {ip for host in self._interfaces() if (ip := ip_of(host))}
         if self._node_ip and self._node_ip not in here:
-            # a pod's network: the gateway is the node. On the node's own network it is a router, and a stranger
+            # in a pod's network the gateway is the node; on the node's own network it is a router
             here |= {ip for host in self._gateways() if (ip := ip_of(host))} | {self._node_ip}
         return frozenset(here)
 
 
 def default_gateways(proc: Path = Path("/proc/net")) -> list[str]:
-    """Where this network namespace's default routes lead; none where they can't be read."""
+    """The gateways of this network namespace's default routes; none where they can't be read."""
     found = []
     for line in _lines(proc / "route")[1:]:
         fields = line.split()  # interface, destination, gateway (in the machine's byte order), …

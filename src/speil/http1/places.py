@@ -1,7 +1,8 @@
-"""Places for connections: so many in all, so many of one address or prefix, some kept for this node's own.
+"""Admission of connections to one port: a limit in all, a limit for each share, some reserved for this node's clients.
 
-A port that is full closes what waits rather than whom it would serve: the connection that has been idle the longest, of
-whoever has most. So a stranger that holds all places it may have costs nobody else one.
+A share is an address or prefix whose connections are counted together. When the port is full, the connection that has
+been idle the longest is closed, of the share that has the most connections. So one client that opens all connections
+that it may have takes no place from others.
 """
 
 from __future__ import annotations
@@ -13,32 +14,32 @@ from enum import StrEnum
 
 from speil.token_bucket import Buckets
 
-# that one address or prefix may open; whoever keeps its connections needs few. One costs a third of a millisecond
+# new connections of one share; a client that keeps its connections needs few. Each costs a third of a millisecond
 OPENED_BURST, OPENED_PER_SECOND = 512, 32.0
-RATES_MAX = 4096  # addresses and prefixes whose rate is remembered
+RATES_MAX = 4096  # shares whose rate is remembered
 
 
 class Refusal(StrEnum):
-    """Why a connection was refused or closed; the text is a metric's label."""
+    """Why a connection was refused or closed; the value is a metric label."""
 
     ADDRESS = "too_many_from_address"
     FAST = "too_fast"
     FULL = "too_many"
-    MADE_WAY = "made_way"  # it was idle, and its place was needed
-    NO_HEAD = "no_head"  # no whole request in time
-    DESCRIPTORS = "no_descriptor"  # it was idle, and the system had none left
+    MADE_WAY = "made_way"  # it was idle, and a new connection needed its place
+    NO_HEAD = "no_head"  # it sent no whole head in time, or did not take its answers
+    DESCRIPTORS = "no_descriptor"  # it was idle, and the process had no file descriptor left
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one port."""
+    """Limits on the open connections of one port."""
 
     total: int
-    own: int  # of these, kept for this node's own
-    per_share: int  # of one address or prefix that is not this node's own
+    own: int  # of `total`, reserved for clients on this node
+    per_share: int  # for each share that is not on this node
 
     def within(self, total_max: int) -> Bounds:
-        """The same in proportion, with fewer in all."""
+        """The same limits, reduced in proportion to at most `total_max` connections (but at least eight)."""
         if total_max >= self.total:
             return self
         part = max(total_max, 8) / self.total
@@ -47,7 +48,7 @@ class Bounds:
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """One connection, counted against `share`; `close` ends it at once."""
+    """One open connection. `host` is the client's address, `close` aborts the connection."""
 
     host: str
     share: str
@@ -57,7 +58,7 @@ class Place:
 
 
 class Places:
-    """Counts connections and says who makes way. Times are the caller's monotonic seconds."""
+    """Counts open connections and decides which one is closed for a new one. Times are monotonic seconds."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -69,7 +70,7 @@ class Places:
     def come(
         self, host: str, share: str, now: float, close: Callable[[], None], *, is_own: bool
     ) -> tuple[Place | Refusal, Place | None]:
-        """A place for one more, idle at first, or why there is none; and who has to make way: the caller closes it."""
+        """The new connection's place (idle at first) or why it is refused; and the place that the caller must close."""
         leaver: Place | None = None
         if not is_own:
             bucket = self._opened.of(share, now)
@@ -93,22 +94,22 @@ class Places:
         return place, leaver
 
     def work(self, place: Place) -> None:
-        """A request is being answered there."""
+        """A request is being answered: the connection is not idle."""
         self._forget_idle(place)
 
     def rest(self, place: Place) -> None:
-        """It waits for a request."""
+        """The connection waits for a request: it is idle."""
         if not place.has_left:
             self._idle.setdefault(place.share, OrderedDict())[place] = None
 
     def proved(self, place: Place) -> None:
-        """It is this node's own after all."""
+        """The client proved that it is on this node."""
         if not place.is_own and not place.has_left:
             place.is_own = True
             self._strangers -= 1
 
     def leave(self, place: Place) -> None:
-        """It is gone, or about to."""
+        """The connection is closed, or the caller is about to close it. Further calls do nothing."""
         if place.has_left:
             return
         place.has_left = True
@@ -120,7 +121,7 @@ class Places:
             del self._held[place.share]
 
     def idle_of_strangers(self, count: int) -> list[Place]:
-        """Up to so many that wait and are not this node's own; they have not left yet."""
+        """Up to `count` idle connections of clients that are not on this node. They still hold their places."""
         found: list[Place] = []
         for places in self._idle.values():
             found += [place for place in places if not place.is_own][: count - len(found)]
@@ -132,7 +133,7 @@ class Places:
         return not is_own and self._strangers >= self._bounds.total - self._bounds.own
 
     def _longest_idle_of_most(self, share: str, is_own: bool) -> Place | None:
-        """This node's own keep what is kept for them; a stranger takes no place of who has no more than it."""
+        """Reserved places stay with this node's clients. A stranger takes places of larger shares only."""
         most, found = 0 if is_own else self._held[share], None
         takes_own = self.count - self._strangers > self._bounds.own
         for other, places in self._idle.items():

@@ -84,6 +84,7 @@ class GuardedServer:
         listening = await loop.create_server(
             lambda: Connection(self), address.host or None, address.port, backlog=ACCEPTS_PER_ROUND, start_serving=False
         )
+        failure: Exception | None = None
         async with asyncio.TaskGroup() as self._tasks:
             self._stops = False
             self._none_is_open.set()
@@ -91,9 +92,13 @@ class GuardedServer:
                 await listening.start_serving()
                 _lengthen_backlog(listening)
                 yield
+            except Exception as error:
+                failure = error  # raised outside of the group, which would wrap it
             finally:
                 listening.close()
                 await self._stop()
+        if failure is not None:
+            raise failure
 
     def start(self, answer: Coroutine[Any, Any, None]) -> None:
         """Answer a request in a task of its own."""

@@ -1,6 +1,6 @@
 """How much to trust the peers that a network names: how many of them answered.
 
-A peer can name anything: addresses that nobody has, or strangers that shall be dialled. It looks like a peer whose
+A peer can name anything: unused addresses, or strangers to make this node dial them. It looks like a peer whose
 neighbours have just died, so a wrong name is not punished. But where many of the named peers did not answer, only a few
 are tried at a time, until some answer. The counts are by network, not by identity, because identities cost nothing.
 """

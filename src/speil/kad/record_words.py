@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 
 RECORD_BYTES = 8
+_NUMBER = struct.Struct("<I")
 
 
 def pack(number: int, until: float) -> bytes:
@@ -20,7 +21,8 @@ def unpack(records: bytes) -> Iterator[tuple[int, int]]:
 
 def number_at(records: bytes, at: int) -> int:
     """The number of the provider whose record is at this offset."""
-    return int.from_bytes(records[at : at + 4], "little")
+    number: int = _NUMBER.unpack_from(records, at)[0]
+    return number
 
 
 def numbers_and_ends(records: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:

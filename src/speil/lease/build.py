@@ -30,5 +30,5 @@ def build_lease(kind: str, settings: ElectionSettings, identity: RegionIdentity)
 
 
 def owner_of(kind: str, identity: RegionIdentity) -> Owner:
-    """Whose Lease this node takes for its region's. A file's name says nothing about a region."""
+    """For which region and label this node writes the Lease. The name of a file names no region."""
     return Owner(identity.region, identity.label, kind == "kubernetes" and identity.lease_is_ours)

@@ -61,8 +61,8 @@ class LeaderElection:
         count_foreign: Callable[[], None] = lambda: None,
     ) -> None:
         """`count_foreign` is called when the Lease turns out to belong to another region."""
+        self._lock, self._config, self._owner, self._rng = lock, config, owner, rng
         self._count_foreign = count_foreign
-        self._lock, self._config, self._owner, self._metrics, self._rng = lock, config, owner, metrics, rng
         self._series = metrics.of(LeaseSeries)
         self._elector: Elector | None = None
         self._renewed_at = nan

@@ -87,14 +87,14 @@ class FileLease:
                 raise ValueError("it is not an object")
             self._damaged.over()
         except ValueError as error:
-            # a file that is no Lease is one that nobody holds: the next leader writes over it
+            # a damaged file counts as a Lease without a holder: the next leader writes over it
             document = {}
             if self._damaged.due(str(error)):
                 log.warning(
                     "lease file is damaged",
                     path=self._path,
                     error=error,
-                    meanwhile="nobody holds it, a leader writes it anew",
+                    meanwhile="it counts as a Lease without a holder, and a leader writes it anew",
                 )
         lease = decode(document, None)
         return Lease(lease.record, lease.version, time.time() - found.stat.st_mtime, lease.document)

@@ -84,7 +84,7 @@ class ConnectionTable:
         return next((one for one in self.all if one.dialled == address and not one.closed), None)
 
     def add(self, connection: Connection) -> None:
-        """Keep a connection alive, tell the listeners, serve the streams that waited; then trim.
+        """Keep a connection alive, notify the listeners, serve the streams that waited; then trim.
 
         Raises ConnectionClosedError where the table is closing.
         """
@@ -98,7 +98,7 @@ class ConnectionTable:
         self._trim()
 
     def identified_again(self, peer: RemotePeer) -> None:
-        """A connected peer advertised itself anew."""
+        """Notify the listeners: a connected peer advertised itself again."""
         if self.find(peer.peer_id):
             self._emit(Identified(peer.info, peer.protocols, is_new=False))
 

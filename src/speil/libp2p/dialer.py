@@ -33,7 +33,7 @@ class Upgrade(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to dial: a peer, or without an id whoever answers at the one address.
+    """What to dial: a peer, or without an id any peer that answers at the one address.
 
     `named`: the operator or the bootstrap named the address, not a peer.
     """

@@ -170,9 +170,9 @@ class Host:
     ) -> Connection:
         """An identified connection to a peer: the existing one, or a new one. The host owns it.
 
-        An address without `/p2p` connects to whoever answers. `named` says that the operator or the bootstrap named
-        the address (the default for a bare address): it is dialled as it is. Addresses named by peers have to pass
-        `DialRules`.
+        An address without `/p2p` connects to any peer that answers. `named` says that the operator or the bootstrap
+        named the address (the default for a bare address): it is dialled as it is. Addresses named by peers have to
+        pass `DialRules`.
 
         Time limit: `timeout_seconds` for each address, of up to DIAL_ADDRESSES_MAX addresses of a peer one after the
         other, with the handshake and identify. Callers that want the same peer share a dial and the time limit of the

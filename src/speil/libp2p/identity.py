@@ -9,6 +9,8 @@ until there is room at a start.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import errno
 import os
@@ -19,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import DecodeError
 
@@ -33,6 +34,10 @@ _FILE_BYTES_MAX = 16 * 1024  # an Ed25519 key takes 119 in PEM; an RSA key, whic
 _LEFT_OVER_SECONDS = 60.0  # an older temporary file is from a process that was killed while writing
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+# An Ed25519 key in PKCS#8 is these bytes and the key's 32 (RFC 8410, section 7). The library's parser of all formats
+# costs a node 3 MiB of memory, so it is loaded for other keys only.
+_ED25519_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
+_ED25519_PEM = re.compile(rb"\s*-----BEGIN PRIVATE KEY-----\s+([A-Za-z0-9+/=]{64})\s+-----END PRIVATE KEY-----\s*")
 
 log = get_log("libp2p")
 
@@ -67,9 +72,8 @@ class Identity:
 
     def encode(self) -> bytes:
         """PKCS#8 in PEM, as Spegel stores it."""
-        return self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        text = base64.b64encode(_ED25519_PKCS8 + self.key.private_bytes_raw())
+        return b"-----BEGIN PRIVATE KEY-----\n" + text + b"\n-----END PRIVATE KEY-----\n"
 
     @classmethod
     def decode(cls, data: bytes) -> Identity:
@@ -87,6 +91,10 @@ def is_pem(data: bytes) -> bool:
 def _from_pem(data: bytes, label: str) -> Ed25519PrivateKey:
     if "PRIVATE KEY" not in label:
         raise ValueError(f"it holds a {label.lower()}, not a private key")
+    if (raw := _ed25519_bytes(data)) is not None:
+        return Ed25519PrivateKey.from_private_bytes(raw)
+    from cryptography.hazmat.primitives import serialization
+
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except TypeError:
@@ -98,6 +106,17 @@ def _from_pem(data: bytes, label: str) -> Ed25519PrivateKey:
         kind = "ECDSA" if kind.startswith(("EC", "Elliptic")) else kind
         raise ValueError(f"it is not an Ed25519 key but one of type {kind}")
     return key
+
+
+def _ed25519_bytes(pem: bytes) -> bytes | None:
+    """The key in a file as `encode` writes it, None for any other."""
+    if (block := _ED25519_PEM.fullmatch(pem)) is None:
+        return None
+    try:
+        der = base64.b64decode(block[1], validate=True)
+    except binascii.Error:
+        return None
+    return der[len(_ED25519_PKCS8) :] if len(der) == 48 and der.startswith(_ED25519_PKCS8) else None
 
 
 def _from_protobuf(data: bytes) -> Ed25519PrivateKey:

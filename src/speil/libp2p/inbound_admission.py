@@ -1,7 +1,7 @@
 """Which inbound connections are accepted: limits in all, by address or prefix, and during the handshake.
 
 The limits bound the memory that a thousand strangers cost. Honest peers still get in: some places are reserved for this
-node's subnet and for proven members, and a new handshake replaces the oldest one of whoever has most.
+node's subnet and for proven members, and a new handshake replaces the oldest one of the share with most.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which addresses are near this node, and which share an address counts against.
 
-Where prefixes are assigned (a /24 of IPv4, a /64 of IPv6), whoever has one address has the whole prefix. So strangers
+Where prefixes are assigned (a /24 of IPv4, a /64 of IPv6), one owner has the whole prefix. So strangers
 are counted by prefix. In this node's own subnet (pods of one cluster) each address is one node, and counts alone.
 """
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.message import DecodeError
 
@@ -26,7 +24,16 @@ def verify(public_key: bytes, signature: bytes, data: bytes) -> None:
 def _verify(kind: int, raw: bytes, signature: bytes, data: bytes) -> None:
     if kind == keys_pb2.ED25519:
         Ed25519PublicKey.from_public_bytes(raw).verify(signature, data)
-    elif kind == keys_pb2.SECP256K1:
+    else:
+        _verify_other(kind, raw, signature, data)
+
+
+def _verify_other(kind: int, raw: bytes, signature: bytes, data: bytes) -> None:
+    """The types that neither speil nor Spegel use. What parses them costs 3 MiB of memory, so it is loaded here."""
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+    if kind == keys_pb2.SECP256K1:
         key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), raw)
         key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
     else:

@@ -27,11 +27,17 @@ class TaskScope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         group, self._group = self._group, None
+        task = asyncio.current_task()
         assert group is not None
+        assert task is not None
+        cancelled_before = task.cancelling()
         try:
             await group.__aexit__(_StopError, _StopError(), None)
         except* _StopError:
             pass
+        # A task group that is ending already waits for its tasks and drops the cancellation.
+        if task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
 
     @property
     def is_open(self) -> bool:

@@ -212,18 +212,23 @@ class TcpTransport:
         return connection
 
     async def listen(self, address: ListenAddress, on_connection: Callable[[RawConnection], None]) -> list[Multiaddr]:
-        """See Transport. An empty host binds both families, as Go does."""
+        """See Transport. An empty host binds both families, as in Go. After an error `close` ends what is open."""
         bound: list[Multiaddr] = []
         for host in [address.host] if address.host else ["0.0.0.0", "::"]:
             try:
                 server = await asyncio.get_running_loop().create_server(
-                    lambda: TcpConnection(on_connection), host, address.port, backlog=LISTEN_BACKLOG
+                    lambda: TcpConnection(on_connection),
+                    host,
+                    address.port,
+                    backlog=LISTEN_BACKLOG,
+                    start_serving=False,  # or a cancellation could lose the server while its socket is open
                 )
             except OSError:
                 if host == "::" and bound:
                     continue  # this machine has no IPv6
                 raise
             self._servers.append(server)
+            await server.start_serving()
             bound += [Multiaddr.of_tcp(*entry.getsockname()[:2]) for entry in server.sockets]
         return bound
 

@@ -1,9 +1,10 @@
-"""Basic auth (RFC 7617) from two files, read anew when they change; off while neither is there, as in Spegel.
+"""Basic auth (RFC 7617) from two files, read again when they change; off while neither is there, as in Spegel.
 
-Between nodes the credentials are never sent: keys are made of them, by which a peer proves that it has the same ones.
+Between nodes the credentials are never sent: keys are derived from them, and a peer proves with a key that it has the
+same credentials.
 
-Files that are there and can't be read open nothing: the last credentials stay in force, and where there were none,
-nobody is let in. containerd is sent upstream then (`failure`), so that no pull fails for it.
+Files that exist and can't be read do not switch it off: the last credentials stay in force, and where there were none,
+no request is let in. containerd is then sent upstream (`failure`), so that no pull fails.
 """
 
 from __future__ import annotations
@@ -32,27 +33,27 @@ class BasicAuth:
         self._stamp: tuple[object, ...] | None = None
         self._token: bytes | None = None  # None: off
         self._said = Seldom()
-        self.failure = ""  # why nobody is let in; empty where that is not so
-        self._stretched: tuple[bytes, bytes] | None = None  # the credentials, and what was made of them
+        self.failure = ""  # why no request is let in; empty otherwise
+        self._stretched: tuple[bytes, bytes] | None = None  # the credentials, and the key made of them
 
     @property
     def header(self) -> str:
-        """The Authorization value that is right now; empty while auth is off."""
+        """The right Authorization value; empty while auth is off."""
         token = self._read()
         return f"Basic {token.decode()}" if token is not None else ""
 
     def peer_keys(self, region: str) -> PeerKeys | None:
-        """What nodes of `region` with these credentials prove themselves with; None while auth is off."""
+        """The keys of nodes of `region` that have these credentials; None while auth is off."""
         if (token := self._read()) is None:
             return None
         if self._stretched is None or self._stretched[0] != token:
-            # for the attacker who has overheard a token and tries passwords: each costs this much
+            # an attacker who overheard a token and tries passwords pays this for each of them
             slow = hashlib.scrypt(token, salt=b"speil peers", n=SCRYPT_COST, r=8, p=1, dklen=32)
             self._stretched = token, slow
         return of_credentials(self._stretched[1], region)
 
     def allows(self, authorization: str) -> bool:
-        """Whether a request's Authorization (as aiohttp decodes it) passes; compared in constant time."""
+        """Whether a request's Authorization is right; compared in constant time."""
         wanted = self._read()
         if self.failure:
             return False

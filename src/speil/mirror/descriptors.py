@@ -1,17 +1,17 @@
-"""File descriptors: how many the bounds of the data plane can need at once, and asking the system for them.
+"""The file descriptors that the data plane can need at once.
 
-When they run out nothing breaks for good: a body is copied instead of spliced, a peer is not asked, containerd is sent
-upstream, a new connection is turned away (`turn_away`). But each of these is worse than having them.
+When they run out no pull fails: a body is copied instead of spliced, a peer is not asked, containerd is sent upstream,
+a new connection is turned away (`turn_away`). But each of these costs time.
 """
 
 from __future__ import annotations
 
 import resource
 
-from speil.mirror.pipes import PIPES_MAX
-from speil.mirror.request_places import REQUESTS_MAX
+from speil.mirror.open_requests import REQUESTS_MAX
 from speil.mirror.server import CONNECTIONS
 from speil.observe.logs import get_log
+from speil.wire.pipes import PIPES_MAX
 
 # a relay holds a connection, a duplicate of it, and one to the peer; 500 for libp2p, the store and all the rest
 DESCRIPTORS_WANTED = CONNECTIONS.total + 2 * REQUESTS_MAX + 2 * PIPES_MAX + 500
@@ -20,7 +20,7 @@ log = get_log("daemon")
 
 
 def raise_limit() -> int:
-    """Take as many descriptors as the system gives without being asked by an operator; how many there are."""
+    """Raise the soft limit to the hard one; the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

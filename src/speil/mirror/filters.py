@@ -1,7 +1,7 @@
-"""Registry filters: regular expressions as Spegel reads them (Go's syntax, RE2).
+"""Registry filters: regular expressions in Go's syntax (RE2), as in Spegel.
 
-RE2's own library reads them: Python's `re` takes `[[:digit:]]`, `\\pL` or `\\z` for something else without a word, and
-knows lookaheads that Spegel refuses. It is imported where a filter is set, and only there.
+RE2's own library compiles them: Python's `re` reads `[[:digit:]]`, `\\pL` or `\\z` in another way without an error, and
+accepts lookaheads that Spegel refuses. The library is imported only where a filter is set.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def split_filters(text: str) -> list[str]:
     return [one.strip() for one in found if one.strip()]
 
 
-# what is one thing to RE2, whatever stands in it; a class begins with a "]" that is meant, and holds no line break here
+# RE2 reads each of these as one unit; a "]" at the start of a class belongs to it, and a class has no line break here
 _QUOTED = re.compile(r"\\Q.*?(?:\\E|$)", re.MULTILINE)
 _ESCAPED = re.compile(r"\\[^\n]?")
 _CLASS = re.compile(r"\[\^?\]?(?:\[:\^?\w+:\]|\\[^\n]|[^\]\\\n])*\]")

@@ -1,29 +1,31 @@
-"""The registry port: its routes, the probes, the region's door, and how many of whom it serves.
+"""The registry port: its routes, the probes, the region's border, and the bound of its connections.
 
-Places are counted by whose they are (`http_server`): a stranger that opens a thousand connections costs a bounded
-amount of memory, and containerd's next request still gets through, as does the kubelet's probe.
+Connections are counted by address or prefix (`http1.places`): a stranger that opens a thousand of them costs a bounded
+amount of memory, and containerd's next request is still answered, as is the kubelet's probe.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from aiohttp import web
-
 from speil.border.http import NODE_TOKEN_HEADER, HttpDoor, is_peer
-from speil.http_server.connection import place_of
-from speil.http_server.own_addresses import OwnAddresses
-from speil.http_server.places import Bounds
-from speil.http_server.server import GuardedServer
-from speil.libp2p.neighbourhood import Neighbourhood
-from speil.mirror.handlers import VISIT, Handlers
-from speil.mirror.turnstile import Turnstile
+from speil.http1.message import Request
+from speil.http1.own_addresses import OwnAddresses
+from speil.http1.places import Bounds
+from speil.http1.reply import Reply
+from speil.http1.server import GuardedServer, Shares
+from speil.mirror import plan as plans
+from speil.mirror.proof import prove
+from speil.mirror.record import Record, Recorder
+from speil.mirror.registry import Registry
+from speil.mirror.send import Sender
+from speil.mirror.series import MirrorSeries
+from speil.observe.line_limit import LineLimit
 from speil.observe.logs import get_log
-from speil.observe.metrics import Metrics
 from speil.observe.seldom import Seldom
 from speil.setting import ListenAddress
+from speil.wire.turnstile import Turnstile
 
 # one node's containerd needs ten, hundreds of peers one or two each
 CONNECTIONS = Bounds(total=2048, own=256, per_share=256)
@@ -32,87 +34,73 @@ STRANGERS_PER_ROUND = 5  # requests of any kind in a round of the event loop; ea
 log = get_log("mirror")
 
 
-class _Request(web.BaseRequest):
-    """aiohttp's request, whose answer carries the proof that it needs."""
-
-    async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        # the last moment before the head is written: status and headers are what they will be
-        if (visit := self.get(VISIT)) is not None:
-            response.headers.update(visit.proof(response.status, response.headers.items()))
-
-
 class RegistryServer:
-    """Routes, probes and metrics of the registry port."""
+    """The port."""
 
     def __init__(
         self,
-        handlers: Handlers,
+        registry: Registry,
         door: HttpDoor,
+        sender: Sender,
+        recorder: Recorder,
         ready: Callable[[], bool],
-        metrics: Metrics,
+        series: MirrorSeries,
         *,
         bounds: Bounds = CONNECTIONS,
         own: OwnAddresses | None = None,
-        neighbourhood: Neighbourhood | None = None,
+        neighbourhood: Shares | None = None,
+        lines: LineLimit | None = None,
     ) -> None:
-        self._handlers, self._door, self._ready, self._metrics = handlers, door, ready, metrics
+        """`ready` answers the readiness probe. `lines` limits log lines by share, those of requests too."""
+        self._registry, self._door, self._sender, self._recorder = registry, door, sender, recorder
+        self._ready = ready
         self._bugs = Seldom()
         self._strangers = Turnstile(STRANGERS_PER_ROUND)
         self.port = GuardedServer(
-            "registry", self._dispatch, bounds, own=own, neighbourhood=neighbourhood,
-            count_refused=lambda reason: metrics.http_connections_refused.labels("registry", reason).inc(),
-            count_malformed=metrics.http_malformed_requests.labels("registry").inc,
-            lines=handlers.lines, request_type=_Request,
+            "registry", self._answer, bounds, own=own, neighbourhood=neighbourhood,
+            count_refused=lambda reason: series.http_connections_refused.labels("registry", reason).inc(),
+            count_malformed=series.http_malformed_requests.labels("registry").inc,
+            lines=lines,
         )  # fmt: skip
 
     def serve(self, address: ListenAddress) -> AbstractAsyncContextManager[None]:
         """Listen on `address` (an empty host is all of both families). Raises OSError."""
         return self.port.serve(address)
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        if not (place := place_of(request)).is_own:
-            await self._strangers.enter(place.share)
+    async def _answer(self, request: Request, reply: Reply) -> None:
+        if not request.place.is_own:
+            await self._strangers.enter(request.place.share)
         handler = _handler_label(request.path)
-        loop, inflight = asyncio.get_running_loop(), self._metrics.http_requests_inflight.labels(handler)
-        started, response = loop.time(), None
-        inflight.inc()
-        try:
-            response = await self._route(request, handler)
-            return response
-        finally:
-            inflight.dec()
-            method = request.method if request.method in ("GET", "HEAD") else "other"
-            labels = (handler, method, str(response.status) if response else "499")
-            self._metrics.http_request_duration.labels(*labels).observe(loop.time() - started)
-            if response is not None and response.content_length is not None:
-                self._metrics.http_response_size.labels(*labels).observe(response.content_length)
+        with self._recorder.record(handler, request.method, request.place) as record:
+            if handler == "/v2/*":
+                await self._enter(request, reply, record)
+            else:
+                await self._sender.send(self._probe(request.method, handler), reply, record)
 
-    async def _route(self, request: web.BaseRequest, handler: str) -> web.StreamResponse:
-        if handler == "/v2/*":
-            # the door is here and not in the handlers: nothing below /v2 can be reached around it
-            visit = self._door.enter(request.method, request.raw_path, request.headers, request.remote or "")
-            if visit is None:
-                return web.Response(status=404)
-            request[VISIT] = visit
-            if self._door.has_secret and NODE_TOKEN_HEADER in request.headers and not is_peer(request.headers):
-                self.port.proved(place_of(request))  # wherever it comes from: only this node's hosts.toml has the token
-            return await self._handle(request)
-        if request.method not in ("GET", "HEAD") or handler == "other":
-            return web.Response(status=404)
-        if handler == "/livez" or self._ready():
-            return web.Response()
-        return web.Response(status=500, text="not ready: no decision about bootstrap yet, see the log\n")
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """A bug of ours is a miss: containerd goes upstream at once, as with everything that is not here."""
+    async def _enter(self, request: Request, reply: Reply, record: Record) -> None:
+        # the border is here: nothing below /v2 can be reached around it
+        visit = self._door.enter(request.method, request.target, request.headers, request.place.host)
+        if visit is None:
+            await self._sender.send(plans.NOT_FOUND, reply, record)
+            return
+        prove(reply, visit)
+        if self._door.has_secret and NODE_TOKEN_HEADER in request.headers and not is_peer(request.headers):
+            self.port.proved(request.place)  # from any address: only this node's hosts.toml has the token
         try:
-            return await self._handlers.handle(request)
+            await self._registry.answer(request, reply, visit, record)
         except Exception as error:
-            if request.writer.output_size:
-                raise  # the head is out: this answer can only break off
+            if reply.status is not None:
+                raise  # the head is sent: this answer can only break off
+            # a bug of ours is a miss: containerd goes upstream at once, as for all that is not here
             if self._bugs.due(repr(error)):
                 log.exception("a request failed", error, method=request.method, path=request.path)
-            return web.Response(status=404)
+            record.source, record.outcome = None, "failed"
+            await self._sender.send(plans.NOT_FOUND, reply, record)
+
+    def _probe(self, method: str, handler: str) -> plans.Plan:
+        if method not in ("GET", "HEAD") or handler == "other":
+            return plans.NOT_FOUND
+        return plans.OK if handler == "/livez" or self._ready() else plans.NOT_READY
 
 
 def _handler_label(path: str) -> str:

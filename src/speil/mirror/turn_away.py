@@ -1,9 +1,8 @@
-"""When no file descriptor is left, connections that can't be taken are turned away instead of kept waiting.
+"""When no file descriptor is left, new connections are closed instead of kept waiting.
 
-asyncio leaves them in the kernel's queue and looks again after a second, for as long as it takes; containerd 1.6 would
-wait in that queue for ever, and with it one of the few downloads of its node. So two descriptors are kept in reserve:
-with them a connection is taken and closed at once, and the client goes elsewhere. Before that, what only waits makes
-way (`relieve`).
+asyncio leaves them in the kernel's queue and tries again every second; containerd 1.6 would wait in that queue for
+ever, and block one of the few downloads of its node. So two descriptors are kept in reserve: with them a connection is
+accepted and closed at once, and the client goes elsewhere. Before that, idle connections are closed (`relieve`).
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ from collections.abc import Callable
 from typing import Any
 
 from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 
 SPARE = 2  # one to look at the queue with, one for the connection that is closed
 AGAIN_SECONDS = 0.05  # how long a connection waits at most while there is none
 ASYNCIO_RETRY_SECONDS = 1.0  # asyncio listens again after that
 TURNED_AWAY_MAX = 512  # in a row: the length of the kernel's queue
-SAY_SECONDS = 60.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 
 log = get_log("daemon")
 
 
 class TurnAway:
-    """An exception handler for the event loop (`handle`); everything else goes on to the default one."""
+    """An exception handler for the event loop (`handle`); other exceptions go to the default one. Close it."""
 
     def __init__(self) -> None:
-        self.relieve: list[Callable[[], None]] = []  # each closes what it can do without
+        self.relieve: list[Callable[[], None]] = []  # each closes connections that are idle
         self._spare: list[int] = []
         self._watched: set[int] = set()  # listening descriptors
-        self._said_at: float | None = None
+        self._lines = Seldom()
         self._refill()
 
     def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -44,15 +43,15 @@ class TurnAway:
         if not (isinstance(error, OSError) and error.errno in _EXHAUSTED and isinstance(listening, TransportSocket)):
             loop.default_exception_handler(context)
             return
-        self._say(loop.time())
-        if listening.fileno() not in self._watched:  # asyncio tells it once for each connection it tried to take
+        self._log()
+        if listening.fileno() not in self._watched:  # asyncio reports it once for each connection it tried to accept
             self._watched.add(listening.fileno())
             for relieve in self.relieve:
                 relieve()
             self._watch(loop, listening, listening.fileno(), loop.time() + ASYNCIO_RETRY_SECONDS)
 
     def close(self) -> None:
-        """Give up the reserve."""
+        """Close the reserve."""
         while self._spare:
             os.close(self._spare.pop())
 
@@ -72,7 +71,7 @@ class TurnAway:
                     connection, _ = queue.accept()
                     connection.close()
         except OSError:
-            pass  # the queue is empty, or somebody was quicker to take what we had set free
+            pass  # the queue is empty, or another part took the free descriptors
         finally:
             self._refill()
 
@@ -88,10 +87,9 @@ class TurnAway:
             while len(self._spare) < SPARE:
                 self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
-            pass  # next time
+            pass  # tried again later
 
-    def _say(self, now: float) -> None:
-        if self._said_at is None or now - self._said_at >= SAY_SECONDS:
-            self._said_at = now
+    def _log(self) -> None:
+        if self._lines.due(""):
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             log.error("no file descriptor is left: connections are turned away; raise LimitNOFILE", limit=limit)

@@ -1,7 +1,7 @@
-"""Bodies to peers: who gets one, and how fast; the shell of `upload`.
+"""Bodies to peers: how many at once, and how fast; the shell of `upload`.
 
-A peer that is refused gets a 503 with the reason and goes elsewhere. containerd on this node is never refused and never
-slowed down: the bounds are there to protect its pulls.
+A peer that is refused gets a 503 with the reason and asks elsewhere. containerd on this node is never refused and never
+slowed down: the bounds protect its pulls.
 """
 
 from __future__ import annotations
@@ -10,36 +10,27 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from aiohttp import web
-
+from speil.mirror.series import MirrorSeries
 from speil.mirror.settings import MirrorSettings
 from speil.observe.logs import get_log
-from speil.observe.metrics import Metrics
-from speil.upload.admission import Admission, Refusal
-from speil.upload.pace import Pace, Turn
-
-BUSY_HEADER = "X-Speil-Busy"  # the reason; a body would cost the peer its connection
-RETRY_AFTER_SECONDS = 1  # by then a place is likely free: a layer takes about that long
-WARN_SECONDS = 60.0  # between two lines about refusals
+from speil.observe.seldom import Seldom
+from speil.upload.admission import FairAdmission, Refusal
+from speil.upload.pace import Turn, UploadPace
+from speil.wire.sink import Pacing
 
 log = get_log("uploads")
 
 
-def busy(reason: str) -> web.Response:
-    """The answer to a peer that has to go elsewhere."""
-    return web.Response(status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS), BUSY_HEADER: reason})
-
-
 class Uploads:
-    """Places and turns; `peer` is the address a request comes from."""
+    """Admission and turns; `peer` is the address that a request comes from."""
 
-    def __init__(self, settings: MirrorSettings, metrics: Metrics) -> None:
-        self._metrics, self._limit = metrics, settings.upload_limit
-        self._admission = Admission(settings.uploads_max, settings.uploads_per_peer_max, settings.upload_limit)
-        self._pace: Pace | None = None
+    def __init__(self, settings: MirrorSettings, series: MirrorSeries) -> None:
+        self._series, self._limit = series, settings.upload_limit
+        self._admission = FairAdmission(settings.uploads_max, settings.uploads_per_peer_max, settings.upload_limit)
+        self._pace: UploadPace | None = None
         self._turns: dict[int, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._warn_after = 0.0
+        self._refusals = Seldom()
 
     @property
     def open_count(self) -> int:
@@ -47,35 +38,37 @@ class Uploads:
         return self._admission.open_count
 
     @contextmanager
-    def place(self, peer: str) -> Iterator[Refusal | None]:
-        """A place for one body while the context lasts; or why there is none."""
+    def admit(self, peer: str) -> Iterator[Refusal | None]:
+        """Count one body to `peer` while the context lasts; or the reason why it is refused."""
         if (refusal := self._admission.admit(peer)) is not None:
             self.refused(refusal, peer)
             yield refusal
             return
-        self._metrics.open_uploads.set(self.open_count)
+        self._series.open_uploads.set(self.open_count)
         try:
             yield None
         finally:
             self._admission.release(peer)
-            self._metrics.open_uploads.set(self.open_count)
+            self._series.open_uploads.set(self.open_count)
 
     def refused(self, reason: str, peer: str) -> None:
-        """Count a peer that was sent elsewhere; the log tells of it now and then."""
-        self._metrics.refused_uploads.labels(reason).inc()
-        now = asyncio.get_running_loop().time()
-        if now >= self._warn_after:
-            self._warn_after = now + WARN_SECONDS
+        """Count a peer that was sent elsewhere; log it once in a while."""
+        self._series.refused_uploads.labels(reason).inc()
+        if self._refusals.due(""):
             log.warning("peers are sent elsewhere", reason=reason, peer=peer, open_uploads=self.open_count)
 
+    def pacing(self, peer: str) -> Pacing:
+        """The speed of one body to `peer`."""
+        return _Pacing(self, peer)
+
     async def turn(self, peer: str, size: int) -> int:
-        """How many bytes may be sent now: waits where there is a limit, `size` at once where there is none."""
+        """How many of `size` bytes may be sent now; waits where there is a limit."""
         if not self._limit:
             return size
         loop = asyncio.get_running_loop()
         started = loop.time()
         if self._pace is None:
-            self._pace = Pace(self._limit, started)
+            self._pace = UploadPace(self._limit, started)
         turn = self._pace.ask(peer, size, self.open_count)
         granted = self._turns[turn.number] = loop.create_future()
         self._grant()
@@ -86,7 +79,7 @@ class Uploads:
             raise
         finally:
             self._turns.pop(turn.number, None)
-            self._metrics.throttled_seconds.inc(loop.time() - started)
+            self._series.throttled_seconds.inc(loop.time() - started)
         return turn.size
 
     def give_back(self, size: int) -> None:
@@ -111,7 +104,7 @@ class Uploads:
             for turn in granted:
                 waiter = self._turns.get(turn.number)
                 if waiter is None or waiter.done():
-                    unclaimed += turn.size  # whoever asked was cancelled, and has not come round to withdraw
+                    unclaimed += turn.size  # the caller was cancelled, and has not withdrawn yet
                 else:
                     waiter.set_result(None)
             if not unclaimed:
@@ -121,3 +114,16 @@ class Uploads:
             self._timer.cancel()
         deadline = self._pace.next_deadline()
         self._timer = loop.call_at(deadline, self._grant) if deadline is not None else None
+
+
+class _Pacing:
+    """See Pacing."""
+
+    def __init__(self, uploads: Uploads, peer: str) -> None:
+        self._uploads, self._peer = uploads, peer
+
+    async def turn(self, size: int) -> int:
+        return await self._uploads.turn(self._peer, size)
+
+    def give_back(self, size: int) -> None:
+        self._uploads.give_back(size)

@@ -1,8 +1,8 @@
-"""What a node had to take from the upstream: speil sees none of it pass, and yet its hit ratio by bytes rests on it.
+"""Counts the bytes that this node took from the upstream: they do not pass through speil, but its hit ratio needs them.
 
-A request that no peer could answer is remembered; when its content then lies in the node's store, it came from the
-upstream, from the offset on at which we left it. Content that nobody asked speil for (an import, a build on the node)
-is in no request and is not counted.
+A request that no peer could answer is remembered. When its content is in the node's store later, it came from the
+upstream, from the offset at which speil's answer ended. Content that was never asked for (an import, a build on the
+node) is not counted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from speil.mirror.series import MirrorSeries
 from speil.observe.logs import get_log
-from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest
 from speil.store.base import ContentStore, NotFoundError, StoreError
 
-MISSES_MAX = 10_000  # content that was asked for and is not there yet; a pull has a hundred, failed ones stay behind
-LOOKS_AT_ONCE = 100  # at the disk, before others have their turn
+MISSES_MAX = 10_000  # content that was missed and is not there yet; a pull has a hundred, those of failed pulls stay
+LOOKS_AT_ONCE = 100  # at the disk, before other tasks have their turn
 
 log = get_log("mirror")
 
@@ -29,10 +29,10 @@ class _Miss:
 
 
 class UpstreamBytes:
-    """Counts `speil_upstream_bytes_total`; a reader of the store's news. Tell it of `missed` and `served` requests."""
+    """Counts `speil_upstream_bytes_total`; a `NewsReader`. Call `missed` and `served` for each request of the node."""
 
-    def __init__(self, store: ContentStore, metrics: Metrics) -> None:
-        self._store, self._metrics = store, metrics
+    def __init__(self, store: ContentStore, series: MirrorSeries) -> None:
+        self._store, self._series = store, series
         self._misses: dict[str, _Miss] = {}
         self._looked_at = -1.0
 
@@ -44,11 +44,11 @@ class UpstreamBytes:
         self._misses[str(digest)] = _Miss(registry, offset)
 
     def served(self, digest: Digest) -> None:
-        """A peer gave it after all."""
+        """A peer served it after all."""
         self._misses.pop(str(digest), None)
 
     async def arrived(self, keys: Iterable[str]) -> None:
-        """Content (`sha256:…`; names are passed over) is in the store now."""
+        """Content (`sha256:…`; names are ignored) is in the store now."""
         for key in keys:
             if (miss := self._misses.pop(key, None)) is None:
                 continue
@@ -57,7 +57,7 @@ class UpstreamBytes:
             except StoreError as error:
                 log.debug("content came and went", key=key, error=error)
                 continue
-            self._metrics.upstream_bytes.labels(miss.registry).inc(max(size - miss.offset, 0))
+            self._series.upstream_bytes.labels(miss.registry).inc(max(size - miss.offset, 0))
 
     async def content_added(self, digests: Sequence[Digest]) -> None:
         """See NewsReader."""
@@ -67,7 +67,7 @@ class UpstreamBytes:
         """See NewsReader."""
 
     async def image_added(self, name: str) -> None:
-        """See NewsReader: containerd 1.6 tells of a pull's end alone. A storm of names costs a look a second."""
+        """See NewsReader. containerd 1.6 reports the end of a pull only; many names cost one look a second."""
         now = asyncio.get_running_loop().time()
         if len(self._misses) <= LOOKS_AT_ONCE or now - self._looked_at >= 1.0:
             await self.look()

@@ -1,7 +1,7 @@
-"""Metrics: each series is declared here, once, with its labels and its meaning.
+"""Metrics: the registry in which packages declare their series.
 
-Names and labels are Spegel's (v0.7.4) where Spegel has the series, so that its dashboards go on working, and
-`speil_…` for what is new. Each `Metrics` has a registry of its own: several nodes can live in one process.
+Where Spegel (v0.7.4) has a series, its name and labels are the same, so that Spegel's dashboards keep working. New
+series are named `speil_…`. Each `Metrics` has a registry of its own: several nodes can run in one process.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ __all__ = ["CONTENT_TYPE", "DURATION_BUCKETS", "Gauge", "Metrics", "Series"]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # client_golang's default buckets, which Spegel uses: alerts and recording rules name them by `le`
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_RESPONSE_SIZE_BUCKETS = tuple(1024.0 * 5**exponent for exponent in range(10))
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel has not and nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which Spegel does not have
 
 
 class _LabelledRegistry(CollectorRegistry):
-    """A registry that puts the same labels on every series it gives out."""
+    """A registry that adds the same labels to every series."""
 
     def __init__(self, labels: dict[str, str]) -> None:
         super().__init__(auto_describe=True)
@@ -90,93 +89,6 @@ class Metrics:
         self._series: dict[type[Any], Series] = {}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        http = ("handler", "method", "code")
-
-        # --- Spegel's names ---------------------------------------------------------------------------------
-        self.mirror_requests = Counter(
-            "spegel_mirror_requests", "Requests that were mirrored from peers, by outcome (hit or miss).",
-            ("registry", "cache"), registry=registry,
-        )  # fmt: skip
-        self.mirror_last_success = Gauge(
-            "spegel_mirror_last_success_timestamp_seconds",
-            "When content last came from a peer.",
-            registry=registry,
-        )
-        self.http_request_duration = Histogram(
-            "http_request_duration_seconds", "Time from a request's head to the end of its answer.", http,
-            buckets=DURATION_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self.http_response_size = Histogram(
-            "http_response_size_bytes", "Bytes of body in an answer.", http, buckets=_RESPONSE_SIZE_BUCKETS,
-            registry=registry,
-        )  # fmt: skip
-        self.http_requests_inflight = Gauge(
-            "http_requests_inflight", "Requests being answered.", ("handler",), registry=registry
-        )
-
-        # --- what is new: the data plane --------------------------------------------------------------------
-        self.served_bytes = Counter(
-            "speil_served_bytes", "Body bytes sent, by where they came from (store, peer) and who asked (node, peer).",
-            ("registry", "source", "client"), registry=registry,
-        )  # fmt: skip
-        self.upstream_bytes = Counter(
-            "speil_upstream_bytes",
-            "Bytes of content that no peer had when this node asked, and that came into its store then.",
-            ("registry",), registry=registry,
-        )  # fmt: skip
-        self.tag_answers = Counter(
-            "speil_tag_answers",
-            "Tags the node asked for, by outcome: store, peer; or sent upstream: nobody holds it (none), holders "
-            "disagree (disagreement) or its content can't be supplied (not_whole).",
-            ("outcome",), registry=registry,
-        )  # fmt: skip
-        self.open_uploads = Gauge("speil_open_uploads", "Bodies being sent to peers.", registry=registry)
-        self.refused_uploads = Counter(
-            "speil_refused_uploads",
-            "Peers sent elsewhere, by reason (node, bandwidth, peer, share, requests).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.http_connections_refused = Counter(
-            "speil_http_connections_refused",
-            "Connections refused or closed at a port (registry, metrics), by reason (too_many_from_address, too_fast, "
-            "too_many, made_way, no_head, no_descriptor).",
-            ("port", "reason"), registry=registry,
-        )  # fmt: skip
-        self.http_malformed_requests = Counter(
-            "speil_http_malformed_requests", "Requests at a port that were no HTTP.", ("port",), registry=registry
-        )
-        self.http_requests_refused = Counter(
-            "speil_http_requests_refused",
-            "Clients other than peers that were sent upstream, by reason (node, address, share).",
-            ("reason",), registry=registry,
-        )  # fmt: skip
-        self.http_slow_bodies = Counter(
-            "speil_http_slow_bodies", "Bodies ended since their client took too little.", registry=registry
-        )
-        self.throttled_seconds = Counter(
-            "speil_upload_throttled_seconds", "Time that uploads waited for --upload-limit.", registry=registry
-        )
-        self.peer_requests = Counter(
-            "speil_peer_requests",
-            "Requests sent to peers, by outcome (ok, not_found, busy, refused, timeout, broken, bad_answer, range, "
-            "own_limit).",
-            ("outcome",), registry=registry,
-        )  # fmt: skip
-        self.peer_bytes = Counter(
-            "speil_peer_bytes", "Body bytes from peers, by where they are: same zone, other zone, unknown.",
-            ("relation",), registry=registry,
-        )  # fmt: skip
-        self.peer_bans = Counter("speil_peer_bans", "Peers that were caught with wrong bytes.", registry=registry)
-        self.missing_content = Counter(
-            "speil_missing_content",
-            "Content that peers delivered whole and that the store did not take in within seconds.",
-            registry=registry,
-        )
-        self.resumed_transfers = Counter(
-            "speil_resumed_transfers",
-            "Bodies that went on from another peer after a break.",
-            registry=registry,
-        )
 
         Info("speil_build", "The running version.", registry=registry).info({"version": version})
 

@@ -30,7 +30,7 @@ class RegionSettings:
         text,
         "",
         help="The node's label topology.kubernetes.io/region: nodes with another one are kept out, unless --region is "
-        "set. It is the region where nothing else tells one.",
+        "set. It is the region where nothing else names one.",
     )
     topology_zone: str = setting(text, "", help="The node's label topology.kubernetes.io/zone.")
     topology_from_node: bool = setting(

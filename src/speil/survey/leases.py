@@ -33,7 +33,9 @@ async def leases_in_cluster(api: KubeApi, regions: Sequence[str]) -> list[LeaseV
     except KubeForbiddenError as error:
         if not regions:
             raise SurveyError(f"not allowed to list Leases of all namespaces: set --regions ({error})") from error
-        return list(await asyncio.gather(*(_named(api, region) for region in regions)))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_named(api, region)) for region in regions]
+        return [task.result() for task in tasks]
     except KubeError as error:
         raise SurveyError(str(error)) from error
     items: list[dict[str, Any]] = [item for item in answer.document.get("items") or () if isinstance(item, dict)]

@@ -104,7 +104,9 @@ async def _views(sources: Sequence[tuple[str, Fetch]]) -> list[NodeView]:
                     name, error=str(error) if isinstance(error, SurveyError) else f"this is not a speil node: {error!r}"
                 )
 
-    return sorted(await asyncio.gather(*(view(*source) for source in sources)), key=lambda node: node.name)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(view(*source)) for source in sources]
+    return sorted((task.result() for task in tasks), key=lambda node: node.name)
 
 
 def read_node(name: str, metrics: str, state: str) -> NodeView:

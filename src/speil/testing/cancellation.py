@@ -47,7 +47,8 @@ async def cancel_at_each_step(
     call: makes a new coroutine for each round.
     afterwards: runs after each round, before descriptors are counted: close what may stay open, check your state.
     owned: true for a task that the coroutine started but somebody else owns (a dial that several callers share).
-    endless: the coroutine never ends by itself; the rounds end where it waits for something that does not happen.
+    endless: the coroutine never ends by itself; the rounds end where it waits for something that does not happen, or
+    after `steps_max` suspensions (for one that does the same again and again).
     """
     for step in range(1, steps_max + 1):
         for moment in Moment:

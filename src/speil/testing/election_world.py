@@ -1,8 +1,9 @@
 """A region's election under virtual time: real electors, a modelled store of one Lease, faults, and a request log.
 
-A discrete-event world: nothing waits, so a region of ten thousand nodes runs through an hour in a second. The store
-tells ages in whole seconds, as the API server does; it can be paused (requests time out, some writes happen all the
-same), be gone (requests fail at once), refuse, and have clocks that are wrong. Nodes can be killed, stopped, frozen.
+A discrete-event simulation: nothing sleeps, so a region of ten thousand nodes runs through an hour in a second. The
+store gives ages in whole seconds, as the API server does. It can be paused (requests time out, some writes succeed all
+the same), be down (requests fail at once), refuse requests, and have wrong clocks. Nodes can be killed, stopped and
+frozen.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class LeaseStore:
         return self.put(write.record.stamped(_EPOCH + timedelta(seconds=now)), now)
 
     def put(self, record: LeaderElectionRecord, now: float) -> Lease:
-        """What anybody with the right may do by hand."""
+        """Write without a version check, as kubectl can."""
         self.lease, self.written_at = Lease(record, str(next(self._versions))), now
         return self.lease
 
@@ -69,11 +70,11 @@ class Node:
     alive: bool = True
     frozen_until: float = 0.0
     busy: bool = False  # a request is under way
-    epoch: int = 0  # a timer or answer of an earlier one is void
+    epoch: int = 0  # timers and answers of an earlier epoch are ignored
 
 
 class World:
-    """See the module. All randomness is in `rng`; print its seed where a test fails."""
+    """See the module. All randomness comes from the seed."""
 
     def __init__(
         self, seed: int, config: ElectionConfig = DEFAULT_CONFIG, region: str = "r", late_writes: bool = True
@@ -113,10 +114,10 @@ class World:
     def freeze(self, name: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after `seconds`."""
         node = self.nodes[name]
-        node.frozen_until = max(node.frozen_until, self.now + seconds)  # a second one does not thaw it
+        node.frozen_until = max(node.frozen_until, self.now + seconds)  # a second freeze must not shorten the first
 
     def is_running(self, name: str) -> bool:
-        """Whether it is alive and not frozen: only then does it stop when it is told to."""
+        """Whether it is alive and not frozen: only then can it stop."""
         node = self.nodes[name]
         return node.alive and node.frozen_until <= self.now
 
@@ -142,18 +143,18 @@ class World:
 
     @property
     def holder(self) -> str:
-        """Who stands in the Lease."""
+        """The holder in the Lease; "" where there is none."""
         return self.store.lease.record.holder_identity if self.store.lease else ""
 
     @property
     def record(self) -> LeaderElectionRecord:
-        """What stands in the Lease, which is there."""
+        """The record of the Lease, which must exist."""
         assert self.store.lease is not None
         return self.store.lease.record
 
     @property
     def leaders(self) -> list[str]:
-        """Who believes to lead, and can act on it (frozen processes can't)."""
+        """The running nodes that believe that they lead; frozen ones are left out."""
         return [
             node.name
             for node in self.nodes.values()
@@ -161,7 +162,7 @@ class World:
         ]
 
     def led(self) -> bool:
-        """Whether a living node stands in the Lease and knows it."""
+        """Whether exactly one node leads, and it is the holder in the Lease."""
         return self.leaders == [self.holder]
 
     def heard(self, kind: EventKind, name: str | None = None) -> list[Event]:
@@ -178,7 +179,7 @@ class World:
         self._do(node, node.elector.start(self.now))
 
     def _wake(self, node: Node, epoch: int, do: Callable[[], list[Action]]) -> None:
-        """Run `do` in the node's process, when it runs."""
+        """Run `do` in the node's process, or when the process is no longer frozen."""
         if not node.alive or node.epoch != epoch:
             return
         if node.frozen_until > self.now:
@@ -239,4 +240,4 @@ class World:
 
 
 def void(_: object) -> None:
-    """A result that nobody waits for any more."""
+    """Drop a result."""

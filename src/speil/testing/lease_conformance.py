@@ -1,4 +1,4 @@
-"""What every LeaseLock must do. A test class derives from it and says how to reach one Lease several times."""
+"""The conformance suite of LeaseLock. A test class derives from it and implements `lease`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from speil.election.record import LeaderElectionRecord, Lease
 from speil.lease.base import LeaseConflictError, LeaseLock
 from speil.testing.eventually import eventually
 
-WHOLE_SECOND = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)  # no microseconds: the case that formatters get wrong
+WHOLE_SECOND = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)  # without microseconds, which formatters leave out by mistake
 RECORD = LeaderElectionRecord("/ip4/10.0.0.1/tcp/5001/p2p/a", 10, WHOLE_SECOND, WHOLE_SECOND, 0, "r")
 
 
 class Hand(Protocol):
-    """What people do with kubectl."""
+    """Changes the Lease without its version, as kubectl can."""
 
     async def delete(self) -> None:
         """Delete the Lease."""
@@ -33,7 +33,7 @@ class Hand(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LeaseFixture:
-    """Several ways to one Lease, as several nodes have them, and an operator's hand."""
+    """Several locks on one Lease, as of several nodes, and a way to edit it."""
 
     locks: list[LeaseLock]
     hand: Hand
@@ -42,10 +42,10 @@ class LeaseFixture:
 class LeaseConformance:
     """Derive, and implement `lease`."""
 
-    age_resolution_seconds = 0.02  # how exactly the store tells ages
+    age_resolution_seconds = 0.02  # the resolution of ages in this store
 
     def lease(self, locks: int) -> AbstractAsyncContextManager[LeaseFixture]:
-        """One Lease that does not exist yet, and locks on it."""
+        """A Lease that does not exist yet, and so many locks on it."""
         raise NotImplementedError
 
     async def test_none_is_there_until_one_is_written_and_all_read_what_was_written(self) -> None:
@@ -151,12 +151,14 @@ class LeaseConformance:
                 return age >= 2 * self.age_resolution_seconds
 
             await eventually(aged, what="it ages")
-            await lock.put(replace(wrong, leader_transitions=1), base)
-            await eventually(lambda: self._is_young(lock), what="a write makes it young")
 
-    async def _is_young(self, lock: LeaseLock) -> bool:
-        age = (await self._get(lock)).age_seconds
-        return age is not None and age <= self.age_resolution_seconds
+            async def young() -> bool:
+                nonlocal base
+                base = await lock.put(replace(wrong, leader_transitions=1), base)
+                age = (await self._get(lock)).age_seconds
+                return age is not None and age <= self.age_resolution_seconds
+
+            await eventually(young, what="a write makes it young")
 
     async def _get(self, lock: LeaseLock) -> Lease:
         lease = await lock.get()

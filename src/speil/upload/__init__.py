@@ -1,4 +1,4 @@
-"""Whom this node sends bodies to, and how fast: a core.
+"""To which peers this node sends bodies, and how fast: a core.
 
-`admission` says whether another body may be sent to a peer, `pace` when the next piece of one may go.
+`admission` decides whether one more body may be sent to a peer, `pace` when its next piece may be sent.
 """

@@ -1,8 +1,8 @@
-"""Whether one more body may be sent to a peer.
+"""Places for uploads and requests, shared fairly between peers.
 
-A node holds a bounded number of uploads, and a peer a bounded number of those. While places are plenty a peer may have
-more than its share. The last quarter is kept for those who have less than that, so that a few eager peers can't keep
-all others out. Whoever is refused goes elsewhere at once; nothing waits here.
+A node has a bounded number of places, and one peer may hold a bounded number of them. While many are free a peer may
+hold more than its equal share. The last quarter is for peers that hold less than that, so that a few busy peers can't
+keep all others out. A refused peer asks elsewhere at once; nothing waits here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIMITED_PER_PEER_MAX = 4  # containerd downloads three layers at a time
 
 
 class Refusal(StrEnum):
-    """Why not; the text is a metric's label and goes to the peer."""
+    """Why there is no place; the text is a metric's label and is sent to the peer."""
 
     NODE = "node"  # all places are taken
     BANDWIDTH = "bandwidth"  # the upload limit carries no more
@@ -27,8 +27,8 @@ class Refusal(StrEnum):
     SHARE = "share"  # the last places are for peers that have fewer
 
 
-class Admission:
-    """Counts uploads, by peer; `bytes_per_second` is the limit they share, 0 for none."""
+class FairAdmission:
+    """Counts taken places by peer (an address or prefix); `bytes_per_second` is the limit they share, 0 for none."""
 
     def __init__(self, uploads_max: int, per_peer_max: int, bytes_per_second: int = 0) -> None:
         carried = max(bytes_per_second // UPLOAD_BYTES_PER_SECOND_MIN, 1) if bytes_per_second else uploads_max
@@ -40,7 +40,7 @@ class Admission:
         self.open_count = 0
 
     def admit(self, peer: str) -> Refusal | None:
-        """Take a place for `peer`, to be released; or why there is none."""
+        """Take a place for `peer`; `release` it later. Or the reason why there is none."""
         held = self._held[peer]
         if self.open_count >= self.places:
             refusal = self._full
@@ -56,7 +56,7 @@ class Admission:
         return refusal
 
     def release(self, peer: str) -> None:
-        """The upload has ended."""
+        """Free a place that `peer` took."""
         self._held[peer] -= 1
         self.open_count -= 1
         self._forget_idle(peer)

@@ -1,9 +1,9 @@
-"""When the next piece of an upload may go: a token bucket that all uploads share, peer by peer in turn.
+"""When the next piece of an upload may be sent: a token bucket that all uploads share, peer by peer in turn.
 
-An upload asks for a piece at a time. The bucket fills at the limit and holds a tenth of a second of it. The piece of
-the peer that has been served least goes first, so that a peer with ten uploads gets no more than a peer with one; who
-was away for a while catches up with the others by a burst at most. The more uploads, the smaller the pieces: each has
-its turn several times a second, and none looks stalled to its peer.
+An upload asks for one piece at a time. The bucket fills at the limit and holds a tenth of a second of it. The peer that
+was sent the fewest bytes is next, so that a peer with ten uploads gets no more than a peer with one; a peer that was
+idle for a while gets at most one burst more than the others. With more uploads the pieces are smaller: each upload has
+its turn several times a second, and its peer does not take it for stalled.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _ROUNDING_BYTES = 1e-3  # what floating point may lose between a deadline and th
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A piece that was asked for."""
+    """A request for a piece of `size` bytes."""
 
     number: int
     peer: str
     size: int
 
 
-class Pace:
+class UploadPace:
     """Times are the caller's monotonic seconds."""
 
     def __init__(self, bytes_per_second: int, now: float) -> None:
@@ -38,7 +38,7 @@ class Pace:
         self._asked = 0
 
     def ask(self, peer: str, size: int, open_count: int) -> Turn:
-        """Wait in line for a piece of up to `size` bytes; `open_count` uploads share the limit."""
+        """Ask for a piece of up to `size` bytes; `open_count` uploads share the limit."""
         share = self.burst_bytes // max(open_count, 1)
         self._asked += 1
         turn = Turn(self._asked, peer, max(min(size, share, PIECE_BYTES_MAX), 1))
@@ -49,16 +49,16 @@ class Pace:
         return turn
 
     def withdraw(self, turn: Turn) -> None:
-        """Leave the line."""
+        """Take back a request that was not granted."""
         if turn in self._waiting.get(turn.peer, ()):
             self._leave(turn)
 
     def give_back(self, size: int) -> None:
-        """Of a granted piece `size` bytes were not sent."""
+        """`size` bytes of a granted piece were not sent."""
         self._tokens = min(self._tokens + size, self.burst_bytes)
 
     def grant(self, now: float) -> list[Turn]:
-        """Whose pieces may go now."""
+        """The requests that are granted now."""
         self._tokens = min(self._tokens + (now - self._filled_at) * self._rate, self.burst_bytes)
         self._filled_at = now
         granted = []
@@ -72,7 +72,7 @@ class Pace:
         return granted
 
     def next_deadline(self) -> float | None:
-        """When the first in line may go."""
+        """When the next request can be granted; None where none waits."""
         if (turn := self._first()) is None:
             return None
         return self._filled_at + max(turn.size - self._tokens, 0) / self._rate
@@ -88,7 +88,7 @@ class Pace:
             del self._waiting[turn.peer]
 
     def _forget_idle(self) -> None:
-        """Who would start from the same point as a newcomer need not be remembered."""
+        """A peer whose count would not differ from a new one's need not be remembered."""
         limit = self._least_served - self.burst_bytes
         for peer in [peer for peer, served in self._served.items() if served <= limit and peer not in self._waiting]:
             del self._served[peer]

@@ -1,1 +1,0 @@
-"""What guards a port that speaks HTTP: places for connections, deadlines, and one line for what is no request."""

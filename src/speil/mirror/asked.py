@@ -1,0 +1,64 @@
+"""What a request asks for, parsed once: a ping, or content that this node serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from speil.border.http import is_peer
+from speil.http1.message import Request
+from speil.mirror.settings import MirrorSettings
+from speil.observe.logs import get_log
+from speil.oci import endpoint
+from speil.oci.endpoint import Content, EndpointError, Ping
+
+log = get_log("mirror")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for content; `from_peer`: another node sends it, which is never answered from a third one."""
+
+    content: Content
+    from_peer: bool
+    range_header: str
+    accept: str
+    is_containerd: bool
+
+    @property
+    def client(self) -> str:
+        """The label of who asks."""
+        return "peer" if self.from_peer else "node"
+
+
+class Parser:
+    """What this node serves, by its settings."""
+
+    def __init__(self, settings: MirrorSettings) -> None:
+        self._settings, self._selection = settings, settings.selection
+
+    def parse(self, request: Request) -> Asked | Ping | None:
+        """None for what is not served: no endpoint, a filtered image, a registry that is not mirrored."""
+        try:
+            found = endpoint.parse(request.path, request.query.get("ns") or self._settings.default_registry or None)
+        except EndpointError as error:
+            log.debug("not an endpoint", path=request.path, error=error)
+            return None
+        if isinstance(found, Ping):
+            return found
+        if not self._serves(found):
+            return None
+        headers = request.headers
+        return Asked(
+            found,
+            is_peer(headers),
+            headers.get("Range", ""),
+            headers.get("Accept", ""),
+            headers.get("User-Agent", "").startswith("containerd/"),
+        )
+
+    def _serves(self, content: Content) -> bool:
+        if content.digest is not None:
+            return self._selection.allows_repository(content.registry, content.name)
+        if not self._settings.resolve_tags or content.registry is None:
+            return False
+        return self._selection.allows_tag(content.registry, content.name, str(content.reference))

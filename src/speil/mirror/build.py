@@ -1,0 +1,148 @@
+"""Builds the registry port and the metrics port from their settings and the other parts of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from speil.border.http import HttpDoor
+from speil.fetch.settings import FetchSettings
+from speil.http1.own_addresses import OwnAddresses
+from speil.http1.server import Shares
+from speil.mirror.asked import Parser
+from speil.mirror.basic_auth import BasicAuth
+from speil.mirror.metrics_port import CONNECTIONS as METRICS_CONNECTIONS
+from speil.mirror.metrics_port import MetricsServer, State
+from speil.mirror.open_requests import OpenRequests
+from speil.mirror.recent import RecentRequests
+from speil.mirror.record import Recorder
+from speil.mirror.registry import Registry
+from speil.mirror.resolve import Resolver
+from speil.mirror.send import Sender
+from speil.mirror.series import MirrorSeries
+from speil.mirror.server import CONNECTIONS as REGISTRY_CONNECTIONS
+from speil.mirror.server import RegistryServer
+from speil.mirror.settings import MirrorSettings
+from speil.mirror.uploads import Uploads
+from speil.mirror.upstream_bytes import UpstreamBytes
+from speil.multiformats.peer_info import PeerInfo
+from speil.observe.line_limit import LineLimit
+from speil.observe.metrics import Metrics
+from speil.routing.base import Router
+from speil.sources.build import Sources, open_sources
+from speil.sources.peer_access import PeerConfig
+from speil.sources.peer_client import PeerClient
+from speil.store.base import ContentStore
+from speil.store.sharing import Sharing
+from speil.version import __version__
+from speil.wire.connection_pool import Endpoint
+from speil.wire.turns import Wire
+
+# of the descriptors that the system gives, where they are few
+REGISTRY_PART, METRICS_PART = 4, 16
+HOSTS_PER_PEER_MAX = 4  # addresses of one peer that a request tries
+
+
+@dataclass(frozen=True, slots=True)
+class PortGuards:
+    """What both ports are guarded with: `descriptors` is the process's limit, `own` are this node's addresses."""
+
+    descriptors: int
+    own: OwnAddresses
+    neighbourhood: Shares | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryPort:
+    """The registry port and its parts.
+
+    `sources.settling` is to be run; it and `upstream_bytes` read the store's news. `recent` is for the debug page.
+    Close it after the server.
+    """
+
+    server: RegistryServer
+    sources: Sources
+    upstream_bytes: UpstreamBytes
+    recent: RecentRequests
+    wire: Wire
+    client: PeerClient
+
+    def close(self) -> None:
+        """Close idle connections and pipes."""
+        self.client.close()
+        self.wire.close()
+
+
+def registry_port(
+    settings: MirrorSettings,
+    fetch: FetchSettings,
+    store: ContentStore,
+    sharing: Sharing,
+    router: Router,
+    auth: BasicAuth,
+    door: HttpDoor,
+    metrics: Metrics,
+    guards: PortGuards,
+    *,
+    zone: str = "",
+    ready: Callable[[], bool] | None = None,
+    endpoints: Callable[[PeerInfo], list[Endpoint]] | None = None,
+) -> RegistryPort:
+    """`zone` is this node's. `ready` answers the readiness probe, by default for the router.
+
+    Without `endpoints` a peer's registry has its addresses and this node's registry port.
+    """
+    series, lines, recent = metrics.of(MirrorSeries), LineLimit(), RecentRequests()
+    wire = Wire(zero_copy=settings.zero_copy)
+    client = PeerClient(f"speil/{__version__}", door, wire)
+    config = PeerConfig(
+        settings.mirror_resolve_timeout,
+        settings.mirror_resolve_retries,
+        endpoints or (lambda peer: _endpoints(peer, settings.registry_addr.port)),
+        fetch,
+        zone,
+    )
+    sources = open_sources(
+        store,
+        sharing,
+        router,
+        client,
+        config,
+        metrics,
+        node_platforms=settings.node_platforms,
+        peers_prove_themselves=lambda: door.proves,
+    )
+    upstream_bytes = UpstreamBytes(store, series)
+    recorder = Recorder(series, recent, upstream_bytes, lines)
+    sender = Sender(wire, recorder, series)
+    registry = Registry(
+        Parser(settings),
+        auth,
+        OpenRequests(settings.uploads_per_peer_max),
+        Resolver(sources),
+        Uploads(settings, series),
+        sender,
+        door,
+        wire,
+        series,
+    )
+    server = RegistryServer(
+        registry, door, sender, recorder, ready or (lambda: router.ready), series,
+        bounds=REGISTRY_CONNECTIONS.within(guards.descriptors // REGISTRY_PART),
+        own=guards.own, neighbourhood=guards.neighbourhood, lines=lines,
+    )  # fmt: skip
+    return RegistryPort(server, sources, upstream_bytes, recent, wire, client)
+
+
+def metrics_port(settings: MirrorSettings, metrics: Metrics, state: State, guards: PortGuards) -> MetricsServer:
+    """`state` returns the node's state as a JSON object."""
+    return MetricsServer(
+        metrics, state, web_enabled=settings.debug_web_enabled,
+        bounds=METRICS_CONNECTIONS.within(guards.descriptors // METRICS_PART),
+        own=guards.own, neighbourhood=guards.neighbourhood,
+    )  # fmt: skip
+
+
+def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:
+    """A peer's addresses with this node's own registry port, as in Spegel."""
+    return [Endpoint(host, port) for host in peer.hosts[:HOSTS_PER_PEER_MAX]]

@@ -1,0 +1,235 @@
+"""The peers as a source: small content is verified before it is passed on, larger content is passed on as it arrives.
+
+Manifests, and blobs up to a bound, are read whole and checked: a peer that sends wrong bytes is banned, another one is
+asked, and the client does not notice. Requests for the same small blob at the same time share one verification.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from speil.fetch.resume import Wanted
+from speil.fetch.trust import NO_CAUTION, Caution
+from speil.observe.logs import get_log
+from speil.oci import media_type
+from speil.oci.endpoint import Content
+from speil.oci.manifest import MANIFEST_BYTES_MAX, Manifest
+from speil.sources.base import ContentRequest, Opened
+from speil.sources.peer_access import PeerAccess
+from speil.sources.peer_error import NoPeerError, Outcome, PeerError
+from speil.sources.peer_race import PeerRace
+from speil.sources.relayed import OpenedRelay
+from speil.sources.verified import Verified
+from speil.sources.verified_body import OpenedVerified
+from speil.sources.verify import IsWanted, verify
+from speil.store.walk import parsed
+
+# ranges that are sent to peers; `bytes=0-` is all of it (oci.byte_range says why)
+_FORWARDED_RANGE = re.compile(r"bytes=(?:[1-9]\d{0,18}-\d{0,19}|0-\d{1,19}|-[1-9]\d{0,18})", re.ASCII)
+
+log = get_log("relay")
+
+
+class Peers:
+    """A `Source`: content by digest, from other nodes."""
+
+    def __init__(self, access: PeerAccess) -> None:
+        self._access = access
+
+    async def open(self, request: ContentRequest) -> Opened | None:
+        """See Source."""
+        request.notes.asked_peers = True
+        attempt = _Attempt(self._access, request)
+        await attempt.race.start()
+        try:
+            return await (attempt.open_manifest() if request.content.is_manifest else attempt.open_blob())
+        except NoPeerError as error:
+            request.notes.miss = str(error)
+            await attempt.race.close()
+            return None
+        except BaseException:
+            await attempt.race.close()
+            raise
+
+    async def fetch(self, content: Content, size_bytes_max: int) -> bytes | None:
+        """Verified bytes of small content; None where no peer serves it."""
+        attempt = _Attempt(self._access, ContentRequest(content, "GET"))
+        await attempt.race.start()
+        try:
+            found = await attempt.whole(size_bytes_max, None)
+            self._access.knowledge.verified.release(found)
+            return found.data
+        except NoPeerError:
+            return None
+        finally:
+            await attempt.race.close()
+
+    async def has(self, content: Content) -> bool:
+        """Whether a peer says that it holds a blob."""
+        opened = await self.open(ContentRequest(content, "HEAD"))
+        if opened is None:
+            return False
+        await opened.close()
+        return True
+
+
+class _Attempt:
+    """One request's way to an `Opened`, which then owns the race."""
+
+    def __init__(self, access: PeerAccess, request: ContentRequest) -> None:
+        content, digest = request.content, request.content.digest
+        assert digest is not None
+        self._access, self._content, self._digest, self._notes = access, content, digest, request.notes
+        self._known = access.knowledge
+        self._range_header = _forwarded_range(request)
+        # of a manifest the bytes are read even for HEAD: what its head says must be true
+        self._method = "GET" if content.is_manifest else request.method
+        # of content that is passed on unverified, containerd's next requests show whether it was right
+        self._settles = request.verifies and request.method == "GET" and not content.is_manifest
+        self._caution = self._be_careful()
+        self.race = self._make_race()
+
+    # --- small content ----------------------------------------------------------------------------------
+
+    async def open_manifest(self) -> Opened:
+        """A manifest, with the type that it or the peer states. Raises NoPeerError."""
+        kind: str | None = None
+        manifest: Manifest | None = None
+
+        async def is_manifest(data: bytes, told: str) -> bool:
+            nonlocal kind, manifest
+            told = media_type.manifest_type(told)
+            manifest = await parsed(data)
+            kind = manifest.type_as_told(told) if manifest is not None else (told or None)
+            return kind is not None
+
+        found = await self.whole(MANIFEST_BYTES_MAX, is_manifest)
+        if manifest is not None:
+            self._known.learn_sizes(manifest.children)
+        log.debug("manifest from a peer", key=self._content.key, peer=found.peer.peer_id)
+        return self._verified(found, kind or "", manifest)
+
+    async def whole(self, size_bytes_max: int, is_wanted: IsWanted | None) -> Verified:
+        """Small content of the first peer whose bytes are right and wanted; the caller releases it.
+
+        Raises NoPeerError.
+        """
+        while True:
+            await self._open_race()
+            if (size := self.race.promised.size) > size_bytes_max:
+                self.race.drop(PeerError(Outcome.BAD_ANSWER, f"{size} bytes"))
+            elif found := await verify(self._access, self.race, self._digest, self._content.key, is_wanted):
+                return found
+
+    # --- blobs ------------------------------------------------------------------------------------------
+
+    async def open_blob(self) -> Opened:
+        """A blob: verified where it is small. Raises NoPeerError, UnsatisfiableError."""
+        digest, shared = self._digest, self._known.verified
+        if self._method == "HEAD":
+            await self._open_race()
+            return self._relayed()
+        if found := await self._shared():
+            return self._verified(found)
+        # other requests for it wait until this one knows whether it is small, and then share it
+        is_scout = shared.begin(digest)
+        try:
+            while not found:
+                await self._open_race()
+                promised = self.race.promised
+                if promised.size > self._access.config.fetch.verify_bytes_max:
+                    return self._relayed()
+                if not promised.is_whole:
+                    self.race.start_over()  # a part can't be verified
+                elif is_scout or (is_scout := shared.begin(digest)):
+                    found = await verify(self._access, self.race, digest, self._content.key, None)
+                else:
+                    self.race.start_over()
+                    found = await self._shared()
+        finally:
+            if is_scout:
+                shared.end(digest, found)
+        return self._verified(found)
+
+    async def _shared(self) -> Verified | None:
+        """Content that another request verifies, or has verified and is sending."""
+        if self.race.asks_for_part:
+            return None
+        shared = self._known.verified
+        if not shared.is_pending(self._digest):
+            return shared.use(self._digest)
+        found = await shared.wait(self._digest)
+        self.race.start_over()
+        return found
+
+    async def _open_race(self) -> None:
+        try:
+            await self.race.open()
+        except NoPeerError:
+            if self._settles:
+                self._known.trust.turned_away(self._digest, _now())
+            raise
+
+    def _verified(
+        self, found: Verified, kind: str = media_type.OCTET_STREAM, manifest: Manifest | None = None
+    ) -> Opened:
+        """Raises UnsatisfiableError: the size is known now, whatever a peer stated before."""
+        self._notes.peer = found.peer.peer_id
+        try:
+            return OpenedVerified(found, self._known.verified, self.race, kind, self._range_header, manifest)
+        except BaseException:
+            self._known.verified.release(found)
+            raise
+
+    def _relayed(self) -> Opened:
+        self.race.promise()
+        return OpenedRelay(
+            self._access,
+            self.race,
+            self._digest,
+            self._content.key,
+            is_hashed=self._caution.hashed,
+            settles=self._settles,
+        )
+
+    # --- whom to ask ------------------------------------------------------------------------------------
+
+    def _be_careful(self) -> Caution:
+        if not self._settles:
+            return NO_CAUTION
+        caution = self._known.trust.asked(self._digest, _now(), from_start=not self._range_header)
+        if caution.suspects:
+            log.warning(
+                "content is asked for again after it was delivered: its senders are suspect",
+                key=self._content.key,
+                peers=[str(peer_id) for peer_id in caution.suspects],
+            )
+        return caution
+
+    def _make_race(self) -> PeerRace:
+        checked_bytes_max = self._access.config.fetch.verify_bytes_max
+        if self._content.is_manifest:
+            checked_bytes_max = MANIFEST_BYTES_MAX
+        elif self._method == "HEAD":
+            checked_bytes_max = -1  # the bytes behind a head are not checked
+        sizes = self._known.sizes.get(self._digest, _now())
+        verified = self._content.is_manifest or (bool(sizes) and max(sizes) <= checked_bytes_max)
+        return PeerRace(
+            self._access,
+            self._content,
+            self._method,
+            Wanted(self._digest, self._range_header, sizes, checked_bytes_max),
+            self._access.judge(self._caution, verified=verified, key=self._content.key),
+            self._notes,
+        )
+
+
+def _forwarded_range(request: ContentRequest) -> str:
+    """The client's range, where it is one to ask a peer for; else "": all of it."""
+    is_range = _FORWARDED_RANGE.fullmatch(request.range_header) is not None
+    return request.range_header if is_range and not request.content.is_manifest else ""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
