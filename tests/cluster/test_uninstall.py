@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cluster.conftest import BASE_NODES
 from tests.cluster.lab.cluster import Cluster, is_ready
 from tests.cluster.lab.install import (
     CHART,
@@ -24,14 +25,15 @@ LEASE = ("leases", "spegel-regiona", "spegel-leader-election-regiona")
 
 
 def test_the_regions_nodes_get_back_what_they_had(cluster: Cluster) -> None:
-    if are_ready(cluster, "a1", "a2", "b1", "b2"):
-        uninstall(cluster, "speil-regiona")
+    if not are_ready(cluster, *BASE_NODES):
+        list(install_regions(cluster))
+    uninstall(cluster, "speil-regiona")
     before = {name: cluster.nodes[name].hosts_tree() for name in ("a1", "a2")}
     assert not any("_default/hosts.toml" in tree for tree in before.values())
     cluster.nodes["a1"].write_hosts_file("/etc/containerd/certs.d/own.example/hosts.toml", OWN)
     before["a1"] = cluster.nodes["a1"].hosts_tree()
-    list(install_regions(cluster))
-    wait_until_ready(cluster, "a1", "a2", "b1", "b2")
+    install(cluster, "speil-regiona", EXAMPLES / "region-a.yaml")
+    wait_until_ready(cluster, *BASE_NODES)
     assert cluster.nodes["a1"].hosts_tree() != before["a1"]
     of_b = {name: cluster.nodes[name].hosts_tree() for name in ("b1", "b2")}
 
