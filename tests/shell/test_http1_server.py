@@ -443,6 +443,22 @@ async def test_a_client_that_takes_nothing_holds_its_handler_and_no_memory() -> 
         writer.close()
 
 
+async def test_a_connection_that_the_server_ends_is_not_counted_as_one_without_a_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "LINGER_SECONDS", 0.05)
+    async with serving(echo) as port:
+        for data in (b"nonsense\r\n\r\n", get("/", "Connection: close")):
+            reader, writer = await port.connect()
+            writer.write(data)
+            async with asyncio.timeout(SECONDS_MAX):
+                assert (await reader.read()).startswith(b"HTTP/1.1 ")
+            # the client keeps its side open: the server closes the connection after LINGER_SECONDS
+            await eventually(lambda: not port.server.places.count, what="the server closed the connection")
+            writer.transport.abort()
+    assert port.counted == {"malformed": 1}
+
+
 async def test_answers_that_are_not_taken_are_not_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "KEEPALIVE_SECONDS", 0.3)
     answered = 0

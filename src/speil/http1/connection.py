@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """FIN after what is written; what the client still sends is read for a moment, else it would see a reset."""
-        self._stage = _Stage.ENDING
+        self._stage, self._owes_head = _Stage.ENDING, False
         self._heads.clear()
         transport = self._transport
         is_unsent = transport.get_write_buffer_size() > 0
