@@ -16,6 +16,7 @@ from speil.fetch.peer_health import PeerRecord
 from speil.fetch.settings import FetchSettings
 from speil.fetch.transfer import FIRST_BYTE_SECONDS_MAX
 from speil.libp2p.identity import Identity
+from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh, MemoryRouter
@@ -271,6 +272,18 @@ async def test_a_peer_that_is_gone_is_passed_over() -> None:
         mesh.records[str(LAYER)] = {peer_at("127.0.0.1", 1): None, **mesh.records[str(LAYER)]}
         assert (await ask(asker, PATH))[::2] == (200, DATA)
         assert asker.sample("speil_peer_requests_total", outcome="refused") == 1
+
+
+@pytest.mark.parametrize("name", ["no..name", "a" * 64])
+async def test_a_peer_whose_address_is_no_name_is_passed_over(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    mesh = MemoryMesh()
+    nameless = PeerInfo(Identity.generate().peer_id, (Multiaddr.parse(f"/dns4/{name}/tcp/5000"),))
+    async with mirror(mesh) as asker, mirror(mesh) as holder:
+        mesh.records[str(LAYER)] = {nameless: None}
+        await holder.hold(IMAGE, NAME)
+        status, _, body = await ask(asker, PATH)
+        assert (status, body == DATA) == (200, True)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_peer_on_ipv6() -> None:

@@ -84,9 +84,7 @@ class ConnectionPool:
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
             address: tuple[object, ...] = (endpoint.host, endpoint.port)
             if not _is_ip(endpoint.host):
-                family, _, _, _, address = (
-                    await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-                )[0]
+                family, address = await _resolve(endpoint)
             opened = socket.socket(family, socket.SOCK_STREAM)
             try:
                 opened.setblocking(False)
@@ -133,6 +131,17 @@ class ConnectionPool:
         if self._idle:
             oldest = min(one.idle_since for connections in self._idle.values() for one in connections)
             self._sweep = loop.call_at(oldest + IDLE_SECONDS_MAX, self._close_old)
+
+
+async def _resolve(endpoint: Endpoint) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    """The family and the first address of a name. Raises OSError, also for what can't be a name."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty label, or one of more than 63 bytes
+        raise OSError(errno.EINVAL, f"not a host name: {error}") from None
+    family, _, _, _, address = found[0]
+    return family, address
 
 
 def _is_ip(host: str) -> bool:

@@ -60,5 +60,5 @@ def _lines(rows: Sequence[Outcome]) -> str:
     lines = ["| fault | log of | line |", "|---|---|---|"]
     for one in rows:
         text = one.line.replace("|", "\\|")
-        lines.append(f"| {one.case.name} | {one.case.told_by} | `{text}` |")
+        lines.append(f"| {one.case.name} | {one.case.logged_by} | `{text}` |")
     return "\n".join(lines) + "\n"

@@ -33,11 +33,11 @@ class Case:
     """What goes wrong; `before` the pull, or `during` it when a holder is sending layers."""
 
     name: str
-    tells: str  # a pattern: the line of the log, at INFO or above, that tells it
+    line: str  # a pattern: the line of the log, at INFO or above, that reports it
     before: Callable[[Trial], Awaitable[None]] | None = None
     during: Callable[[Trial], Awaitable[None]] | None = None
     holders: int = 1
-    told_by: str = "puller"  # whose log
+    logged_by: str = "puller"  # whose log
     pulls_max: int = 1  # more than one only where the fault is containerd's own, or containerd finds it at the end
     counters_survive: bool = True  # of the puller; those of the holders are taken otherwise
     needs: tuple[str, ...] = ()  # see tests/requirements.py, beside what all need
@@ -107,7 +107,7 @@ class Trial:
             from_peers = int(self._from_peers() - had)
             upstream = lab.registry.bytes_sent(self.puller.address)
             twice = upstream + from_peers - self.size_bytes
-            line = await eventually(self._line, timeout_seconds=LINE_SECONDS_MAX, what=f"the log says {case.tells!r}")
+            line = await eventually(self._line, timeout_seconds=LINE_SECONDS_MAX, what=f"the log says {case.line!r}")
             return Outcome(case, seconds, clean or seconds, self.pulls, upstream, twice, line)
         except BaseException as error:
             for node in (self.puller, self.serving):
@@ -164,9 +164,9 @@ class Trial:
         return sum(holder.metric("speil_served_bytes_total", client="peer") for holder in self.holders)
 
     def _line(self) -> str:
-        node = {"puller": self.puller, "holder": self.serving}[self.case.told_by]
+        node = {"puller": self.puller, "holder": self.serving}[self.case.logged_by]
         for line in self.said(node).splitlines():
-            if not re.match(r"\S+ (INFO|WARN|ERROR) ", line) or not re.search(self.case.tells, line):
+            if not re.match(r"\S+ (INFO|WARN|ERROR) ", line) or not re.search(self.case.line, line):
                 continue
             for pattern, short in _LONG:
                 line = pattern.sub(short, line)
