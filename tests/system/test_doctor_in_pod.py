@@ -134,4 +134,4 @@ async def test_what_is_not_mounted_is_told_by_the_requests_that_arrive(lab: Lab)
     code, found = await doctor(node, pod)
     assert {name for name, finding in found.items() if finding["level"] != "ok"} == {"answers"}, found
     assert "a stranger" in found["answers"]["message"], "the lab's nodes have no secret"
-    assert "its requests arrive here" in found["hosts.toml"]["message"]
+    assert "containerd's requests arrive here" in found["hosts.toml"]["message"]

@@ -196,7 +196,9 @@ async def test_the_page_goes_from_one_release_to_the_other(cluster: KubeCluster,
     await helm.run(
         "upgrade", "speil", str(CHART), "--namespace", "spegel", "--reuse-values", "--set", "speil.uploadsMax=7"
     )
-    await helm.run("upgrade", "speil", str(CHART), "--namespace", "spegel", values={"createNamespace": True})
+    # no controller runs here, so a hook that pulls another image first would wait for ever
+    defaults = {"createNamespace": True, "prepull": {"enabled": False}}
+    await helm.run("upgrade", "speil", str(CHART), "--namespace", "spegel", values=defaults)
     await helm.uninstall("speil", "spegel")
 
 
