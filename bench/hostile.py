@@ -26,7 +26,7 @@ from bench.table import Figure
 
 SECONDS = float(os.environ.get("SPEIL_BENCH_HOSTILE_SECONDS", "20"))
 ONLY = tuple(filter(None, os.environ.get("SPEIL_BENCH_HOSTILE_ATTACKS", "").split(",")))
-AFTER_SECONDS = 30.0  # in which memory has to be given back
+AFTER_SECONDS = 30.0  # in which the memory must be released
 AFTER_MIB_MAX = 8.0
 LAYERS = 24  # pulled in turn
 LAYER_BYTES, BLOB_BYTES = 96 << 10, 12 << 20
@@ -43,7 +43,7 @@ class Attack:
     title: str
     before: str
     attackers: int = 1  # addresses
-    first_pulls: bool = False  # the node has pulled nothing before, and so knows nobody as honest
+    first_pulls: bool = False  # the node has pulled nothing before, so no peer has proved itself
 
 
 ATTACKS = (

@@ -15,7 +15,7 @@ _PAUSE_SECONDS = 0.002
 
 @dataclass(slots=True)
 class World:
-    """What an attack knows: the node, the ports that all nodes share, and what is asked for there."""
+    """The target of an attack: the node, the ports that all nodes share, and what is asked for there."""
 
     host: str
     registry: int

@@ -52,7 +52,7 @@ def figures(
     image = make_image(layers, layer_bytes)
     found = []
     for nodes in sizes:
-        with contextlib.redirect_stdout(io.StringIO()):  # the demo tells a person what it does
+        with contextlib.redirect_stdout(io.StringIO()):  # the demo prints its progress
             got = asyncio.run(roll_out(directory / str(nodes), nodes, image))
         total = got.first_seconds + got.others_seconds
         found.append(

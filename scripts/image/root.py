@@ -22,7 +22,7 @@ from scripts.image.strip import strip_modules
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = ROOT / ".tools" / "bin" / "uv"
-# where Debian's python3.11 looks without being told
+# where Debian's python3.11 looks by default
 SITE = "usr/lib/python3/dist-packages"
 STANDARD_LIBRARY = "usr/lib/python3.11"
 PLATFORMS = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"}  # Debian 12 has glibc 2.36

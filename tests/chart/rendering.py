@@ -102,7 +102,7 @@ def arguments(container: Manifest, environ: Mapping[str, str]) -> list[str]:
 
 
 def expanded(text: str, environ: Mapping[str, str]) -> str:
-    """What the kubelet makes of `args` and `env`: $(NAME) where it knows the name, $$ for $, all else as it is."""
+    """What the kubelet makes of `args` and `env`: $(NAME) where the name is defined, $$ for $, all else as it is."""
 
     def fill(match: re.Match[str]) -> str:
         return "$" if match[1] is None else environ.get(match[1], match[0])

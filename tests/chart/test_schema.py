@@ -1,4 +1,4 @@
-"""values.schema.json: what is misspelt is refused, with helm's own words. helm tells all at once."""
+"""values.schema.json: misspelt values are refused, with helm's messages. helm prints all of them at once."""
 
 from __future__ import annotations
 

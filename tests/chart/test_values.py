@@ -1,4 +1,4 @@
-"""Each value of the chart does something: told by what it alone puts into the rendered objects."""
+"""Each value of the chart has an effect: it alone changes something in the rendered objects."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ REGIONS = ("regiona", "regionb")
 
 
 def has_image(cluster: Cluster, node: str, reference: str) -> None:
-    """Its node has told its peers of it: it is on its node, and announced within seconds."""
+    """Its node has announced it to its peers: that takes seconds after the content is on the node."""
     wait_for(lambda: reference in cluster.nodes[node].images(), what=f"{node} has {reference}")
 
 

@@ -426,7 +426,7 @@ def test_what_is_withdrawn_does_not_come_up_again() -> None:
         ([(ENOUGH, 0)] * 3, True, False, False),  # nobody in our zone
         ([(ENOUGH, ENOUGH_IN_ZONE)] * 3, True, False, True),
         ([(99, 99), (99, 99), (ENOUGH - 1, 99)], True, False, False),  # the least counts
-        ([(ENOUGH, ENOUGH_IN_ZONE)] * 3, True, True, False),  # a roll-out wants more
+        ([(ENOUGH, ENOUGH_IN_ZONE)] * 3, True, True, False),  # a rollout needs more
         ([(ENOUGH_FOR_NEW, ENOUGH_IN_ZONE)] * 3, True, True, True),
     ],
 )

@@ -101,7 +101,7 @@ def test_identities_of_one_address_share_its_budget_and_addresses_their_subnets(
 
 def test_one_stream_is_slowed_and_never_refused_while_it_lasts_no_longer_than_a_store_takes() -> None:
     budget, now = CostBudget(), 0.0
-    for _ in range(10_000):  # a node of Spegel with as many keys tells them one by one
+    for _ in range(10_000):  # a node of Spegel announces as many keys one by one
         now += budget.charge("p", "10.1.0.7", 120, now)
     assert 10 < now < OVERDRAWN_SECONDS_MAX
 

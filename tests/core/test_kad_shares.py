@@ -1,4 +1,4 @@
-"""Provider records under attack: who keeps what is told by network, and the honest stay."""
+"""Provider records under attack: records are limited by the network that they come from, and honest ones stay."""
 
 from __future__ import annotations
 

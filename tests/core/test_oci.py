@@ -181,7 +181,7 @@ def test_no_bytes_break_the_manifest_parser(data: bytes) -> None:
     manifest.parse(data)
 
 
-def test_a_manifest_without_a_media_type_is_told_by_its_shape() -> None:
+def test_a_manifest_without_a_media_type_gets_its_type_from_its_shape() -> None:
     document = {"schemaVersion": 2, "config": {"digest": DIGEST, "size": 1}, "layers": [{"digest": DIGEST, "size": 2}]}
     found = manifest.parse(json.dumps(document).encode())
     assert found is not None
@@ -209,7 +209,7 @@ def test_no_shape_breaks_the_manifest_parser_or_the_header(document: dict[str, o
         assert media_type.is_media_type(found.media_type)
         assert all(child.size >= 0 for child in found.children)
         for told in ("", *media_type.MANIFESTS):
-            kind = found.type_as_told(told)
+            kind = found.type_with_hint(told)
             assert kind in (found.media_type, told)
             assert (kind in media_type.INDEXES) == (found.media_type in media_type.INDEXES)
 

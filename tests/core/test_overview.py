@@ -109,7 +109,7 @@ UNREAD = LeaseView(A.leases[0].name, error="there is none")
         (change_lease(A, leader_transitions=3), "election", Level.WARN, "changed hands 2 times"),
         (change_nodes(A, 1, peers=(peer("b", 2),)), "traffic", Level.FAIL, "routes to peer-b-2 of region b"),
         (change_nodes(A, 1, peers=(peer("x", 9),)), "traffic", Level.WARN, "1 peers that were not looked at"),
-        (change_nodes(A, 1, peers=()), "traffic", Level.WARN, "a-1 of region a knows no peer"),
+        (change_nodes(A, 1, peers=()), "traffic", Level.WARN, "a-1 of region a has no peers"),
         (change_nodes(A, 1, started_at=9.0), "traffic", Level.WARN, "nodes came or went"),
         (change_nodes(A, 1, rejected={"http": 4, "secret": 2}), "traffic", Level.WARN, "http 4, secret 2"),
         (

@@ -98,7 +98,7 @@ def test_a_region_that_its_names_deny_is_refused_with_both_readings_and_what_to_
         ("a", "lock", "kube-system", False),
         ("a", "spegel-leader-election-a", "kube-system", True),
         ("a", "", "elsewhere", True),
-        ("a", "", "spegel-system", False),  # the Lease's own name tells a, the namespace something else
+        ("a", "", "spegel-system", False),  # the Lease's own name names region a, the namespace does not
         ("a", "spegel-leader-election-a", "spegel-b", False),  # names that contradict: --region said which
         ("b", "spegel-leader-election-a", "", False),
     ],

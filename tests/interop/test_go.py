@@ -187,7 +187,9 @@ async def test_go_is_told_key_by_key_what_our_own_are_told_at_once(go_peer: Peer
         await holder.provide(keys)
         await eventually(lambda: _has_all(other, holder, keys), what="our node has all records")
         await eventually(
-            lambda: _count(metrics, "announcement_keys_count") == 2, timeout_seconds=20, what="both have been told"
+            lambda: _count(metrics, "announcement_keys_count") == 2,
+            timeout_seconds=20,
+            what="both got it",
         )
         assert _count(metrics, "dht_messages_total", direction="out", type="ADD_PROVIDER") == 1 + len(keys)
         for key in (keys[0], keys[31], keys[-1]):
@@ -201,7 +203,7 @@ async def test_go_passes_over_what_is_ours_alone(go_peer: PeerProgram) -> None:
         question = Message(MessageType.GET_PROVIDERS, content_key(DIGEST), places=(1, 2), horizon_seconds=60)
         answer = await router._network.request(go, question)
         assert (answer.type, answer.key, answer.counts) == (MessageType.GET_PROVIDERS, question.key, ())
-        # an answer of ours that tells zones
+        # our answer, which states zones
         provider = replace(elsewhere.local, zone="b")
         now = asyncio.get_running_loop().time()
         router._records.add(content_key(DIGEST), provider, now)
@@ -209,7 +211,7 @@ async def test_go_passes_over_what_is_ours_alone(go_peer: PeerProgram) -> None:
         async def found() -> bool:
             return str(provider.peer_id) in (await go_peer.ask("find_providers", key=DIGEST))["providers"]
 
-        await eventually(found, timeout_seconds=20, what="go reads an answer that tells zones")
+        await eventually(found, timeout_seconds=20, what="go reads an answer that states zones")
 
 
 def _has_all(router: DhtRouter, holder: DhtRouter, keys: list[str]) -> bool:

@@ -44,7 +44,7 @@ RESOLVE_SECONDS_MAX = 10.0  # on a machine that does more; the search of a memor
 
 @dataclass(slots=True)
 class Mirror:
-    """A running mirror; peers are told apart by their port here."""
+    """A running mirror; here each peer has a port of its own."""
 
     store: MemoryStore
     router: MemoryRouter
@@ -63,7 +63,7 @@ class Mirror:
 
     @property
     def known(self) -> PeerKnowledge:
-        """What it knows of its peers."""
+        """What this node has learned about its peers."""
         return self.built.sources.knowledge
 
     @property

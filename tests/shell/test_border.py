@@ -150,7 +150,7 @@ async def test_one_region_meets_and_another_is_kept_out_by_what_it_says() -> Non
 async def test_a_peer_that_changes_its_region_later_has_to_go() -> None:
     async with node(region="a") as one, node(one.address, region="a") as fellow:
         await eventually(lambda: one.router.peers())
-        fellow.host._extra_protocols = protocols_of("b", "")  # what no speil does: a push that tells another region
+        fellow.host._extra_protocols = protocols_of("b", "")  # no speil states another region later
         with suppress(Libp2pError):  # the other side closes the connection
             await push_identify(fellow.host)
         await eventually(lambda: one.rejected(Layer.IDENTIFY), what="it was kept out")
@@ -530,7 +530,7 @@ def test_a_label_that_differs_is_told_in_one_line_that_says_what_to_write(
 
 def test_what_the_record_remembers_is_bounded() -> None:
     record = BorderRecord("r", Metrics())
-    record._lines.due = lambda key: 0  # type: ignore[method-assign]  # or no more than ten would be told
+    record._lines.due = lambda key: 0  # type: ignore[method-assign]  # otherwise only ten lines would be written
     for number in range(LOGGED_MAX * 2):
         record.rejected(Layer.HTTP, f"10.0.{number >> 8}.{number & 255}", "it asked")
     assert len(record._logged) == LOGGED_MAX

@@ -52,7 +52,7 @@ async def test_fifty_nodes_find_every_key_from_everywhere() -> None:
 
 async def test_records_lie_with_the_nodes_closest_to_their_keys() -> None:
     async with memory_dht(MemoryWire(seed=8), NODES) as routers:
-        holder = routers[-1]  # the newest: it knows the fewest
+        holder = routers[-1]  # the newest: it has the fewest peers
         await holder.provide(KEYS)
         for key in KEYS:
             multihash = content_key(key)
@@ -156,13 +156,13 @@ async def test_a_node_that_was_restarted_is_told_everything_anew(is_missed: bool
         restarted.attach(answer, lambda peer, is_new: None, lambda peer, polite: None)
         ping = Message(MessageType.PING)
         await restarted.request(routers[0].local, ping)
-        await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it is told what is there")
+        await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it gets an announcement")
         heard.clear()
         restarted.lose(routers[0].local.peer_id)
         if is_missed:
             wire.nodes[routers[0].local.peer_id].lose(restarted.local.peer_id)
         await restarted.request(routers[0].local, ping)
-        await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it is told again")
+        await eventually(lambda: MessageType.ADD_PROVIDER in heard, what="it gets another announcement")
 
 
 async def test_a_split_mesh_finds_its_own_and_after_healing_everything() -> None:

@@ -108,7 +108,7 @@ UNTOLD = containerd(path=None)
 @pytest.mark.parametrize(
     ("facts", "name", "level"),
     [
-        # what is not mounted may well be on the node: its effect tells, or nobody knows
+        # what is not mounted in the pod may be on the node: only its effect can show it
         (replace(IN_POD, containerd=UNTOLD, config_exists=False), "config_path", Level.WARN),
         (replace(IN_POD, containerd=UNTOLD, config_exists=False, state=ASKED), "config_path", Level.OK),
         (replace(IN_POD, containerd=UNTOLD, config_imports=("/nowhere/*.toml",)), "config_path", Level.WARN),

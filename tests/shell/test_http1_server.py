@@ -193,6 +193,17 @@ async def test_what_is_no_request_is_refused_as_gos_server_does_and_nothing_behi
     assert port.counted == {"malformed": 1}
 
 
+@pytest.mark.parametrize("data", [get("/\xfc"), get("/", "no\xff colon"), b"HTTP/1.1 nonsense\r\n\r\n"])
+async def test_the_log_line_says_what_is_wrong_in_printable_text(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(echo) as port:
+        await port.raw(data)
+    (why,) = [record.fields["why"] for record in caplog.records if "no HTTP request" in record.message]  # type: ignore[attr-defined]
+    assert why.startswith("illegal ")
+    assert "bytearray" not in why
+    assert why.isascii()
+    assert why.isprintable()
+
+
 @pytest.mark.parametrize("data", [get("/x", "X-A: b"), b"\r\n" + get("/x")])
 async def test_a_head_that_comes_byte_by_byte(data: bytes) -> None:
     async with serving(echo) as port:

@@ -142,7 +142,7 @@ def test_whatever_comes_and_goes_the_bounds_hold_and_this_node_gets_in(
         else:
             place = here.pop(rng.randrange(len(here)))
             places.leave(place)
-            places.leave(place)  # told twice
+            places.leave(place)  # a second call
         held = Counter(place.share for place in here)
         assert places.count == len(here) <= bounds.total
         assert sum(not place.is_own for place in here) <= bounds.total - bounds.own
@@ -271,7 +271,7 @@ async def test_a_full_port_closes_what_waits_and_takes_whoever_has_less() -> Non
         count_refused=lambda reason: counted.update([reason]),
     )
     async with server.serve(ListenAddress("127.0.0.1", port)), clients() as connect:
-        # 25 places for strangers, who are told apart by their /24
+        # 25 places for strangers, who are counted by their /24
         for source in ("127.0.9.9",) * 20 + ("127.0.8.8",) * 5 + ("127.0.7.7",) * 2:
             assert await (await connect("127.0.0.1", port, source)).ask() == 200
         assert counted == {Refusal.MADE_WAY: 2}

@@ -1,4 +1,4 @@
-"""The node's key file: what it holds, what is read, what a crash leaves, and what the operator is told."""
+"""The node's key file: what it holds, what is read, what a crash leaves, and the messages for the operator."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ async def test_a_peer_with_many_addresses_is_dialled_at_a_few_and_told_peers_not
         assert len(transport.dialled) <= 4
 
 
-# --- who told it ----------------------------------------------------------------------------------------------
+# --- who named it ---------------------------------------------------------------------------------------------
 
 
 def test_who_names_peers_that_are_not_there_is_believed_less_and_others_are_not() -> None:

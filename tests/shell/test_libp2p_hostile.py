@@ -300,7 +300,7 @@ async def test_a_peer_that_comes_again_is_spoken_to_on_its_new_connection() -> N
 
     async with new_host() as host, incarnation() as before, incarnation() as after:
         after.set_handler("/who/1.0.0", answer)
-        for one in (before, after):  # the first has lost its power: nobody has told us
+        for one in (before, after):  # the first peer lost its power, so no FIN came
             await one.connect(host.local)
         await eventually(lambda: len(host.connections) == 2, what="both are connected")
         stream = await host.open_stream(after.local, "/who/1.0.0")

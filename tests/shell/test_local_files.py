@@ -315,7 +315,7 @@ def test_a_file_is_read_to_its_bound_and_a_growing_one_no_further(tmp_path: Path
     with pytest.raises(OSError, match="more than 9 bytes"):
         read_file(file, 9)
     with pytest.raises(OSError, match="more than 9 bytes"):
-        read_file("/proc/self/status", 9)  # its size is told as 0
+        read_file("/proc/self/status", 9)  # stat gives its size as 0
 
 
 LEAVES = st.none() | st.integers() | st.text()

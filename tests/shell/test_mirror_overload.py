@@ -1,4 +1,4 @@
-"""More than a node can or wants to give: peers are sent elsewhere and told why, containerd's pulls go on."""
+"""More requests than a node's limits allow: peers get 503 with the reason, containerd's pulls continue."""
 
 from __future__ import annotations
 

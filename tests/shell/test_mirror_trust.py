@@ -142,7 +142,7 @@ async def test_memory_for_verification_is_bounded_and_given_back(monkeypatch: py
 
     async def hangs(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.write(head() + DATA[:1000])
-        await eventually(lambda: go_on.is_set(), timeout_seconds=10, what="told to go on")
+        await eventually(lambda: go_on.is_set(), timeout_seconds=10, what="the test lets it continue")
         writer.write(DATA[1000:])
 
     go_on = asyncio.Event()

@@ -69,7 +69,7 @@ async def test_uploads_that_end_together_are_cancelled_and_nothing_else() -> Non
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_whoever_is_cancelled_while_turns_are_given_out_costs_the_others_none(seed: int) -> None:
-    """The timer may fire between a cancellation and the moment when its task hears of it."""
+    """The timer may fire between a cancellation and the moment when it reaches the task."""
     told, rng = await watched(), Random(seed)
     uploads = Uploads(MirrorSettings(upload_limit=RATE), Metrics().of(MirrorSeries))
     async with asyncio.TaskGroup() as tasks:

@@ -80,7 +80,7 @@ async def test_rotated_without_a_gap_and_nobody_without_it_reads(tmp_path: Path)
             assert await through_a_peer(second), "a file that turned bad leaves the last good secret in force"
             await eventually(
                 lambda: "region secret can't be read, keeping the last one" in asker.log.read_text(),
-                what="and it is told",
+                what="and it is logged",
             )
             logs = holder.log.read_text() + asker.log.read_text()
     for word in (old, new, *first.values(), *second.values()):
@@ -113,7 +113,7 @@ async def test_a_rollout_that_brings_the_secret_in_stops_nowhere_and_fails_no_pu
         async with running_node(tmp_path, empty, *with_secret, ports=ports) as new:
             told = await configured(tmp_path, secret)
             assert (await get(new, told))[0] == 404, "containerd goes upstream"
-            await eventually(lambda: "layer=secret" in old.log.read_text(), what="the old one tells why")
+            await eventually(lambda: "layer=secret" in old.log.read_text(), what="the old one logs the reason")
 
             async def is_served(node: RunningNode) -> bool:
                 return await get(node, {}) == (200, IMAGE.blobs[LAYER], False)
@@ -179,7 +179,7 @@ async def test_a_node_token_is_for_its_node_and_a_newer_one_replaces_it(tmp_path
         for token in (old, new):
             assert (await get(node, token))[0] == 200, "both within the hour"
         assert await get(node, foreign) == (404, b"", False)
-        await eventually(lambda: "that of node n2, and this is node n1" in node.log.read_text(), what="it is told")
+        await eventually(lambda: "that of node n2, and this is node n1" in node.log.read_text(), what="it is logged")
         assert (await get(nameless, foreign))[0] == 200
         assert "this node's name is not known" in nameless.log.read_text()
         assert "this node's name is not known" not in node.log.read_text()
@@ -227,7 +227,7 @@ async def test_who_takes_the_address_of_a_member_that_ended_answers_nothing(tmp_
             async with await asyncio.start_server(poisons, holder.host, 5000):
                 assert await digest() is None
                 assert asked
-        await eventually(lambda: "layer=answer" in asker.log.read_text(), what="it is told")
+        await eventually(lambda: "layer=answer" in asker.log.read_text(), what="it is logged")
 
 
 @pytest.mark.long

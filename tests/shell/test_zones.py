@@ -1,4 +1,4 @@
-"""Two zones of a region: real nodes on loopback, told apart by what their libp2p says and by what they count."""
+"""Two zones of a region: real nodes on loopback; the zones that identify states, and the metrics by zone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Zones:
 
     @asynccontextmanager
     async def asker(self, zone: str) -> AsyncIterator[RunningNode]:
-        """An empty node in a zone, which knows all that the holders announced."""
+        """An empty node in a zone; it has the records of all that the holders announced."""
         layout = self.directory / f"empty-{zone}"
         flags = (*self.flags, f"--zone={zone}")
         async with running_node(self.directory, layout, *flags, ports=self.ports) as node:

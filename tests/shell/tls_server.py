@@ -1,4 +1,4 @@
-"""A TLS server on loopback that writes down who asked for what, and answers as it is told."""
+"""A TLS server on loopback that records the requests, and answers with what the test sets."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Wait."""
+    """Wait for the DaemonSet, or until the timeout. The exit code is 0 in both cases."""
     asyncio.run(_wait(settings))
     return 0
 

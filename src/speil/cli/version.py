@@ -13,7 +13,7 @@ from speil.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Flags."""
+    """The flags of `speil version`."""
 
     format: str = setting(one_of("text", "json"), "text", help="How to print it.")
 

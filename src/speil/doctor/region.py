@@ -45,7 +45,7 @@ def _kept_out(region: str, lease: str, has_peers: bool) -> Iterator[Finding]:
         yield Finding(
             "region",
             Level.FAIL,
-            "without a leader this node knows no peer of its region: every image comes from upstream",
-            f"{_OWN_NAMES}; meanwhile nodes find neighbours with --region-networks, and keep the peers that they knew "
+            "without a leader this node has no peers of its region: every image comes from upstream",
+            f"{_OWN_NAMES}; meanwhile nodes find neighbours with --region-networks, and keep the peers that they had "
             "with --data-dir",
         )

@@ -19,7 +19,7 @@ class ElectionConfigError(ValueError):
 class ElectionConfig:
     """Timings in seconds; the defaults are Spegel's. Raises ElectionConfigError."""
 
-    lease_duration_seconds: int = 10  # the API wants a whole number
+    lease_duration_seconds: int = 10  # the API takes whole numbers only
     renew_deadline_seconds: float = 5.0
     retry_period_seconds: float = 2.0
 
@@ -39,7 +39,7 @@ class ElectionConfig:
             # stricter than client-go, which asks for more than the renew deadline alone
             raise ElectionConfigError(
                 f"--lease-duration ({duration}s) must be more than --renew-deadline ({deadline:g}s) and --retry-period "
-                f"({retry:g}s) together, or a new leader could start before the old one knows that it leads no more"
+                f"({retry:g}s) together, or a new leader could start before the old one stops leading"
             )
 
     @property

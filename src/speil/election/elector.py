@@ -97,7 +97,7 @@ class Elector:
     # --- inputs -----------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Action]:
-        """Take part."""
+        """Take part in the election, as a candidate. The first input, given once."""
         request = self._advance(Input.START, now)
         return [Event(EventKind.CANDIDATE), *request]
 

@@ -56,7 +56,7 @@ class State(Enum):
 
 
 class Input(Enum):
-    """What happened."""
+    """The events that change an elector's state."""
 
     START = "start"
     DUE = "due"  # the planned time of the next request has come

@@ -26,7 +26,7 @@ class HedgeDelay:
 
     @property
     def seconds(self) -> float:
-        """The delay."""
+        """How long to wait for the first peer's head, between HEDGE_SECONDS_MIN and HEDGE_SECONDS_MAX."""
         if not self._samples:
             return HEDGE_SECONDS_MIN
         ordered = sorted(self._samples)

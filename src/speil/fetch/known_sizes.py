@@ -19,7 +19,7 @@ from speil.oci.manifest import Descriptor
 
 SIZES_MAX = 4096  # a pull names tens; the oldest go first
 LEARNED_MAX = 1024  # of one manifest, so that one does not push out all others; containerd stops far below
-CLAIMS_MAX = 4  # different sizes of one content; with more, nobody knows
+CLAIMS_MAX = 4  # different sizes of one content; with more, none of them is used
 CLAIM_SECONDS_MAX = 10 * 60.0  # longer than nearly all pulls
 WITNESSES_MAX = 8  # peers whose contradiction is remembered, of one content
 AGREEING_MIN = 2  # peers that say the same outvote a manifest

@@ -45,9 +45,9 @@ def judge(text: str) -> Judgement:
 
 
 def _headers(table: Any) -> dict[str, str]:
-    told = table.get("header") if isinstance(table, dict) else None
+    header = table.get("header") if isinstance(table, dict) else None
     found = {}
-    for name, value in told.items() if isinstance(told, dict) else ():
+    for name, value in header.items() if isinstance(header, dict) else ():
         first = value[0] if isinstance(value, list) and value else value
         if isinstance(first, str):
             found[name] = first

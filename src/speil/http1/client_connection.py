@@ -11,11 +11,11 @@ import h11
 from speil.http1.error import BadAnswerError, RequestError
 from speil.http1.flow import Flow
 from speil.http1.message import Headers, MalformedError
+from speil.http1.reason import reason_of
 
 HEAD_BYTES_MAX = 64 << 10  # of an answer; proxies before an API server add to it
 INTERIM_MAX = 4  # 1xx answers before the one that counts
 BUFFERED_BYTES_MAX = 256 << 10  # of the body, while the caller takes none
-QUOTED_CHARS_MAX = 120  # of a server's text in an error
 
 
 class StaleError(BadAnswerError):
@@ -90,7 +90,7 @@ class ClientConnection(asyncio.Protocol):
             try:
                 event = self._machine.next_event()
             except h11.RemoteProtocolError as error:
-                raise self._failure(str(error)[:QUOTED_CHARS_MAX]) from None
+                raise self._failure(reason_of(error)) from None
             if isinstance(event, h11.Event):
                 return event
             if event is h11.PAUSED or self._flow.is_lost:

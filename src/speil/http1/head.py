@@ -12,9 +12,9 @@ import re
 import h11
 
 from speil.http1.message import Headers, MalformedError
+from speil.http1.reason import reason_of
 
 HEAD_BYTES_MAX = 16 << 10  # containerd's has half a KiB; tokens of cloud registries have a few
-QUOTED_CHARS_MAX = 120  # of a client's text in an error
 # those that a client could mean (RFC 9110 and WebDAV); CONNECT is not one: speil is no proxy
 METHODS = frozenset(
     b"GET HEAD POST PUT DELETE PATCH OPTIONS TRACE PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH REPORT".split()
@@ -98,7 +98,7 @@ def parse_head(machine: h11.Connection, head: bytes) -> tuple[h11.Request, Heade
             raise MalformedError("both Content-Length and Transfer-Encoding")
         has_body = not isinstance(machine.next_event(), h11.EndOfMessage)
     except h11.RemoteProtocolError as error:
-        raise MalformedError(str(error)[:QUOTED_CHARS_MAX]) from None
+        raise MalformedError(reason_of(error)) from None
     return event, headers, has_body
 
 

@@ -214,7 +214,7 @@ class LeaderElection:
                     what_to_do="give each region its own --leader-election-name and --leader-election-namespace (its "
                     "own --lease-file where the Lease is a file); if nodes with several labels are one region, set "
                     "--region on all of them; if the Lease is right and its annotation is wrong, delete the Lease",
-                    meanwhile="this node goes on with the peers that it knows",
+                    meanwhile="this node continues with the peers that it has",
                 )
             case _:
                 log.info(phrase, **fields)

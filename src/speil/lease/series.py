@@ -17,7 +17,7 @@ class LeaseSeries:
         )
         self.renewal_age = metrics.gauge(
             "speil_election_renewal_age_seconds",
-            "Time since the last renewal of the Lease that this node knows of; in a large region it looks rarely.",
+            "Time since the last renewal of the Lease that this node has seen; in a large region it reads rarely.",
         )
         self.requests = metrics.counter(
             "speil_election_requests",

@@ -35,7 +35,7 @@ log = get_log("mirror")
 
 
 class RegistryServer:
-    """The port."""
+    """Answers probes and the /v2 API on one port, and bounds its connections."""
 
     def __init__(
         self,

@@ -70,15 +70,15 @@ class Manifest:
             return ()
         return tuple(child.digest for child in self.children if not media_type.is_foreign(child.media_type))
 
-    def type_as_told(self, told: str) -> str:
-        """The media type to serve this document with; `told` is the type that a peer sent ("" for none).
+    def type_with_hint(self, hint: str) -> str:
+        """The media type to serve this document with; `hint` is the type that a peer sent ("" for none).
 
-        The document's own `mediaType` comes first. Without one, Docker and OCI types can't be told apart, so `told` is
+        The document's own `mediaType` comes first. Without one, Docker and OCI types have the same shape, so `hint` is
         used if it agrees on index or manifest.
         """
-        if self.is_named or not told or self.media_type in media_type.SCHEMAS1:
+        if self.is_named or not hint or self.media_type in media_type.SCHEMAS1:
             return self.media_type
-        return told if (told in media_type.INDEXES) == self.is_index else self.media_type
+        return hint if (hint in media_type.INDEXES) == self.is_index else self.media_type
 
 
 def parse(data: bytes) -> Manifest | None:

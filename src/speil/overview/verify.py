@@ -173,7 +173,7 @@ def _members(view: RegionView, owners: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(
                 TRAFFIC,
                 Level.WARN,
-                f"{node.name} of region {name} knows no peer",
+                f"{node.name} of region {name} has no peers",
                 "see lines with component=bootstrap in its log",
             )
     if unknown:

@@ -56,5 +56,5 @@ class OwnStore:
             return None
         data, manifest = loaded
         # the type that a manifest states counts more than the type that the client asked for
-        kind = manifest.type_as_told(media_type.asked_type(accept))
+        kind = manifest.type_with_hint(media_type.asked_type(accept))
         return OpenedManifest(Origin.STORE, digest, kind, data, manifest, headers)

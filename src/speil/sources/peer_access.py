@@ -57,7 +57,7 @@ class PeerAccess:
         """
         try:
             async for peer in self._router.find_providers(key, timeout_seconds=FIRST_BYTE_SECONDS_MAX):
-                self.knowledge.heard_zone(peer.peer_id, peer.zone)
+                self.knowledge.record_zone(peer.peer_id, peer.zone)
                 yield peer
         except Exception as error:  # a bug in the routing must not break a body that is being sent
             log.exception("the search for peers failed", error, key=key)
@@ -77,7 +77,7 @@ class PeerAccess:
                     raise
             else:
                 if zone := response.headers.get("x-speil-zone"):
-                    self.knowledge.told_zone(peer.peer_id, zone)
+                    self.knowledge.stated_zone(peer.peer_id, zone)
                 return response
         raise error
 

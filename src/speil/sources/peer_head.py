@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import h11
 
+from speil.http1.reason import reason_of
+
 HEAD_BYTES_MAX = 16 * 1024  # with interim responses; the head of a speil or Spegel has half a KiB
 HEADERS_MAX = 64  # of one response; a speil sends a dozen
 INTERIM_MAX = 4  # 1xx responses before the final one; none is expected, RFC 9110 §15.2 allows them
 CONTENT_BYTES_MAX = 1 << 44  # 16 TiB, the largest file of ext4: a larger blob does not exist
-QUOTED_CHARS_MAX = 120  # of a peer's text in an error
 
 
 class BadHeadError(ValueError):
@@ -55,7 +56,7 @@ class HeadParser:
                 if self._interim_count > INTERIM_MAX:
                     raise BadHeadError(f"more than {INTERIM_MAX} interim answers")
         except h11.RemoteProtocolError as error:
-            raise BadHeadError(f"no HTTP: {str(error)[:QUOTED_CHARS_MAX]}") from None
+            raise BadHeadError(f"no HTTP: {reason_of(error)}") from None
         if self._fed - len(self.unread if isinstance(event, h11.Response) else b"") > HEAD_BYTES_MAX:
             raise BadHeadError(f"a head of more than {HEAD_BYTES_MAX} bytes")
         return _head(event) if isinstance(event, h11.Response) else None

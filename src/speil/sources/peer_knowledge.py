@@ -36,7 +36,7 @@ class PeerKnowledge:
         """A peer's zone, "" where it is unknown: from libp2p's identify, else from an HTTP response or a record."""
         return self._zone_of_router(peer_id) or self._zones.get(peer_id, "")
 
-    def told_zone(self, peer_id: PeerId, zone: str) -> None:
+    def stated_zone(self, peer_id: PeerId, zone: str) -> None:
         """A peer's own response states its zone; what is no zone is ignored."""
         if is_label(zone):
             self._zones[peer_id] = zone
@@ -44,10 +44,10 @@ class PeerKnowledge:
             if len(self._zones) > ZONES_MAX:
                 self._zones.popitem(last=False)
 
-    def heard_zone(self, peer_id: PeerId, zone: str) -> None:
+    def record_zone(self, peer_id: PeerId, zone: str) -> None:
         """A provider record states a peer's zone: it counts until the peer itself states one."""
         if not self.zone_of(peer_id):
-            self.told_zone(peer_id, zone)
+            self.stated_zone(peer_id, zone)
 
     def learn_sizes(self, descriptors: Iterable[Descriptor]) -> None:
         """Keep the sizes that a manifest states."""

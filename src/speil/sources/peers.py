@@ -97,11 +97,11 @@ class _Attempt:
         kind: str | None = None
         manifest: Manifest | None = None
 
-        async def is_manifest(data: bytes, told: str) -> bool:
+        async def is_manifest(data: bytes, stated: str) -> bool:
             nonlocal kind, manifest
-            told = media_type.manifest_type(told)
+            stated = media_type.manifest_type(stated)
             manifest = await parsed(data)
-            kind = manifest.type_as_told(told) if manifest is not None else (told or None)
+            kind = manifest.type_with_hint(stated) if manifest is not None else (stated or None)
             return kind is not None
 
         found = await self.whole(MANIFEST_BYTES_MAX, is_manifest)
@@ -132,7 +132,7 @@ class _Attempt:
             return self._relayed()
         if found := await self._shared():
             return self._verified(found)
-        # other requests for it wait until this one knows whether it is small, and then share it
+        # other requests for it wait until this one has found out whether it is small, and then share it
         is_scout = shared.begin(digest)
         try:
             while not found:

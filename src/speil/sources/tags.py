@@ -174,7 +174,7 @@ class Tags:
             notes.peer = answers[0].peer.peer_id
             self._access.knowledge.learn_sizes(loaded[1].children)
         data, manifest = loaded
-        kind = manifest.type_as_told(media_type.asked_type(request.accept))
+        kind = manifest.type_with_hint(media_type.asked_type(request.accept))
         return OpenedManifest(Origin.STORE if own else Origin.PEER, digest, kind, data, manifest)
 
     async def _own(self, asked: Content) -> Held | None:

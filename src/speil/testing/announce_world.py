@@ -1,8 +1,8 @@
 """A region of DHT nodes under virtual time, with keys to announce: what announcing costs, and what it is worth.
 
 Real routers on the in-memory network; only the codec is left out, so that hundreds of nodes fit into one process:
-messages are counted and their size is computed. Every message takes the same time, so the time to an answer tells how
-many round trips it took.
+messages are counted and their size is computed. Every message takes the same time, so the time to an answer is the
+number of round trips that it took.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def today(network: PeerNetwork, bootstrap: Bootstrap, metrics: Metrics, rng: Ran
 
 @dataclass(slots=True)
 class Traffic:
-    """What went over the wire: messages and bytes by type; a record is one key told to one node."""
+    """What went over the wire: messages and bytes by type; a record is one key announced to one node."""
 
     messages: Counter[MessageType] = field(default_factory=Counter)
     bytes: Counter[MessageType] = field(default_factory=Counter)

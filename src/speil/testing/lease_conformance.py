@@ -131,7 +131,7 @@ class LeaseConformance:
             assert annotations["example.org/note"] == "kept"
             assert annotations["speil.dev/nodes"] == "3"
 
-    async def test_a_release_is_read_as_nobodys(self) -> None:
+    async def test_a_released_lease_is_read_without_a_holder(self) -> None:
         async with self.lease(1) as fixture:
             (lock,) = fixture.locks
             base = await lock.put(RECORD, None)

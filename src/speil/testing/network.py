@@ -120,7 +120,7 @@ class MemoryNetwork:
         await self.send(peer, announcements(self.local, keys, packed=self._wire.packed))
 
     async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
-        """Tell without an answer, also what no honest node tells."""
+        """Send messages without waiting for an answer, also messages that no honest node sends."""
         node = await self._reach(peer)
         for message in messages:
             node._handler(self.local, self._wire.over(message))

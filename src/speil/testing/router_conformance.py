@@ -38,7 +38,7 @@ class RouterConformance:
             seen = [peer.peer_id async for peer in routers[0].find_providers(DIGEST, timeout_seconds=2)]
             assert len(seen) == len(set(seen))
 
-    async def test_a_provider_can_be_reached_at_the_address_it_told(self) -> None:
+    async def test_a_provider_can_be_reached_at_the_address_that_it_announced(self) -> None:
         async with self.mesh(2) as routers:
             await routers[1].provide([DIGEST])
             await eventually(lambda: self._is(routers[0], DIGEST, {routers[1]}), what="it is found")
@@ -53,9 +53,9 @@ class RouterConformance:
         async with self.mesh(3) as routers:
             for router in routers:
                 await eventually(partial(_is_ready, router), what="ready")
-                await eventually(partial(_knows, router, 2), what="it knows both others")
+                await eventually(partial(_knows, router, 2), what="it has both others as peers")
 
-    async def test_the_zone_that_a_peer_tells_is_known_and_none_where_it_tells_none(self) -> None:
+    async def test_the_zone_that_a_peer_states_is_known_and_none_where_it_states_none(self) -> None:
         async with self.mesh(3, "a", "b") as routers:
             for router in routers:
                 for other, zone in zip(routers, ("a", "b", ""), strict=True):

@@ -40,7 +40,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """As Kubernetes knows it."""
+        """Its name in Kubernetes."""
         return self.plan.name
 
     @property

@@ -89,7 +89,7 @@ async def main() -> None:
     asked: list[str] = []
 
     async def kad(stream) -> None:
-        """Answers every DHT request with what it was asked: PING and FIND_NODE of a node that knows nobody."""
+        """Answers every DHT request with the same message: as a node without peers answers PING and FIND_NODE."""
         while True:
             data = await read_message(stream)
             asked.append(data.hex())

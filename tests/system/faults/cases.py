@@ -130,7 +130,7 @@ async def lie(trial: Trial, answers: str, announce: Sequence[str]) -> None:
         assert liar.running, liar.log_text()
         return "announced" in liar.log_text()
 
-    await eventually(announced, timeout_seconds=LIE_SECONDS_MAX, what="the lie is told")
+    await eventually(announced, timeout_seconds=LIE_SECONDS_MAX, what="the lie is announced")
 
 
 async def has_nothing(trial: Trial) -> None:

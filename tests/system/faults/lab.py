@@ -1,4 +1,4 @@
-"""The fault lab: one node that pulls, two that hold what it wants, a stranger, and the upstream.
+"""The fault lab: one node that pulls, two that hold the content, a stranger, and the upstream.
 
     10.82.1.0/24  near: the puller .11
     10.82.2.0/24  far: the holders .11 .12, the stranger .66
@@ -53,7 +53,7 @@ class Mode:
 
     @property
     def title(self) -> str:
-        """As it is called in the table: with the version that the program tells."""
+        """Its name in the table, with the version that the program prints."""
         told = subprocess.run(
             [self.program, "--version"], check=True, capture_output=True, text=True, timeout=30
         ).stdout
@@ -126,7 +126,7 @@ class FaultLab:
         await self.met()
         try:
             await eventually(
-                self._all_known, timeout_seconds=ANNOUNCE_SECONDS_MAX, what="the puller knows who has what"
+                self._all_known, timeout_seconds=ANNOUNCE_SECONDS_MAX, what="the puller has all provider records"
             )
         except AssertionError as error:
             for node in self.nodes:
@@ -151,7 +151,9 @@ class FaultLab:
             grown = [holder.metric("speil_provided_keys") - had for holder, had in zip(holders, keys, strict=True)]
             return min(grown) >= key_count and self._all_known()
 
-        await eventually(known, timeout_seconds=ANNOUNCE_SECONDS_MAX, what=f"the puller knows who has {image}")
+        await eventually(
+            known, timeout_seconds=ANNOUNCE_SECONDS_MAX, what=f"the puller has the provider records of {image}"
+        )
 
     def _all_known(self) -> bool:
         # so small a mesh keeps every record everywhere

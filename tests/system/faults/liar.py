@@ -55,7 +55,7 @@ async def know_nobody(stream: Stream) -> None:
 
 @contextlib.asynccontextmanager
 async def announced(plan: dict[str, Any], address: str) -> AsyncIterator[None]:
-    """One identity tells every node that it has every key, and is in the mesh until this ends."""
+    """One identity announces every key to every node, and is in the mesh until this ends."""
     host = Host(
         Identity.generate(),
         ListenAddress("", ROUTER_PORT),

@@ -21,7 +21,7 @@ from tests.system.lab.node import Node
 
 ASK_SECONDS_MAX = 5.0
 START_SECONDS_MAX = 60.0
-LAYER_FETCH_BUFFER = 1 << 20  # what containerd 2.x asks for in parallel where it is told to
+LAYER_FETCH_BUFFER = 1 << 20  # what containerd 2.x asks for in parallel where its configuration sets it
 TBF_QUEUE_BYTES = 200_000
 _TRANSFER = "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]"
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -68,7 +68,7 @@ class FaultNode(Node):
                 return error.code
 
     def state(self) -> dict[str, Any]:
-        """What /debug/state tells."""
+        """The JSON of /debug/state."""
         status, body = self.get("http://127.0.0.1:9090/debug/state")
         assert status == 200, f"{self.address} does not answer"
         found: dict[str, Any] = json.loads(body)

@@ -17,7 +17,7 @@ from tests.system.test_pulls import wanted
 
 SLOW_LINK = "48mbit"  # so that a pull lasts long enough to be interrupted
 MIDDLE_BYTES = 1_500_000  # have left a holder when it happens to it: three layers are on their way, none is whole
-PULL_SECONDS_MAX = 120.0  # far above all that is asserted: a pull that hangs is told from one that is slow
+PULL_SECONDS_MAX = 120.0  # far above all that is asserted: it separates a pull that hangs from one that is slow
 LINE_SECONDS_MAX = 10.0  # until a log says what happened
 SAID_CHARS_MAX = 8000  # with a failure
 _LONG = (

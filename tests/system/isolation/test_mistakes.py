@@ -72,10 +72,10 @@ async def test_a_region_that_was_given_the_others_address(lab: RegionLab) -> Non
 
 
 async def test_a_node_whose_label_is_wrong(lab: RegionLab) -> None:
-    """Its names are right: it is kept apart, tells why, and costs only its own sharing."""
+    """Its names are right: it is kept out, logs the reason, and only its own sharing is lost."""
     first, second, wrong = lab.regions["regionb"]
     await lab.configure()
-    mark = lab.lans.capture.mark()  # until now nodes may have knocked as another test told them
+    mark = lab.lans.capture.mark()  # before it, nodes may have connected as another test configured them
     before = {node: node.rejected(Layer.IDENTIFY) for node in (first, second)}
     await lab.configure({wrong: [*lab.documented("regionb"), "--topology-region=regiona"]}, alone=[wrong])
     assert wrong.said("the node's label topology.kubernetes.io/region is regiona; the names of the Lease decide")
@@ -101,7 +101,7 @@ async def test_a_node_whose_label_is_wrong(lab: RegionLab) -> None:
 @pytest.mark.interop
 @pytest.mark.requires("interop-peer")
 async def test_nodes_without_a_region(lab: RegionLab) -> None:
-    """A node as Spegel has it (go-libp2p), and a speil that was told no region; both know addresses of both regions."""
+    """A node as Spegel has it (go-libp2p), and a speil without a region; both have addresses of both regions."""
     mark = lab.lans.capture.mark()
     targets, lost = [lab.regions[region][0] for region in REGIONS], lab.regions["regionb"][2]
     seeds = ",".join(target.multiaddr for target in targets)

@@ -1,4 +1,4 @@
-"""Regions that have secrets, and one node that is told its networks: what gets through without the secret."""
+"""Regions that have secrets, and one node with --region-networks: what gets through without the secret."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.system.lab.lans import NETWORKS
 from tests.system.lab.regions import RegionLab, RegionNode
 
 pytestmark = pytest.mark.system
-SAME_LOOKS = 5  # in a row, a second apart: a node tells what is new within a second
+SAME_LOOKS = 5  # in a row, a second apart: a node announces new content within a second
 IPV4 = b"\x08\x00"  # a frame's type
 NETWORKS_FLAG = f"--region-networks={NETWORKS['regiona']}"
 
 
 async def settled_records(lab: RegionLab) -> dict[RegionNode, float]:
-    """How many provider records each node has, once what it was told for its own pulls has come."""
+    """How many provider records each node has, after the records for its own pulls have arrived."""
     last: list[dict[RegionNode, float]] = []
 
     async def settled() -> bool:

@@ -204,7 +204,7 @@ class KubeCluster:
         return pod
 
     async def running_pod(self, namespace: str, name: str, node: str, address: str) -> None:
-        """A pod of speil as the API knows it: no kubelet starts it, but something listens at its address."""
+        """The API object of a speil pod: no kubelet starts it, but something listens at its address."""
         path = f"/api/v1/namespaces/{namespace}/pods"
         labels = {"app.kubernetes.io/name": "speil"}
         spec = {"nodeName": node, "containers": [{"name": "registry", "image": "speil"}]}

@@ -297,7 +297,7 @@ async def make_custom_resources(cluster: KubeCluster) -> None:
             "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
             "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
         }
-        # groups below k8s.io are protected: this says that it knows
+        # groups below k8s.io are protected: this annotation is the approval
         annotations = {"api-approved.kubernetes.io": "unapproved, for a test"}
         body = {"metadata": {"name": f"{plural}.{group}", "annotations": annotations}, "spec": spec}
         await cluster.admin("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)

@@ -1,4 +1,4 @@
-"""Elections on a real API server while the API, the Lease and the credentials are taken away and given back.
+"""Elections on a real API server while the API, the Lease and the credentials become unavailable and available again.
 
 Leases of three seconds: what takes Spegel's ten works the same, and the tests take a third of the time.
 """

@@ -106,7 +106,7 @@ async def test_a_refused_node_says_one_line_and_its_probes_answer_at_once(
     (tmp_path / "empty").mkdir()
     async with region.node("empty", "d1", ready=False) as node, client() as session:
         refusal = f"not allowed to get the Lease {region.lease.name} in namespace {region.lease.namespace}"
-        await eventually(lambda: refusal in node.log.read_text(), timeout_seconds=20, what="the refusal is told")
+        await eventually(lambda: refusal in node.log.read_text(), timeout_seconds=20, what="the refusal is logged")
         for path, status in (("livez", 200), ("readyz", 500)):
             asked = time.monotonic()
             async with session.get(f"{node.url}/{path}") as response:

@@ -1,4 +1,4 @@
-"""A node that knows everything of a region but its secret, and tries every door of every node.
+"""A node that has everything of a region except its secret, and tries every port of every node.
 
     python -m tests.system.lab.hostile < PLAN > REPORT
 

@@ -105,7 +105,7 @@ class RegionNode(Node):
         return self.speil.log_text().strip().rpartition("\n")[2]
 
     def state(self) -> dict[str, Any]:
-        """What /debug/state tells."""
+        """The JSON of /debug/state."""
         found: dict[str, Any] = json.loads(self.get("http://127.0.0.1:9090/debug/state")[1])
         return found
 

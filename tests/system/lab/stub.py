@@ -29,7 +29,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_HEAD
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """To TLS on a plain port: an answer that a client knows to be HTTP."""
+        """To TLS on a plain port: an answer that a client recognizes as HTTP."""
         self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         self.close_connection = True
 
