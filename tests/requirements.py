@@ -1,7 +1,7 @@
 """What tests need beyond Python: how to see it, and the command that installs it.
 
 A test names its requirements with the `requires` marker; where one is missing the test is skipped with the command, or
-fails where SPEIL_REQUIRE_ALL=1 (CI).
+fails where SPEIL_REQUIRE_ALL=1 (CI), unless SPEIL_MAY_SKIP has its name (a list with commas).
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from scripts.image.archive import Archive
 from scripts.image.identity import Identity, identify
 from scripts.image.interpreter import MACHINES, Interpreter, native_architecture
-from scripts.image.layers import make_layer
+from scripts.image.layers import copy_tree, make_layer
 from scripts.image.lock import write_lock
 from scripts.image.root import (
     SITE,
@@ -59,7 +58,7 @@ def main() -> None:
         build = make(Path(folder), architectures, cache=not arguments.no_cache)
         if arguments.trees:
             for tree in (build.trees[0].base, build.trees[0].application):
-                shutil.copytree(tree, arguments.trees / tree.name, symlinks=True)
+                copy_tree(tree, arguments.trees / tree.name)
         else:
             reference = arguments.reference or f"{REPOSITORY}:{build.identity.version}"
             write_archive(build, architectures, arguments.output, reference)

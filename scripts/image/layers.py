@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import stat
 import tarfile
 from collections.abc import Callable
@@ -43,6 +44,14 @@ def make_layer(tree: Path, compress: Callable[[bytes], bytes]) -> Layer:
     return Layer(compress(data), digest(data), size)
 
 
+def copy_tree(tree: Path, target: Path) -> None:
+    """The tree with the modes of its layer. `target` must not exist."""
+    shutil.copytree(tree, target, symlinks=True)
+    for path in target.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(_mode(str(path.relative_to(target)), path.stat().st_mode))
+
+
 def digest(data: bytes) -> str:
     """As OCI writes it."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -56,9 +65,15 @@ def _member(tree: Path, path: Path) -> tarfile.TarInfo:
     if stat.S_ISLNK(found.st_mode):
         member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, str(path.readlink())
     elif stat.S_ISDIR(found.st_mode):
-        member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name in _SHARED else 0o755
+        member.type, member.mode = tarfile.DIRTYPE, _mode(name, found.st_mode)
     elif stat.S_ISREG(found.st_mode):
-        member.mode, member.size = 0o755 if found.st_mode & 0o111 else 0o644, found.st_size
+        member.mode, member.size = _mode(name, found.st_mode), found.st_size
     else:
         raise ValueError(f"{name} is no file, folder or link")
     return member
+
+
+def _mode(name: str, found: int) -> int:
+    if stat.S_ISDIR(found):
+        return 0o1777 if name in _SHARED else 0o755
+    return 0o755 if found & 0o111 else 0o644

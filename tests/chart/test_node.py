@@ -411,8 +411,20 @@ def test_a_release_of_an_older_chart_that_reuses_its_values_gets_the_probes() ->
         ({"extraEnv": [{"value": "7"}]}, "extraEnv"),
         ({"readinessProbe": {"httpGet": {}}}, "readinessProbe"),
         ({"livenessProbe": {"periodSeconds": 0}}, "periodSeconds"),
+        ({"podLabels": {"speil.dev/region": "other"}}, "podLabels: speil.dev/region is the chart's own"),
+        (
+            {"commonLabels": {"app.kubernetes.io/name": "other"}},
+            "commonLabels: app.kubernetes.io/name is the chart's own",
+        ),
+        ({"podLabels": {"topology.kubernetes.io/region": "other"}}, "set `region` or `zone`"),
+        ({"extraEnv": [{"name": "REGION", "value": "other"}]}, "extraEnv: REGION is set by the chart"),
+        ({"extraEnv": [{"name": "NODE_IP", "value": "10.0.0.1"}]}, "extraEnv: NODE_IP is set by the chart"),
+        ({"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "extraEnv: A is named twice"),
+        ({"image": {"repository": "registry.example.org:5000/speil:0.1.0"}}, "no tag and no digest"),
+        ({"image": {"repository": "https://registry.example.org/speil"}}, "no https://"),
+        ({"image": {"repository": "registry.example.org/Speil"}}, "no capital letters"),
+        ({"image": {"tag": "v 1"}}, "image/tag"),
     ],
-    ids=["labels", "arguments", "variables", "probe", "period"],
 )
 def test_what_would_break_the_node_is_refused(values: Values, said: str) -> None:
     with pytest.raises(RefusedError, match=said):

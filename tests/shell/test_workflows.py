@@ -12,7 +12,8 @@ import pytest
 import yaml
 from scripts.check_release import problems
 
-from tests.requirements import ROOT, tool_path
+from tests.conftest import need
+from tests.requirements import REQUIREMENTS, ROOT, Requirement, tool_path
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PINNED = re.compile(r"^ +-? *uses: [\w./-]+@[0-9a-f]{40} # v[0-9.]+$")
@@ -70,3 +71,21 @@ def test_a_release_whose_parts_disagree_is_refused() -> None:
     found = problems("v1.2.4", "1.2.3", {"version": "1.2.2", "appVersion": "1.2.3"}, "# Changelog\n\n## 1.2.30\n")
     assert len(found) == 3
     assert "tag v1.2.3" in found[0]
+
+
+def test_the_hosted_runner_may_skip_the_cluster_and_nothing_else() -> None:
+    # its cgroups are v2, and the nodes of tests/cluster need v1
+    skipped = [step["env"]["SPEIL_MAY_SKIP"] for step in steps(ROOT / ".github/workflows/ci.yml") if "env" in step]
+    assert skipped == ["cluster"]
+
+
+def test_what_may_be_skipped_is_skipped_where_all_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Requirement("missing-tool", lambda: False, "install it")
+    monkeypatch.setitem(REQUIREMENTS, missing.name, missing)
+    monkeypatch.setenv("SPEIL_REQUIRE_ALL", "1")
+    monkeypatch.delenv("SPEIL_MAY_SKIP", raising=False)
+    with pytest.raises(pytest.fail.Exception, match="missing-tool is missing: install it"):
+        need(missing.name)
+    monkeypatch.setenv("SPEIL_MAY_SKIP", "cluster,missing-tool")
+    with pytest.raises(pytest.skip.Exception, match="missing-tool is missing"):
+        need(missing.name)

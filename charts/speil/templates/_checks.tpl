@@ -2,6 +2,7 @@
 {{- define "speil.checks" -}}
 {{- include "speil.checkUpgrade" . -}}
 {{- include "speil.checkImage" . -}}
+{{- include "speil.checkLabels" (dict "value" "commonLabels" "labels" .Values.commonLabels) -}}
 {{- $regions := include "speil.regions" . | fromJsonArray -}}
 {{- if and .Values.regions (or .Values.region .Values.leaderElectionName .Values.leaderElectionNamespace) -}}
   {{- fail "`regions` names each region's Lease itself: leave region, leaderElectionName and leaderElectionNamespace at the top empty" -}}
@@ -33,6 +34,7 @@
   {{- end -}}
   {{- if $region.isKubernetes }}{{ include "speil.checkCluster" (dict "root" $ "region" $region "lease" $lease) }}{{ end -}}
   {{- include "speil.checkSecret" (dict "root" $ "region" $region) -}}
+  {{- include "speil.checkExtraEnv" (dict "root" $ "region" $region) -}}
   {{- include "speil.checkLeftover" (dict "root" $ "region" $region) -}}
 {{- end -}}
 {{- end }}

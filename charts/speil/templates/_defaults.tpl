@@ -3,8 +3,8 @@ Values that are missing get the chart's defaults. With `--reuse-values` helm lea
 a release of Spegel brings Spegel's values only, and a release of an older speil lacks what is new. Each template file
 includes this first.
 
-A key that the operator took away with null is missing too. So where the values are speil's own, only the sections are
-filled that speil alone has: no null means anything there.
+A key that the operator took away with null is missing too. null stands for "none" where the kubelet or Kubernetes has a
+default of its own, and at ports and paths that may be missing: these stay away. Elsewhere null is the chart's default.
 */}}
 {{- define "speil.defaults" -}}
 {{- $defaults := .Files.Get "files/defaults.json" | fromJson -}}
@@ -16,13 +16,12 @@ filled that speil alone has: no null means anything there.
   {{- $_ := set .Values "isOfAnotherChart" true -}}
   {{- include "speil.fill" (dict "values" .Values "defaults" $defaults) -}}
 {{- else -}}
-  {{- range $section := list "speil" "regionSecret" "cleanup" "prepull" "networkPolicy" -}}
-    {{- include "speil.fill" (dict "values" $.Values "defaults" (dict $section (get $defaults $section))) -}}
+  {{- $_ := set $defaults.service "registry" (omit $defaults.service.registry "hostPort" "nodePort") -}}
+  {{- $_ := set $defaults "spegel" (omit $defaults.spegel "containerdContentPath") -}}
+  {{- $none := list "resources" "securityContext" "tolerations" "nodeSelector" "priorityClassName" "namespaceCheck" -}}
+  {{- range $key, $default := $defaults -}}
+    {{- if not (has $key $none) }}{{ include "speil.fill" (dict "values" $.Values "defaults" (dict $key $default)) }}{{ end -}}
   {{- end -}}
-{{- end -}}
-{{- /* Spegel's chart has livenessProbe.enabled alone */ -}}
-{{- range $section := list "startupProbe" "readinessProbe" "livenessProbe" -}}
-  {{- include "speil.fill" (dict "values" $.Values "defaults" (dict $section (get $defaults $section))) -}}
 {{- end -}}
 {{- end }}
 

@@ -241,5 +241,27 @@ securityContext:
 {{- range $name := keys (.Values.podLabels | default dict) -}}
   {{- if hasPrefix "app.kubernetes.io/" $name }}{{ fail (printf "podLabels: %s is the chart's own; the chart finds its pods by it" $name) }}{{ end -}}
 {{- end -}}
+{{- include "speil.checkLabels" (dict "value" "podLabels" "labels" .Values.podLabels) -}}
 {{- with .Values.podLabels }}{{ toYaml . }}{{ end -}}
+{{- end }}
+
+{{/* Labels by which pods are found, and those from which a node reads its region: dict value (its name), labels. */}}
+{{- define "speil.checkLabels" -}}
+{{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "speil.dev/region" -}}
+{{- range $name := keys (.labels | default dict) -}}
+  {{- if has $name $own }}{{ fail (printf "%s: %s is the chart's own; the chart finds its pods by it" $.value $name) }}{{ end -}}
+  {{- if hasPrefix "topology.kubernetes.io/" $name }}{{ fail (printf "%s: a pod's %s is its node's; where speil is to take another region or zone, set `region` or `zone`" $.value $name) }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A variable twice: one of the two counts in one container of the pod only, and helm 4 refuses it. */}}
+{{- define "speil.checkExtraEnv" -}}
+{{- $own := list "NODE_NAME" "TOPOLOGY_FROM_NODE" "TOPOLOGY_REGION" "TOPOLOGY_ZONE" "REGION" "ZONE" "LEADER_ELECTION_NAME" "LEADER_ELECTION_NAMESPACE" "REGION_SECRET_FILE" -}}
+{{- range $one := include "speil.doctorEnv" . | fromYamlArray }}{{ $own = append $own $one.name }}{{ end -}}
+{{- $names := dict -}}
+{{- range $one := .root.Values.extraEnv -}}
+  {{- if has $one.name $own }}{{ fail (printf "extraEnv: %s is set by the chart; use the chart's value for it" $one.name) }}{{ end -}}
+  {{- if hasKey $names $one.name }}{{ fail (printf "extraEnv: %s is named twice" $one.name) }}{{ end -}}
+  {{- $_ := set $names $one.name true -}}
+{{- end -}}
 {{- end }}

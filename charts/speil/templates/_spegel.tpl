@@ -5,6 +5,11 @@
 {{- if regexMatch "(^|/)(spegel-org|xenitab)/spegel/?([:@].*)?$" .Values.image.repository -}}
   {{- fail (printf "image.repository is %s, which is Spegel's image, and this chart runs speil's: take image.repository, image.tag and image.digest out of the values that you bring from Spegel, build an image that has `speil` as its entrypoint (docs/migrating-from-spegel.md) and name it in image.repository" .Values.image.repository) -}}
 {{- end -}}
+{{- $part := "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*" -}}
+{{- $host := "([A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*|\\[[0-9A-Fa-f:]+\\])(:[0-9]+)?" -}}
+{{- if not (regexMatch (printf "^(%s/)?%s(/%s)*$" $host $part $part) .Values.image.repository) -}}
+  {{- fail (printf "image.repository is %s, which is no image's name: it takes no https://, no capital letters, no tag and no digest, which stand in image.tag and image.digest" .Values.image.repository) -}}
+{{- end -}}
 {{- end }}
 
 {{/*

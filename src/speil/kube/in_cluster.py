@@ -30,7 +30,8 @@ class InClusterAccess:
         host, port = self._environ.get("KUBERNETES_SERVICE_HOST", ""), self._environ.get("KUBERNETES_SERVICE_PORT", "")
         if not host or not port:
             raise KubeAccessError(
-                "this is not a pod of a cluster (KUBERNETES_SERVICE_HOST is not set): set --kubeconfig-path"
+                "this is not a pod of a cluster (KUBERNETES_SERVICE_HOST is not set): run it in a pod, or set"
+                " --kubeconfig-path where the command has that flag"
             )
         token = read_file(self._directory / "token", "the ServiceAccount's token").decode("ascii", "replace").strip()
         ca = read_file(self._directory / "ca.crt", "the cluster's CA certificate")
