@@ -29,18 +29,31 @@ def freeze_and_trim() -> None:
 
 
 async def trim_when_grown() -> None:
-    """Collect garbage and trim the heap whenever the process has grown by GROWN_BYTES. Runs until cancelled."""
-    idle = resident_bytes()
+    """Collect garbage and trim the heap whenever the process has grown by GROWN_BYTES. Runs until cancelled.
+
+    While the size can't be read, because no file descriptor is left, nothing is trimmed.
+    """
+    idle: int | None = None
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
-        if resident_bytes() > idle + GROWN_BYTES:
+        size = _resident_bytes_or_none()
+        if idle is None:
+            idle = size
+        elif size is not None and size > idle + GROWN_BYTES:
             gc.collect()
             _trim()
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def resident_bytes() -> int:
-    """The resident set size of this process."""
+    """The resident set size of this process. Raises OSError where no file descriptor is left."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def _resident_bytes_or_none() -> int | None:
+    try:
+        return resident_bytes()
+    except OSError:
+        return None
 
 
 def _trim() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import socket
 import struct
 from pathlib import Path
 
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})  # of this process, of the machine
 _SIOCGIFADDR = 0x8915
 
 
 def interface_addresses() -> list[str]:
-    """IPv4 and global IPv6 addresses that others can reach; the loopback one only where there is nothing else."""
+    """IPv4 and global IPv6 addresses that others can reach; the loopback one only where there is nothing else.
+
+    Raises OSError where the process has no file descriptor left.
+    """
     found = [address for address in _ipv4() + _ipv6() if not ipaddress.ip_address(address).is_loopback]
     return found or ["127.0.0.1"]
 
@@ -32,7 +37,9 @@ def _ipv4() -> list[str]:
 def _ipv6() -> list[str]:
     try:
         lines = Path("/proc/net/if_inet6").read_text().splitlines()
-    except OSError:
+    except OSError as error:
+        if error.errno in NO_DESCRIPTOR:
+            raise
         return []  # a kernel without IPv6
     addresses = [ipaddress.IPv6Address(bytes.fromhex(line.split()[0])) for line in lines]
     return [str(address) for address in addresses if not address.is_link_local]

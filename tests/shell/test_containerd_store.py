@@ -209,8 +209,10 @@ async def test_one_that_ends_each_connection_at_once_is_asked_gently_and_fills_n
     async with following(daemon, waits, 3600.0):  # a loaded machine refuses late
         await eventually(lambda: len(waits.seconds) >= 30, what="it tries again and again")
     assert waits.seconds[-1] == module.RETRY_SECONDS_MAX
-    assert len(caplog.messages) <= module.SHORT_MAX + 2
     await daemon.stop()
+    # whichever level an earlier test has left: it is the warnings that fill a log
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert 0 < len(warnings) <= module.SHORT_MAX + 2
 
 
 async def test_where_content_came_from_is_what_its_labels_say(tmp_path: Path) -> None:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import subprocess
 import sys
+
+import pytest
+
+from speil import heap
+from speil.testing.eventually import eventually
 
 OF_OTHER_COMMANDS = (
     "yaml",
@@ -84,3 +91,27 @@ def test_what_a_flood_took_is_given_back() -> None:
     """The other process fails where it is not."""
     before, held = map(int, run(AFTER_A_FLOOD.format(size=BLOCK_BYTES, count=HELD_BLOCKS)).split())
     assert held > before + HELD_BLOCKS * BLOCK_BYTES // 2, "the C library keeps it by itself"
+
+
+async def test_no_descriptor_left_ends_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = trims = 0
+    monkeypatch.setattr(heap, "LOOK_SECONDS", 0.0)
+
+    def size() -> int:
+        nonlocal looks
+        looks += 1
+        if looks % 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return looks * heap.GROWN_BYTES
+
+    def trim() -> None:
+        nonlocal trims
+        trims += 1
+
+    monkeypatch.setattr(heap, "resident_bytes", size)
+    monkeypatch.setattr(heap, "_trim", trim)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(heap.trim_when_grown())
+        await eventually(lambda: looks >= 10, what="it looks again")
+        task.cancel()
+    assert trims >= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import resource
@@ -19,7 +20,14 @@ from speil.border.secret_file import SecretFile
 from speil.http1 import connection as connection_module
 from speil.http1 import places as places_module
 from speil.http1.message import Request
-from speil.http1.own_addresses import PROVED_MAX, PROVED_SECONDS, OwnAddresses, default_gateways
+from speil.http1.own_addresses import (
+    PROVED_MAX,
+    PROVED_SECONDS,
+    READ_AGAIN_SECONDS,
+    READ_FAILED_SECONDS,
+    OwnAddresses,
+    default_gateways,
+)
 from speil.http1.places import Bounds, Place, Places, Refusal
 from speil.http1.reply import Reply
 from speil.http1.server import GuardedServer
@@ -228,6 +236,50 @@ def test_the_node_token_makes_an_address_ours_for_a_while() -> None:
     for number in range(1000):
         addresses.proved(f"10.8.{number >> 8}.{number & 255}")
     assert len(addresses._proved) == PROVED_MAX
+
+
+def test_the_last_addresses_stay_while_no_descriptor_is_left() -> None:
+    now, here, reads = 0.0, ["10.1.1.1"], 0
+
+    def interfaces() -> list[str]:
+        nonlocal reads
+        reads += 1
+        if not here:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return here
+
+    addresses = OwnAddresses(clock=lambda: now, interfaces=interfaces, gateways=tuple)
+    assert addresses.cover("10.1.1.1")
+    now, here = READ_AGAIN_SECONDS, []
+    for _ in range(10):
+        assert addresses.cover("10.1.1.1")
+    assert reads == 2, "a read that failed is not repeated for each connection"
+    now, here = now + READ_FAILED_SECONDS, ["10.1.1.2"]
+    assert addresses.cover("10.1.1.2")
+    assert not addresses.cover("10.1.1.1")
+
+
+async def test_an_error_while_a_connection_gets_its_place_ends_that_connection_alone() -> None:
+    class Broken(OwnAddresses):
+        fails = True
+
+        def cover(self, host: str, reached: str = "") -> bool:
+            if self.fails:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().cover(host, reached)
+
+    async def answer(request: Request, reply: Reply) -> None:
+        await reply.send(200)
+
+    own_addresses = Broken()
+    (port,) = free_ports("127.0.0.1", 1)
+    server = GuardedServer("test", answer, Bounds(10, 2, 5), own=own_addresses)
+    async with server.serve(ListenAddress("127.0.0.1", port)), clients() as connect:
+        client = await connect("127.0.0.1", port)
+        await eventually(client.is_closed, what="it is closed, not left open for ever")
+        own_addresses.fails = False
+        assert await (await connect("127.0.0.1", port)).ask() == 200
+        assert server.places.count == 1
 
 
 def test_gateways_are_read_from_the_kernel(tmp_path: Path) -> None:

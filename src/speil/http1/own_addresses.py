@@ -14,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from speil.interface_addresses import interface_addresses
+from speil.interface_addresses import NO_DESCRIPTOR, interface_addresses
 from speil.multiformats.network import IPAddress, ip_of
 
 READ_AGAIN_SECONDS = 60.0  # interfaces are added and removed
+READ_FAILED_SECONDS = 1.0  # then reading is tried again; until then the last addresses stay
 PROVED_SECONDS = 600.0  # if containerd pulls nothing for this long, it needs no reserved place
 PROVED_MAX = 64  # addresses; a node has a handful
 _LOOPBACK = frozenset({ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")})
@@ -52,7 +53,10 @@ class OwnAddresses:
                 return True
             del self._proved[host]
         if now - self._read_at >= READ_AGAIN_SECONDS:
-            self._read_at, self._here = now, self._read()
+            try:
+                self._read_at, self._here = now, self._read()
+            except OSError:  # no file descriptor is left
+                self._read_at = now - READ_AGAIN_SECONDS + READ_FAILED_SECONDS
         return ip in self._here
 
     def proved(self, host: str) -> None:
@@ -71,7 +75,10 @@ class OwnAddresses:
 
 
 def default_gateways(proc: Path = Path("/proc/net")) -> list[str]:
-    """The gateways of this network namespace's default routes; none where they can't be read."""
+    """The gateways of this network namespace's default routes; none where the kernel has no such table.
+
+    Raises OSError where the process has no file descriptor left.
+    """
     found = []
     for line in _lines(proc / "route")[1:]:
         fields = line.split()  # interface, destination, gateway (in the machine's byte order), …
@@ -87,5 +94,7 @@ def default_gateways(proc: Path = Path("/proc/net")) -> list[str]:
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
-    except OSError:
+    except OSError as error:
+        if error.errno in NO_DESCRIPTOR:
+            raise
         return []

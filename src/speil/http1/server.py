@@ -107,7 +107,14 @@ class GuardedServer:
         task.add_done_callback(self._answers.discard)
 
     def take_place(self, transport: asyncio.Transport) -> Place | None:
-        """A place for a connection that has just come; None where it is refused."""
+        """A place for a connection that has just come; None where it is refused, or where an error of ours came up."""
+        try:
+            return self._place(transport)
+        except Exception as error:  # asyncio would leave the connection open, and nobody would end it
+            self.failed(error)
+            return None
+
+    def _place(self, transport: asyncio.Transport) -> Place | None:
         host, reached = _host(transport, "peername"), _host(transport, "sockname")
         is_own, now = self.own.cover(host, reached), asyncio.get_running_loop().time()
         share = self._shares.share_of(host)
@@ -166,7 +173,7 @@ class GuardedServer:
             )  # fmt: skip
 
     def failed(self, error: Exception) -> None:
-        """A bug of ours: the handler raised."""
+        """An error of ours: a handler raised, or a connection got no place."""
         if self._bugs.due(repr(error)):
             log.exception("a request failed", error, port=self._port_name)
 
