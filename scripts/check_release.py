@@ -24,15 +24,16 @@ def problems(tag: str, version: str, chart: dict[str, str], changelog: str) -> l
         if chart[key] != version
     ]
     if not re.search(rf"(?m)^#+ .*\b{re.escape(version)}\b", changelog):
-        found.append(f"CHANGELOG.md has no heading for {version}")
+        found.append(f"CHANGELOG.md has no heading for {version}: rename [Unreleased] to [{version}]")
     return found
 
 
 def main() -> None:
-    """See the module."""
-    tag = sys.argv[1] if len(sys.argv) > 1 else f"v{__version__}"
+    """Without a tag it is a build of what is not released yet: its changes stand below [Unreleased]."""
+    tag = sys.argv[1] if len(sys.argv) > 1 else ""
     chart = yaml.safe_load((ROOT / "charts/speil/Chart.yaml").read_text())
-    if found := problems(tag, __version__, chart, (ROOT / "CHANGELOG.md").read_text()):
+    changelog = (ROOT / "CHANGELOG.md").read_text() if tag else f"## {__version__}"
+    if found := problems(tag or f"v{__version__}", __version__, chart, changelog):
         sys.exit("\n".join(found))
     (ROOT / "dist").mkdir(exist_ok=True)
     (ROOT / "dist" / "VERSION").write_text(f"{__version__}\n")

@@ -69,6 +69,8 @@ def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) ->
         "--set=cleanup.timeoutSeconds=15", "--wait", "--timeout=120s",
     )  # fmt: skip
     dead.power_off()
+    # until Kubernetes has seen it, the hook's own pod may be put on that node
+    wait_for(lambda: "b2" not in regions.ready_nodes(), seconds=120, what="b2 counts as dead")
     said = uninstall(regions, "speil-regionb", fails=True)
     assert "speil-regionb-cleanup-wait" in said
     log = regions.kubectl("-n", NAMESPACE, "logs", "job/speil-regionb-cleanup-wait")

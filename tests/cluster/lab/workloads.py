@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -91,11 +92,10 @@ def wait_running(cluster: Cluster, names: Iterable[str]) -> None:
 
 
 def failed_pulls(cluster: Cluster) -> list[str]:
-    """Events of pulls that failed."""
+    """Events of pulls that failed. A container of a pod that is removed while it starts fails too: that is no pull."""
     events = cluster.control.client().list("events", NAMESPACE)
-    return [
-        f"{one['involvedObject']['name']}: {one.get('message', '')}" for one in events if one["reason"] in _BAD_EVENTS
-    ]
+    bad = [(one["involvedObject"]["name"], one.get("message", "")) for one in events if one["reason"] in _BAD_EVENTS]
+    return [f"{name}: {message}" for name, message in bad if re.search("pull|image", message, re.IGNORECASE)]
 
 
 def remove_all(cluster: Cluster) -> None:
