@@ -23,7 +23,7 @@ from tests.cluster.lab.install import (
 )
 from tests.cluster.lab.layout import PLANS
 from tests.cluster.lab.waiting import wait_for
-from tests.cluster.lab.workloads import failed_pulls
+from tests.cluster.lab.workloads import assert_no_failed_pulls
 from tests.cluster.test_nodes import pull_on
 from tests.requirements import ROOT
 
@@ -95,7 +95,7 @@ def test_the_regions_secret_is_rotated(regions: Cluster) -> None:
             regions.kubectl("-n", NAMESPACE, "rollout", "status", "daemonset/speil-regiona", "--timeout=120s")
             wait_until_ready(regions, *BASE_NODES)
         assert pull_on(regions, f"rotated-{step}", "a1", "a2")["a2"] == 0
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
     assert "fail" not in regions.speil("region", "verify")
 
 

@@ -13,7 +13,7 @@ from tests.cluster.lab.images import make_image
 from tests.cluster.lab.install import holder, leader, pods, wait_until_ready
 from tests.cluster.lab.layout import SPARE
 from tests.cluster.lab.waiting import wait_for
-from tests.cluster.lab.workloads import failed_pulls, remove_all, start_pod, wait_running
+from tests.cluster.lab.workloads import assert_no_failed_pulls, remove_all, start_pod, wait_running
 
 pytestmark = pytest.mark.system
 NODE_READY_SECONDS_MAX = 120.0
@@ -41,7 +41,7 @@ def test_containerd_restarts_under_it(regions: Cluster) -> None:
     assert upstream["a1"] > 0
     assert upstream["a2"] == 0, "new content of a1 is announced"
     assert restarts(regions) == restarted
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
 
 
 def test_a_node_is_added_and_served_by_the_others(regions: Cluster) -> None:
@@ -63,7 +63,7 @@ def test_a_node_is_added_and_served_by_the_others(regions: Cluster) -> None:
     regions.nodes[SPARE].power_off()
     regions.control.client().delete("nodes", "", SPARE)
     wait_until_ready(regions, *BASE_NODES)
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
 
 
 def test_kubelet_and_containerd_of_the_leader_are_killed(regions: Cluster) -> None:
@@ -75,7 +75,7 @@ def test_kubelet_and_containerd_of_the_leader_are_killed(regions: Cluster) -> No
         regions.nodes[node].kill(program)
     start_pod(regions, "after-kill", "reg.test/before-kill:1", other)
     wait_running(regions, ["after-kill"])
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
     regions.nodes[node].start_containerd()
     regions.nodes[node].start_kubelet()
     wait_for(lambda: node in regions.ready_nodes(), seconds=NODE_READY_SECONDS_MAX, what=f"{node} is Ready")
@@ -101,7 +101,7 @@ def test_the_leaders_node_loses_power_and_comes_back(regions: Cluster) -> None:
         return "fail" not in regions.speil("region", "verify")
 
     wait_for(serves, what="the region is whole")
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
 
 
 def restarts(cluster: Cluster) -> int:
@@ -147,4 +147,4 @@ def test_the_kubelet_collects_images_and_peers_are_not_sent_there(regions: Clust
     regions.nodes["a1"].run(*regions.nodes["a1"].ctr("images", "remove", "--sync", "reg.test/collected:1"))
     start_pod(regions, "collected-again", "reg.test/collected:1", "a2")
     wait_running(regions, ["collected-again"])
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)

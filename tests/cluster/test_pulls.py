@@ -13,7 +13,7 @@ from tests.cluster.lab.layout import PLANS, PRIVATE_REGISTRY, REGISTRY
 from tests.cluster.lab.registry_log import RegistryLog
 from tests.cluster.lab.waiting import wait_for
 from tests.cluster.lab.workloads import (
-    failed_pulls,
+    assert_no_failed_pulls,
     make_pull_secret,
     nodes_of,
     scale,
@@ -55,7 +55,7 @@ def test_the_second_node_takes_all_from_the_first(regions: Cluster, policy: str)
         assert len(blobs) == 4, "a config and three layers; the fourth is the sandbox image's too"
     start_deployment(regions, f"{name}-never", reference, "regiona", "Never", 2)
     assert nodes_of(regions, f"{name}-never", 2) == ["a1", "a2"]
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
     assert regions.network.packets_between_regions() == before
 
 
@@ -67,7 +67,7 @@ def test_a_private_image_with_a_pull_secret(regions: Cluster) -> None:
     for region in REGIONS:
         roll_out(regions, f"private-{region}", reference, region, "IfNotPresent", log)
         assert set(log.blobs(region, "private").values()) == {1}
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
     assert regions.network.packets_between_regions() == before
 
 
@@ -116,5 +116,5 @@ def test_one_image_on_all_nodes_at_the_same_moment(regions: Cluster) -> None:
         assert len(blobs) == 4, "a config and three layers"
         # Two nodes that ask before either has a first byte both go upstream, and no node goes twice.
         assert max(blobs.values()) <= sum(PLANS[node].region == region for node in nodes), blobs
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
     assert regions.network.packets_between_regions() == before

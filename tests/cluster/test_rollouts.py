@@ -25,7 +25,7 @@ from tests.cluster.lab.install import (
     wait_until_ready,
 )
 from tests.cluster.lab.waiting import wait_for
-from tests.cluster.lab.workloads import failed_pulls, start_pod, wait_running
+from tests.cluster.lab.workloads import assert_no_failed_pulls, start_pod, wait_running
 from tests.cluster.test_nodes import restarts
 
 pytestmark = pytest.mark.system
@@ -91,7 +91,7 @@ def test_a_restart_under_a_stream_of_pulls_fails_none(regions: Cluster) -> None:
     finally:
         done.set()
         watcher.join()
-    assert not failed_pulls(regions)
+    assert_no_failed_pulls(regions)
     wait_until_ready(regions, *BASE_NODES)
     assert restarts(regions) == 0
     for region, seen in handovers.items():

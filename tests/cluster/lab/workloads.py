@@ -91,11 +91,12 @@ def wait_running(cluster: Cluster, names: Iterable[str]) -> None:
     wait_for(all_run, seconds=RUNNING_SECONDS_MAX, what=f"pods run: {sorted(left)}")
 
 
-def failed_pulls(cluster: Cluster) -> list[str]:
-    """Events of pulls that failed. A container of a pod that is removed while it starts fails too: that is no pull."""
+def assert_no_failed_pulls(cluster: Cluster) -> None:
+    """Shows every event of a pull that failed. A container of a pod that is removed while it starts fails too: that is no pull."""
     events = cluster.control.client().list("events", NAMESPACE)
     bad = [(one["involvedObject"]["name"], one.get("message", "")) for one in events if one["reason"] in _BAD_EVENTS]
-    return [f"{name}: {message}" for name, message in bad if re.search("pull|image", message, re.IGNORECASE)]
+    pulls = [f"{name}: {message}" for name, message in bad if re.search("pull|image", message, re.IGNORECASE)]
+    assert not pulls, "\n".join(pulls)
 
 
 def remove_all(cluster: Cluster) -> None:
