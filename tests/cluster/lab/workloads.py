@@ -92,7 +92,10 @@ def wait_running(cluster: Cluster, names: Iterable[str]) -> None:
 
 
 def assert_no_failed_pulls(cluster: Cluster) -> None:
-    """Shows every event of a pull that failed. A container of a pod that is removed while it starts fails too: that is no pull."""
+    """Fails with the event of each pull that failed.
+
+    A container of a pod that is removed while it starts fails too: that is no pull.
+    """
     events = cluster.control.client().list("events", NAMESPACE)
     bad = [(one["involvedObject"]["name"], one.get("message", "")) for one in events if one["reason"] in _BAD_EVENTS]
     pulls = [f"{name}: {message}" for name, message in bad if re.search("pull|image", message, re.IGNORECASE)]
