@@ -67,21 +67,18 @@ def _debian(root: Path, status: Path, architecture: str) -> dict[str, Any]:
         sys.exit(f"the image has no licence of {name}: usr/share/doc/{name}/copyright is missing")
     qualifiers = f"arch={fields['Architecture']}&distro={_DISTRIBUTION}"
     purl = f"pkg:deb/debian/{quote(name)}@{quote(version)}?{qualifiers}"
-    return {
-        "type": "library",
-        "bom-ref": purl,
-        "name": name,
-        "version": version,
-        "purl": purl,
-        "licenses": [{"license": {"name": f"see /usr/share/doc/{name}/copyright", "acknowledgement": "declared"}}],
-    }
+    licence = {"license": {"name": f"see /usr/share/doc/{name}/copyright", "acknowledgement": "declared"}}
+    return _component(name, version, purl, licence)
 
 
 def _python(folder: Path) -> dict[str, Any]:
     fields = HeaderParser().parsestr((folder / "METADATA").read_text())
     name, version = fields["Name"], fields["Version"]
     purl = f"pkg:pypi/{name.lower().replace('_', '-')}@{quote(version)}"
-    licence = _licence(fields)
+    return _component(name, version, purl, _licence(fields))
+
+
+def _component(name: str, version: str, purl: str, licence: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "library",
         "bom-ref": purl,

@@ -16,6 +16,7 @@ Vocabulary, which every package may import:
     heap            gives free memory back to the system
     token_bucket    so much at once, so much a second after that
     interface_addresses  the IP addresses of this machine's interfaces
+    tcp             opens TCP connections
 
 Cores:
 

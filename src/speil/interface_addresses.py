@@ -22,6 +22,19 @@ def interface_addresses() -> list[str]:
     return found or ["127.0.0.1"]
 
 
+def kernel_table(path: Path) -> list[str]:
+    """The lines of a file below /proc/net; none where the kernel has no such file, as without IPv6.
+
+    Raises OSError where the process has no file descriptor left.
+    """
+    try:
+        return path.read_text().splitlines()
+    except OSError as error:
+        if error.errno in NO_DESCRIPTOR:
+            raise
+        return []
+
+
 def _ipv4() -> list[str]:
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -35,11 +48,6 @@ def _ipv4() -> list[str]:
 
 
 def _ipv6() -> list[str]:
-    try:
-        lines = Path("/proc/net/if_inet6").read_text().splitlines()
-    except OSError as error:
-        if error.errno in NO_DESCRIPTOR:
-            raise
-        return []  # a kernel without IPv6
+    lines = kernel_table(Path("/proc/net/if_inet6"))
     addresses = [ipaddress.IPv6Address(bytes.fromhex(line.split()[0])) for line in lines]
     return [str(address) for address in addresses if not address.is_link_local]

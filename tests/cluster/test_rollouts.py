@@ -73,12 +73,11 @@ def test_a_restart_under_a_stream_of_pulls_fails_none(regions: Cluster) -> None:
 
     def watch() -> None:
         with regions.inside():
-            while not done.is_set():
+            while not done.wait(0.05):
                 for region, seen in handovers.items():
                     now = holder(regions, region)
                     if not seen or seen[-1][1] != now:
                         seen.append((time.monotonic(), now))
-                time.sleep(0.05)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

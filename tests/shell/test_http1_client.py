@@ -33,7 +33,7 @@ from speil.http1.url import parse_url
 from speil.setting import ListenAddress
 from speil.testing.cancellation import cancel_at_each_step
 from speil.testing.certificates import CertificateAuthority
-from speil.testing.eventually import eventually
+from speil.testing.eventually import eventually, stands_still
 from tests.shell.nodes import free_ports
 from tests.shell.tls_server import tls_server
 
@@ -446,14 +446,7 @@ async def test_a_body_is_taken_at_the_callers_pace() -> None:
 
     async with http_client() as client, RawServer(script).serve() as server:
         async with client.stream("GET", server.url) as answer:
-            before = -1
-
-            def stands_still() -> bool:
-                nonlocal before
-                before, still = sent, sent == before
-                return still and sent > 0
-
-            await eventually(stands_still, what="the server has to wait")
+            await stands_still(lambda: sent, what="the server has to wait")
             assert sent < 32 << 20
             assert sum([len(chunk) async for chunk in answer]) == 64 << 20
         assert (server.connections, server.open) == (1, 1)

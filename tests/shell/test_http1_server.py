@@ -27,7 +27,7 @@ from speil.http1.server import GuardedServer, Handler
 from speil.observe import logs
 from speil.setting import ListenAddress
 from speil.testing.cancellation import cancel_at_each_step
-from speil.testing.eventually import eventually
+from speil.testing.eventually import eventually, stands_still
 from tests.shell.nodes import free_ports
 
 HOST = "127.0.0.1"
@@ -440,14 +440,7 @@ async def test_a_client_that_takes_nothing_holds_its_handler_and_no_memory() -> 
         reader, writer = await port.connect()
         writer.write(get())
         await reader.readuntil(b"\r\n\r\n")
-        before = -1
-
-        def stands_still() -> bool:
-            nonlocal before
-            before, still = written, written == before
-            return still and written > 0
-
-        await eventually(stands_still, what="the handler waits")
+        await stands_still(lambda: written, what="the handler waits")
         assert written < 32 << 20
         async with asyncio.timeout(SECONDS_MAX):
             assert len(await reader.readexactly(64 << 20)) == 64 << 20

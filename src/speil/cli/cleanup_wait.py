@@ -7,18 +7,18 @@ stays, so that the node cleans up when it is back.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from speil.cli.app import CommandError
 from speil.config import ConfigError
 from speil.http1.client import HttpClient, HttpError
+from speil.http1.url import parse_url
 from speil.observe.logs import get_log
 from speil.setting import Kind, SettingError, boolean, duration, integer, setting
+from speil.tcp import addresses_of
 from speil.version import __version__
 
 if TYPE_CHECKING:
@@ -140,26 +140,22 @@ async def _wait_for_answers(settings: Settings) -> None:
 
 async def _all_answer(url: str) -> bool:
     """Whether every address behind the endpoint's name answers 200."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    origin, path = parse_url(url).origin, urlsplit(url).path
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        hosts = {str(address.where[0]) for address in await addresses_of(origin.host, origin.port)}
     except OSError as error:
-        log.info("cleanup endpoint does not resolve yet", host=parts.hostname, error=error)
+        log.info("cleanup endpoint does not resolve yet", host=origin.host, error=error)
         return False
-    hosts = {str(entry[4][0]) for entry in found}
     client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX)
     try:
-        return all([await _answers(client, parts.scheme, host, port, parts.path) for host in sorted(hosts)])
+        return all([await _answers(client, f"{replace(origin, host=host)}{path}") for host in sorted(hosts)])
     finally:
         await client.close()
 
 
-async def _answers(client: HttpClient, scheme: str, host: str, port: int, path: str) -> bool:
-    shown = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
+async def _answers(client: HttpClient, url: str) -> bool:
     try:
-        answer = await client.request("GET", f"{scheme}://{shown}:{port}{path}", answer_bytes_max=ANSWER_BYTES_MAX)
+        answer = await client.request("GET", url, answer_bytes_max=ANSWER_BYTES_MAX)
     except HttpError:
         return False
     return answer.status == 200

@@ -9,7 +9,7 @@ make two regions write the Lease in turn:
   writer was misconfigured. The Lease is taken back when its holder stops renewing (client-go's rule), not before.
 - The region's names were copied into another region: same names, another label. A side whose label is the region's
   name is at home. Any other side is a guest. Home takes the Lease from a guest at once, and a guest never takes it from
-  home, so the holder changes once at most, whoever was first. A guest that renews then meets a conflict and stops.
+  home, so the holder changes at most once. A guest that renews then meets a conflict and stops.
 - Both sides are guests, and nothing shows whose the names are. The side that has the Lease keeps it, and has time to
   elect its next leader. The other side takes it when it was released and not taken again (given up), or was silent for
   long (abandoned). A node that has seen the Lease as its own region's takes it back sooner, so that an edited

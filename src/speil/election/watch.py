@@ -62,7 +62,7 @@ class LeaseWatch:
         self.own = record
 
     def whose(self, record: LeaderElectionRecord) -> str:
-        """Whose a foreign record is, in a sentence."""
+        """A sentence that names the region or label of a foreign record."""
         if record.region not in (None, self._owner.region):
             return f"the Lease is that of region {record.region!r}"
         return f"the Lease is that of nodes with the label {record.label!r}, this node's is {self._owner.label!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class MemoryBudget:
-    """Up to `bytes_max` bytes may be taken. Whoever takes bytes calls `give` for the same number."""
+    """Up to `bytes_max` bytes may be taken. The caller of `take` calls `give` for the same number."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max

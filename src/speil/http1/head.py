@@ -40,8 +40,7 @@ class HeadBuffer:
         """More has come. Empty lines before a head are passed over (RFC 9112 §2.2)."""
         self._data += data
         if not self._seen:
-            while self._data.startswith(b"\r\n"):
-                del self._data[:2]
+            self._skip_empty_lines()
 
     def clear(self) -> None:
         """Forget what has come."""
@@ -70,9 +69,12 @@ class HeadBuffer:
         head = bytes(data[:end])
         del data[:end]
         self._seen = 0
-        while data.startswith(b"\r\n"):
-            del data[:2]
+        self._skip_empty_lines()
         return head
+
+    def _skip_empty_lines(self) -> None:
+        while self._data.startswith(b"\r\n"):
+            del self._data[:2]
 
 
 def parse_head(machine: h11.Connection, head: bytes) -> tuple[h11.Request, Headers, bool]:

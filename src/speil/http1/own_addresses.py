@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from speil.interface_addresses import NO_DESCRIPTOR, interface_addresses
+from speil.interface_addresses import interface_addresses, kernel_table
 from speil.multiformats.network import IPAddress, ip_of
 
 READ_AGAIN_SECONDS = 60.0  # interfaces are added and removed
@@ -80,21 +80,12 @@ def default_gateways(proc: Path = Path("/proc/net")) -> list[str]:
     Raises OSError where the process has no file descriptor left.
     """
     found = []
-    for line in _lines(proc / "route")[1:]:
+    for line in kernel_table(proc / "route")[1:]:
         fields = line.split()  # interface, destination, gateway (in the machine's byte order), …
         if len(fields) > 2 and fields[1] == "00000000" and fields[2] != "00000000":
             found.append(str(ipaddress.IPv4Address(int(fields[2], 16).to_bytes(4, sys.byteorder))))
-    for line in _lines(proc / "ipv6_route"):
+    for line in kernel_table(proc / "ipv6_route"):
         fields = line.split()  # destination, its length, source, its length, gateway, …
         if len(fields) > 4 and fields[1] == "00" and int(fields[0], 16) == 0 and int(fields[4], 16):
             found.append(str(ipaddress.IPv6Address(int(fields[4], 16))))
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError as error:
-        if error.errno in NO_DESCRIPTOR:
-            raise
-        return []

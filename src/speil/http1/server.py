@@ -35,7 +35,7 @@ log = get_log("http")
 
 
 class Shares(Protocol):
-    """Whose share an address counts against; `libp2p.neighbourhood` is one."""
+    """Maps an address to the share that it counts against. `libp2p.neighbourhood` implements it."""
 
     def share_of(self, host: str) -> str:
         """A name for all addresses that are counted together."""

@@ -11,10 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from speil.libp2p.error import OwnLimitError, RefusedError
-from speil.libp2p.neighbourhood import IPAddress, Neighbourhood, ip_of
+from speil.libp2p.neighbourhood import Neighbourhood
 from speil.libp2p.series import Libp2pSeries
 from speil.libp2p.transport import ConnectionGate
 from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.network import IPAddress, ip_of
 from speil.token_bucket import Bucket
 
 # An honest mesh stays far below: a dial that reaches its peer is not counted.

@@ -25,13 +25,14 @@ from speil.libp2p.identify_exchange import IdentifyExchange
 from speil.libp2p.identity import Identity
 from speil.libp2p.interfaces import announced_addresses
 from speil.libp2p.listener import Listener
-from speil.libp2p.neighbourhood import Neighbourhood, Network
+from speil.libp2p.neighbourhood import Neighbourhood
 from speil.libp2p.series import Libp2pSeries
 from speil.libp2p.stream import Stream, StreamHandler
 from speil.libp2p.stream_server import StreamServer
 from speil.libp2p.transport import ConnectionGate, OpenGate, TcpTransport, Transport
 from speil.libp2p.upgrader import Upgrader
 from speil.multiformats.multiaddr import Multiaddr
+from speil.multiformats.network import Network
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics

@@ -6,8 +6,6 @@ from speil.interface_addresses import interface_addresses
 from speil.multiformats.multiaddr import Multiaddr
 from speil.setting import ListenAddress
 
-__all__ = ["announced_addresses", "interface_addresses"]
-
 
 def announced_addresses(listen: ListenAddress, bound: list[Multiaddr]) -> tuple[Multiaddr, ...]:
     """The addresses to advertise: those that are bound, or those of all interfaces where all are bound."""

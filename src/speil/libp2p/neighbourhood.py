@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from speil.multiformats.network import IPAddress, Network, ip_of, network_around, prefix_of
-
-__all__ = ["IPAddress", "Neighbourhood", "Network", "ip_of"]
+from speil.multiformats.network import Network, ip_of, network_around, prefix_of
 
 OWN_BITS = {4: 16, 6: 64}  # the pod networks of a cluster are /16 or smaller, the part of a node a /24
 MEMBERS_MAX = 4096  # addresses of proven members that are remembered

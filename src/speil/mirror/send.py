@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from speil.http1.reply import Reply
+from speil.http1.reply import ONE_WRITE_BYTES_MAX, Reply
 from speil.mirror.plan import Plan
 from speil.mirror.record import Record, Recorder
 from speil.mirror.series import MirrorSeries
@@ -16,8 +16,6 @@ from speil.sources.base import BrokeOffError, Opened
 from speil.wire.progress import Progress
 from speil.wire.sink import ClientGoneError, Pacing, Sink
 from speil.wire.turns import Wire
-
-SEND_AT_ONCE_BYTES_MAX = 64 << 10  # a body in memory that goes out with the head in one write
 
 
 class Sender:
@@ -48,7 +46,7 @@ class Sender:
         if record.method == "HEAD":
             async with reply.stream(plan.status, plan.headers, plan.length):
                 return
-        if (data := opened.data) is not None and len(data) <= SEND_AT_ONCE_BYTES_MAX:
+        if (data := opened.data) is not None and len(data) <= ONE_WRITE_BYTES_MAX:
             count(len(data))
             await reply.send(plan.status, plan.headers, data)
             return

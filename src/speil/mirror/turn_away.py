@@ -8,13 +8,13 @@ accepted and closed at once, and the client goes elsewhere. Before that, idle co
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import resource
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from typing import Any
 
+from speil.interface_addresses import NO_DESCRIPTOR
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
 
@@ -22,7 +22,6 @@ SPARE = 2  # one to look at the queue with, one for the connection that is close
 AGAIN_SECONDS = 0.05  # how long a connection waits at most while there is none
 ASYNCIO_RETRY_SECONDS = 1.0  # asyncio listens again after that
 TURNED_AWAY_MAX = 512  # in a row: the length of the kernel's queue
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 
 log = get_log("daemon")
 
@@ -40,7 +39,7 @@ class TurnAway:
     def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """See `loop.set_exception_handler`."""
         error, listening = context.get("exception"), context.get("socket")
-        if not (isinstance(error, OSError) and error.errno in _EXHAUSTED and isinstance(listening, TransportSocket)):
+        if not (isinstance(error, OSError) and error.errno in NO_DESCRIPTOR and isinstance(listening, TransportSocket)):
             loop.default_exception_handler(context)
             return
         self._log()

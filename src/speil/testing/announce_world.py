@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -25,20 +25,13 @@ from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.static import StaticBootstrapper
 from speil.routing.dht import DhtRouter
-from speil.routing.network import NetworkError, PeerNetwork
+from speil.routing.network import NetworkError
 from speil.routing.peerstore import Peerstore
 from speil.testing.network import MemoryNetwork, MemoryWire
 
 LATENCY_SECONDS = 0.0005
 HANG_SECONDS = 10.0  # until a request to a frozen node is given up, as the real network does
 JOIN_SECONDS = 0.05  # between two nodes that join
-
-RouterFactory = Callable[[PeerNetwork, Bootstrap, Metrics, Random, str], DhtRouter]
-
-
-def today(network: PeerNetwork, bootstrap: Bootstrap, metrics: Metrics, rng: Random, zone: str) -> DhtRouter:
-    """The router as it is."""
-    return DhtRouter(network, bootstrap, metrics, rng, zone=zone)
 
 
 @dataclass(slots=True)
@@ -110,20 +103,18 @@ class World:
         self,
         seed: int = 0,
         *,
-        make: RouterFactory = today,
-        packed: bool = True,
         zones: int = 3,
         refreshing: bool = True,
     ) -> None:
         """`refreshing`: whether the nodes keep their tables fresh, or announce and nothing else."""
         self.rng = Random(seed)
-        self.wire = CountingWire(seed=seed, packed=packed)
+        self.wire = CountingWire(seed=seed)
         self.routers: list[DhtRouter] = []
         self.metrics: list[Metrics] = []
         self.holders: dict[str, list[DhtRouter]] = {}
         self.popular: list[str] = []
         self.rare: list[str] = []
-        self._make, self._zones, self._refreshing = make, zones, refreshing
+        self._zones, self._refreshing = zones, refreshing
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup
 
@@ -147,7 +138,7 @@ class World:
         metrics, rng = Metrics(), Random(self.rng.random())
         seeds = (self.rng.choice(self.alive).local.addresses[0],) if self.routers else ()
         bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, rng)
-        router = self._make(self.wire.new_node(zone), bootstrap, metrics, rng, zone)
+        router = DhtRouter(self.wire.new_node(zone), bootstrap, metrics, rng, zone=zone)
         if not self._refreshing:
             router._keep_fresh = asyncio.Event().wait  # type: ignore[method-assign, assignment]
         self.routers.append(router)

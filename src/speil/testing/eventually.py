@@ -29,3 +29,16 @@ async def eventually(condition: Callable[[], Any], *, timeout_seconds: float = 3
         if time.monotonic() > deadline:
             raise AssertionError(f"{what or condition} did not come true in {timeout_seconds} s: {last}")
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def stands_still(read: Callable[[], int], *, what: str) -> None:
+    """Wait until a count that has begun is the same at two looks in a row."""
+    before = -1
+
+    def is_the_same() -> bool:
+        nonlocal before
+        now = read()
+        before, same = now, now == before
+        return same and now > 0
+
+    await eventually(is_the_same, what=what)

@@ -12,6 +12,8 @@ import socket
 from collections import defaultdict
 from dataclasses import dataclass
 
+from speil.tcp import addresses_of, connect
+
 CONNECT_SECONDS_MAX = 1.0  # inside a region a connection takes a millisecond; a dead host must not cost more
 IDLE_PER_ENDPOINT_MAX = 4  # containerd asks for three layers at a time
 IDLE_TOTAL_MAX = 64
@@ -79,20 +81,9 @@ class ConnectionPool:
 
     async def connect(self, endpoint: Endpoint) -> Connection:
         """A new connection. Raises OSError, and TimeoutError after CONNECT_SECONDS_MAX."""
-        loop = asyncio.get_running_loop()
-        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            address: tuple[object, ...] = (endpoint.host, endpoint.port)
-            if not _is_ip(endpoint.host):
-                family, address = await _resolve(endpoint)
-            opened = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                opened.setblocking(False)
-                await loop.sock_connect(opened, address)
-            except BaseException:
-                opened.close()
-                raise
-        return Connection(opened)
+            first, *_ = await addresses_of(endpoint.host, endpoint.port)
+            return Connection(await connect(first))
 
     def keep(self, endpoint: Endpoint, connection: Connection) -> None:
         """Take a connection whose response was read to its end."""
@@ -131,24 +122,3 @@ class ConnectionPool:
         if self._idle:
             oldest = min(one.idle_since for connections in self._idle.values() for one in connections)
             self._sweep = loop.call_at(oldest + IDLE_SECONDS_MAX, self._close_old)
-
-
-async def _resolve(endpoint: Endpoint) -> tuple[socket.AddressFamily, tuple[object, ...]]:
-    """The family and the first address of a name. Raises OSError, also for what can't be a name."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # an empty label, or one of more than 63 bytes
-        raise OSError(errno.EINVAL, f"not a host name: {error}") from None
-    family, _, _, _, address = found[0]
-    return family, address
-
-
-def _is_ip(host: str) -> bool:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host)
-        except OSError:
-            continue
-        return True
-    return False
