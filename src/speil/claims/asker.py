@@ -1,0 +1,334 @@
+"""What a node does when its containerd asks for content that neither its store nor a known peer has.
+
+It asks the umpire of the key, ASK_SECONDS_MAX long, then the next closest node. The answer sends containerd to the
+upstream at once, or names a source whose growing copy is passed on. containerd has few download slots, so its request
+is held only while a live node is known to fetch: a source gives a sign of life within LIFE_SECONDS_MAX (bytes count, or
+the answer to a question that is asked only while no byte comes), and bytes within the share wait. A source that itself
+waits for bytes gets as much longer as its own source needs to be replaced: so one node asks the umpire, and not all.
+
+A pull leaves a limited number of sources. Then its containerd goes upstream without a claim. A source that failed is
+not followed for DISTRUST_SECONDS.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from speil.claims.action import (
+    Action,
+    AskSource,
+    AskUmpire,
+    GoUpstream,
+    Join,
+    Leave,
+    SendRelease,
+    UseHolders,
+)
+from speil.claims.message import (
+    AVOIDED_MAX,
+    DEAD_MAX,
+    Alone,
+    Answer,
+    Ask,
+    Defer,
+    Ending,
+    Fetch,
+    Follow,
+    Holders,
+    Phase,
+    Reason,
+    Release,
+    Status,
+    tag,
+)
+from speil.claims.noted import Noted
+from speil.claims.pull import AHEAD_BYTES, CRAWL_SECONDS, Facts, Pull
+from speil.claims.states import HELD, PullEvent, PullState
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+
+SHARE_WAIT_SECONDS = 3.0  # without a byte; slow upstreams send their first byte within two seconds
+ASK_SECONDS_MAX = 0.1  # for an umpire's answer: it looks into memory only
+UMPIRES_ASKED_MAX = 1 + DEAD_MAX
+DEFERS_MAX = 4  # each names a node closer to the key; honest views differ by one or two
+LIFE_SECONDS_MAX = 1.0
+QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
+REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
+FAILURES_MAX = 2  # sources of one pull that failed; each may cost the share wait
+MOVES_MAX = 8  # sources of one pull that were left, with those that were only full
+DISTRUST_SECONDS = 60.0
+DISTRUSTED_MAX = 100
+SPOILED_SECONDS = 10 * 60.0
+SPOILED_MAX = 1_000
+PULLS_MAX = 1_024  # more at a time go upstream without a claim; containerd has three slots for each image
+
+
+class Asker:
+    """The pulls of one node, one for each key. Times are the caller's monotonic seconds."""
+
+    def __init__(self, local: PeerId, share_wait_seconds: float = SHARE_WAIT_SECONDS) -> None:
+        self._tag, self._wait_seconds = tag(local), share_wait_seconds
+        self._pulls: dict[bytes, Pull] = {}
+        self._distrusted = Noted[PeerId](DISTRUST_SECONDS, DISTRUSTED_MAX)
+        self._spoiled = Noted[bytes](SPOILED_SECONDS, SPOILED_MAX)
+
+    def __len__(self) -> int:
+        return len(self._pulls)
+
+    def pull(self, key: bytes) -> Pull | None:
+        """The pull of a key, to be read only."""
+        return self._pulls.get(key)
+
+    # --- containerd and the store -----------------------------------------------------------------------
+
+    def miss(self, key: bytes, umpires: Sequence[PeerInfo], facts: Facts, now: float) -> list[Action]:
+        """containerd asks for the content. `umpires`: the nodes closest to the key, closest first, with this node.
+
+        While a pull of the key is under way nothing new is asked; where it goes upstream, that is returned again.
+        """
+        if pull := self._pulls.get(key):
+            pull.change(PullEvent.REPEATED)
+            claimed = pull.state is PullState.FETCHING
+            return [GoUpstream(key, claimed)] if claimed or pull.state is PullState.ALONE else []
+        if self._spoiled.count(key, now) or not self._wait_seconds or not umpires or len(self._pulls) >= PULLS_MAX:
+            return [GoUpstream(key, claimed=False)]
+        pull = self._pulls[key] = Pull(facts, deque(umpires[:UMPIRES_ASKED_MAX]), now)
+        return self._ask_next(key, pull, now)
+
+    def grown(self, key: bytes, offset: int, now: float) -> None:
+        """This node's own download of the content has grown to `offset`, wherever the bytes came from."""
+        if pull := self._pulls.get(key):
+            if pull.state in (PullState.JOINING, PullState.RECEIVING):
+                self.received(key, offset, now)
+            else:
+                pull.received(offset, now)
+
+    def completed(self, key: bytes) -> None:
+        """The content is in the store."""
+        if pull := self._pulls.pop(key, None):
+            pull.change(PullEvent.COMPLETED)
+
+    def cancelled(self, key: bytes) -> list[Action]:
+        """The download is gone: its ingest has vanished, or containerd has closed its request."""
+        return self._end(key, Ending.CANCELLED)
+
+    def spoiled(self, key: bytes, now: float) -> list[Action]:
+        """The bytes of the download did not match the digest: the key is not shared in flight for a while."""
+        self._spoiled.note(key, now)
+        return self._end(key, Ending.SPOILED)
+
+    def status(self, key: bytes, *, is_stored: bool) -> Status:
+        """The answer to a follower's AskStatus. `is_stored`: the content is in this node's store."""
+        pull = self._pulls.get(key)
+        if is_stored:
+            return Status(Phase.COMPLETE)
+        if pull is None:
+            return Status(Phase.NONE)
+        if pull.state in (PullState.FETCHING, PullState.ALONE):
+            return Status(Phase.FETCHING, pull.offset)
+        above = (tag(pull.source.peer_id), *pull.path) if pull.source else ()
+        return Status(Phase.FOLLOWING, pull.offset, above)
+
+    # --- umpires ----------------------------------------------------------------------------------------
+
+    def answered(self, key: bytes, umpire: PeerId, answer: Answer, now: float) -> list[Action]:
+        """An umpire's answer. One that comes after its time limit is ignored."""
+        pull = self._asking(key, umpire)
+        if pull is None:
+            return []
+        match answer:
+            case Defer(closer):
+                return self._deferred(key, pull, closer, now)
+            case Fetch():
+                pull.change(PullEvent.FETCH)
+                pull.mark(now)
+                return [GoUpstream(key, claimed=True)]
+            case Follow(source):
+                pull.change(PullEvent.FOLLOW)
+                pull.join(source, now)
+                return [Join(key, source, pull.offset)]
+            case Holders(peers):
+                pull.change(PullEvent.HOLDERS)
+                pull.join(peers[0], now)
+                return [UseHolders(key, peers, pull.offset)]
+            case Alone():
+                return self._go_alone(key, pull)
+
+    def unanswered(self, key: bytes, umpire: PeerId, now: float) -> list[Action]:
+        """An umpire can't be reached, or its answer has no claim field."""
+        pull = self._asking(key, umpire)
+        return [] if pull is None else self._no_answer(key, pull, now)
+
+    # --- the source -------------------------------------------------------------------------------------
+
+    def accepted(self, key: bytes, source: PeerId, now: float) -> None:
+        """The head of the source's response came."""
+        if pull := self._following(key, source):
+            pull.life_at = now
+
+    def received(self, key: bytes, offset: int, now: float) -> None:
+        """Bytes of the source up to `offset` were passed to containerd."""
+        pull = self._pulls.get(key)
+        if pull and pull.state in (PullState.JOINING, PullState.RECEIVING) and offset > pull.offset:
+            pull.change(PullEvent.BYTES)
+            pull.received(offset, now)
+
+    def refused(self, key: bytes, source: PeerId, reason: Reason, now: float) -> list[Action]:
+        """The source, or the last of the holders, refused or broke off: GONE, or FULL where it is busy."""
+        pull = self._following(key, source)
+        return [] if pull is None else self._leave(key, pull, reason, now)
+
+    def source_said(self, key: bytes, source: PeerId, status: Status, now: float) -> list[Action]:
+        """The source's answer to AskStatus."""
+        pull = self._following(key, source)
+        if pull is None or pull.state is PullState.WITH_HOLDERS:
+            return []
+        pull.life_at = pull.said_at = now
+        pull.source_phase, pull.source_offset, pull.path = status.phase, status.offset, status.path
+        if self._tag in status.path:
+            return self._leave(key, pull, Reason.LOOP, now)
+        if status.phase is Phase.NONE:
+            return self._leave(key, pull, Reason.GONE, now)
+        return self._look(key, pull, now)
+
+    # --- time -------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When to call `tick` next; None while nothing is awaited."""
+        return min((at for pull in self._pulls.values() if (at := self._deadline(pull)) is not None), default=None)
+
+    def tick(self, now: float) -> list[Action]:
+        """What is due."""
+        due = [key for key, pull in self._pulls.items() if (at := self._deadline(pull)) is not None and at <= now]
+        return [action for key in due for action in self._late(key, self._pulls[key], now)]
+
+    def _deadline(self, pull: Pull) -> float | None:
+        if pull.state not in HELD:
+            return None
+        patience = pull.facts.patience_seconds
+        given_up_at = pull.started_at + patience if patience and not pull.offset else float("inf")
+        if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
+            return min(pull.asked_at + ASK_SECONDS_MAX, given_up_at)
+        question_at = max(pull.life_at, pull.question_at) + QUESTION_SECONDS
+        slow_at = max(pull.mark_at + CRAWL_SECONDS, pull.question_at + QUESTION_SECONDS)
+        return min(question_at, slow_at, pull.life_at + LIFE_SECONDS_MAX, self._wait_ends(pull), given_up_at)
+
+    def _wait_ends(self, pull: Pull) -> float:
+        """When a pull without bytes leaves its source."""
+        waits_itself = pull.source_phase is Phase.FOLLOWING
+        return pull.byte_at + self._wait_seconds + (REPLACE_SECONDS if waits_itself else 0)
+
+    def _late(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        patience = pull.facts.patience_seconds
+        if patience and not pull.offset and now >= pull.started_at + patience:
+            source = pull.source if pull.state not in (PullState.ASKING, PullState.ASKING_AGAIN) else None
+            left: list[Action] = [Leave(key, source, Reason.NO_BYTE)] if source else []
+            return left + self._go_alone(key, pull)
+        if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
+            return self._no_answer(key, pull, now)
+        return self._look(key, pull, now)
+
+    def _look(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        """Whether the source is still good enough."""
+        if now >= pull.life_at + LIFE_SECONDS_MAX:
+            return self._leave(key, pull, Reason.SILENT, now)
+        if now >= self._wait_ends(pull):
+            return self._leave(key, pull, Reason.NO_BYTE, now)
+        is_slow = pull.is_slow(self._usual_rate(pull, now), now)
+        if is_slow and pull.source_phase is not None and now < pull.said_at + LIFE_SECONDS_MAX:
+            if pull.source_phase is Phase.COMPLETE or pull.source_offset - pull.offset > AHEAD_BYTES:
+                return self._leave(key, pull, Reason.SLOW, now)
+            if pull.source_phase is Phase.FETCHING and not pull.has_crawled:
+                return self._leave(key, pull, Reason.CRAWLING, now)
+            pull.mark(now)
+        elif not is_slow and now >= pull.mark_at + CRAWL_SECONDS:
+            pull.mark(now)
+        is_quiet = now >= max(pull.life_at, pull.question_at) + QUESTION_SECONDS
+        if pull.source and (is_quiet or (is_slow and now >= pull.question_at + QUESTION_SECONDS)):
+            pull.question_at = now
+            return [AskSource(key, pull.source)]
+        return []
+
+    def _usual_rate(self, pull: Pull, now: float) -> float:
+        """What the fastest other pull of this node does, in bytes per second."""
+        return max((other.rate(now) for other in self._pulls.values() if other is not pull), default=0.0)
+
+    # --- steps ------------------------------------------------------------------------------------------
+
+    def _asking(self, key: bytes, umpire: PeerId) -> Pull | None:
+        pull = self._pulls.get(key)
+        if pull is None or pull.umpire is None or pull.umpire.peer_id != umpire:
+            return None
+        return pull if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN) else None
+
+    def _following(self, key: bytes, source: PeerId) -> Pull | None:
+        pull = self._pulls.get(key)
+        if pull is None or pull.source is None or pull.source.peer_id != source:
+            return None
+        return pull if pull.state in (PullState.JOINING, PullState.RECEIVING, PullState.WITH_HOLDERS) else None
+
+    def _ask_next(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        """Ask the first umpire that is left; its entry stays, so that it is asked again after a move."""
+        while pull.umpires and pull.umpires[0].peer_id in pull.dead:
+            pull.umpires.popleft()
+        if not pull.umpires:
+            return self._go_alone(key, pull)
+        pull.umpire, pull.asked_at = pull.umpires[0], now
+        facts = pull.facts
+        ask = Ask(
+            pull.reason,
+            pull.left,
+            facts.size_bytes,
+            facts.rate,
+            facts.link,
+            avoided=self._distrusted.last(AVOIDED_MAX, now),
+            dead=tuple(pull.dead[-DEAD_MAX:]),
+        )
+        return [AskUmpire(key, pull.umpire, ask)]
+
+    def _no_answer(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        assert pull.umpire is not None
+        pull.dead.append(pull.umpire.peer_id)
+        if len(pull.dead) >= UMPIRES_ASKED_MAX:
+            return self._go_alone(key, pull)
+        pull.change(PullEvent.UNANSWERED)
+        return self._ask_next(key, pull, now)
+
+    def _deferred(self, key: bytes, pull: Pull, closer: PeerInfo, now: float) -> list[Action]:
+        pull.deferred += 1
+        if pull.deferred > DEFERS_MAX or closer.peer_id in pull.dead:
+            return self._no_answer(key, pull, now)
+        pull.change(PullEvent.DEFERRED)
+        pull.umpires.appendleft(closer)
+        return self._ask_next(key, pull, now)
+
+    def _leave(self, key: bytes, pull: Pull, reason: Reason, now: float) -> list[Action]:
+        source = pull.source
+        assert source is not None
+        pull.moves += 1
+        if reason.is_failure and reason is not Reason.CRAWLING:
+            pull.failures += 1
+        pull.has_crawled = pull.has_crawled or reason is Reason.CRAWLING
+        if reason in (Reason.SILENT, Reason.NO_BYTE):
+            self._distrusted.note(source.peer_id, now)
+        left = Leave(key, source, reason)
+        if pull.failures > FAILURES_MAX or pull.moves > MOVES_MAX:
+            return [left, *self._go_alone(key, pull)]
+        pull.change(PullEvent.LEAVE)
+        pull.reason, pull.left, pull.source, pull.path = reason, source.peer_id, None, ()
+        pull.deferred = 0
+        return [left, *self._ask_next(key, pull, now)]
+
+    def _go_alone(self, key: bytes, pull: Pull) -> list[Action]:
+        pull.change(PullEvent.ALONE)
+        return [GoUpstream(key, claimed=False)]
+
+    def _end(self, key: bytes, ending: Ending) -> list[Action]:
+        pull = self._pulls.pop(key, None)
+        if pull is None:
+            return []
+        pull.change(PullEvent.CANCELLED)
+        if pull.umpire is None:
+            return []
+        return [SendRelease(key, pull.umpire, Release(ending))]

@@ -1,0 +1,96 @@
+"""A pull in flight on the node whose containerd asks: its state and what it knows of its source."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from speil.claims.message import Phase, Reason
+from speil.claims.states import PULL, PullEvent, PullState, after
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+
+CRAWL_SECONDS = 3.0  # the rate is measured over this time
+RATE_SECONDS_MIN = 1.0  # before that a rate says little
+CRAWL_FRACTION = 20  # slower than this part of the fastest other pull of this node
+CRAWL_BYTES_PER_SECOND_MIN = 64 << 10  # any upstream is faster: the bound for a body of a peer, too
+AHEAD_BYTES = 4 << 20  # a source that is further ahead sends slowly; one that is not waits itself
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the shell knows when containerd asks; 0 where it is unknown. Rates are bytes per second.
+
+    rate: at which this node's downloads from upstreams grow, all together, as remembered from the last pull.
+    link: the most that this node was seen to send. patience_seconds: how long containerd's request may be held without
+    a byte, for content that an upstream sends quickly (manifests); 0 for no other bound than the usual ones.
+    """
+
+    size_bytes: int = 0
+    rate: int = 0
+    link: int = 0
+    patience_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Pull:
+    """One pull; times are the caller's monotonic seconds."""
+
+    facts: Facts
+    umpires: deque[PeerInfo]
+    started_at: float
+    state: PullState = PullState.ASKING
+    umpire: PeerInfo | None = None
+    asked_at: float = 0.0
+    dead: list[PeerId] = field(default_factory=list)
+    deferred: int = 0
+    reason: Reason = Reason.MISS
+    left: PeerId | None = None  # the source that `reason` is about
+    source: PeerInfo | None = None
+    source_phase: Phase | None = None  # None: it has not said yet
+    source_offset: int = 0
+    path: tuple[int, ...] = ()
+    life_at: float = 0.0  # the source's last sign of life
+    question_at: float = 0.0  # the last question to the source
+    said_at: float = float("-inf")  # its last answer
+    byte_at: float = 0.0  # the last byte, or when the source was asked
+    offset: int = 0
+    mark_at: float = 0.0  # since when, and from where, the rate is measured
+    mark_offset: int = 0
+    failures: int = 0
+    has_crawled: bool = False  # it left a source as CRAWLING
+    moves: int = 0
+
+    def change(self, event: PullEvent) -> None:
+        """The next state. Raises IllegalEventError."""
+        self.state = after(PULL, self.state, event)
+
+    def join(self, source: PeerInfo, now: float) -> None:
+        """Follow `source` from now on."""
+        self.source, self.source_phase, self.source_offset, self.path = source, None, 0, ()
+        self.said_at = float("-inf")
+        self.life_at = self.byte_at = self.question_at = self.mark_at = now
+        self.mark_offset = self.offset
+
+    def received(self, offset: int, now: float) -> None:
+        """Bytes up to `offset` came."""
+        if offset > self.offset:
+            self.offset, self.byte_at, self.life_at = offset, now, now
+
+    def rate(self, now: float) -> float:
+        """Bytes per second since the mark; 0 where it is too early to say."""
+        seconds = now - self.mark_at
+        return (self.offset - self.mark_offset) / seconds if seconds >= RATE_SECONDS_MIN else 0.0
+
+    def is_slow(self, usual_rate: float, now: float) -> bool:
+        """Whether bytes come much more slowly than at `usual_rate`, measured over at least CRAWL_SECONDS.
+
+        A pull without any byte is not slow: the wait for the next byte has a bound of its own.
+        """
+        if now < self.mark_at + CRAWL_SECONDS or self.offset == self.mark_offset:
+            return False
+        return self.rate(now) < max(usual_rate / CRAWL_FRACTION, CRAWL_BYTES_PER_SECOND_MIN)
+
+    def mark(self, now: float) -> None:
+        """Measure the rate from here on."""
+        self.mark_at, self.mark_offset = now, self.offset
