@@ -50,13 +50,18 @@ from speil.multiformats.peer_info import PeerInfo
 
 SHARE_WAIT_SECONDS = 3.0  # without a byte; slow upstreams send their first byte within two seconds
 ASK_SECONDS_MAX = 0.1  # for an umpire's answer: it looks into memory only
-UMPIRES_ASKED_MAX = 1 + DEAD_MAX
+UMPIRES_ASKED_MAX = 4  # of one pull, without an answer
+UMPIRES_KNOWN_MAX = 20  # of those closest to a key
+MUTE_SECONDS = 10.0  # an umpire that did not answer is left out for so long
+MUTE_MAX = 100
 DEFERS_MAX = 4  # each names a node closer to the key; honest views differ by one or two
 LIFE_SECONDS_MAX = 1.0
 QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
 REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
-FAILURES_MAX = 2  # sources of one pull that failed; each may cost the share wait
+FAILURES_MAX = 4  # sources of one pull that failed; a slow upstream makes honest ones fail, each after the share wait
 MOVES_MAX = 8  # sources of one pull that were left, with those that were only full
+HOLD_SECONDS_MAX = 15.0  # without a byte, whatever the sources say
+SILENT_SECONDS = 15.0  # a source without a sign of life may have been cut off or overloaded for a moment
 DISTRUST_SECONDS = 60.0
 DISTRUSTED_MAX = 100
 SPOILED_SECONDS = 10 * 60.0
@@ -72,6 +77,8 @@ class Asker:
         self._pulls: dict[bytes, Pull] = {}
         self._distrusted = Noted[PeerId](DISTRUST_SECONDS, DISTRUSTED_MAX)
         self._spoiled = Noted[bytes](SPOILED_SECONDS, SPOILED_MAX)
+        self._silent = Noted[PeerId](SILENT_SECONDS, DISTRUSTED_MAX)
+        self._mute = Noted[PeerId](MUTE_SECONDS, MUTE_MAX)
 
     def __len__(self) -> int:
         return len(self._pulls)
@@ -93,7 +100,11 @@ class Asker:
             return [GoUpstream(key, claimed)] if claimed or pull.state is PullState.ALONE else []
         if self._spoiled.count(key, now) or not self._wait_seconds or not umpires or len(self._pulls) >= PULLS_MAX:
             return [GoUpstream(key, claimed=False)]
-        pull = self._pulls[key] = Pull(facts, deque(umpires[:UMPIRES_ASKED_MAX]), now)
+        known = umpires[:UMPIRES_KNOWN_MAX]
+        mute = [one.peer_id for one in known if self._mute.count(one.peer_id, now)]
+        pull = self._pulls[key] = Pull(
+            facts, deque(one for one in known if one.peer_id not in mute), now, dead=mute, byte_at=now
+        )
         return self._ask_next(key, pull, now)
 
     def grown(self, key: bytes, offset: int, now: float) -> None:
@@ -102,7 +113,7 @@ class Asker:
             if pull.state in (PullState.JOINING, PullState.RECEIVING):
                 self.received(key, offset, now)
             else:
-                pull.received(offset, now)
+                self._came(pull, offset, now)
 
     def completed(self, key: bytes) -> None:
         """The content is in the store."""
@@ -172,7 +183,7 @@ class Asker:
         pull = self._pulls.get(key)
         if pull and pull.state in (PullState.JOINING, PullState.RECEIVING) and offset > pull.offset:
             pull.change(PullEvent.BYTES)
-            pull.received(offset, now)
+            self._came(pull, offset, now)
 
     def refused(self, key: bytes, source: PeerId, reason: Reason, now: float) -> list[Action]:
         """The source, or the last of the holders, refused or broke off: GONE, or FULL where it is busy."""
@@ -186,6 +197,7 @@ class Asker:
             return []
         pull.life_at = pull.said_at = now
         pull.source_phase, pull.source_offset, pull.path = status.phase, status.offset, status.path
+        pull.found_fetcher(status.path[-1] if status.path else tag(source), now)
         if self._tag in status.path:
             return self._leave(key, pull, Reason.LOOP, now)
         if status.phase is Phase.NONE:
@@ -217,7 +229,7 @@ class Asker:
     def _wait_ends(self, pull: Pull) -> float:
         """When a pull without bytes leaves its source."""
         waits_itself = pull.source_phase is Phase.FOLLOWING
-        return pull.byte_at + self._wait_seconds + (REPLACE_SECONDS if waits_itself else 0)
+        return pull.wait_from + self._wait_seconds + (REPLACE_SECONDS if waits_itself else 0)
 
     def _late(self, key: bytes, pull: Pull, now: float) -> list[Action]:
         patience = pull.facts.patience_seconds
@@ -282,7 +294,7 @@ class Asker:
             facts.size_bytes,
             facts.rate,
             facts.link,
-            avoided=self._distrusted.last(AVOIDED_MAX, now),
+            avoided=self._avoided(now),
             dead=tuple(pull.dead[-DEAD_MAX:]),
         )
         return [AskUmpire(key, pull.umpire, ask)]
@@ -290,7 +302,9 @@ class Asker:
     def _no_answer(self, key: bytes, pull: Pull, now: float) -> list[Action]:
         assert pull.umpire is not None
         pull.dead.append(pull.umpire.peer_id)
-        if len(pull.dead) >= UMPIRES_ASKED_MAX:
+        pull.unanswered += 1
+        self._mute.note(pull.umpire.peer_id, now)
+        if pull.unanswered >= UMPIRES_ASKED_MAX:
             return self._go_alone(key, pull)
         pull.change(PullEvent.UNANSWERED)
         return self._ask_next(key, pull, now)
@@ -307,13 +321,17 @@ class Asker:
         source = pull.source
         assert source is not None
         pull.moves += 1
-        if reason.is_failure and reason is not Reason.CRAWLING:
+        waits_itself = reason is Reason.NO_BYTE and pull.source_phase is Phase.FOLLOWING
+        if reason.is_failure and reason is not Reason.CRAWLING and not waits_itself:
             pull.failures += 1
         pull.has_crawled = pull.has_crawled or reason is Reason.CRAWLING
-        if reason in (Reason.SILENT, Reason.NO_BYTE):
-            self._distrusted.note(source.peer_id, now)
+        if reason is Reason.SILENT:
+            self._silent.note(source.peer_id, now)
+        elif reason is Reason.NO_BYTE and not waits_itself:
+            pull.suspect, pull.left_at = source.peer_id, now
         left = Leave(key, source, reason)
-        if pull.failures > FAILURES_MAX or pull.moves > MOVES_MAX:
+        has_waited = now >= pull.byte_at + HOLD_SECONDS_MAX
+        if has_waited or pull.failures > FAILURES_MAX or pull.moves > MOVES_MAX:
             return [left, *self._go_alone(key, pull)]
         pull.change(PullEvent.LEAVE)
         pull.reason, pull.left, pull.source, pull.path = reason, source.peer_id, None, ()
@@ -332,3 +350,16 @@ class Asker:
         if pull.umpire is None:
             return []
         return [SendRelease(key, pull.umpire, Release(ending))]
+
+    def _came(self, pull: Pull, offset: int, now: float) -> None:
+        """Bytes came. Where they came soon after a source without a byte was left, that source was at fault."""
+        if offset > pull.offset and pull.suspect is not None:
+            if now < pull.left_at + self._wait_seconds:
+                self._distrusted.note(pull.suspect, now)
+            pull.suspect = None
+        pull.received(offset, now)
+
+    def _avoided(self, now: float) -> tuple[PeerId, ...]:
+        """The peers that failed last."""
+        failed = (*self._distrusted.last(AVOIDED_MAX, now), *self._silent.last(AVOIDED_MAX, now))
+        return tuple(dict.fromkeys(failed))[:AVOIDED_MAX]

@@ -56,6 +56,7 @@ class Node:
     source: Node | None = None
     followers: set[PeerId] = field(default_factory=set)
     blamed_by: set[str] = field(default_factory=set)
+    starved: set[str] = field(default_factory=set)  # shares of followers that it gave no byte
 
     @property
     def row(self) -> Row:
@@ -69,6 +70,7 @@ class Claim:
 
     def __init__(self) -> None:
         self.is_own = False
+        self.has_completed = False  # a node got the content after it was placed or granted here
         self.crawls = 0  # fetchers that were left because they were slow
         self.nodes: dict[PeerId, Node] = {}
         self._growing: dict[str, OrderedDict[PeerId, Node]] = {}  # by zone: with a free place, in the order of asking
@@ -112,6 +114,7 @@ class Claim:
             self._fetching.discard(node.peer.peer_id)
         if event is not NodeEvent.BLAMED and node.state is not NodeState.UNKNOWN:
             node.blamed_by.clear()
+            node.starved.clear()
         self._list(node)
 
     def detach(self, node: Node) -> None:

@@ -26,7 +26,7 @@ from speil.multiformats.peer_info import PeerInfo
 
 FIELD = 5004  # in the DHT message; 5001 to 5003 are speil's too
 AVOIDED_MAX = 4  # peers in one question: a node remembers few that failed it
-DEAD_MAX = 3  # a node asks no more umpires for one key
+DEAD_MAX = 8  # umpires in one question that did not answer lately
 HOLDERS_MAX = 8  # in one answer; a pull tries fewer
 ROWS_MAX = 48  # in one message to the next closest: below 16 KiB
 PATH_MAX = 96  # sources above a follower; `claim.DEPTH_MAX` is smaller

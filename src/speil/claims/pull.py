@@ -14,6 +14,7 @@ CRAWL_SECONDS = 3.0  # the rate is measured over this time
 RATE_SECONDS_MIN = 1.0  # before that a rate says little
 CRAWL_FRACTION = 20  # slower than this part of the fastest other pull of this node
 CRAWL_BYTES_PER_SECOND_MIN = 64 << 10  # any upstream is faster: the bound for a body of a peer, too
+RESTARTS_MAX = 3  # of the wait without a byte; a source could name new fetchers without end
 AHEAD_BYTES = 4 << 20  # a source that is further ahead sends slowly; one that is not waits itself
 
 
@@ -43,9 +44,12 @@ class Pull:
     umpire: PeerInfo | None = None
     asked_at: float = 0.0
     dead: list[PeerId] = field(default_factory=list)
+    unanswered: int = 0
     deferred: int = 0
     reason: Reason = Reason.MISS
     left: PeerId | None = None  # the source that `reason` is about
+    suspect: PeerId | None = None  # the last source that was left without a byte, until the next byte
+    left_at: float = 0.0  # when that was
     source: PeerInfo | None = None
     source_phase: Phase | None = None  # None: it has not said yet
     source_offset: int = 0
@@ -53,7 +57,10 @@ class Pull:
     life_at: float = 0.0  # the source's last sign of life
     question_at: float = 0.0  # the last question to the source
     said_at: float = float("-inf")  # its last answer
-    byte_at: float = 0.0  # the last byte, or when the source was asked
+    byte_at: float = 0.0  # the last byte, or containerd's request
+    wait_from: float = 0.0  # the last byte, or when the source was asked, or when another node began to fetch
+    fetcher: int | None = None  # the tag of the node that fetches, as the source says
+    restarts: int = 0  # of the wait, with one source
     offset: int = 0
     mark_at: float = 0.0  # since when, and from where, the rate is measured
     mark_offset: int = 0
@@ -69,13 +76,23 @@ class Pull:
         """Follow `source` from now on."""
         self.source, self.source_phase, self.source_offset, self.path = source, None, 0, ()
         self.said_at = float("-inf")
-        self.life_at = self.byte_at = self.question_at = self.mark_at = now
+        self.life_at = self.wait_from = self.question_at = self.mark_at = now
+        self.fetcher, self.restarts = None, 0
         self.mark_offset = self.offset
 
     def received(self, offset: int, now: float) -> None:
         """Bytes up to `offset` came."""
         if offset > self.offset:
-            self.offset, self.byte_at, self.life_at = offset, now, now
+            self.offset = offset
+            self.byte_at = self.wait_from = self.life_at = now
+            self.restarts = 0
+
+    def found_fetcher(self, fetcher: int, now: float) -> None:
+        """The source says who fetches. Where that is another node than before, it has just begun: wait anew."""
+        if self.fetcher is not None and fetcher != self.fetcher and self.restarts < RESTARTS_MAX:
+            self.restarts += 1
+            self.wait_from = now
+        self.fetcher = fetcher
 
     def rate(self, now: float) -> float:
         """Bytes per second since the mark; 0 where it is too early to say."""

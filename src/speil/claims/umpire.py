@@ -48,7 +48,7 @@ COMPLETE_SECONDS = 2 * 60.0  # then its provider record is enough
 ROOTS_MAX = 8  # fetchers of one key at a time; further askers fetch without a claim
 CRAWLS_MAX = 2  # of one key: where the second fetcher is slow too, more of them would not help
 TELL_SECONDS = 0.1  # changes of one key are collected for so long; the first grant of a key is told at once
-BLAME_SECONDS = 60.0  # how long a peer that failed followers of two shares fetches without a claim
+BLAME_SECONDS = 60.0  # how long a peer that failed followers of two shares is nobody's source
 BLAMES_MIN = 2  # shares; one alone could blame everybody
 BLAMED_PEERS_MAX = 1_000
 SPOILED_SECONDS = 10 * 60.0
@@ -114,8 +114,6 @@ class Umpire:
             closer = next((one for one in around.closer if one.peer_id not in ask.dead), None)
             if closer is not None:
                 return Defer(closer)
-        if self._is_blamed(asker.peer.peer_id, now):
-            return Alone(Why.LIMIT)
         if claim is None:
             claim = self._claims[key] = Claim()
         answer = self._place(key, claim, asker, ask, now, around)
@@ -184,10 +182,13 @@ class Umpire:
         if node is None:
             if not self._limits.allows(asker.peer.peer_id, asker.share, len(claim.nodes)):
                 return Alone(Why.LIMIT)
-            fast = len(claim.nodes) < CHAIN_MAX
-            places = places_for(ask.size_bytes, ask.rate, ask.link) if fast else PLACES
+            may_chain = len(claim.nodes) < CHAIN_MAX
+            places = places_for(ask.size_bytes, ask.rate, ask.link) if may_chain else PLACES
             node = self._add(claim, asker.peer, asker.share, places, now)
         node.until = now + DOWNLOAD_SECONDS_MAX
+        is_blamed = self._is_blamed(asker.peer.peer_id, now)
+        if is_blamed:
+            claim.limit(node)
         if ask.reason is Reason.MISS:
             if node.state is NodeState.FETCHING:
                 return Fetch()  # its containerd asks again
@@ -203,7 +204,7 @@ class Umpire:
         if holders := [one for one in around.holders if one.peer_id not in without and one.peer_id not in full]:
             self._remove(key, claim, node, now)
             return Holders(tuple(holders[:HOLDERS_MAX]))  # all of them feed as many as they should; they say "full"
-        if claim.roots - (node.state is NodeState.FETCHING) >= ROOTS_MAX:
+        if is_blamed or claim.roots - (node.state is NodeState.FETCHING) >= ROOTS_MAX:
             self._remove(key, claim, node, now)
             return Alone(Why.LIMIT)
         is_first = not claim.is_own
@@ -219,7 +220,8 @@ class Umpire:
         is_follower = asker.peer.peer_id in source.followers
         if is_follower:
             claim.detach(claim.nodes[asker.peer.peer_id])
-        if ask.reason in (Reason.FULL, Reason.SLOW):
+        waits_itself = ask.reason is Reason.NO_BYTE and source.state is NodeState.FOLLOWING
+        if waits_itself or ask.reason in (Reason.FULL, Reason.SLOW):
             if is_follower:
                 claim.limit(source)
         elif ask.reason.is_failure:
@@ -228,8 +230,8 @@ class Umpire:
                 claim.crawls += ask.reason is Reason.CRAWLING
                 claim.change(source, NodeEvent.BLAMED)
                 self._changed(key, claim, source, now)
-            if is_follower and ask.reason in (Reason.SILENT, Reason.NO_BYTE):
-                self._blames.note(source.peer.peer_id, now, asker.share)
+            if is_follower and ask.reason is Reason.NO_BYTE:
+                source.starved.add(asker.share)
 
     def _answer_with(self, claim: Claim, source: Node, without: set[PeerId]) -> Answer:
         if source.state is not NodeState.COMPLETE:
@@ -259,9 +261,24 @@ class Umpire:
 
     def _complete(self, key: bytes, claim: Claim, node: Node, now: float) -> None:
         node.until = now + COMPLETE_SECONDS
-        if node.state is not NodeState.COMPLETE:
-            claim.change(node, NodeEvent.COMPLETED)
-            self._changed(key, claim, node, now)
+        if node.state is NodeState.COMPLETE:
+            return
+        claim.change(node, NodeEvent.COMPLETED)
+        self._changed(key, claim, node, now)
+        if not claim.has_completed:
+            claim.has_completed = True
+            self._blame_idle(claim, now)
+
+    def _blame_idle(self, claim: Claim, now: float) -> None:
+        """The first node has the content: a fetcher that was granted before and left without a byte was at fault.
+
+        A node that was left because the upstream is slow has got the content by then, or goes on with it: it is blamed
+        for a short time at worst.
+        """
+        for node in claim.nodes.values():
+            if node.state is NodeState.FAILED and node.starved:
+                for share in node.starved:
+                    self._blames.note(node.peer.peer_id, now, share)
 
     def _remove(self, key: bytes, claim: Claim, node: Node, now: float) -> None:
         claim.remove(node)

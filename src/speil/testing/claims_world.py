@@ -57,6 +57,7 @@ class Transfer:
     visible: float = 0.0  # what followers may read: the offset before this step
     source: WorldNode | None = None
     upstream_at: float | None = None
+    byte_at: float = 0.0
 
 
 @dataclass(eq=False)
@@ -117,7 +118,7 @@ class World:
         self.upstream_bytes: Counter[bytes] = Counter()
         self.border_bytes = 0.0
         self.depth_max = self.fan_max = 0
-        self.tell_bytes = 0
+        self.tell_bytes = self.alone_count = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._closest: dict[bytes, list[WorldNode]] = {}
@@ -245,7 +246,7 @@ class World:
         while node.next_layer < len(self.layers) and len(node.transfers) < self.slots:
             key, size = self.layers[node.next_layer]
             node.next_layer += 1
-            node.transfers[key] = Transfer(key, size)
+            node.transfers[key] = Transfer(key, size, byte_at=self.now)
             if not node.has_claims:
                 self._carry_out(node, [GoUpstream(key, claimed=False)])
                 continue
@@ -281,7 +282,8 @@ class World:
                 case Leave(key, _, _):
                     if transfer := node.transfers.get(key):
                         transfer.source = None
-                case GoUpstream(key, _):
+                case GoUpstream(key, claimed):
+                    self.alone_count += not claimed
                     if (transfer := node.transfers.get(key)) and transfer.upstream_at is None:
                         transfer.source, transfer.upstream_at = None, self.now + self.first_byte_seconds
                 case UseHolders(key, peers, _):
@@ -421,7 +423,7 @@ class World:
         for holder in holders:
             if holder.alive and not holder.frozen and holder.side == node.side and key in holder.stored:
                 self.messages["join"] += 1
-                self.at(seconds, lambda: self._accepted_by_holder(node, key, holder))
+                self.at(seconds, lambda holder=holder: self._accepted_by_holder(node, key, holder))  # type: ignore[misc]
                 return
             seconds += 0.002 if holder.alive and not holder.frozen and holder.side == node.side else HOLDER_SECONDS
         self.at(seconds, lambda: self._carry_out(node, node.asker.refused(key, first, Reason.GONE, self.now)))
@@ -478,6 +480,8 @@ class World:
             if source.peer.zone != node.peer.zone:
                 self.border_bytes += offset - transfer.offset
         transfer.offset = offset
+        node.longest_wait = max(node.longest_wait, self.now - transfer.byte_at)
+        transfer.byte_at = self.now
         node.asker.grown(key, int(offset), self.now)
 
     def _committed(self, node: WorldNode, key: bytes) -> None:
