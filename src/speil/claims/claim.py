@@ -56,7 +56,9 @@ class Node:
     source: Node | None = None
     followers: set[PeerId] = field(default_factory=set)
     blamed_by: set[str] = field(default_factory=set)
-    starved: set[str] = field(default_factory=set)  # shares of followers that it gave no byte
+    starved: set[str] = field(default_factory=set)  # shares of followers that it gave no byte, though it was alive
+    granted_at: float = 0.0
+    is_retried: bool = False
 
     @property
     def row(self) -> Row:
@@ -120,6 +122,19 @@ class Claim:
     def detach(self, node: Node) -> None:
         """The node does not follow its source any more."""
         self._attach(node, None)
+
+    def retry(self, without: Collection[PeerId], granted_before: float) -> Node | None:
+        """A fetcher that was left without a byte, and is alive, may be named once more: the one that asked first.
+
+        Where other fetchers got no byte either, the upstream is slow, and this one has waited longest.
+        """
+        for node in islice(self.nodes.values(), LOOKS_MAX):
+            is_waiting = node.state is NodeState.FAILED and node.starved and not node.is_retried
+            if is_waiting and node.granted_at < granted_before and node.peer.peer_id not in without:
+                self.change(node, NodeEvent.GRANTED)
+                node.is_retried = True
+                return node
+        return None
 
     def limit(self, node: Node) -> None:
         """The node can't feed more followers than it has."""

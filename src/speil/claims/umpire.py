@@ -47,6 +47,7 @@ DOWNLOAD_SECONDS_MAX = 30 * 60.0  # a node in a tree that was not heard of for l
 COMPLETE_SECONDS = 2 * 60.0  # then its provider record is enough
 ROOTS_MAX = 8  # fetchers of one key at a time; further askers fetch without a claim
 CRAWLS_MAX = 2  # of one key: where the second fetcher is slow too, more of them would not help
+RETRY_SECONDS = 4.5  # a fetcher that was left without a byte is named again, at the earliest after its grant
 TELL_SECONDS = 0.1  # changes of one key are collected for so long; the first grant of a key is told at once
 BLAME_SECONDS = 60.0  # how long a peer that failed followers of two shares is nobody's source
 BLAMES_MIN = 2  # shares; one alone could blame everybody
@@ -196,6 +197,11 @@ class Umpire:
             if source and node.state is NodeState.FOLLOWING and claim.is_usable(source, node, without):
                 return self._answer_with(claim, source, without)
         source = claim.find_source(node, without, full, self._rng)
+        if source is None and ask.reason is Reason.NO_BYTE:
+            retried = claim.retry({*without, asker.peer.peer_id}, now - RETRY_SECONDS)
+            if retried is not None:
+                self._changed(key, claim, retried, now)
+                source = claim.find_source(node, without, full, self._rng)
         if source is not None:
             claim.is_own = claim.is_own or source.state is not NodeState.COMPLETE
             claim.change(node, NodeEvent.PLACED, source)
@@ -210,6 +216,7 @@ class Umpire:
         is_first = not claim.is_own
         claim.is_own = True
         claim.change(node, NodeEvent.GRANTED)
+        node.granted_at = now
         self._changed(key, claim, node, now, at_once=is_first)
         return Fetch()
 
@@ -230,7 +237,9 @@ class Umpire:
                 claim.crawls += ask.reason is Reason.CRAWLING
                 claim.change(source, NodeEvent.BLAMED)
                 self._changed(key, claim, source, now)
-            if is_follower and ask.reason is Reason.NO_BYTE:
+            if ask.reason is not Reason.NO_BYTE:
+                source.starved.clear()
+            elif is_follower:
                 source.starved.add(asker.share)
 
     def _answer_with(self, claim: Claim, source: Node, without: set[PeerId]) -> Answer:
