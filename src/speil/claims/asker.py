@@ -43,21 +43,17 @@ from speil.claims.message import (
     tag,
 )
 from speil.claims.noted import Noted
-from speil.claims.pull import AHEAD_BYTES, CRAWL_SECONDS, Facts, Pull
-from speil.claims.states import HELD, PullEvent, PullState
+from speil.claims.pull import AHEAD_BYTES, CRAWL_SECONDS, LIFE_SECONDS_MAX, QUESTION_SECONDS, Facts, Pull
+from speil.claims.states import PullEvent, PullState
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 SHARE_WAIT_SECONDS = 3.0  # without a byte; slow upstreams send their first byte within two seconds
-ASK_SECONDS_MAX = 0.1  # for an umpire's answer: it looks into memory only
 UMPIRES_ASKED_MAX = 4  # of one pull, without an answer
 UMPIRES_KNOWN_MAX = 20  # of those closest to a key
 MUTE_SECONDS = 10.0  # an umpire that did not answer is left out for so long
 MUTE_MAX = 100
 DEFERS_MAX = 4  # each names a node closer to the key; honest views differ by one or two
-LIFE_SECONDS_MAX = 1.0
-QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
-REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
 FAILURES_MAX = 4  # sources of one pull that failed; a slow upstream makes honest ones fail, each after the share wait
 MOVES_MAX = 8  # sources of one pull that were left, with those that were only full
 HOLD_SECONDS_MAX = 15.0  # without a byte, whatever the sources say
@@ -208,32 +204,17 @@ class Asker:
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next; None while nothing is awaited."""
-        return min((at for pull in self._pulls.values() if (at := self._deadline(pull)) is not None), default=None)
+        known = (pull.next_deadline(self._wait_seconds) for pull in self._pulls.values())
+        return min((at for at in known if at is not None), default=None)
 
     def tick(self, now: float) -> list[Action]:
         """What is due."""
-        due = [key for key, pull in self._pulls.items() if (at := self._deadline(pull)) is not None and at <= now]
+        deadlines = [(key, pull.next_deadline(self._wait_seconds)) for key, pull in self._pulls.items()]
+        due = [key for key, at in deadlines if at is not None and at <= now]
         return [action for key in due for action in self._late(key, self._pulls[key], now)]
 
-    def _deadline(self, pull: Pull) -> float | None:
-        if pull.state not in HELD:
-            return None
-        patience = pull.facts.patience_seconds
-        given_up_at = pull.started_at + patience if patience and not pull.offset else float("inf")
-        if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
-            return min(pull.asked_at + ASK_SECONDS_MAX, given_up_at)
-        question_at = max(pull.life_at, pull.question_at) + QUESTION_SECONDS
-        slow_at = max(pull.mark_at + CRAWL_SECONDS, pull.question_at + QUESTION_SECONDS)
-        return min(question_at, slow_at, pull.life_at + LIFE_SECONDS_MAX, self._wait_ends(pull), given_up_at)
-
-    def _wait_ends(self, pull: Pull) -> float:
-        """When a pull without bytes leaves its source."""
-        waits_itself = pull.source_phase is Phase.FOLLOWING
-        return pull.wait_from + self._wait_seconds + (REPLACE_SECONDS if waits_itself else 0)
-
     def _late(self, key: bytes, pull: Pull, now: float) -> list[Action]:
-        patience = pull.facts.patience_seconds
-        if patience and not pull.offset and now >= pull.started_at + patience:
+        if now >= pull.given_up_at:
             source = pull.source if pull.state not in (PullState.ASKING, PullState.ASKING_AGAIN) else None
             left: list[Action] = [Leave(key, source, Reason.NO_BYTE)] if source else []
             return left + self._go_alone(key, pull)
@@ -245,7 +226,7 @@ class Asker:
         """Whether the source is still good enough."""
         if now >= pull.life_at + LIFE_SECONDS_MAX:
             return self._leave(key, pull, Reason.SILENT, now)
-        if now >= self._wait_ends(pull):
+        if now >= pull.wait_ends_at(self._wait_seconds):
             return self._leave(key, pull, Reason.NO_BYTE, now)
         is_slow = pull.is_slow(self._usual_rate(pull, now), now)
         if is_slow and pull.source_phase is not None and now < pull.said_at + LIFE_SECONDS_MAX:

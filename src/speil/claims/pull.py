@@ -6,10 +6,14 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from speil.claims.message import Phase, Reason
-from speil.claims.states import PULL, PullEvent, PullState, after
+from speil.claims.states import HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
+ASK_SECONDS_MAX = 0.1  # for an umpire's answer: it looks into memory only
+LIFE_SECONDS_MAX = 1.0
+QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
+REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
 CRAWL_SECONDS = 3.0  # the rate is measured over this time
 RATE_SECONDS_MIN = 1.0  # before that a rate says little
 CRAWL_FRACTION = 20  # slower than this part of the fastest other pull of this node
@@ -93,6 +97,28 @@ class Pull:
             self.restarts += 1
             self.wait_from = now
         self.fetcher = fetcher
+
+    @property
+    def given_up_at(self) -> float:
+        """When a pull without any byte is given up: content that an upstream sends quickly."""
+        patience = self.facts.patience_seconds
+        return self.started_at + patience if patience and not self.offset else float("inf")
+
+    def wait_ends_at(self, wait_seconds: float) -> float:
+        """When a pull without bytes leaves its source; `wait_seconds` is the share wait."""
+        waits_itself = self.source_phase is Phase.FOLLOWING
+        return self.wait_from + wait_seconds + (REPLACE_SECONDS if waits_itself else 0)
+
+    def next_deadline(self, wait_seconds: float) -> float | None:
+        """When something is due; None while nothing is awaited."""
+        if self.state not in HELD:
+            return None
+        if self.state in (PullState.ASKING, PullState.ASKING_AGAIN):
+            return min(self.asked_at + ASK_SECONDS_MAX, self.given_up_at)
+        question_at = max(self.life_at, self.question_at) + QUESTION_SECONDS
+        slow_at = max(self.mark_at + CRAWL_SECONDS, self.question_at + QUESTION_SECONDS)
+        life_at = self.life_at + LIFE_SECONDS_MAX
+        return min(question_at, slow_at, life_at, self.wait_ends_at(wait_seconds), self.given_up_at)
 
     def rate(self, now: float) -> float:
         """Bytes per second since the mark; 0 where it is too early to say."""

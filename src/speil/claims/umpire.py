@@ -10,12 +10,12 @@ then the tree is here. What changes in a claim is told to the next closest nodes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from speil.claims.action import TellNext
 from speil.claims.claim import CHAIN_MAX, PLACES, Claim, Node, places_for
+from speil.claims.facts import NOTHING_AROUND, Around, Sender
 from speil.claims.limits import Limits
 from speil.claims.message import (
     HOLDERS_MAX,
@@ -60,28 +60,6 @@ HOLDERS_KNOWN_MAX = 20  # taken from provider records, for one question
 RECORDS_SHARE = "records"  # what provider records add counts against
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Who asks: the peer of the connection with its addresses and zone, and the share that it counts against."""
-
-    peer: PeerInfo
-    share: str
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """What this node knows of a key besides its claim.
-
-    `closer`: peers closer to the key that understand claims, closest first. `holders`: those with a provider record.
-    """
-
-    closer: Sequence[PeerInfo] = ()
-    holders: Sequence[PeerInfo] = ()
-
-
-NOTHING_AROUND = Around()
-
-
 class Umpire:
     """The claims of one node. Keys are content keys; times are the caller's monotonic seconds."""
 
@@ -106,7 +84,7 @@ class Umpire:
         """The claim of a key, to be read only."""
         return self._claims.get(key)
 
-    def ask(self, key: bytes, asker: Asker, ask: Ask, now: float, around: Around = NOTHING_AROUND) -> Answer:
+    def ask(self, key: bytes, asker: Sender, ask: Ask, now: float, around: Around = NOTHING_AROUND) -> Answer:
         """Answer a question; `asker` may be this node itself."""
         if self._is_spoiled(key, now):
             return Alone(Why.SPOILED)
@@ -127,7 +105,7 @@ class Umpire:
         if (claim := self._claims.get(key)) and (node := claim.nodes.get(peer_id)):
             self._complete(key, claim, node, now)
 
-    def released(self, key: bytes, asker: Asker, release: Release, now: float) -> None:
+    def released(self, key: bytes, asker: Sender, release: Release, now: float) -> None:
         """A peer's download ended without the content."""
         claim = self._claims.get(key)
         node = claim.nodes.get(asker.peer.peer_id) if claim else None
@@ -169,7 +147,7 @@ class Umpire:
 
     # --- one question -----------------------------------------------------------------------------------
 
-    def _place(self, key: bytes, claim: Claim, asker: Asker, ask: Ask, now: float, around: Around) -> Answer:
+    def _place(self, key: bytes, claim: Claim, asker: Sender, ask: Ask, now: float, around: Around) -> Answer:
         for holder in around.holders[:HOLDERS_KNOWN_MAX]:
             if holder.peer_id != asker.peer.peer_id and not self._is_blamed(holder.peer_id, now):
                 self._add_holder(key, claim, holder, now)
@@ -220,7 +198,7 @@ class Umpire:
         self._changed(key, claim, node, now, at_once=is_first)
         return Fetch()
 
-    def _left_source(self, key: bytes, claim: Claim, asker: Asker, ask: Ask, now: float) -> None:
+    def _left_source(self, key: bytes, claim: Claim, asker: Sender, ask: Ask, now: float) -> None:
         source = claim.nodes.get(ask.source) if ask.source else None
         if source is None:
             return

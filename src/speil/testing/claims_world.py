@@ -12,7 +12,7 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -28,16 +28,16 @@ from speil.claims.action import (
 )
 from speil.claims.asker import SHARE_WAIT_SECONDS, Asker
 from speil.claims.codec import decode, encode
+from speil.claims.facts import Around, Sender
 from speil.claims.message import AskStatus, Phase, Reason, Status
 from speil.claims.pull import Facts
-from speil.claims.umpire import Around, Umpire
-from speil.claims.umpire import Asker as Questioner
-from speil.kad.key import position
-from speil.kad.routing_table import K
+from speil.claims.umpire import Umpire
 from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.testing.claims_flow import Flow, Transfer, WorldNode
+from speil.testing.claims_views import Views
 
 MIB = 1 << 20
 GIGABIT, HUNDRED_MEGABIT = 125_000_000.0, 12_500_000.0  # bytes per second
@@ -45,46 +45,6 @@ COMMIT_SECONDS = 0.01
 ANNOUNCE_SECONDS = 0.025
 HOLDER_SECONDS = 0.3  # until a request to a dead holder is given up
 FEEDS_MAX = 16  # uploads of a node; more are refused as "full"
-
-
-@dataclass(slots=True)
-class Transfer:
-    """One node's download of one layer. `source`: a node, or None for the upstream once `upstream_at` has come."""
-
-    key: bytes
-    size: int
-    offset: float = 0.0
-    visible: float = 0.0  # what followers may read: the offset before this step
-    source: WorldNode | None = None
-    upstream_at: float | None = None
-    byte_at: float = 0.0
-
-
-@dataclass(eq=False)
-class WorldNode:
-    """A node. `mute`: it takes messages and requests, and never sends a byte; `boasts`: it says that it fetches."""
-
-    number: int
-    peer: PeerInfo
-    umpire: Umpire
-    asker: Asker
-    link: float
-    upstream_max: float = float("inf")
-    started_at: float = 0.0
-    done_at: float | None = None
-    alive: bool = True
-    frozen: bool = False
-    has_claims: bool = True
-    boasts: bool = False
-    side: int = 0
-    share: str = ""
-    next_layer: int = 0
-    transfers: dict[bytes, Transfer] = field(default_factory=dict)
-    stored: set[bytes] = field(default_factory=set)
-    records: dict[bytes, list[PeerInfo]] = field(default_factory=dict)
-    sent: float = 0.0
-    longest_wait: float = 0.0  # without a byte, for one layer
-    tick_at: float = float("inf")
 
 
 class World:
@@ -110,19 +70,17 @@ class World:
         self.layers = [(content_key(f"layer {seed} {index}"), size) for index, size in enumerate(layers)]
         self.sizes = dict(self.layers)
         self.image = sum(self.sizes.values())
-        self.upstream, self.first_byte_seconds = upstream, first_byte_seconds
-        self.slots, self.step_seconds, self._wrong, self._facts = slots, step_seconds, wrong_views, facts
+        self.first_byte_seconds = first_byte_seconds
+        self.slots, self.step_seconds, self._facts = slots, step_seconds, facts
         self.nodes: list[WorldNode] = []
         self._by_id: dict[PeerId, WorldNode] = {}
         self.messages = Counter[str]()
-        self.upstream_bytes: Counter[bytes] = Counter()
-        self.border_bytes = 0.0
-        self.depth_max = self.fan_max = 0
+        self.flow = Flow(upstream)
+        self.depth_max = 0
         self.tell_bytes = self.alone_count = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        self._closest: dict[bytes, list[WorldNode]] = {}
-        self._missing: dict[tuple[int, int], bool] = {}
+        self.views = Views(self.nodes, wrong_views, self.rng)
         for number in range(nodes):
             self._make(number, f"zone-{number % zones}" if zones > 1 else "", link, share_wait_seconds)
 
@@ -131,7 +89,7 @@ class World:
     def start(self, spread_seconds: float = 0.0, nodes: Iterable[WorldNode] | None = None) -> None:
         """These nodes, or all, begin to pull within `spread_seconds` from now."""
         for node in self.nodes if nodes is None else nodes:
-            self.at(self.rng.uniform(0, spread_seconds), lambda node=node: self._begin(node))  # type: ignore[misc]
+            self.at(self.rng.uniform(0, spread_seconds), partial(self._begin, node))
 
     def at(self, seconds: float, do: Callable[[], None]) -> None:
         """Do something `seconds` from now."""
@@ -145,7 +103,8 @@ class World:
                 self.now, _, do = heapq.heappop(self._events)
                 do()
             self.now = flow_at
-            self._flow()
+            for node, transfer in self.flow.step(self.nodes, self.now, self.step_seconds):
+                self.at(COMMIT_SECONDS, partial(self._committed, node, transfer.key))
             flow_at += self.step_seconds
 
     def kill(self, node: WorldNode) -> None:
@@ -154,7 +113,7 @@ class World:
         for one in self.nodes:
             for key, transfer in one.transfers.items():
                 if transfer.source is node:
-                    self.at(0.001, lambda one=one, key=key: self._broke(one, key, node))  # type: ignore[misc]
+                    self.at(0.001, partial(self._broke, one, key, node))
 
     def cancel(self, node: WorldNode, key: bytes) -> None:
         """containerd gives up one layer; it is not pulled again."""
@@ -162,16 +121,7 @@ class World:
         self._carry_out(node, node.asker.cancelled(key))
         for one in self.nodes:
             if (transfer := one.transfers.get(key)) and transfer.source is node:
-                self.at(0.001, lambda one=one: self._broke(one, key, node))  # type: ignore[misc]
-
-    def closest(self, key: bytes) -> list[WorldNode]:
-        """The K nodes that are closest to a key, closest first."""
-        if key not in self._closest:
-            target = position(key)
-            self._closest[key] = heapq.nsmallest(
-                K, self.nodes, key=lambda node: position(node.peer.peer_id.multihash) ^ target
-            )
-        return self._closest[key]
+                self.at(0.001, partial(self._broke, one, key, node))
 
     def fetchers(self, key: bytes) -> list[WorldNode]:
         """The living nodes that download a layer from the upstream."""
@@ -187,12 +137,7 @@ class World:
     @property
     def copies(self) -> float:
         """Bytes that left the upstream, in images."""
-        return sum(self.upstream_bytes.values()) / self.image
-
-    @property
-    def alone_seconds(self) -> float:
-        """What one node alone needs at least."""
-        return self.image / min(self.upstream, GIGABIT) + self.first_byte_seconds
+        return sum(self.flow.upstream_bytes.values()) / self.image
 
     @property
     def slowest_seconds(self) -> float:
@@ -226,18 +171,6 @@ class World:
     def _is_waited_for(self, node: WorldNode) -> bool:
         return self._counts(node) and node.done_at is None
 
-    def _view(self, node: WorldNode, key: bytes) -> list[WorldNode]:
-        """Whom a node knows of those closest to a key; itself always."""
-        return [one for one in self.closest(key) if one is node or self._knows(node, one)]
-
-    def _knows(self, node: WorldNode, other: WorldNode) -> bool:
-        if not self._wrong:
-            return True
-        pair = node.number, other.number
-        if pair not in self._missing:
-            self._missing[pair] = self.rng.random() < self._wrong
-        return not self._missing[pair]
-
     def _begin(self, node: WorldNode) -> None:
         if not node.alive:
             return
@@ -250,7 +183,7 @@ class World:
             if not node.has_claims:
                 self._carry_out(node, [GoUpstream(key, claimed=False)])
                 continue
-            umpires = [one.peer for one in self._view(node, key)]
+            umpires = [one.peer for one in self.views.of(node, key)]
             self._carry_out(node, node.asker.miss(key, umpires, self._facts(size), self.now))
 
     # --- messages ---------------------------------------------------------------------------------------
@@ -290,7 +223,7 @@ class World:
                     self._use_holders(node, key, [self._by_id[peer.peer_id] for peer in peers])
                 case SendRelease(key, umpire, release):
                     target = self._by_id[umpire.peer_id]
-                    asker = Questioner(node.peer, node.share)
+                    asker = Sender(node.peer, node.share)
                     self._send(
                         node,
                         target,
@@ -314,7 +247,7 @@ class World:
         if not node.alive or node.frozen:
             return
         for one in node.umpire.tick(self.now):
-            targets = [other for other in self._view(node, one.key) if other is not node][:2]
+            targets = [other for other in self.views.of(node, one.key) if other is not node][:2]
             data = encode(one.tell)
             assert decode(data) == one.tell
             self.tell_bytes += len(data) * len(targets)
@@ -344,15 +277,10 @@ class World:
                     lambda: self._carry_out(node, node.asker.unanswered(key, target.peer.peer_id, self.now)),
                 )
                 return
-            mine = position(target.peer.peer_id.multihash) ^ position(key)
-            closer = [
-                one.peer
-                for one in self._view(target, key)
-                if one.has_claims and position(one.peer.peer_id.multihash) ^ position(key) < mine
-            ]
+            closer = [one.peer for one in self.views.closer(target, key)]
             records = target.records.get(key, [])
             around = Around(closer, self.rng.sample(records, min(20, len(records))))
-            answer = target.umpire.ask(key, Questioner(node.peer, node.share), ask, self.now, around)
+            answer = target.umpire.ask(key, Sender(node.peer, node.share), ask, self.now, around)
             self._plan(target)
             self._send(
                 target,
@@ -382,14 +310,9 @@ class World:
             return
 
         def arrive() -> None:
-            feeds = (
-                sum(one.source is source for other in self.nodes if other.transfers for one in other.transfers.values())
-                if len(self.nodes) < 100
-                else 0
-            )
             if key not in source.transfers and key not in source.stored and not source.boasts:
                 self._send(source, node, "", lambda: self._broke(node, key, source))
-            elif feeds >= FEEDS_MAX:
+            elif self.flow.feeding[source.number] >= FEEDS_MAX:
                 self._send(source, node, "", lambda: self._broke(node, key, source, Reason.FULL))
             else:
                 self._send(source, node, "", lambda: self._accepted(node, key, source))
@@ -423,7 +346,7 @@ class World:
         for holder in holders:
             if holder.alive and not holder.frozen and holder.side == node.side and key in holder.stored:
                 self.messages["join"] += 1
-                self.at(seconds, lambda holder=holder: self._accepted_by_holder(node, key, holder))  # type: ignore[misc]
+                self.at(seconds, partial(self._accepted_by_holder, node, key, holder))
                 return
             seconds += 0.002 if holder.alive and not holder.frozen and holder.side == node.side else HOLDER_SECONDS
         self.at(seconds, lambda: self._carry_out(node, node.asker.refused(key, first, Reason.GONE, self.now)))
@@ -432,66 +355,16 @@ class World:
         if transfer := node.transfers.get(key):
             transfer.source = holder
 
-    # --- bytes ------------------------------------------------------------------------------------------
-
-    def _flow(self) -> None:
-        """Move the bytes of one step."""
-        active: list[tuple[WorldNode, Transfer]] = []
-        fetching, feeding, loading = 0, Counter[int](), Counter[int]()
-        for node in self.nodes:
-            if not node.transfers or not node.alive or node.frozen or node.boasts:
-                continue
-            for transfer in node.transfers.values():
-                transfer.visible = transfer.offset
-                source = transfer.source
-                if source is not None:
-                    if not source.alive or source.frozen or source.boasts or source.side != node.side:
-                        continue
-                    feeding[source.number] += 1
-                elif transfer.upstream_at is not None and transfer.upstream_at <= self.now:
-                    fetching += 1
-                else:
-                    continue
-                loading[node.number] += 1
-                active.append((node, transfer))
-        self.fan_max = max(
-            self.fan_max, max(Counter((id(t.source), t.key) for _, t in active if t.source).values(), default=0)
-        )
-        for node, transfer in active:
-            self._move(node, transfer, fetching, feeding, node.link / loading[node.number])
-        for node, transfer in active:
-            if transfer.offset >= transfer.size and transfer.visible < transfer.size:
-                self.at(COMMIT_SECONDS, lambda node=node, key=transfer.key: self._committed(node, key))  # type: ignore[misc]
-
-    def _move(self, node: WorldNode, transfer: Transfer, fetching: int, feeding: Counter[int], down: float) -> None:
-        source, key = transfer.source, transfer.key
-        if source is None:
-            rate = min(down, self.upstream / fetching, node.upstream_max)
-            offset = min(transfer.offset + rate * self.step_seconds, transfer.size)
-            self.upstream_bytes[key] += int(offset) - int(transfer.offset)
-        else:
-            rate = min(down, source.link / feeding[source.number])
-            above = source.transfers.get(key)
-            there = transfer.size if key in source.stored else above.visible if above else 0.0
-            offset = min(transfer.offset + rate * self.step_seconds, there, transfer.size)
-            if offset <= transfer.offset:
-                return
-            source.sent += offset - transfer.offset
-            if source.peer.zone != node.peer.zone:
-                self.border_bytes += offset - transfer.offset
-        transfer.offset = offset
-        node.longest_wait = max(node.longest_wait, self.now - transfer.byte_at)
-        transfer.byte_at = self.now
-        node.asker.grown(key, int(offset), self.now)
+    # --- ends -------------------------------------------------------------------------------------------
 
     def _committed(self, node: WorldNode, key: bytes) -> None:
-        if key not in node.transfers or not node.alive:
+        if key not in node.transfers or not node.alive or node.frozen:
             return
         del node.transfers[key]
         node.stored.add(key)
         node.asker.completed(key)
-        for one in self._view(node, key)[:3]:
-            self.at(ANNOUNCE_SECONDS, lambda one=one: self._announced(one, node, key))  # type: ignore[misc]
+        for one in self.views.of(node, key)[:3]:
+            self.at(ANNOUNCE_SECONDS, partial(self._announced, one, node, key))
         if len(node.stored) == len(self.layers):
             node.done_at = self.now
         self._begin(node)
