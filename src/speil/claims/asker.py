@@ -103,13 +103,15 @@ class Asker:
         )
         return self._ask_next(key, pull, now)
 
-    def grown(self, key: bytes, offset: int, now: float) -> None:
-        """This node's own download of the content has grown to `offset`, wherever the bytes came from."""
-        if pull := self._pulls.get(key):
-            if pull.state in (PullState.JOINING, PullState.RECEIVING):
-                self.received(key, offset, now)
-            else:
-                self._came(pull, offset, now)
+    def received(self, key: bytes, offset: int, now: float) -> None:
+        """This node has the content up to `offset`, from its source, from holders or from the upstream.
+
+        For a follower: the bytes that were passed to containerd. Otherwise: what its ingest has grown to.
+        """
+        pull = self._pulls.get(key)
+        if pull is not None and offset > pull.offset:
+            pull.change(PullEvent.BYTES)
+            self._came(pull, offset, now)
 
     def completed(self, key: bytes) -> None:
         """The content is in the store."""
@@ -173,13 +175,6 @@ class Asker:
         """The head of the source's response came."""
         if pull := self._following(key, source):
             pull.life_at = now
-
-    def received(self, key: bytes, offset: int, now: float) -> None:
-        """Bytes of the source up to `offset` were passed to containerd."""
-        pull = self._pulls.get(key)
-        if pull and pull.state in (PullState.JOINING, PullState.RECEIVING) and offset > pull.offset:
-            pull.change(PullEvent.BYTES)
-            self._came(pull, offset, now)
 
     def refused(self, key: bytes, source: PeerId, reason: Reason, now: float) -> list[Action]:
         """The source, or the last of the holders, refused or broke off: GONE, or FULL where it is busy."""
@@ -334,7 +329,7 @@ class Asker:
 
     def _came(self, pull: Pull, offset: int, now: float) -> None:
         """Bytes came. Where they came soon after a source without a byte was left, that source was at fault."""
-        if offset > pull.offset and pull.suspect is not None:
+        if pull.suspect is not None:
             if now < pull.left_at + self._wait_seconds:
                 self._distrusted.note(pull.suspect, now)
             pull.suspect = None

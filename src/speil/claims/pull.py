@@ -86,10 +86,9 @@ class Pull:
 
     def received(self, offset: int, now: float) -> None:
         """Bytes up to `offset` came."""
-        if offset > self.offset:
-            self.offset = offset
-            self.byte_at = self.wait_from = self.life_at = now
-            self.restarts = 0
+        self.offset = offset
+        self.byte_at = self.wait_from = self.life_at = now
+        self.restarts = 0
 
     def found_fetcher(self, fetcher: int, now: float) -> None:
         """The source says who fetches. Where that is another node than before, it has just begun: wait anew."""

@@ -113,6 +113,7 @@ PULL: Mapping[PullState, Mapping[PullEvent, PullState]] = {
         _V.FOLLOW: _P.JOINING,
         _V.HOLDERS: _P.WITH_HOLDERS,
         _V.ALONE: _P.ALONE,
+        _V.BYTES: _P.ASKING,  # an ingest that was begun before
         _V.REPEATED: _P.ASKING,
         **_OVER,
     },
@@ -137,6 +138,7 @@ PULL: Mapping[PullState, Mapping[PullEvent, PullState]] = {
         _V.FOLLOW: _P.JOINING,
         _V.HOLDERS: _P.WITH_HOLDERS,
         _V.ALONE: _P.ALONE,
+        _V.BYTES: _P.ASKING_AGAIN,  # of the source that it left
         _V.REPEATED: _P.ASKING_AGAIN,
         **_OVER,
     },

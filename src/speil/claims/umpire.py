@@ -212,7 +212,7 @@ class Umpire:
         elif ask.reason.is_failure:
             source.blamed_by.add(asker.share)
             if is_follower or len(source.blamed_by) >= BLAMES_MIN:
-                claim.crawls += ask.reason is Reason.CRAWLING
+                claim.crawls += ask.reason is Reason.CRAWLING and source.state is not NodeState.FAILED
                 claim.change(source, NodeEvent.BLAMED)
                 self._changed(key, claim, source, now)
             if ask.reason is not Reason.NO_BYTE:

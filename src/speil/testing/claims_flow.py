@@ -107,7 +107,7 @@ class Flow:
                 self.border_bytes += moved
         node.longest_wait = max(node.longest_wait, now - transfer.byte_at)
         transfer.offset, transfer.byte_at = offset, now
-        node.asker.grown(transfer.key, int(offset), now)
+        node.asker.received(transfer.key, int(offset), now)
 
 
 def _readable(source: WorldNode, transfer: Transfer) -> float:
