@@ -377,7 +377,7 @@ def run_random(rng: Random) -> None:
         pull = one.pull(KEY)
         if pull and pull.source and rng.random() < 0.1:
             one.refused(KEY, pull.source.peer_id, rng.choice((Reason.GONE, Reason.FULL)), now)
-        if pull and pull.source and rng.random() < 0.2:
+        if one.pull(KEY) and rng.random() < 0.1:
             offset, byte_at = offset + 50_000, now
             one.received(KEY, offset, now)
         if rng.random() < 0.05:

@@ -103,7 +103,7 @@ class Umpire:
     def announced(self, key: bytes, peer_id: PeerId, now: float) -> None:
         """A peer announced that it has the whole content."""
         if (claim := self._claims.get(key)) and (node := claim.nodes.get(peer_id)):
-            self._complete(key, claim, node, now)
+            self._complete(claim, node, now)
 
     def released(self, key: bytes, asker: Sender, release: Release, now: float) -> None:
         """A peer's download ended without the content."""
@@ -150,7 +150,7 @@ class Umpire:
     def _place(self, key: bytes, claim: Claim, asker: Sender, ask: Ask, now: float, around: Around) -> Answer:
         for holder in around.holders[:HOLDERS_KNOWN_MAX]:
             if holder.peer_id != asker.peer.peer_id and not self._is_blamed(holder.peer_id, now):
-                self._add_holder(key, claim, holder, now)
+                self._add_holder(claim, holder, now)
         if ask.reason is Reason.CRAWLING and claim.crawls >= CRAWLS_MAX:
             ask = replace(ask, reason=Reason.MISS)  # the upstream itself is slow: the asker stays where it is
         without, full = set(ask.avoided), set[PeerId]()
@@ -237,21 +237,20 @@ class Umpire:
         self._plan_expiry(now)
         return node
 
-    def _add_holder(self, key: bytes, claim: Claim, holder: PeerInfo, now: float) -> None:
+    def _add_holder(self, claim: Claim, holder: PeerInfo, now: float) -> None:
         node = claim.nodes.get(holder.peer_id)
         if node is None and self._limits.allows(holder.peer_id, RECORDS_SHARE, len(claim.nodes)):
             node = self._add(claim, holder, RECORDS_SHARE, PLACES, now)
             claim.change(node, NodeEvent.COMPLETED)
             node.until = now + COMPLETE_SECONDS
         elif node is not None and node.state is not NodeState.FAILED:
-            self._complete(key, claim, node, now)
+            self._complete(claim, node, now)
 
-    def _complete(self, key: bytes, claim: Claim, node: Node, now: float) -> None:
+    def _complete(self, claim: Claim, node: Node, now: float) -> None:
         node.until = now + COMPLETE_SECONDS
         if node.state is NodeState.COMPLETE:
             return
-        claim.change(node, NodeEvent.COMPLETED)
-        self._changed(key, claim, node, now)
+        claim.change(node, NodeEvent.COMPLETED)  # the next closest have its provider record too
         if not claim.has_completed:
             claim.has_completed = True
             self._blame_idle(claim, now)
