@@ -362,7 +362,7 @@ def run_random(rng: Random) -> None:
         for action in actions:
             match action:
                 case AskUmpire() if rng.random() < 0.8:
-                    answers = [
+                    answers: list[Answer] = [
                         Fetch(),
                         Follow(SOURCE),
                         Follow(OTHER),

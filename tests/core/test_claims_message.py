@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speil.claims import codec
 from speil.claims.codec import (
     ADDRESSES_MAX,
     FIELDS_MAX,
@@ -43,6 +42,7 @@ from speil.claims.message import (
     Why,
     peers_named,
 )
+from speil.kad import wire_format
 from speil.kad._pb import dht_pb2
 from speil.kad.message import REQUEST_BYTES_MAX, Message, MessageType
 from speil.kad.wire_format import fields
@@ -135,7 +135,7 @@ def test_a_message_costs_no_more_than_a_named_number_of_looks(name: str, monkeyp
             looks += 1
             yield found
 
-    monkeypatch.setattr(codec.wire, "fields", count)
+    monkeypatch.setattr(wire_format, "fields", count)
     try:
         message = decode(HOSTILE[name]())
     except ClaimMessageError:

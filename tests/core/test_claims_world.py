@@ -77,6 +77,14 @@ def test_wrong_views_of_who_is_closest_cost_few_copies(wrong: float) -> None:
     assert sum(world.copies for world in worlds) / len(worlds) <= (1.02 if wrong < 0.05 else 1.1)
 
 
+def test_umpires_that_answer_too_late_make_no_copy() -> None:
+    world = pulled(200, LAYERS[:3], ask_seconds=0.002)  # the last of 200 questions is answered after 0.4 s
+    assert world.copies <= 1.05
+    assert world.alone_count == 0
+    assert world.flow.fan_max <= 4
+    assert world.slowest_seconds <= 1.3 * alone_seconds(LAYERS[:3])
+
+
 def test_a_zone_border_is_crossed_by_one_copy() -> None:
     for spread_seconds in (0.0, 3.0):
         world = pulled(12, zones=2, spread_seconds=spread_seconds)
@@ -132,6 +140,12 @@ def freeze(nodes: list[WorldNode]) -> None:
         node.frozen = True
 
 
+def kill(world: World, nodes: list[WorldNode]) -> None:
+    assert nodes, "there is one to kill"
+    for node in nodes:
+        world.kill(node)
+
+
 def feeding(world: World) -> list[WorldNode]:
     """A node in mid-tree: it follows the fetcher and feeds others."""
     key = first_key(world)
@@ -141,11 +155,11 @@ def feeding(world: World) -> list[WorldNode]:
 
 
 FAULTS: dict[str, Callable[[World], object]] = {
-    "fetcher killed": lambda world: [world.kill(node) for node in world.fetchers(first_key(world))],
+    "fetcher killed": lambda world: kill(world, world.fetchers(first_key(world))),
     "fetcher frozen": lambda world: freeze(world.fetchers(first_key(world))),
-    "mid-tree node killed": lambda world: [world.kill(node) for node in feeding(world)],
+    "mid-tree node killed": lambda world: kill(world, feeding(world)),
     "mid-tree node frozen": lambda world: freeze(feeding(world)),
-    "umpire killed": lambda world: world.kill(world.views.closest(first_key(world))[0]),
+    "umpire killed": lambda world: kill(world, world.views.closest(first_key(world))[:1]),
     "umpire frozen": lambda world: freeze(world.views.closest(first_key(world))[:1]),
 }
 

@@ -250,19 +250,18 @@ class Umpire:
         node.until = now + COMPLETE_SECONDS
         if node.state is NodeState.COMPLETE:
             return
-        claim.change(node, NodeEvent.COMPLETED)  # the next closest have its provider record too
         if not claim.has_completed:
             claim.has_completed = True
-            self._blame_idle(claim, now)
+            self._blame_idle(claim, _root(node).granted_at, now)
+        claim.change(node, NodeEvent.COMPLETED)  # the next closest have its provider record too
 
-    def _blame_idle(self, claim: Claim, now: float) -> None:
-        """The first node has the content: a fetcher that was granted before and left without a byte was at fault.
+    def _blame_idle(self, claim: Claim, granted_at: float, now: float) -> None:
+        """The first node has the content, from a fetcher that was granted at `granted_at`.
 
-        A node that was left because the upstream is slow has got the content by then, or goes on with it: it is blamed
-        for a short time at worst.
+        Another fetcher that was granted before, and was left without a byte, was at fault: the upstream is not slow.
         """
         for node in claim.nodes.values():
-            if node.state is NodeState.FAILED and node.starved:
+            if node.state is NodeState.FAILED and node.starved and node.granted_at < granted_at:
                 for share in node.starved:
                     self._blames.note(node.peer.peer_id, now, share)
 
@@ -338,3 +337,10 @@ def _is_above(source: Node, node: Node) -> bool:
             return False
         one = one.source
     return True
+
+
+def _root(node: Node) -> Node:
+    """The node at the top of the tree that `node` is in."""
+    while node.source is not None:
+        node = node.source
+    return node

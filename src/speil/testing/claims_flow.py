@@ -49,6 +49,7 @@ class WorldNode:
     sent: float = 0.0
     longest_wait: float = 0.0  # without a byte, for one layer
     tick_at: float = float("inf")
+    busy_until: float = 0.0  # with questions to its umpire
 
 
 class Flow:

@@ -64,13 +64,14 @@ class World:
         slots: int = 3,
         step_seconds: float = 0.05,
         share_wait_seconds: float = SHARE_WAIT_SECONDS,
+        ask_seconds: float = 0.0,
         facts: Callable[[int], Facts] = lambda size: Facts(size),
     ) -> None:
         self.rng, self.now = Random(seed), 0.0
         self.layers = [(content_key(f"layer {seed} {index}"), size) for index, size in enumerate(layers)]
         self.sizes = dict(self.layers)
         self.image = sum(self.sizes.values())
-        self.first_byte_seconds = first_byte_seconds
+        self.first_byte_seconds, self.ask_seconds = first_byte_seconds, ask_seconds
         self.slots, self.step_seconds, self._facts = slots, step_seconds, facts
         self.nodes: list[WorldNode] = []
         self._by_id: dict[PeerId, WorldNode] = {}
@@ -78,7 +79,7 @@ class World:
         self.flow = Flow(upstream)
         self.depth_max = 0
         self.tell_bytes = self.alone_count = 0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
         self.views = Views(self.nodes, wrong_views, self.rng)
         for number in range(nodes):
@@ -91,7 +92,7 @@ class World:
         for node in self.nodes if nodes is None else nodes:
             self.at(self.rng.uniform(0, spread_seconds), partial(self._begin, node))
 
-    def at(self, seconds: float, do: Callable[[], None]) -> None:
+    def at(self, seconds: float, do: Callable[[], object]) -> None:
         """Do something `seconds` from now."""
         heapq.heappush(self._events, (self.now + seconds, next(self._numbers), do))
 
@@ -289,7 +290,12 @@ class World:
                 lambda: self._carry_out(node, node.asker.answered(key, target.peer.peer_id, answer, self.now)),
             )
 
-        self._send(node, target, "" if target is node else "ask", arrive)
+        def wait_in_line() -> None:
+            target.busy_until = max(target.busy_until, self.now) + self.ask_seconds
+            self.at(target.busy_until - self.now, arrive)
+
+        in_line = wait_in_line if self.ask_seconds else arrive
+        self._send(node, target, "" if target is node else "ask", in_line)
 
     def _ask_source(self, node: WorldNode, key: bytes, source: WorldNode) -> None:
         def arrive() -> None:
