@@ -46,7 +46,7 @@ from speil.claims.message import (
     Why,
     tag,
 )
-from speil.claims.pull import ASK_SECONDS_MAX, LIFE_SECONDS_MAX, REPLACE_SECONDS, Facts
+from speil.claims.pull import ASK_ALL_SECONDS_MAX, ASK_SECONDS_MAX, LIFE_SECONDS_MAX, REPLACE_SECONDS, Facts
 from speil.claims.states import HELD, PULL, PullState, after
 from tests.core.test_kad import peer
 from tests.properties import examples
@@ -121,19 +121,23 @@ def test_umpires_have_a_tenth_of_a_second_each_and_the_next_is_told_who_is_dead(
         assert one.next_deadline() == pytest.approx(now + ASK_SECONDS_MAX)
         now = one.next_deadline() or 0
         actions = one.tick(now)
+    assert actions == []
+    now = one.next_deadline() or 0
+    assert now == ASK_ALL_SECONDS_MAX
+    actions = one.tick(now)
     assert asked == UMPIRES[:UMPIRES_ASKED_MAX]
     assert actions == [GoUpstream(KEY, claimed=False)]
     # the next pull does not wait for them again
     assert [one.umpire for one in one.miss(b"x", UMPIRES, FACTS, now) if isinstance(one, AskUmpire)] == [UMPIRES[4]]
 
 
-def test_an_answer_after_its_time_is_ignored() -> None:
+def test_the_first_answer_counts_also_where_the_next_umpire_was_asked_meanwhile() -> None:
     one = asker()
     one.miss(KEY, UMPIRES, FACTS, 0)
     one.tick(ASK_SECONDS_MAX)
-    assert one.answered(KEY, UMPIRE.peer_id, Fetch(), 0.15) == []
-    assert one.answered(KEY, UMPIRES[1].peer_id, Fetch(), 0.15) == [GoUpstream(KEY, claimed=True)]
+    assert one.answered(KEY, UMPIRE.peer_id, Fetch(), 0.15) == [GoUpstream(KEY, claimed=True)]
     assert one.answered(KEY, UMPIRES[1].peer_id, Follow(SOURCE), 0.16) == []
+    assert one.cancelled(KEY) == [SendRelease(KEY, UMPIRE, Release(Ending.CANCELLED))]
 
 
 def test_a_node_without_claims_is_passed_over_at_once() -> None:

@@ -247,12 +247,13 @@ def test_the_next_closest_are_told_of_the_first_grant_at_once_and_then_in_batche
     one.ask(KEY, sender(1), MISS, 0)
     assert one.next_deadline() == 0
     first = one.tick(0)
+    assert [action.nodes for action in first] == [4]
     assert [row.peer for action in first for row in action.tell.rows] == [peer(1)]
     for number in range(2, 100):
         one.ask(KEY, sender(number), MISS, 0.01)
     assert one.tick(0.05) == []
     rest = one.tick(0.01 + TELL_SECONDS)
-    assert len(rest) == 3
+    assert [action.nodes for action in rest] == [2, 2, 2]
     assert sum(len(action.tell.rows) for action in rest) == 98
     for action in [*first, *rest]:
         assert isinstance(action, TellNext)

@@ -81,7 +81,7 @@ def test_umpires_that_answer_too_late_make_no_copy() -> None:
     world = pulled(200, LAYERS[:3], ask_seconds=0.002)  # the last of 200 questions is answered after 0.4 s
     assert world.copies <= 1.05
     assert world.alone_count == 0
-    assert world.flow.fan_max <= 4
+    assert world.flow.fan_max <= 8  # two from each umpire that was asked
     assert world.slowest_seconds <= 1.3 * alone_seconds(LAYERS[:3])
 
 

@@ -74,7 +74,8 @@ Action = AskUmpire | Join | AskSource | Leave | GoUpstream | UseHolders | SendRe
 
 @dataclass(frozen=True, slots=True)
 class TellNext:
-    """Send `tell` to the two other nodes closest to `key` that understand claims. No answer is needed."""
+    """Send `tell` to the `nodes` other nodes closest to `key` that understand claims. No answer is needed."""
 
     key: bytes
     tell: Tell
+    nodes: int

@@ -1,6 +1,6 @@
 """What a node does when its containerd asks for content that neither its store nor a known peer has.
 
-It asks the umpire of the key, ASK_SECONDS_MAX long, then the next closest node. The answer sends containerd to the
+It asks the umpire of the key, after ASK_SECONDS_MAX the next closest too. The first answer sends containerd to the
 upstream at once, or names a source whose growing copy is passed on. containerd has few download slots, so its request
 is held only while a live node is known to fetch: a source gives a sign of life within LIFE_SECONDS_MAX (bytes count, or
 the answer to a question that is asked only while no byte comes), and bytes within the share wait. A source that itself
@@ -101,7 +101,7 @@ class Asker:
         pull = self._pulls[key] = Pull(
             facts, deque(one for one in known if one.peer_id not in mute), now, dead=mute, byte_at=now
         )
-        return self._ask_next(key, pull, now)
+        return self._ask(key, pull, now)
 
     def received(self, key: bytes, offset: int, now: float) -> None:
         """This node has the content up to `offset`, from its source, from holders or from the upstream.
@@ -142,13 +142,16 @@ class Asker:
     # --- umpires ----------------------------------------------------------------------------------------
 
     def answered(self, key: bytes, umpire: PeerId, answer: Answer, now: float) -> list[Action]:
-        """An umpire's answer. One that comes after its time limit is ignored."""
+        """An umpire's answer. The first answer counts, also from one that was slower than the next one was asked."""
         pull = self._asking(key, umpire)
         if pull is None:
             return []
+        self._mute.forget(umpire)
+        if not isinstance(answer, Defer):
+            pull.umpire = pull.asked[umpire]
         match answer:
             case Defer(closer):
-                return self._deferred(key, pull, closer, now)
+                return self._deferred(key, pull, umpire, closer, now)
             case Fetch():
                 pull.change(PullEvent.FETCH)
                 pull.mark(now)
@@ -167,7 +170,11 @@ class Asker:
     def unanswered(self, key: bytes, umpire: PeerId, now: float) -> list[Action]:
         """An umpire can't be reached, or its answer has no claim field."""
         pull = self._asking(key, umpire)
-        return [] if pull is None else self._no_answer(key, pull, now)
+        if pull is None:
+            return []
+        del pull.asked[umpire]
+        self._mute.note(umpire, now)
+        return self._no_answer(key, pull, umpire, now)
 
     # --- the source -------------------------------------------------------------------------------------
 
@@ -214,7 +221,10 @@ class Asker:
             left: list[Action] = [Leave(key, source, Reason.NO_BYTE)] if source else []
             return left + self._go_alone(key, pull)
         if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
-            return self._no_answer(key, pull, now)
+            if pull.has_asked_all or pull.umpire is None:
+                return self._go_alone(key, pull)
+            self._mute.note(pull.umpire.peer_id, now)
+            return self._no_answer(key, pull, pull.umpire.peer_id, now)
         return self._look(key, pull, now)
 
     def _look(self, key: bytes, pull: Pull, now: float) -> list[Action]:
@@ -246,7 +256,7 @@ class Asker:
 
     def _asking(self, key: bytes, umpire: PeerId) -> Pull | None:
         pull = self._pulls.get(key)
-        if pull is None or pull.umpire is None or pull.umpire.peer_id != umpire:
+        if pull is None or umpire not in pull.asked:
             return None
         return pull if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN) else None
 
@@ -256,13 +266,20 @@ class Asker:
             return None
         return pull if pull.state in (PullState.JOINING, PullState.RECEIVING, PullState.WITH_HOLDERS) else None
 
+    def _ask(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        """Begin to ask umpires."""
+        pull.asked, pull.asking_since, pull.has_asked_all, pull.deferred = {}, now, False, 0
+        return self._ask_next(key, pull, now)
+
     def _ask_next(self, key: bytes, pull: Pull, now: float) -> list[Action]:
         """Ask the first umpire that is left; its entry stays, so that it is asked again after a move."""
         while pull.umpires and pull.umpires[0].peer_id in pull.dead:
             pull.umpires.popleft()
-        if not pull.umpires:
-            return self._go_alone(key, pull)
-        pull.umpire, pull.asked_at = pull.umpires[0], now
+        if not pull.umpires or pull.unanswered >= UMPIRES_ASKED_MAX:
+            pull.has_asked_all = True
+            return [] if pull.asked else self._go_alone(key, pull)
+        umpire = pull.umpire = pull.umpires[0]
+        pull.asked_at, pull.asked[umpire.peer_id] = now, umpire
         facts = pull.facts
         ask = Ask(
             pull.reason,
@@ -273,23 +290,23 @@ class Asker:
             avoided=self._avoided(now),
             dead=tuple(pull.dead[-DEAD_MAX:]),
         )
-        return [AskUmpire(key, pull.umpire, ask)]
+        return [AskUmpire(key, umpire, ask)]
 
-    def _no_answer(self, key: bytes, pull: Pull, now: float) -> list[Action]:
-        assert pull.umpire is not None
-        pull.dead.append(pull.umpire.peer_id)
-        pull.unanswered += 1
-        self._mute.note(pull.umpire.peer_id, now)
-        if pull.unanswered >= UMPIRES_ASKED_MAX:
-            return self._go_alone(key, pull)
+    def _no_answer(self, key: bytes, pull: Pull, umpire: PeerId, now: float) -> list[Action]:
+        if umpire not in pull.dead:
+            pull.dead.append(umpire)
+            pull.unanswered += 1
         pull.change(PullEvent.UNANSWERED)
         return self._ask_next(key, pull, now)
 
-    def _deferred(self, key: bytes, pull: Pull, closer: PeerInfo, now: float) -> list[Action]:
+    def _deferred(self, key: bytes, pull: Pull, umpire: PeerId, closer: PeerInfo, now: float) -> list[Action]:
         pull.deferred += 1
+        del pull.asked[umpire]
         if pull.deferred > DEFERS_MAX or closer.peer_id in pull.dead:
-            return self._no_answer(key, pull, now)
+            return self._no_answer(key, pull, umpire, now)
         pull.change(PullEvent.DEFERRED)
+        if closer.peer_id in pull.asked:
+            return []
         pull.umpires.appendleft(closer)
         return self._ask_next(key, pull, now)
 
@@ -311,8 +328,7 @@ class Asker:
             return [left, *self._go_alone(key, pull)]
         pull.change(PullEvent.LEAVE)
         pull.reason, pull.left, pull.source, pull.path = reason, source.peer_id, None, ()
-        pull.deferred = 0
-        return [left, *self._ask_next(key, pull, now)]
+        return [left, *self._ask(key, pull, now)]
 
     def _go_alone(self, key: bytes, pull: Pull) -> list[Action]:
         pull.change(PullEvent.ALONE)

@@ -28,6 +28,10 @@ class Noted(Generic[Name]):
         if len(self._notes) > self._names_max:
             self._notes.popitem(last=False)
 
+    def forget(self, name: Name) -> None:
+        """Nothing is noted of `name` any more."""
+        self._notes.pop(name, None)
+
     def count(self, name: Name, now: float) -> int:
         """How many shares said it of `name`."""
         said = self._notes.get(name)

@@ -10,7 +10,8 @@ from speil.claims.states import HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-ASK_SECONDS_MAX = 0.1  # for an umpire's answer: it looks into memory only
+ASK_SECONDS_MAX = 0.1  # for an umpire's answer, until the next one is asked too: it looks into memory only
+ASK_ALL_SECONDS_MAX = 1.0  # for the answer of any umpire: thousands of questions at one instant take a while
 LIFE_SECONDS_MAX = 1.0
 QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
 REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
@@ -46,7 +47,10 @@ class Pull:
     started_at: float
     state: PullState = PullState.ASKING
     umpire: PeerInfo | None = None
-    asked_at: float = 0.0
+    asked_at: float = 0.0  # the last umpire
+    asking_since: float = 0.0
+    asked: dict[PeerId, PeerInfo] = field(default_factory=dict)  # umpires that may still answer
+    has_asked_all: bool = False
     dead: list[PeerId] = field(default_factory=list)
     unanswered: int = 0
     deferred: int = 0
@@ -113,7 +117,8 @@ class Pull:
         if self.state not in HELD:
             return None
         if self.state in (PullState.ASKING, PullState.ASKING_AGAIN):
-            return min(self.asked_at + ASK_SECONDS_MAX, self.given_up_at)
+            next_at = self.asked_at + ASK_SECONDS_MAX
+            return min(self.asking_since + ASK_ALL_SECONDS_MAX if self.has_asked_all else next_at, self.given_up_at)
         question_at = max(self.life_at, self.question_at) + QUESTION_SECONDS
         slow_at = max(self.mark_at + CRAWL_SECONDS, self.question_at + QUESTION_SECONDS)
         life_at = self.life_at + LIFE_SECONDS_MAX

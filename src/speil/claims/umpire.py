@@ -48,6 +48,8 @@ COMPLETE_SECONDS = 2 * 60.0  # then its provider record is enough
 ROOTS_MAX = 8  # fetchers of one key at a time; further askers fetch without a claim
 CRAWLS_MAX = 2  # of one key: where the second fetcher is slow too, more of them would not help
 RETRY_SECONDS = 4.5  # a fetcher that was left without a byte is named again, at the earliest after its grant
+TOLD_TO = 2  # nodes that take over where this one dies
+GRANT_TOLD_TO = 4  # nodes that are asked where this one answers late: they must not grant
 TELL_SECONDS = 0.1  # changes of one key are collected for so long; the first grant of a key is told at once
 BLAME_SECONDS = 60.0  # how long a peer that failed followers of two shares is nobody's source
 BLAMES_MIN = 2  # shares; one alone could blame everybody
@@ -68,6 +70,7 @@ class Umpire:
         self._claims: dict[bytes, Claim] = {}
         self._untold: dict[bytes, dict[PeerId, Row]] = {}
         self._tell_at: dict[bytes, float] = {}
+        self._granted: set[bytes] = set()  # keys whose first grant is still to be told
         self._blames = Noted[PeerId](BLAME_SECONDS, BLAMED_PEERS_MAX)
         self._spoiled = Noted[bytes](SPOILED_SECONDS, SPOILED_MAX)
         self._expire_at: float | None = None
@@ -301,6 +304,8 @@ class Umpire:
         if not claim.is_own:
             return
         self._untold.setdefault(key, {})[node.peer.peer_id] = node.row
+        if at_once:
+            self._granted.add(key)
         at = now if at_once else now + TELL_SECONDS
         self._tell_at[key] = min(self._tell_at.get(key, at), at)
 
@@ -308,7 +313,9 @@ class Umpire:
         del self._tell_at[key]
         rows = [*self._untold.pop(key).values()]
         parts = [rows[start : start + ROWS_MAX] for start in range(0, len(rows), ROWS_MAX)]
-        return [TellNext(key, Tell(tuple(part))) for part in parts]
+        nodes = GRANT_TOLD_TO if key in self._granted else TOLD_TO
+        self._granted.discard(key)
+        return [TellNext(key, Tell(tuple(part)), nodes) for part in parts]
 
     # --- what is remembered -----------------------------------------------------------------------------
 

@@ -248,7 +248,7 @@ class World:
         if not node.alive or node.frozen:
             return
         for one in node.umpire.tick(self.now):
-            targets = [other for other in self.views.of(node, one.key) if other is not node][:2]
+            targets = [other for other in self.views.of(node, one.key) if other is not node][: one.nodes]
             data = encode(one.tell)
             assert decode(data) == one.tell
             self.tell_bytes += len(data) * len(targets)
