@@ -21,7 +21,6 @@ from speil.claims.action import (
 )
 from speil.claims.asker import (
     DEFERS_MAX,
-    DISTRUST_SECONDS,
     FAILURES_MAX,
     HOLD_SECONDS_MAX,
     MOVES_MAX,
@@ -47,6 +46,7 @@ from speil.claims.message import (
     tag,
 )
 from speil.claims.pull import ASK_ALL_SECONDS_MAX, ASK_SECONDS_MAX, LIFE_SECONDS_MAX, REPLACE_SECONDS, Facts
+from speil.claims.reputation import DISTRUST_SECONDS
 from speil.claims.states import HELD, PULL, PullState, after
 from tests.core.test_kad import peer
 from tests.properties import examples

@@ -7,7 +7,7 @@ the answer to a question that is asked only while no byte comes), and bytes with
 waits for bytes gets as much longer as its own source needs to be replaced: so one node asks the umpire, and not all.
 
 A pull leaves a limited number of sources. Then its containerd goes upstream without a claim. A source that failed is
-not followed for DISTRUST_SECONDS.
+avoided for a while.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from speil.claims.action import (
     UseHolders,
 )
 from speil.claims.message import (
-    AVOIDED_MAX,
     DEAD_MAX,
     Alone,
     Answer,
@@ -44,6 +43,7 @@ from speil.claims.message import (
 )
 from speil.claims.noted import Noted
 from speil.claims.pull import AHEAD_BYTES, CRAWL_SECONDS, LIFE_SECONDS_MAX, QUESTION_SECONDS, Facts, Pull
+from speil.claims.reputation import Reputation
 from speil.claims.states import PullEvent, PullState
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -51,15 +51,10 @@ from speil.multiformats.peer_info import PeerInfo
 SHARE_WAIT_SECONDS = 3.0  # without a byte; slow upstreams send their first byte within two seconds
 UMPIRES_ASKED_MAX = 4  # of one pull, without an answer
 UMPIRES_KNOWN_MAX = 20  # of those closest to a key
-MUTE_SECONDS = 10.0  # an umpire that did not answer is left out for so long
-MUTE_MAX = 100
 DEFERS_MAX = 4  # each names a node closer to the key; honest views differ by one or two
 FAILURES_MAX = 4  # sources of one pull that failed; a slow upstream makes honest ones fail, each after the share wait
 MOVES_MAX = 8  # sources of one pull that were left, with those that were only full
 HOLD_SECONDS_MAX = 15.0  # without a byte, whatever the sources say
-SILENT_SECONDS = 15.0  # a source without a sign of life may have been cut off or overloaded for a moment
-DISTRUST_SECONDS = 60.0
-DISTRUSTED_MAX = 100
 SPOILED_SECONDS = 10 * 60.0
 SPOILED_MAX = 1_000
 PULLS_MAX = 1_024  # more at a time go upstream without a claim; containerd has three slots for each image
@@ -71,10 +66,8 @@ class Asker:
     def __init__(self, local: PeerId, share_wait_seconds: float = SHARE_WAIT_SECONDS) -> None:
         self._tag, self._wait_seconds = tag(local), share_wait_seconds
         self._pulls: dict[bytes, Pull] = {}
-        self._distrusted = Noted[PeerId](DISTRUST_SECONDS, DISTRUSTED_MAX)
+        self._reputation = Reputation()
         self._spoiled = Noted[bytes](SPOILED_SECONDS, SPOILED_MAX)
-        self._silent = Noted[PeerId](SILENT_SECONDS, DISTRUSTED_MAX)
-        self._mute = Noted[PeerId](MUTE_SECONDS, MUTE_MAX)
 
     def __len__(self) -> int:
         return len(self._pulls)
@@ -97,7 +90,7 @@ class Asker:
         if self._spoiled.count(key, now) or not self._wait_seconds or not umpires or len(self._pulls) >= PULLS_MAX:
             return [GoUpstream(key, claimed=False)]
         known = umpires[:UMPIRES_KNOWN_MAX]
-        mute = [one.peer_id for one in known if self._mute.count(one.peer_id, now)]
+        mute = [one.peer_id for one in known if self._reputation.mute.count(one.peer_id, now)]
         pull = self._pulls[key] = Pull(
             facts, deque(one for one in known if one.peer_id not in mute), now, dead=mute, byte_at=now
         )
@@ -146,7 +139,7 @@ class Asker:
         pull = self._asking(key, umpire)
         if pull is None:
             return []
-        self._mute.forget(umpire)
+        self._reputation.mute.forget(umpire)
         if not isinstance(answer, Defer):
             pull.umpire = pull.asked[umpire]
         match answer:
@@ -173,7 +166,7 @@ class Asker:
         if pull is None:
             return []
         del pull.asked[umpire]
-        self._mute.note(umpire, now)
+        self._reputation.mute.note(umpire, now)
         return self._no_answer(key, pull, umpire, now)
 
     # --- the source -------------------------------------------------------------------------------------
@@ -223,7 +216,7 @@ class Asker:
         if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
             if pull.has_asked_all or pull.umpire is None:
                 return self._go_alone(key, pull)
-            self._mute.note(pull.umpire.peer_id, now)
+            self._reputation.mute.note(pull.umpire.peer_id, now)
             return self._no_answer(key, pull, pull.umpire.peer_id, now)
         return self._look(key, pull, now)
 
@@ -287,7 +280,7 @@ class Asker:
             facts.size_bytes,
             facts.rate,
             facts.link,
-            avoided=self._avoided(now),
+            avoided=self._reputation.avoided(now),
             dead=tuple(pull.dead[-DEAD_MAX:]),
         )
         return [AskUmpire(key, umpire, ask)]
@@ -319,7 +312,7 @@ class Asker:
             pull.failures += 1
         pull.has_crawled = pull.has_crawled or reason is Reason.CRAWLING
         if reason is Reason.SILENT:
-            self._silent.note(source.peer_id, now)
+            self._reputation.silent.note(source.peer_id, now)
         elif reason is Reason.NO_BYTE and not waits_itself:
             pull.suspect, pull.left_at = source.peer_id, now
         left = Leave(key, source, reason)
@@ -347,11 +340,6 @@ class Asker:
         """Bytes came. Where they came soon after a source without a byte was left, that source was at fault."""
         if pull.suspect is not None:
             if now < pull.left_at + self._wait_seconds:
-                self._distrusted.note(pull.suspect, now)
+                self._reputation.distrusted.note(pull.suspect, now)
             pull.suspect = None
         pull.received(offset, now)
-
-    def _avoided(self, now: float) -> tuple[PeerId, ...]:
-        """The peers that failed last."""
-        failed = (*self._distrusted.last(AVOIDED_MAX, now), *self._silent.last(AVOIDED_MAX, now))
-        return tuple(dict.fromkeys(failed))[:AVOIDED_MAX]

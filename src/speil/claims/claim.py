@@ -67,6 +67,23 @@ class Node:
         return Row(self.peer, _PHASES[self.state], self.places, source)
 
 
+def is_above(source: Node, node: Node) -> bool:
+    """Whether `source` may be put above `node`: it is not below it."""
+    one: Node | None = source
+    while one is not None:
+        if one is node:
+            return False
+        one = one.source
+    return True
+
+
+def root_of(node: Node) -> Node:
+    """The node at the top of the tree that `node` is in."""
+    while node.source is not None:
+        node = node.source
+    return node
+
+
 class Claim:
     """The tree of one key. `is_own`: this node granted in it, and was not only told of it by another umpire."""
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from speil.claims.action import TellNext
-from speil.claims.claim import CHAIN_MAX, PLACES, Claim, Node, places_for
+from speil.claims.claim import CHAIN_MAX, PLACES, Claim, Node, is_above, places_for, root_of
 from speil.claims.facts import NOTHING_AROUND, Around, Sender
 from speil.claims.limits import Limits
 from speil.claims.message import (
@@ -255,7 +255,7 @@ class Umpire:
             return
         if not claim.has_completed:
             claim.has_completed = True
-            self._blame_idle(claim, _root(node).granted_at, now)
+            self._blame_idle(claim, root_of(node).granted_at, now)
         claim.change(node, NodeEvent.COMPLETED)  # the next closest have its provider record too
 
     def _blame_idle(self, claim: Claim, granted_at: float, now: float) -> None:
@@ -294,7 +294,7 @@ class Umpire:
             claim.change(node, NodeEvent.COMPLETED)
         else:
             source = claim.nodes.get(row.source) if row.source else None
-            if source is not None and (source is node or not _is_above(source, node)):
+            if source is not None and (source is node or not is_above(source, node)):
                 source = None
             claim.change(node, NodeEvent.PLACED, source)
 
@@ -334,20 +334,3 @@ class Umpire:
             for node in [node for node in claim.nodes.values() if node.until <= now]:
                 self._remove(key, claim, node, now)
         self._expire_at = now + EXPIRE_SECONDS if self._claims else None
-
-
-def _is_above(source: Node, node: Node) -> bool:
-    """Whether `source` may be put above `node`: it is not below it."""
-    one: Node | None = source
-    while one is not None:
-        if one is node:
-            return False
-        one = one.source
-    return True
-
-
-def _root(node: Node) -> Node:
-    """The node at the top of the tree that `node` is in."""
-    while node.source is not None:
-        node = node.source
-    return node
