@@ -36,6 +36,7 @@ from speil.multiformats.content_key import content_key
 from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
+from speil.testing.claims_figures import Figures
 from speil.testing.claims_flow import Flow, Transfer, WorldNode
 from speil.testing.claims_views import Views
 
@@ -47,7 +48,7 @@ HOLDER_SECONDS = 0.3  # until a request to a dead holder is given up
 FEEDS_MAX = 16  # uploads of a node; more are refused as "full"
 
 
-class World:
+class World(Figures):
     """The region, its upstream, and what was counted."""
 
     def __init__(
@@ -124,37 +125,6 @@ class World:
             if (transfer := one.transfers.get(key)) and transfer.source is node:
                 self.at(0.001, partial(self._broke, one, key, node))
 
-    def fetchers(self, key: bytes) -> list[WorldNode]:
-        """The living nodes that download a layer from the upstream."""
-        return [
-            node
-            for node in self.nodes
-            if (one := node.transfers.get(key))
-            and one.upstream_at is not None
-            and node.alive
-            and key not in node.stored
-        ]
-
-    @property
-    def copies(self) -> float:
-        """Bytes that left the upstream, in images."""
-        return sum(self.flow.upstream_bytes.values()) / self.image
-
-    @property
-    def slowest_seconds(self) -> float:
-        """From its start until it has the image; infinite where a living node does not have it."""
-        seconds = [
-            node.done_at - node.started_at if node.done_at is not None else float("inf")
-            for node in self.nodes
-            if self._counts(node)
-        ]
-        return max(seconds)
-
-    @property
-    def messages_each(self) -> float:
-        """Messages of a node for a layer: questions, requests, and what umpires tell; answers are not counted."""
-        return self.messages.total() / (len(self.nodes) * len(self.layers))
-
     # --- nodes ------------------------------------------------------------------------------------------
 
     def _make(self, number: int, zone: str, link: float, share_wait_seconds: float) -> None:
@@ -165,9 +135,6 @@ class World:
         node = WorldNode(number, peer, Umpire(Random(seed)), Asker(peer_id, share_wait_seconds), link, share=host)
         self.nodes.append(node)
         self._by_id[peer_id] = node
-
-    def _counts(self, node: WorldNode) -> bool:
-        return node.alive and not node.frozen and not node.boasts
 
     def _is_waited_for(self, node: WorldNode) -> bool:
         return self._counts(node) and node.done_at is None
