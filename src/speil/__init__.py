@@ -26,6 +26,7 @@ Cores:
     region          which region a node is in, who belongs to it, secrets, tokens, proofs
     fetch           which peer to ask, when to ask the next one, what to do after a break, whom to trust
     upload          which peers are served, how fast, which are sent elsewhere
+    claims          who fetches content from the upstream, and who follows whom while it is downloaded
     overview        all regions as an operator sees them: plan, view, verify
 
 Shells:

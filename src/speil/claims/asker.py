@@ -1,0 +1,345 @@
+"""What a node does when its containerd asks for content that neither its store nor a known peer has.
+
+It asks the umpire of the key, after ASK_SECONDS_MAX the next closest too. The first answer sends containerd to the
+upstream at once, or names a source whose growing copy is passed on. containerd has few download slots, so its request
+is held only while a live node is known to fetch: a source gives a sign of life within LIFE_SECONDS_MAX (bytes count, or
+the answer to a question that is asked only while no byte comes), and bytes within the share wait. A source that itself
+waits for bytes gets as much longer as its own source needs to be replaced: so one node asks the umpire, and not all.
+
+A pull leaves a limited number of sources. Then its containerd goes upstream without a claim. A source that failed is
+avoided for a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from speil.claims.action import (
+    Action,
+    AskSource,
+    AskUmpire,
+    GoUpstream,
+    Join,
+    Leave,
+    SendRelease,
+    UseHolders,
+)
+from speil.claims.message import (
+    DEAD_MAX,
+    Alone,
+    Answer,
+    Ask,
+    Defer,
+    Ending,
+    Fetch,
+    Follow,
+    Holders,
+    Phase,
+    Reason,
+    Release,
+    Status,
+    tag,
+)
+from speil.claims.noted import Noted
+from speil.claims.pull import AHEAD_BYTES, CRAWL_SECONDS, LIFE_SECONDS_MAX, QUESTION_SECONDS, Facts, Pull
+from speil.claims.reputation import Reputation
+from speil.claims.states import PullEvent, PullState
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+
+SHARE_WAIT_SECONDS = 3.0  # without a byte; slow upstreams send their first byte within two seconds
+UMPIRES_ASKED_MAX = 4  # of one pull, without an answer
+UMPIRES_KNOWN_MAX = 20  # of those closest to a key
+DEFERS_MAX = 4  # each names a node closer to the key; honest views differ by one or two
+FAILURES_MAX = 4  # sources of one pull that failed; a slow upstream makes honest ones fail, each after the share wait
+MOVES_MAX = 8  # sources of one pull that were left, with those that were only full
+HOLD_SECONDS_MAX = 15.0  # without a byte, whatever the sources say
+SPOILED_SECONDS = 10 * 60.0
+SPOILED_MAX = 1_000
+PULLS_MAX = 1_024  # more at a time go upstream without a claim; containerd has three slots for each image
+
+
+class Asker:
+    """The pulls of one node, one for each key. Times are the caller's monotonic seconds."""
+
+    def __init__(self, local: PeerId, share_wait_seconds: float = SHARE_WAIT_SECONDS) -> None:
+        self._tag, self._wait_seconds = tag(local), share_wait_seconds
+        self._pulls: dict[bytes, Pull] = {}
+        self._reputation = Reputation()
+        self._spoiled = Noted[bytes](SPOILED_SECONDS, SPOILED_MAX)
+
+    def __len__(self) -> int:
+        return len(self._pulls)
+
+    def pull(self, key: bytes) -> Pull | None:
+        """The pull of a key, to be read only."""
+        return self._pulls.get(key)
+
+    # --- containerd and the store -----------------------------------------------------------------------
+
+    def miss(self, key: bytes, umpires: Sequence[PeerInfo], facts: Facts, now: float) -> list[Action]:
+        """containerd asks for the content. `umpires`: the nodes closest to the key, closest first, with this node.
+
+        While a pull of the key is under way nothing new is asked; where it goes upstream, that is returned again.
+        """
+        if pull := self._pulls.get(key):
+            pull.change(PullEvent.REPEATED)
+            claimed = pull.state is PullState.FETCHING
+            return [GoUpstream(key, claimed)] if claimed or pull.state is PullState.ALONE else []
+        if self._spoiled.count(key, now) or not self._wait_seconds or not umpires or len(self._pulls) >= PULLS_MAX:
+            return [GoUpstream(key, claimed=False)]
+        known = umpires[:UMPIRES_KNOWN_MAX]
+        mute = [one.peer_id for one in known if self._reputation.mute.count(one.peer_id, now)]
+        pull = self._pulls[key] = Pull(
+            facts, deque(one for one in known if one.peer_id not in mute), now, dead=mute, byte_at=now
+        )
+        return self._ask(key, pull, now)
+
+    def received(self, key: bytes, offset: int, now: float) -> None:
+        """This node has the content up to `offset`, from its source, from holders or from the upstream.
+
+        For a follower: the bytes that were passed to containerd. Otherwise: what its ingest has grown to.
+        """
+        pull = self._pulls.get(key)
+        if pull is not None and offset > pull.offset:
+            pull.change(PullEvent.BYTES)
+            self._came(pull, offset, now)
+
+    def completed(self, key: bytes) -> None:
+        """The content is in the store."""
+        if pull := self._pulls.pop(key, None):
+            pull.change(PullEvent.COMPLETED)
+
+    def cancelled(self, key: bytes) -> list[Action]:
+        """The download is gone: its ingest has vanished, or containerd has closed its request."""
+        return self._end(key, Ending.CANCELLED)
+
+    def spoiled(self, key: bytes, now: float) -> list[Action]:
+        """The bytes of the download did not match the digest: the key is not shared in flight for a while."""
+        self._spoiled.note(key, now)
+        return self._end(key, Ending.SPOILED)
+
+    def status(self, key: bytes, *, is_stored: bool) -> Status:
+        """The answer to a follower's AskStatus. `is_stored`: the content is in this node's store."""
+        pull = self._pulls.get(key)
+        if is_stored:
+            return Status(Phase.COMPLETE)
+        if pull is None:
+            return Status(Phase.NONE)
+        if pull.state in (PullState.FETCHING, PullState.ALONE):
+            return Status(Phase.FETCHING, pull.offset)
+        above = (tag(pull.source.peer_id), *pull.path) if pull.source else ()
+        return Status(Phase.FOLLOWING, pull.offset, above)
+
+    # --- umpires ----------------------------------------------------------------------------------------
+
+    def answered(self, key: bytes, umpire: PeerId, answer: Answer, now: float) -> list[Action]:
+        """An umpire's answer. The first answer counts, also from one that was slower than the next one was asked."""
+        pull = self._asking(key, umpire)
+        if pull is None:
+            return []
+        self._reputation.mute.forget(umpire)
+        if not isinstance(answer, Defer):
+            pull.umpire = pull.asked[umpire]
+        match answer:
+            case Defer(closer):
+                return self._deferred(key, pull, umpire, closer, now)
+            case Fetch():
+                pull.change(PullEvent.FETCH)
+                pull.mark(now)
+                return [GoUpstream(key, claimed=True)]
+            case Follow(source):
+                pull.change(PullEvent.FOLLOW)
+                pull.join(source, now)
+                return [Join(key, source, pull.offset)]
+            case Holders(peers):
+                pull.change(PullEvent.HOLDERS)
+                pull.join(peers[0], now)
+                return [UseHolders(key, peers, pull.offset)]
+            case Alone():
+                return self._go_alone(key, pull)
+
+    def unanswered(self, key: bytes, umpire: PeerId, now: float) -> list[Action]:
+        """An umpire can't be reached, or its answer has no claim field."""
+        pull = self._asking(key, umpire)
+        if pull is None:
+            return []
+        del pull.asked[umpire]
+        self._reputation.mute.note(umpire, now)
+        return self._no_answer(key, pull, umpire, now)
+
+    # --- the source -------------------------------------------------------------------------------------
+
+    def accepted(self, key: bytes, source: PeerId, now: float) -> None:
+        """The head of the source's response came."""
+        if pull := self._following(key, source):
+            pull.life_at = now
+
+    def refused(self, key: bytes, source: PeerId, reason: Reason, now: float) -> list[Action]:
+        """The source, or the last of the holders, refused or broke off: GONE, or FULL where it is busy."""
+        pull = self._following(key, source)
+        return [] if pull is None else self._leave(key, pull, reason, now)
+
+    def source_said(self, key: bytes, source: PeerId, status: Status, now: float) -> list[Action]:
+        """The source's answer to AskStatus."""
+        pull = self._following(key, source)
+        if pull is None or pull.state is PullState.WITH_HOLDERS:
+            return []
+        pull.life_at = pull.said_at = now
+        pull.source_phase, pull.source_offset, pull.path = status.phase, status.offset, status.path
+        pull.found_fetcher(status.path[-1] if status.path else tag(source), now)
+        if self._tag in status.path:
+            return self._leave(key, pull, Reason.LOOP, now)
+        if status.phase is Phase.NONE:
+            return self._leave(key, pull, Reason.GONE, now)
+        return self._look(key, pull, now)
+
+    # --- time -------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When to call `tick` next; None while nothing is awaited."""
+        known = (pull.next_deadline(self._wait_seconds) for pull in self._pulls.values())
+        return min((at for at in known if at is not None), default=None)
+
+    def tick(self, now: float) -> list[Action]:
+        """What is due."""
+        deadlines = [(key, pull.next_deadline(self._wait_seconds)) for key, pull in self._pulls.items()]
+        due = [key for key, at in deadlines if at is not None and at <= now]
+        return [action for key in due for action in self._late(key, self._pulls[key], now)]
+
+    def _late(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        if now >= pull.given_up_at:
+            source = pull.source if pull.state not in (PullState.ASKING, PullState.ASKING_AGAIN) else None
+            left: list[Action] = [Leave(key, source, Reason.NO_BYTE)] if source else []
+            return left + self._go_alone(key, pull)
+        if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
+            if pull.has_asked_all or pull.umpire is None:
+                return self._go_alone(key, pull)
+            self._reputation.mute.note(pull.umpire.peer_id, now)
+            return self._no_answer(key, pull, pull.umpire.peer_id, now)
+        return self._look(key, pull, now)
+
+    def _look(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        """Whether the source is still good enough."""
+        if now >= pull.life_at + LIFE_SECONDS_MAX:
+            return self._leave(key, pull, Reason.SILENT, now)
+        if now >= pull.wait_ends_at(self._wait_seconds):
+            return self._leave(key, pull, Reason.NO_BYTE, now)
+        is_slow = pull.is_slow(self._usual_rate(pull, now), now)
+        if is_slow and pull.source_phase is not None and now < pull.said_at + LIFE_SECONDS_MAX:
+            if pull.source_phase is Phase.COMPLETE or pull.source_offset - pull.offset > AHEAD_BYTES:
+                return self._leave(key, pull, Reason.SLOW, now)
+            if pull.source_phase is Phase.FETCHING and not pull.has_crawled:
+                return self._leave(key, pull, Reason.CRAWLING, now)
+            pull.mark(now)
+        elif not is_slow and now >= pull.mark_at + CRAWL_SECONDS:
+            pull.mark(now)
+        is_quiet = now >= max(pull.life_at, pull.question_at) + QUESTION_SECONDS
+        if pull.source and (is_quiet or (is_slow and now >= pull.question_at + QUESTION_SECONDS)):
+            pull.question_at = now
+            return [AskSource(key, pull.source)]
+        return []
+
+    def _usual_rate(self, pull: Pull, now: float) -> float:
+        """What the fastest other pull of this node does, in bytes per second."""
+        return max((other.rate(now) for other in self._pulls.values() if other is not pull), default=0.0)
+
+    # --- steps ------------------------------------------------------------------------------------------
+
+    def _asking(self, key: bytes, umpire: PeerId) -> Pull | None:
+        pull = self._pulls.get(key)
+        if pull is None or umpire not in pull.asked:
+            return None
+        return pull if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN) else None
+
+    def _following(self, key: bytes, source: PeerId) -> Pull | None:
+        pull = self._pulls.get(key)
+        if pull is None or pull.source is None or pull.source.peer_id != source:
+            return None
+        return pull if pull.state in (PullState.JOINING, PullState.RECEIVING, PullState.WITH_HOLDERS) else None
+
+    def _ask(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        """Begin to ask umpires."""
+        pull.asked, pull.asking_since, pull.has_asked_all, pull.deferred = {}, now, False, 0
+        return self._ask_next(key, pull, now)
+
+    def _ask_next(self, key: bytes, pull: Pull, now: float) -> list[Action]:
+        """Ask the first umpire that is left; its entry stays, so that it is asked again after a move."""
+        while pull.umpires and pull.umpires[0].peer_id in pull.dead:
+            pull.umpires.popleft()
+        if not pull.umpires or pull.unanswered >= UMPIRES_ASKED_MAX:
+            pull.has_asked_all = True
+            return [] if pull.asked else self._go_alone(key, pull)
+        umpire = pull.umpire = pull.umpires[0]
+        pull.asked_at, pull.asked[umpire.peer_id] = now, umpire
+        facts = pull.facts
+        ask = Ask(
+            pull.reason,
+            pull.left,
+            facts.size_bytes,
+            facts.rate,
+            facts.link,
+            avoided=self._reputation.avoided(now),
+            dead=tuple(pull.dead[-DEAD_MAX:]),
+        )
+        return [AskUmpire(key, umpire, ask)]
+
+    def _no_answer(self, key: bytes, pull: Pull, umpire: PeerId, now: float) -> list[Action]:
+        if umpire not in pull.dead:
+            pull.dead.append(umpire)
+            pull.unanswered += 1
+        pull.change(PullEvent.UNANSWERED)
+        return self._ask_next(key, pull, now)
+
+    def _deferred(self, key: bytes, pull: Pull, umpire: PeerId, closer: PeerInfo, now: float) -> list[Action]:
+        pull.deferred += 1
+        del pull.asked[umpire]
+        if pull.deferred > DEFERS_MAX or closer.peer_id in pull.dead:
+            return self._no_answer(key, pull, umpire, now)
+        pull.change(PullEvent.DEFERRED)
+        if closer.peer_id in pull.asked:
+            return []
+        pull.umpires.appendleft(closer)
+        return self._ask_next(key, pull, now)
+
+    def _leave(self, key: bytes, pull: Pull, reason: Reason, now: float) -> list[Action]:
+        source = pull.source
+        assert source is not None
+        pull.moves += 1
+        waits_itself = reason is Reason.NO_BYTE and pull.source_phase is Phase.FOLLOWING
+        if reason.is_failure and reason is not Reason.CRAWLING and not waits_itself:
+            pull.failures += 1
+        pull.has_crawled = pull.has_crawled or reason is Reason.CRAWLING
+        if reason is Reason.SILENT:
+            self._reputation.silent.note(source.peer_id, now)
+        elif reason is Reason.NO_BYTE and not waits_itself:
+            pull.suspect, pull.left_at = source.peer_id, now
+        left = Leave(key, source, reason)
+        has_waited = now >= pull.byte_at + HOLD_SECONDS_MAX
+        if has_waited or pull.failures > FAILURES_MAX or pull.moves > MOVES_MAX:
+            return [left, *self._go_alone(key, pull)]
+        pull.change(PullEvent.LEAVE)
+        pull.reason, pull.left, pull.source, pull.path = reason, source.peer_id, None, ()
+        return [left, *self._ask(key, pull, now)]
+
+    def _go_alone(self, key: bytes, pull: Pull) -> list[Action]:
+        pull.change(PullEvent.ALONE)
+        return [GoUpstream(key, claimed=False)]
+
+    def _end(self, key: bytes, ending: Ending) -> list[Action]:
+        pull = self._pulls.pop(key, None)
+        if pull is None:
+            return []
+        pull.change(PullEvent.CANCELLED)
+        if pull.umpire is None:
+            return []
+        return [SendRelease(key, pull.umpire, Release(ending))]
+
+    def _came(self, pull: Pull, offset: int, now: float) -> None:
+        """Bytes came. Where they came soon after a source without a byte was left, that source was at fault."""
+        if pull.suspect is not None:
+            if now < pull.left_at + self._wait_seconds:
+                self._reputation.distrusted.note(pull.suspect, now)
+            pull.suspect = None
+        pull.received(offset, now)

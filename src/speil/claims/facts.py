@@ -1,0 +1,30 @@
+"""What a shell knows when a message for the umpire comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from speil.multiformats.peer_info import PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a message: the peer of the connection, with addresses and zone, and the share that it counts against."""
+
+    peer: PeerInfo
+    share: str
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What this node knows of a key besides its claim.
+
+    `closer`: peers closer to the key that understand claims, closest first. `holders`: those with a provider record.
+    """
+
+    closer: Sequence[PeerInfo] = ()
+    holders: Sequence[PeerInfo] = ()
+
+
+NOTHING_AROUND = Around()

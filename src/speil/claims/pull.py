@@ -1,0 +1,143 @@
+"""A pull in flight on the node whose containerd asks: its state and what it knows of its source."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from speil.claims.message import Phase, Reason
+from speil.claims.states import HELD, PULL, PullEvent, PullState, after
+from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
+
+ASK_SECONDS_MAX = 0.1  # for an umpire's answer, until the next one is asked too: it looks into memory only
+ASK_ALL_SECONDS_MAX = 1.0  # for the answer of any umpire: thousands of questions at one instant take a while
+LIFE_SECONDS_MAX = 1.0
+QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
+REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
+CRAWL_SECONDS = 3.0  # the rate is measured over this time
+RATE_SECONDS_MIN = 1.0  # before that a rate says little
+CRAWL_FRACTION = 20  # slower than this part of the fastest other pull of this node
+CRAWL_BYTES_PER_SECOND_MIN = 64 << 10  # any upstream is faster: the bound for a body of a peer, too
+RESTARTS_MAX = 3  # of the wait without a byte; a source could name new fetchers without end
+AHEAD_BYTES = 4 << 20  # a source that is further ahead sends slowly; one that is not waits itself
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the shell knows when containerd asks; 0 where it is unknown. Rates are bytes per second.
+
+    rate: at which this node's downloads from upstreams grow, all together, as remembered from the last pull.
+    link: the most that this node was seen to send. patience_seconds: how long containerd's request may be held without
+    a byte, for content that an upstream sends quickly (manifests); 0 for no other bound than the usual ones.
+    """
+
+    size_bytes: int = 0
+    rate: int = 0
+    link: int = 0
+    patience_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Pull:
+    """One pull; times are the caller's monotonic seconds."""
+
+    facts: Facts
+    umpires: deque[PeerInfo]
+    started_at: float
+    state: PullState = PullState.ASKING
+    umpire: PeerInfo | None = None
+    asked_at: float = 0.0  # the last umpire
+    asking_since: float = 0.0
+    asked: dict[PeerId, PeerInfo] = field(default_factory=dict)  # umpires that may still answer
+    has_asked_all: bool = False
+    dead: list[PeerId] = field(default_factory=list)
+    unanswered: int = 0
+    deferred: int = 0
+    reason: Reason = Reason.MISS
+    left: PeerId | None = None  # the source that `reason` is about
+    suspect: PeerId | None = None  # the last source that was left without a byte, until the next byte
+    left_at: float = 0.0  # when that was
+    source: PeerInfo | None = None
+    source_phase: Phase | None = None  # None: it has not said yet
+    source_offset: int = 0
+    path: tuple[int, ...] = ()
+    life_at: float = 0.0  # the source's last sign of life
+    question_at: float = 0.0  # the last question to the source
+    said_at: float = float("-inf")  # its last answer
+    byte_at: float = 0.0  # the last byte, or containerd's request
+    wait_from: float = 0.0  # the last byte, or when the source was asked, or when another node began to fetch
+    fetcher: int | None = None  # the tag of the node that fetches, as the source says
+    restarts: int = 0  # of the wait, with one source
+    offset: int = 0
+    mark_at: float = 0.0  # since when, and from where, the rate is measured
+    mark_offset: int = 0
+    failures: int = 0
+    has_crawled: bool = False  # it left a source as CRAWLING
+    moves: int = 0
+
+    def change(self, event: PullEvent) -> None:
+        """The next state. Raises IllegalEventError."""
+        self.state = after(PULL, self.state, event)
+
+    def join(self, source: PeerInfo, now: float) -> None:
+        """Follow `source` from now on."""
+        self.source, self.source_phase, self.source_offset, self.path = source, None, 0, ()
+        self.said_at = float("-inf")
+        self.life_at = self.wait_from = self.question_at = self.mark_at = now
+        self.fetcher, self.restarts = None, 0
+        self.mark_offset = self.offset
+
+    def received(self, offset: int, now: float) -> None:
+        """Bytes up to `offset` came."""
+        self.offset = offset
+        self.byte_at = self.wait_from = self.life_at = now
+        self.restarts = 0
+
+    def found_fetcher(self, fetcher: int, now: float) -> None:
+        """The source says who fetches. Where that is another node than before, it has just begun: wait anew."""
+        if self.fetcher is not None and fetcher != self.fetcher and self.restarts < RESTARTS_MAX:
+            self.restarts += 1
+            self.wait_from = now
+        self.fetcher = fetcher
+
+    @property
+    def given_up_at(self) -> float:
+        """When a pull without any byte is given up: content that an upstream sends quickly."""
+        patience = self.facts.patience_seconds
+        return self.started_at + patience if patience and not self.offset else float("inf")
+
+    def wait_ends_at(self, wait_seconds: float) -> float:
+        """When a pull without bytes leaves its source; `wait_seconds` is the share wait."""
+        waits_itself = self.source_phase is Phase.FOLLOWING
+        return self.wait_from + wait_seconds + (REPLACE_SECONDS if waits_itself else 0)
+
+    def next_deadline(self, wait_seconds: float) -> float | None:
+        """When something is due; None while nothing is awaited."""
+        if self.state not in HELD:
+            return None
+        if self.state in (PullState.ASKING, PullState.ASKING_AGAIN):
+            next_at = self.asked_at + ASK_SECONDS_MAX
+            return min(self.asking_since + ASK_ALL_SECONDS_MAX if self.has_asked_all else next_at, self.given_up_at)
+        question_at = max(self.life_at, self.question_at) + QUESTION_SECONDS
+        slow_at = max(self.mark_at + CRAWL_SECONDS, self.question_at + QUESTION_SECONDS)
+        life_at = self.life_at + LIFE_SECONDS_MAX
+        return min(question_at, slow_at, life_at, self.wait_ends_at(wait_seconds), self.given_up_at)
+
+    def rate(self, now: float) -> float:
+        """Bytes per second since the mark; 0 where it is too early to say."""
+        seconds = now - self.mark_at
+        return (self.offset - self.mark_offset) / seconds if seconds >= RATE_SECONDS_MIN else 0.0
+
+    def is_slow(self, usual_rate: float, now: float) -> bool:
+        """Whether bytes come much more slowly than at `usual_rate`, measured over at least CRAWL_SECONDS.
+
+        A pull without any byte is not slow: the wait for the next byte has a bound of its own.
+        """
+        if now < self.mark_at + CRAWL_SECONDS or self.offset == self.mark_offset:
+            return False
+        return self.rate(now) < max(usual_rate / CRAWL_FRACTION, CRAWL_BYTES_PER_SECOND_MIN)
+
+    def mark(self, now: float) -> None:
+        """Measure the rate from here on."""
+        self.mark_at, self.mark_offset = now, self.offset
