@@ -197,7 +197,7 @@ async def _next_events(store: ContentStore) -> None:
 @asynccontextmanager
 async def ingest(folder: Path) -> AsyncIterator[Trial]:
     async def nothing_is_left() -> None:
-        assert not list(folder.glob(".ingest-*"))
+        assert not list(folder.glob("ingest/*"))
         with pytest.raises(NotFoundError):
             await OciLayoutStore(folder).size(DIGEST)
 
