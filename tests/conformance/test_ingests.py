@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from speil.oci.digest import Digest
+from speil.store import directory_watch
 from speil.store.ingest_directory import IngestDirectory
 from speil.store.ingest_writer import IngestWriter, VerificationError
 from speil.store.ingests import Ingests
+from speil.store.inotify import Inotify
 from speil.store.memory import MemoryStore
 from speil.store.memory_ingests import MemoryIngests
 from speil.testing.ingest_conformance import Download, IngestConformance, Runtime
@@ -65,15 +69,13 @@ class TestMemoryIngests(IngestConformance):
 class TestIngestDirectory(IngestConformance):
     """A directory as containerd writes it, with inotify."""
 
-    uses_inotify = True
-
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self.root = tmp_path
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[tuple[Ingests, Runtime]]:
-        ingests = IngestDirectory(lambda: self.root, strict=True, uses_inotify=self.uses_inotify)
+        ingests = IngestDirectory(lambda: self.root, strict=True)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(ingests.run())
             await asyncio.sleep(0)
@@ -84,4 +86,9 @@ class TestIngestDirectory(IngestConformance):
 class TestIngestDirectoryWithoutInotify(TestIngestDirectory):
     """A node whose inotify queues are used up."""
 
-    uses_inotify = False
+    @pytest.fixture(autouse=True)
+    def _no_inotify(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse() -> Inotify:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(directory_watch, "Inotify", refuse)

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from speil.oci.digest import Digest
-from speil.store.growing_content import GrowingContent, IngestEnd
+from speil.store.growing_content import GrowingContent, IngestEnd, IngestRecord
 
 STALL_SECONDS_MAX = 3.0  # an ingest that did not grow for this long may belong to a runtime that is dead
 
@@ -33,6 +33,11 @@ class Ingest:
     size: int
     total: int | None
     silent_seconds: float  # since it grew last
+
+    @classmethod
+    def of(cls, record: IngestRecord, now: float) -> Ingest:
+        """What `record` says at loop time `now`."""
+        return cls(record.digest, record.size, record.total, max(0.0, now - record.grew_at))
 
     @property
     def is_whole(self) -> bool:

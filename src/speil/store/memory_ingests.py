@@ -38,11 +38,11 @@ class MemoryIngests:
     def find(self, digest: Digest) -> Ingest | None:
         """See Ingests."""
         ingest = self._longest(digest)
-        return _snapshot(ingest.record) if ingest else None
+        return Ingest.of(ingest.record, _now()) if ingest else None
 
     def current(self) -> list[Ingest]:
         """See Ingests."""
-        return [_snapshot(ingest.record) for ingest in self._ingests]
+        return [Ingest.of(ingest.record, _now()) for ingest in self._ingests]
 
     def open(
         self, digest: Digest, size: int | None = None, *, stall_seconds: float = STALL_SECONDS_MAX
@@ -54,7 +54,7 @@ class MemoryIngests:
         total = size if record.total is None else record.total
         if total is None or size not in (None, total):
             raise NotFoundError(f"an ingest of {digest} has {record.total} bytes in all, not {size}")
-        if _snapshot(record).silent_seconds >= stall_seconds:
+        if Ingest.of(record, _now()).silent_seconds >= stall_seconds:
             raise NotFoundError(f"the ingest of {digest} has stalled")
         fd = os.open(f"/proc/self/fd/{ingest.fd}", os.O_RDONLY | os.O_CLOEXEC)
         return GrowingContent(record, fd, total, lambda: None)
@@ -137,10 +137,6 @@ class MemoryIngest:
                 self._ingests._leave(self, IngestEnd.COMMITTED, blob.size)
         except NotFoundError:
             self._ingests._leave(self, IngestEnd.GONE, self.record.size)
-
-
-def _snapshot(record: IngestRecord) -> Ingest:
-    return Ingest(record.digest, record.size, record.total, max(0.0, _now() - record.grew_at))
 
 
 def _now() -> float:

@@ -50,7 +50,7 @@ class SendGrowing(Pump):
     """Sends `size` bytes of a growing file from `offset` on.
 
     A piece raises SourceBrokeOffError where the file ends before, and SourceStalledError where it does not grow for
-    `stall_seconds` although the client would take more. The caller may change `stall_seconds` between pieces.
+    `stall_seconds` and the client has all of it. The caller may change `stall_seconds` between pieces.
     """
 
     def __init__(self, wire: Wire, client: ClientEnd, file: Growth, offset: int, size: int) -> None:
@@ -85,8 +85,7 @@ class SendGrowing(Pump):
         self._file.unwatch(self._is_ready)
 
     def _source_deadline(self) -> float:
-        # not from `grew_at` alone: a file that was quiet while the client was slow has its time from now on
-        return max(self._waits_since, self._file.grew_at) + self.stall_seconds
+        return self._file.grew_at + self.stall_seconds  # its writer does not wait for the client
 
     def _source_stalled(self) -> Exception:
         return SourceStalledError(f"it did not grow for {self.stall_seconds:g} s")
@@ -136,8 +135,7 @@ class GrowingBody:
 
     async def _ready(self) -> int:
         """How many bytes can be sent now, at least one. Raises SourceBrokeOffError, SourceStalledError."""
-        loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        began = loop.time()
+        changed = asyncio.Event()
         self._file.watch(changed.set)
         try:
             while (ready := min(self._file.size - self._offset, self.left)) <= 0:
@@ -146,7 +144,7 @@ class GrowingBody:
                 changed.clear()
                 stall_seconds = self._stall_seconds()
                 try:
-                    async with asyncio.timeout_at(max(began, self._file.grew_at) + stall_seconds):
+                    async with asyncio.timeout_at(self._file.grew_at + stall_seconds):
                         await changed.wait()
                 except TimeoutError:
                     raise SourceStalledError(f"it did not grow for {stall_seconds:g} s") from None
