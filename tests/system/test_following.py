@@ -203,9 +203,10 @@ async def test_a_pull_that_is_cancelled_hands_its_follower_to_the_upstream(nodes
         pulling.cancel()
         await following
     await pulled_right(second)
-    assert first.door.broke_off == ["the ingest is gone"]
+    # containerd deletes it within 0.3 s, on a loaded machine later than a follower waits
+    assert first.door.broke_off[0] in ("the ingest is gone", "it did not grow for 3 s")
     assert 0 < taken(second) < LAYER_BYTES, "it went on at the byte where it was"
-    assert not (await first.end()).is_suspect
+    assert not any(event.is_suspect for event in first.ended)
 
 
 async def test_an_upstream_that_resets_fails_one_pull_alone(nodes: list[FollowedNode]) -> None:
