@@ -79,7 +79,7 @@ def _output(process: subprocess.Popen[bytes]) -> bytes:
         process.kill()
         raise
     if process.returncode:
-        raise ChildProcessError(f"{process.args}: {process.returncode}")
+        raise ChildProcessError(f"{process.args!r}: {process.returncode}")
     return out
 
 

@@ -203,6 +203,38 @@ async def test_what_is_open_and_watched_is_bounded(tmp_path: Path, monkeypatch: 
         opened[1].close()
 
 
+async def test_what_killed_runtimes_left_behind_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INGESTS_MAX", 3)
+    for number in range(5):
+        IngestWriter(tmp_path, Digest.of(bytes([number])), 10).write(b"12345")
+    for data in tmp_path.glob("ingest/*/data"):
+        os.utime(data, times=(time.time() - 3600,) * 2)
+    async with following(of(tmp_path)) as ingests:
+        writer = IngestWriter(tmp_path, DIGEST, len(DATA))
+        writer.write(DATA[:1000])
+        content = await eventually(lambda: ingests.find(DIGEST) and ingests.open(DIGEST), what="it is found")
+        content.close()
+        writer.abort()
+
+
+async def test_a_runtime_that_was_killed_resumes_in_the_same_file(tmp_path: Path) -> None:
+    async with following(of(tmp_path)) as ingests:
+        writer = IngestWriter(tmp_path, DIGEST, len(DATA))
+        writer.write(DATA[:1000])
+        content = await eventually(lambda: ingests.find(DIGEST) and ingests.open(DIGEST), what="it is found")
+        (path,) = tmp_path.glob("ingest/*/data")
+        with path.open("ab") as resumed:
+            resumed.write(DATA[1000:])
+        assert await content.wait(1000, SECONDS_MAX) == len(DATA)
+        blob = tmp_path / "blobs" / "sha256" / DIGEST.hex
+        blob.parent.mkdir(parents=True)
+        path.rename(blob)
+        assert await content.ended(SECONDS_MAX) is IngestEnd.COMMITTED
+        assert os.pread(content.fd, content.size, 0) == DATA
+        content.close()
+        writer.abort()
+
+
 async def test_nothing_stays_open_after_the_end(tmp_path: Path) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))

@@ -188,7 +188,7 @@ class IngestDirectory:
     # --- one ingest -------------------------------------------------------------------------------------
 
     def _begin(self, name: str, directory: int) -> None:
-        if len(self._known) >= INGESTS_MAX:
+        if len(self._known) >= INGESTS_MAX and not self._forget_stalled():
             if self._odd.due("too many"):
                 log.warning("too many ingests at once: the others can't be followed", count=INGESTS_MAX)
             return
@@ -199,6 +199,17 @@ class IngestDirectory:
         known = self._known[name] = KnownIngest(name, file)
         self._watch_growth(known)
         self._identify(known)
+
+    def _forget_stalled(self) -> bool:
+        """Make room: what a runtime that was killed left behind stays for a day. Returns whether there is room now."""
+        now = _now()
+        idle = [(known, known.record) for known in self._known.values() if known.record and not known.is_open]
+        stalled = [(known, record) for known, record in idle if now - record.grew_at >= STALL_SECONDS_MAX]
+        for known, record in stalled:
+            self._others.add(known.name)
+            self._drop(known)
+            self._end(record, IngestEnd.GONE, record.size)
+        return bool(stalled)
 
     def _identify(self, known: KnownIngest) -> None:
         try:
