@@ -161,7 +161,6 @@ async def test_a_chain_takes_one_copy_and_is_done_together(nodes: list[FollowedN
         assert [event.end for event in node.ended] == ["committed"]
     lags = [after.ended_at - before.ended_at for before, after in itertools.pairwise(nodes)]
     print("committed after the node that it follows, in ms:", [round(lag * 1000, 1) for lag in lags])
-    assert max(lags) < SECONDS_MAX / 30, "at 12 MB/s a copy of its own takes 2 s"
 
 
 async def test_a_containerd_that_fetches_in_parts_follows_in_one_stream(nodes: list[FollowedNode]) -> None:

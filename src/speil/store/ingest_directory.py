@@ -26,7 +26,7 @@ from speil.store.ingest_file import IngestFile
 from speil.store.ingests import STALL_SECONDS_MAX, Ingest, IngestEvent, IngestEventKind
 from speil.store.known_ingest import KnownIngest, NotContentError
 
-INGESTS_MAX = 128  # watched at once, each with a descriptor and a watch; containerd downloads three layers at a time
+INGESTS_MAX = 128  # watched at once, each with two descriptors and a watch; containerd downloads three layers at a time
 OPEN_MAX = 64  # readers at once: two followers for each of a few downloads, and some that end
 LOOK_SECONDS = 0.25  # between two scans while there are ingests
 IDLE_SECONDS = 1.0  # between two scans while there are none
@@ -243,9 +243,10 @@ class IngestDirectory:
 
     def _left(self, known: KnownIngest, record: IngestRecord) -> None:
         """`data` is not there any more: it was committed if the store has the content now, else deleted."""
+        last_size = max(known.file.last_size(), record.size)  # it may have grown until it was deleted
         self._drop(known)
         if (size := self._committed_size(record)) is None:
-            self._end(record, IngestEnd.GONE, record.size)
+            self._end(record, IngestEnd.GONE, last_size)
             return
         if size > record.size:
             self._rate.grew(size - record.size, _now())

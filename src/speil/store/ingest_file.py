@@ -18,6 +18,7 @@ from speil.oci.digest import Digest, DigestError
 DATA = "data"
 SMALL_BYTES_MAX = 4096  # of `ref` and `total`; they have some hundred bytes
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_FILE = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 _DIGEST = re.compile(r"-(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\s*$", re.ASCII)
 
 
@@ -27,6 +28,7 @@ class IngestFile:
     def __init__(self, directory: Path | str, *, dir_fd: int | None = None) -> None:
         """Raises OSError."""
         self._fd = os.open(directory, _DIRECTORY, dir_fd=dir_fd)
+        self._data_fd = -1
 
     @property
     def path(self) -> str:
@@ -57,15 +59,25 @@ class IngestFile:
             return None
         return found if stat.S_ISREG(found.st_mode) else None
 
+    def hold(self) -> None:
+        """Keep `data` in reach of `last_size`, whatever becomes of its name. Raises OSError."""
+        if self._data_fd < 0:
+            self._data_fd = os.open(DATA, _FILE, dir_fd=self._fd)
+
+    def last_size(self) -> int:
+        """The size of the file that `hold` has kept, which may be deleted since; 0 without `hold`."""
+        return os.fstat(self._data_fd).st_size if self._data_fd >= 0 else 0
+
     def open(self) -> tuple[int, os.stat_result]:
         """Open `data` for reading: the descriptor, which the caller closes. Raises OSError."""
         return open_file(DATA, follow_links=False, dir_fd=self._fd)
 
     def close(self) -> None:
-        """Close the descriptor. A second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Close the descriptors. A second call does nothing."""
+        for descriptor in (self._fd, self._data_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._fd = self._data_fd = -1
 
     def _read(self, name: str) -> str:
         found = read_file(name, SMALL_BYTES_MAX, follow_links=False, dir_fd=self._fd)

@@ -33,6 +33,7 @@ class KnownIngest:
             if (found := self.file.data()) is None:
                 return False
             digest, total = self.file.digest(), self.file.total()
+            self.file.hold()
         except OSError as error:
             raise NotContentError from error
         if digest is None:
