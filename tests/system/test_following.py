@@ -217,7 +217,6 @@ async def test_an_upstream_that_resets_fails_one_pull_alone(nodes: list[Followed
         following = group.create_task(second.pull())
         await followed(first)
         await pulling
-        first.upstream.reset_at = None
         await following
     await pulled_right(second)
     assert 0 < taken(second) < LAYER_BYTES
@@ -267,7 +266,6 @@ async def test_an_upstream_that_stalls_costs_the_follower_three_seconds(nodes: l
         following = group.create_task(second.pull())
         await eventually(lambda: first.door.broke_off, timeout_seconds=SECONDS_MAX, what="it breaks off")
         assert first.door.broke_off == ["it did not grow for 3 s"]
-        first.upstream.stall_at = None
         await following
         first.upstream.goes_on.set()
         await pulling

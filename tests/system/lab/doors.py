@@ -91,13 +91,16 @@ def miss(writer: asyncio.StreamWriter) -> bool:
 
 @dataclass(slots=True)
 class Upstream:
-    """A registry with one image under any name and tag. Faults are for its largest layer."""
+    """A registry with one image under any name and tag. Faults are for its largest layer.
+
+    `reset_at` and `stall_at` happen once: the next request is served.
+    """
 
     image: BuiltImage
     bytes_per_second: float
     corrupt: bool = False
-    reset_at: int | None = None  # RST after so many bytes
-    stall_at: int | None = None  # nothing more after so many bytes until `goes_on`
+    reset_at: int | None = None  # RST after so many bytes of the blob
+    stall_at: int | None = None  # nothing more after so many bytes of the blob until `goes_on`
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
     sent: dict[tuple[str, str], int] = field(default_factory=dict)  # body bytes, by client and digest
 
@@ -131,12 +134,14 @@ class Upstream:
         is_layer, at, began = digest == self.layer, start, time.monotonic()
         while at < stop:
             if is_layer and self.reset_at is not None and at >= self.reset_at:
+                self.reset_at = None
                 await writer.drain()
                 connection = writer.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
                 raise ConnectionResetError
             if is_layer and self.stall_at is not None and at >= self.stall_at:
+                self.stall_at = None
                 await self.goes_on.wait()
             piece = data[at : min(at + CHUNK_BYTES, stop)]
             if is_layer and self.corrupt:
