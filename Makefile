@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-lock chart wheel release docs sbom proto clean
+.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ cluster-down: setup ## remove it
 
 image: setup ## the container image for amd64 and arm64, without a container runtime: dist/speil-image.tar (IMAGE=its name)
 	@$(BIN)/python -m scripts.image $(if $(IMAGE),--reference $(IMAGE))
+
+image-trees: setup ## the image's two trees of this machine's architecture, for the Containerfile (TREES=folder)
+	@$(BIN)/python -m scripts.image --trees $(TREES)
 
 image-lock: setup ## take the newest Debian packages into the image's lock
 	@$(BIN)/python -m scripts.image --lock

@@ -19,6 +19,7 @@ from bench.election import figures as election_figures
 from bench.fleet import BenchNode, nodes
 from bench.following import figures as following
 from bench.hostile import figures as hostile
+from bench.image import image
 from bench.imports import figures as imports
 from bench.layouts import NAME, REGISTRY, LayoutWriter, empty, gigabyte, many_images
 from bench.measure import (
@@ -284,6 +285,7 @@ class Case(NamedTuple):
 
 CASES: dict[str, Case] = {
     "memory": Case("Memory and start", memory_and_start),
+    "image": Case("In the image", image),
     "imports": Case("Where the memory goes", imports),
     "relayed": Case("Memory after relaying", relayed),
     "local": Case("From the node's own store", local),

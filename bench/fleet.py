@@ -13,12 +13,30 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.cgroup import LIMIT_MIB, MemoryLimit
+from bench.measure import cpu_seconds
 
 _START_SECONDS_MAX = 60.0
 _STOP_SECONDS_MAX = 10.0
 _POLL_SECONDS = 0.005
+
+
+# how speil is started, and what its store is called where it runs ("": as here)
+_program: ContextVar[tuple[list[str], str]] = ContextVar("_program", default=([sys.executable, "-m", "speil"], ""))
+
+
+@contextmanager
+def program(command: list[str], layout: str) -> Iterator[None]:
+    """For as long as this lasts, nodes are started with another command."""
+    before = _program.set((command, layout))
+    try:
+        yield
+    finally:
+        _program.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +55,10 @@ class BenchNode:
         self.host, self.port, self.layout = f"127.32.0.{number}", ports.registry, layout
         self.ports, self._metrics_port = ports, ports.metrics
         self.log = layout.parent / f"node{number}.log"
+        command, layout_seen = _program.get()
         argv = [
-            sys.executable, "-m", "speil", "registry", "--log-format=text", "--store-kind=oci-layout",
-            f"--oci-layout-path={layout}",
+            *command, "registry", "--log-format=text", "--store-kind=oci-layout",
+            f"--oci-layout-path={layout_seen or layout}",
             f"--registry-addr={self.host}:{ports.registry}",
             f"--router-addr={self.host}:{ports.router}",
             f"--metrics-addr={self.host}:{ports.metrics}",
@@ -47,10 +66,14 @@ class BenchNode:
             # a lookup of the bench must not depend on the 20 ms that a busy machine may miss
             "--mirror-resolve-timeout=1s", *extra,
         ]  # fmt: skip
+        self._limit = MemoryLimit(str(number)) if LIMIT_MIB else None
+        if self._limit is not None:
+            argv = self._limit.argv(argv)
         self.started = time.perf_counter()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.pid = self._process.pid
+        self.ready_seconds = self.cpu_seconds_when_ready = 0.0
 
     def wait_ready(self) -> float:
         """Seconds from the start of the process to the first 200 of `/readyz`."""
@@ -94,6 +117,8 @@ class BenchNode:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._limit is not None:
+            self._limit.close(self.host)
 
 
 @contextmanager
@@ -105,7 +130,8 @@ def nodes(layouts: list[Path], *extra: list[str]) -> Iterator[list[BenchNode]]:
         for number, layout in enumerate(layouts, 1):
             running.append(BenchNode(number, layout, ports, extra[number - 1] if number <= len(extra) else []))
         for node in running:
-            node.wait_ready()
+            node.ready_seconds = node.wait_ready()
+            node.cpu_seconds_when_ready = cpu_seconds([node.pid])
         yield running
     finally:
         for node in running:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def table(results: list[Result]) -> str:
     for result in results:
         lines += [f"flaky: mend it: {name}" for name in result.flaky]
     lines += [
-        f"again: .venv/bin/{' '.join(result.step.argv)}" for result in results if result.outcome is Outcome.FAILED
+        f"again: .venv/bin/{shlex.join(result.step.argv)}" for result in results if result.outcome is Outcome.FAILED
     ]
     return "\n".join(lines)
 

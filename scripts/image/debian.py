@@ -55,7 +55,12 @@ def fetch(package: Package) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}")
     errors = []
-    for mirror in _mirrors(package.archive):
+    if not (mirrors := _mirrors(package.archive)):
+        sys.exit(
+            f"apt's sources have no archive {package.archive}, where {package.name} {package.version} is from: add it, "
+            f"or name one in {MIRRORS_VARIABLE} (without /{package.archive} at its end)"
+        )
+    for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{package.path}"
         command = [str(APT_HELPER), "download-file", url, str(partial), f"SHA256:{package.sha256}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -14,7 +14,17 @@ from speil.cli.doctor import Settings as DoctorSettings
 from speil.config import all_settings, build, split_arguments
 from speil.observe.settings import LogSettings
 from speil.setting import declared
-from tests.chart.rendering import CHART, EXAMPLES, Manifest, Objects, Values, arguments, environment, render
+from tests.chart.rendering import (
+    CHART,
+    EXAMPLES,
+    Manifest,
+    Objects,
+    RefusedError,
+    Values,
+    arguments,
+    environment,
+    render,
+)
 
 pytestmark = pytest.mark.requires("helm")
 LABELS = {"topology.kubernetes.io/region": "from-the-label", "topology.kubernetes.io/zone": "zone-of-the-label"}
@@ -343,3 +353,67 @@ def test_a_token_is_mounted_only_where_the_api_server_is_asked() -> None:
     assert not mounted({"bootstrapKind": "dns"})
     assert not mounted({"spegel": {"kubeconfigPath": "/etc/kubeconfig"}})
     assert mounted({"bootstrapKind": "dns"}, kube="1.30.0"), "the node's labels are read there"
+
+
+def test_every_container_has_the_least_rights() -> None:
+    """Those with which tests/system/image runs the image."""
+    objects = render({"bootstrapKind": "dns"})
+    for container, pod in objects.containers():
+        assert container["securityContext"] == {
+            "runAsUser": 0,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }, container["name"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), container["name"]
+    (node,) = objects.only("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    assert node["resources"]["limits"] == {"memory": "128Mi"}, "what the test of the image gives it"
+    assert set(node["resources"]["requests"]) == {"cpu", "memory"}
+
+
+def test_more_arguments_and_variables_reach_the_node_and_win_over_the_charts() -> None:
+    objects = render(
+        {
+            "bootstrapKind": "dns",
+            "extraArgs": ["--uploads-max=7", "--router-dial-ports=5008"],
+            "extraEnv": [{"name": "DEFAULT_REGISTRY", "value": "reg.example.org"}],
+        }
+    )
+    (container,) = objects.only("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    _, settings, _ = read(container)
+    assert settings.mirror.uploads_max == 7
+    assert settings.mirror.default_registry == "reg.example.org"
+
+
+def test_probes_wait_for_a_node_whose_cpus_are_busy() -> None:
+    (node,) = render({"bootstrapKind": "dns"}).only("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert node[probe]["timeoutSeconds"] >= 5
+    liveness = node["livenessProbe"]
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 60, "a restart makes a busy machine busier"
+    assert "enabled" not in liveness
+
+
+def test_a_release_of_an_older_chart_that_reuses_its_values_gets_the_probes() -> None:
+    """`--reuse-values` leaves out what is new, and Kubernetes' own timings are too short for a slow start."""
+    old: dict[str, Any] = {"bootstrapKind": "dns", "startupProbe": None, "readinessProbe": None}
+    (node,) = render(old).only("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    assert node["startupProbe"]["failureThreshold"] == 180
+    assert node["readinessProbe"]["timeoutSeconds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"podLabels": {"app.kubernetes.io/name": "other"}}, "app.kubernetes.io/name is the chart's own"),
+        ({"extraArgs": ["uploads-max=7"]}, "extraArgs"),
+        ({"extraEnv": [{"value": "7"}]}, "extraEnv"),
+        ({"readinessProbe": {"httpGet": {}}}, "readinessProbe"),
+        ({"livenessProbe": {"periodSeconds": 0}}, "periodSeconds"),
+    ],
+    ids=["labels", "arguments", "variables", "probe", "period"],
+)
+def test_what_would_break_the_node_is_refused(values: Values, said: str) -> None:
+    with pytest.raises(RefusedError, match=said):
+        render({"bootstrapKind": "dns", **values})

@@ -359,3 +359,16 @@ def test_a_mesh_that_is_shared_with_spegel_is_not_fenced() -> None:
     objects = render({"region": "eu", "speil": {"dhtProtocolPrefix": "/spegel"}})
     assert not objects.of("Secret")
     assert not objects.of("NetworkPolicy")
+
+
+def test_strict_takes_no_node_without_the_label() -> None:
+    """Without it a node that names no region is taken, where there is no cluster that shows another region."""
+    label = "topology.kubernetes.io/region"
+    own = {"key": label, "operator": "In", "values": ["eu"]}
+    strict, lenient = (terms_of(pod_of(render({"region": "eu", **more}))) for more in ({"keepToRegion": "strict"}, {}))
+    assert strict == [{"matchExpressions": [own]}]
+    assert lenient == [*strict, {"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]}]
+
+
+def test_an_upgrade_without_a_cluster_to_look_at_pulls_no_image_before() -> None:
+    assert not [one for one in render({"region": "eu"}, "--is-upgrade").all if "prepull" in one["metadata"]["name"]]

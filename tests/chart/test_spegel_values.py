@@ -242,5 +242,5 @@ def test_what_the_operator_took_away_stays_away() -> None:
     values = {"resources": {"limits": None}, "tolerations": None, "securityContext": {"seccompProfile": None}}
     pod = render(values).only("DaemonSet")["spec"]["template"]["spec"]
     assert "tolerations" not in pod
-    assert pod["containers"][0]["resources"] == {"requests": {"memory": "128Mi"}}
+    assert set(pod["containers"][0]["resources"]) == {"requests"}
     assert "seccompProfile" not in pod["containers"][0]["securityContext"]

@@ -147,7 +147,10 @@ GROUPS = (
     Group(
         "dns",
         {"bootstrapKind": "dns"},
-        {"service.bootstrap.annotations": ({"example.org/g": "bootstrap"}, "example.org/g: bootstrap")},
+        {
+            "service.bootstrap.annotations": ({"example.org/g": "bootstrap"}, "example.org/g: bootstrap"),
+            "clusterDomain": ("cluster.example.", "svc.cluster.example."),
+        },
     ),
     Group(
         "another kind",

@@ -62,7 +62,9 @@ def test_from_a_release_of_spegel_by_the_documented_commands(regions: Cluster) -
     tree = regions.nodes["a1"].hosts_tree()
     assert {path: text for path, (text, _) in tree.items()} == {"own.example/hosts.toml": OWN}
     for name in BASE_NODES:
-        regions.nodes[name].run("rm", "-rf", "/etc/containerd/certs.d/own.example")
+        regions.nodes[name].run(
+            "sh", "-c", "rm -rf /etc/containerd/certs.d/own.example /etc/containerd/certs.d/_backup/own.example"
+        )
 
 
 def secret_lines(cluster: Cluster, node: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cluster.conftest import BASE_NODES
 from tests.cluster.lab.cluster import Cluster, is_ready
 from tests.cluster.lab.install import (
     CHART,
@@ -24,14 +25,15 @@ LEASE = ("leases", "spegel-regiona", "spegel-leader-election-regiona")
 
 
 def test_the_regions_nodes_get_back_what_they_had(cluster: Cluster) -> None:
-    if are_ready(cluster, "a1", "a2", "b1", "b2"):
-        uninstall(cluster, "speil-regiona")
+    if not are_ready(cluster, *BASE_NODES):
+        list(install_regions(cluster))
+    uninstall(cluster, "speil-regiona")
     before = {name: cluster.nodes[name].hosts_tree() for name in ("a1", "a2")}
     assert not any("_default/hosts.toml" in tree for tree in before.values())
     cluster.nodes["a1"].write_hosts_file("/etc/containerd/certs.d/own.example/hosts.toml", OWN)
     before["a1"] = cluster.nodes["a1"].hosts_tree()
-    list(install_regions(cluster))
-    wait_until_ready(cluster, "a1", "a2", "b1", "b2")
+    install(cluster, "speil-regiona", EXAMPLES / "region-a.yaml")
+    wait_until_ready(cluster, *BASE_NODES)
     assert cluster.nodes["a1"].hosts_tree() != before["a1"]
     of_b = {name: cluster.nodes[name].hosts_tree() for name in ("b1", "b2")}
 
@@ -57,7 +59,7 @@ def test_with_the_registry_away_uninstall_still_cleans(regions: Cluster) -> None
     finally:
         regions.control.start_registries()
     for name in ("b1", "b2"):
-        assert not any(path.endswith("hosts.toml") for path in regions.nodes[name].hosts_tree()), name
+        assert "_default/hosts.toml" not in regions.nodes[name].hosts_tree(), name
 
 
 def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) -> None:
@@ -71,7 +73,7 @@ def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) ->
     assert "speil-regionb-cleanup-wait" in said
     log = regions.kubectl("-n", NAMESPACE, "logs", "job/speil-regionb-cleanup-wait")
     assert "1 of 2 nodes cleaned up in 15 s; not yet: b2" in log
-    assert not any(path.endswith("hosts.toml") for path in regions.nodes["b1"].hosts_tree())
+    assert "_default/hosts.toml" not in regions.nodes["b1"].hosts_tree()
 
     again = install(regions, "speil-regionb", EXAMPLES / "region-b.yaml", fails=True)
     refused = [line for line in again.splitlines() if "Error" in line]
@@ -81,7 +83,7 @@ def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) ->
     wait_for(lambda: "b2" in regions.ready_nodes(), seconds=120, what="b2 is back")
 
     def is_clean() -> bool:
-        return not any(path.endswith("hosts.toml") for path in dead.hosts_tree())
+        return "_default/hosts.toml" not in dead.hosts_tree()
 
     wait_for(is_clean, seconds=120, what="b2 has cleaned up")
     regions.kubectl("-n", NAMESPACE, "delete", "daemonset", "speil-regionb-cleanup")

@@ -13,7 +13,7 @@ from speil.testing.election_world import World
 GETS_PER_SECOND_MAX = 7
 FAILOVER_SECONDS_MAX = 13.5
 # the smaller the region, the more a single draw decides: more seeds
-SIZES = [(3, 60), (10, 30), (30, 10), (100, 5), (1_000, 2), (10_000, 1)]
+SIZES = [(3, 60), (10, 30), (30, 10), (100, 5), (1_000, 2), pytest.param(10_000, 1, marks=pytest.mark.long)]
 
 
 def settled(size: int, seed: int) -> World:

@@ -200,7 +200,7 @@ class World:
         assert promised is not None
         assert self.outcome.promised in (None, promised), "what the client was told holds"
         self.outcome.promised = promised
-        self.transfer.told()
+        self.transfer.committed()
         self.outcome.longest_wait = max(self.outcome.longest_wait, self.now - self.waited_since)
         self.outcome.first_byte_at = self.outcome.first_byte_at or self.now
         claim = answer(behaviour, range_header)
@@ -340,7 +340,7 @@ def test_after_a_break_the_search_is_made_anew_and_the_next_peer_goes_on_where_w
     assert transfer.decide(0.0, fine) == [Search(), Ask(peer(1), "")]
     transfer.search_ended()
     assert transfer.answered(peer(1).peer_id, Answer(200, SIZE)) == [Stream(peer(1))]
-    transfer.told()
+    transfer.committed()
     transfer.received(300)
     transfer.broke(9.0)
     assert transfer.decide(9.0, fine) == [Search()]

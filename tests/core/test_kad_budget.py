@@ -65,7 +65,7 @@ def refused_after(budget: CostBudget, sender: Callable[[int], tuple[str, str]], 
     st.integers(1, 3),
     st.sampled_from([0, 100, 10_000, REQUEST_BYTES_MAX]),
 )
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_whatever_a_subnet_sends_it_gets_its_share(streams: int, identities: int, addresses: int, size: int) -> None:
     senders = [(f"p{number % identities}", f"10.66.0.{number % addresses}") for number in range(streams)]
     spent, _ = flood(CostBudget(), 30, senders, size)

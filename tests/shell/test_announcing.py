@@ -51,6 +51,7 @@ def time() -> float:
     return asyncio.get_running_loop().time()
 
 
+@pytest.mark.long
 def test_what_is_everywhere_is_announced_by_a_few_what_is_rare_by_all_and_what_is_new_at_once() -> None:
     async def scenario() -> None:
         world = World(1, refreshing=False)

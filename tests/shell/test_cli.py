@@ -169,6 +169,32 @@ async def test_cleanup_restores_and_says_so_and_cleanup_wait_waits_for_it(tmp_pa
                 assert await cleaner.wait() == 0
 
 
+async def test_prepull_runs_until_it_is_ended() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "speil", "prepull", stderr=asyncio.subprocess.PIPE, preexec_fn=_hear_interrupts
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(SECONDS_MAX):
+        assert b"running until ended" in await process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["cleanup-wait"], 2, "give one of --daemonset and --probe-endpoint"),
+        (["cleanup-wait", "--daemonset=x"], 2, "is not NAMESPACE/NAME"),
+        (["prepull-wait"], 2, "--daemonset is required"),
+        (["cleanup-wait", "--daemonset=a/b", "--timeout=100ms"], 1, "not a pod of a cluster"),
+    ],
+    ids=["nothing to wait for", "no namespace", "no DaemonSet", "not in a cluster"],
+)
+async def test_waiting_commands_say_what_is_missing(argv: list[str], code: int, words: str) -> None:
+    found, _, err = await speil(*argv)
+    assert (found, words in err) == (code, True), err
+
+
 async def test_cleanup_without_an_address_restores_once_and_returns(tmp_path: Path) -> None:
     directory = tmp_path / "certs.d"
     flag = f"--containerd-registry-config-path={directory}"

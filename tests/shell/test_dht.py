@@ -119,6 +119,28 @@ async def test_peers_that_all_failed_are_found_again_though_no_connection_was_lo
         await eventually(lambda: len(routers[0].peers()) == 2, timeout_seconds=30, what="both are back")
 
 
+@pytest.mark.parametrize(
+    ("polite", "level", "message"),
+    [
+        (True, "INFO", "last peer left, bootstrapping again"),
+        (False, "WARNING", "routing table is empty, bootstrapping again"),
+    ],
+    ids=["stopped", "lost"],
+)
+async def test_an_update_of_a_region_of_two_nodes_is_no_warning(
+    polite: bool, level: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire = MemoryWire(seed=8)
+    caplog.set_level("INFO")
+    async with memory_dht(wire, 2) as routers:
+        await routers[1].provide([KEYS[0]])
+        await eventually(lambda: found(routers[0], KEYS[0], routers[1]), what="found")
+        wire.kill(routers[1].local.peer_id, polite=polite)
+        await eventually(lambda: not routers[0].peers(), what="the table is empty")
+        levels = {record.message: record.levelname for record in caplog.records if "bootstrapping" in record.message}
+    assert levels == {message: level}
+
+
 @pytest.mark.parametrize("is_missed", [True, False])
 async def test_a_node_that_was_restarted_is_told_everything_anew(is_missed: bool) -> None:
     wire = MemoryWire(seed=9)

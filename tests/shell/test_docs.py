@@ -9,6 +9,7 @@ from scripts.generate_settings_page import PAGE, page
 
 from speil.observe.metrics import Metrics
 from speil.testing.declared_series import declare_all
+from tests.shell.one_way import table
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -29,6 +30,10 @@ def test_every_series_is_documented_and_every_documented_series_exists() -> None
     documented = set(re.findall(r"`((?:speil|spegel|http)_[a-z_]+)", text))
     assert ours - documented == set()
     assert documented - ours == set()
+
+
+def test_the_architecture_page_shows_the_way_that_a_tracer_walks() -> None:
+    assert table() in (ROOT / "docs" / "architecture.md").read_text()
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -760,3 +760,73 @@ async def test_an_error_of_whoever_serves_stays_what_it_is() -> None:
         with pytest.raises(OSError, match="in use"):
             async with GuardedServer("test", echo, BOUNDS).serve(ListenAddress(HOST, port.port)):
                 pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_clients_of_every_manner_leave_the_server_as_it_was(
+    seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pieces of any size, requests in a row, nonsense among them, bodies, FIN and reset at any moment."""
+    rng, endings = Random(seed), Counter[str]()
+
+    async def answer(request: Request, reply: Reply) -> None:
+        for _ in range(rng.randrange(3)):
+            await asyncio.sleep(0)
+        match rng.randrange(4):
+            case 0:
+                await reply.send(200, (), bytes(rng.choice((0, 10, 200_000))))
+            case 1:
+                async with reply.stream(200, (), 300_000) as out:
+                    for _ in range(3 if request.method == "GET" else 0):
+                        await out.write(bytes(100_000))
+            case 2:
+                async with reply.stream(200, (), 10) as out:
+                    await out.write(b"short" if request.method == "GET" else b"")
+            case _:
+                await reply.send(404)
+
+    async def client() -> None:
+        requests = [get(f"/{number}", method=rng.choice(("GET", "HEAD", "OPTIONS"))) for number in range(5)]
+        requests += [
+            rng.choice([data for data, _ in BAD.values()]),
+            get("/", "Content-Length: 5", method="PUT") + b"12345",
+        ]
+        rng.shuffle(requests)
+        data = b"".join(requests[: rng.randrange(1, 8)])
+        reader, writer = await port.connect()
+        try:
+            while data:
+                piece, data = data[: (size := rng.choice((1, 7, 100, 5000)))], data[size:]
+                writer.write(piece)
+                if rng.random() < 0.1:
+                    await asyncio.sleep(0)
+            ending = rng.choice(("reads", "half-closes", "closes", "resets"))
+            endings[ending] += 1
+            if ending == "resets":
+                linger = struct.pack("ii", 1, 0)
+                writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            elif ending == "half-closes":
+                writer.write_eof()
+                await reader.read()
+            elif ending == "reads":
+                await reader.read(rng.choice((1, 1000, 100_000)))
+        except OSError:
+            pass  # the server has ended it
+        finally:
+            writer.transport.abort()
+
+    async def many() -> None:
+        for _ in range(25):
+            await client()
+
+    async with serving(answer) as port:
+        async with asyncio.timeout(SECONDS_MAX * 2), asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(many())
+        await eventually(lambda: port.server.places.count == 0, what="no connection is left")
+        reader, writer = await port.connect()
+        writer.write(get())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 ")
+        writer.transport.abort()
+    assert len(endings) == 4
+    assert "failed" not in capsys.readouterr().err

@@ -55,6 +55,7 @@ async def holder() -> AsyncIterator[Mirror]:
 
 
 async def test_places_by_node_and_by_peer_and_the_reasons(holder: Mirror, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "speil.mirror")
     async with AsyncExitStack() as stack:
         for source, reason in (
             ("127.0.0.3", ""),
@@ -74,6 +75,9 @@ async def test_places_by_node_and_by_peer_and_the_reasons(holder: Mirror, caplog
         assert (status, await reader.readexactly(len(BIG))) == (200, BIG), "containerd of this node is served"
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1, "one line for many refusals"
+    told = [record for record in caplog.records if record.getMessage() == "asked by a peer"]
+    refused = {(one.fields["source"], one.fields["outcome"]) for one in told if one.fields["status"] == 503}  # type: ignore[attr-defined]
+    assert refused == {("none", "busy: share"), ("none", "busy: node")}, "a line says what was answered"
     await eventually(lambda: holder.sample("speil_open_uploads") == 0, what="all places are free again")
     async with open_request(holder, PEER, "127.0.0.5") as (status, _, _):
         assert status == 200

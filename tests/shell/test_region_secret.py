@@ -193,6 +193,7 @@ async def test_a_node_token_is_for_its_node_and_a_newer_one_replaces_it(tmp_path
         assert sign_node(keys[0], "n1", now).rpartition(".")[2] not in str(text), "no token is kept"
 
 
+@pytest.mark.long
 async def test_who_takes_the_address_of_a_member_that_ended_answers_nothing(tmp_path: Path) -> None:
     secret, full, empty = tmp_path / "secret", tmp_path / "full", tmp_path / "empty"
     secret.write_text(token_hex(32))

@@ -78,7 +78,7 @@ def test_a_static_step_prints_only_where_it_fails(tmp_path: Path, capfd: pytest.
 
 
 def test_the_table_names_what_to_mend_and_how_to_repeat_what_failed() -> None:
-    step = Step("made up", ("pytest", "-q"))
+    step = Step("made up", ("pytest", "-m", "not long"))
     lines = table(
         [
             Result(step, Outcome.OK, 1.4),
@@ -87,4 +87,4 @@ def test_the_table_names_what_to_mend_and_how_to_repeat_what_failed() -> None:
         ]
     ).splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "flaky", "FAILED", "flaky:", "again:"]
-    assert lines[-2:] == ["flaky: mend it: test_b.py::test_x", "again: .venv/bin/pytest -q"]
+    assert lines[-2:] == ["flaky: mend it: test_b.py::test_x", "again: .venv/bin/pytest -m 'not long'"]

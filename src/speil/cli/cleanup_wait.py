@@ -87,7 +87,7 @@ async def _wait_for_pods(settings: Settings) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             if settings.lease:
-                tasks.create_task(_remove_lease(api, *settings.lease.split("/", 1)))
+                tasks.create_task(remove_lease(api, *settings.lease.split("/", 1)))
             state = await wait_for_daemonset(api, namespace, name, settings.timeout, seen)
         if state.is_ready and settings.remove:
             with suppress(KubeNotFoundError):
@@ -106,7 +106,7 @@ async def _wait_for_pods(settings: Settings) -> None:
         )
 
 
-async def _remove_lease(api: KubeApi, namespace: str, name: str) -> None:
+async def remove_lease(api: KubeApi, namespace: str, name: str) -> None:
     """Its region has gone; a Lease that is renewed is another release's and stays."""
     from speil.kube.error import KubeError, KubeNotFoundError
 

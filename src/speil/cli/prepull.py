@@ -9,6 +9,10 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from speil.observe.logs import get_log
+
+log = get_log("prepull")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -17,5 +21,9 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Until SIGTERM or SIGINT."""
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    ends = {signal.SIGTERM, signal.SIGINT}
+    # sigwait takes what is blocked; a handler would be called elsewhere
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    log.info("running until ended")
+    signal.sigwait(ends)
     return 0

@@ -76,7 +76,7 @@ class Judge:
     def nearness(self, peer_id: PeerId) -> Nearness:
         if not self.zone:
             return Nearness.SAME_ZONE
-        told = self.zone_of(peer_id)
-        if not told:
+        zone = self.zone_of(peer_id)
+        if not zone:
             return Nearness.UNKNOWN
-        return Nearness.SAME_ZONE if told == self.zone else Nearness.OTHER_ZONE
+        return Nearness.SAME_ZONE if zone == self.zone else Nearness.OTHER_ZONE

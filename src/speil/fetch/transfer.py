@@ -104,7 +104,7 @@ class Transfer:
         self.offset = 0  # of what was promised, passed on
         self.attempts_total = 0
         self._search_seconds, self._attempts_max, self._hedge_seconds = search_seconds, attempts_max, hedge_seconds
-        self._told = False
+        self._is_committed = False
         self._state = _State.WAITING
         self._candidates: dict[PeerId, PeerInfo] = {}
         self._asked: dict[PeerId, PeerInfo] = {}
@@ -179,19 +179,19 @@ class Transfer:
         self._spent.update(self._asked)
         self._begin_stretch(now)
         self._search_due = not self._searching  # all peers of the first search may have failed
-        if not self._told:
+        if not self._is_committed:
             self.promised = None
 
     def start_over(self, now: float) -> None:
         """Nothing was passed on: ask again, and for all of the content, because only that can be verified."""
-        assert not self._told
+        assert not self._is_committed
         self.wanted = replace(self.wanted, range_header="")
         self.promised = None
         self._begin_stretch(now)
 
-    def told(self) -> None:
+    def committed(self) -> None:
         """The client gets the head: later responses must fit what was promised."""
-        self._told = True
+        self._is_committed = True
 
     def finished(self) -> None:
         """The body is complete."""
@@ -203,7 +203,7 @@ class Transfer:
         """The actions to carry out now."""
         if self._state is not _State.WAITING:
             return []
-        deadline = self._stretch_deadline if self._told else min(self._stretch_deadline, self._hold_deadline)
+        deadline = self._stretch_deadline if self._is_committed else min(self._stretch_deadline, self._hold_deadline)
         if now >= deadline:
             return self._give_up(f"no answer from {len(self._asked)} peers in time")
         if self._breaks >= BREAKS_MAX:

@@ -118,16 +118,14 @@ def registry_port(
     registry = Registry(
         Parser(settings),
         auth,
-        OpenRequests(settings.uploads_per_peer_max),
+        OpenRequests(series, settings.uploads_per_peer_max),
         Resolver(sources),
         Uploads(settings, series),
         sender,
-        door,
-        wire,
-        series,
+        door.response_headers,
     )
     server = RegistryServer(
-        registry, door, sender, recorder, ready or (lambda: router.ready), series,
+        registry, door, sender, recorder, wire.starts, ready or (lambda: router.ready), series,
         bounds=REGISTRY_CONNECTIONS.within(guards.descriptors // REGISTRY_PART),
         own=guards.own, neighbourhood=guards.neighbourhood, lines=lines,
     )  # fmt: skip

@@ -23,7 +23,7 @@ from speil.token_bucket import Buckets
 # every few seconds, somebody who watches a few times a second
 PAGES_BURST, PAGES_PER_SECOND = 50, 10.0
 RATES_MAX = 1024  # addresses and prefixes whose rate is remembered
-CONNECTIONS = Bounds(total=64, own=16, per_share=16)  # a few who scrape, and whoever looks at the page
+CONNECTIONS = Bounds(total=64, own=16, per_share=16)  # a few scrapers, and people who look at the page
 
 State = Callable[[], dict[str, Any]]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from speil.mirror.series import MirrorSeries
 from speil.upload.admission import FairAdmission, Refusal
 
 REQUESTS_MAX = 1024  # open at once; beyond it containerd is sent upstream
@@ -19,10 +20,14 @@ REQUESTS_PER_SHARE_MAX = 128  # of one address or prefix; a node's containerd do
 class OpenRequests:
     """Counts requests that are being answered."""
 
-    def __init__(self, uploads_per_peer_max: int) -> None:
+    def __init__(self, series: MirrorSeries, uploads_per_peer_max: int) -> None:
         """A peer may have as many requests as uploads, if that is more than REQUESTS_PER_SHARE_MAX."""
         self._others = FairAdmission(OTHERS_REQUESTS_MAX, max(REQUESTS_PER_SHARE_MAX, uploads_per_peer_max))
-        self._own = 0
+        self._own, self._series = 0, series
+
+    def count_refused(self, refusal: Refusal) -> None:
+        """Count a client that is sent upstream; not for peers, which are counted as refused uploads."""
+        self._series.http_requests_refused.labels("address" if refusal is Refusal.PEER else refusal).inc()
 
     @contextmanager
     def admit(self, share: str, *, is_own: bool) -> Iterator[Refusal | None]:

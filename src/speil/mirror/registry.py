@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
-from speil.border.http import HttpDoor, Visit
+from collections.abc import Mapping
+
+from speil.border.http import Visit
 from speil.http1.message import Request
 from speil.http1.reply import Reply
 from speil.mirror import plan as plans
@@ -22,12 +24,10 @@ from speil.mirror.plan import Plan
 from speil.mirror.record import Record
 from speil.mirror.resolve import Resolver
 from speil.mirror.send import Sender
-from speil.mirror.series import MirrorSeries
 from speil.mirror.uploads import Uploads
 from speil.oci.byte_range import UnsatisfiableError
 from speil.oci.endpoint import Ping
 from speil.upload.admission import Refusal
-from speil.wire.turns import Wire
 
 
 class Registry:
@@ -41,16 +41,14 @@ class Registry:
         resolver: Resolver,
         uploads: Uploads,
         sender: Sender,
-        door: HttpDoor,
-        wire: Wire,
-        series: MirrorSeries,
+        node_headers: Mapping[str, str],
     ) -> None:
+        """`node_headers` are those that each answer with content carries (region, zone)."""
         self._parser, self._auth, self._open_requests, self._resolver = parser, auth, open_requests, resolver
-        self._uploads, self._sender, self._door, self._wire, self._series = uploads, sender, door, wire, series
+        self._uploads, self._sender, self._node_headers = uploads, sender, node_headers
 
     async def answer(self, request: Request, reply: Reply, visit: Visit, record: Record) -> None:
         """Answer a request that the region's border let in (`visit`)."""
-        await self._wire.starts.enter(request.place.share)
         if (refused := self._check(request, visit)) is not None:
             await self._sender.send(refused, reply, record)
             return
@@ -78,7 +76,7 @@ class Registry:
             await self._sender.send(plans.miss(asked, record.notes), reply, record)
             return
         async with opened:
-            answer = plans.serve(opened, asked, self._door.response_headers)
+            answer = plans.serve(opened, asked, self._node_headers)
             if asked.from_peer and record.method == "GET" and not asked.content.is_manifest:
                 await self._upload(answer, request.place.host, reply, record)
             else:
@@ -105,5 +103,5 @@ class Registry:
         if asked.from_peer:
             self._uploads.refused("requests", host)
             return plans.busy("requests")
-        self._series.http_requests_refused.labels("address" if refusal is Refusal.PEER else refusal).inc()
+        self._open_requests.count_refused(refusal)
         return plans.NOT_FOUND

@@ -43,6 +43,7 @@ class RegistryServer:
         door: HttpDoor,
         sender: Sender,
         recorder: Recorder,
+        starts: Turnstile,
         ready: Callable[[], bool],
         series: MirrorSeries,
         *,
@@ -51,9 +52,12 @@ class RegistryServer:
         neighbourhood: Shares | None = None,
         lines: LineLimit | None = None,
     ) -> None:
-        """`ready` answers the readiness probe. `lines` limits log lines by share, those of requests too."""
+        """`starts` bounds the requests that begin in one round of the event loop. `ready` answers the readiness probe.
+
+        `lines` limits log lines by share, those of requests too.
+        """
         self._registry, self._door, self._sender, self._recorder = registry, door, sender, recorder
-        self._ready = ready
+        self._starts, self._ready = starts, ready
         self._bugs = Seldom()
         self._strangers = Turnstile(STRANGERS_PER_ROUND)
         self.port = GuardedServer(
@@ -86,6 +90,7 @@ class RegistryServer:
         prove(reply, visit)
         if self._door.has_secret and NODE_TOKEN_HEADER in request.headers and not is_peer(request.headers):
             self.port.proved(request.place)  # from any address: only this node's hosts.toml has the token
+        await self._starts.enter(request.place.share)
         try:
             await self._registry.answer(request, reply, visit, record)
         except Exception as error:

@@ -77,6 +77,6 @@ def _answer(peer: PeerInfo, headers: dict[str, str]) -> HolderAnswer:
         digest = Digest.parse(headers.get("docker-content-digest", ""))
     except DigestError as error:
         raise PeerError(Outcome.BAD_ANSWER, "a tag without its digest") from error
-    told = headers.get(IMAGES_HEADER.lower())
-    images = platforms.read(told, IMAGES_MAX) if told else None
+    stated = headers.get(IMAGES_HEADER.lower())
+    images = platforms.read(stated, IMAGES_MAX) if stated else None
     return HolderAnswer(peer, digest, tuple(images) if images else None)

@@ -67,7 +67,7 @@ class PeerAccess:
 
         The caller counts the result for the peer's health: `request_head` does both.
         """
-        error = PeerError(Outcome.REFUSED, "it told no usable address")
+        error = PeerError(Outcome.REFUSED, "it announced no usable address")
         for endpoint in self.config.endpoints(peer):
             try:
                 response = await self._client.request(method, endpoint, peer.peer_id, target, range_header)

@@ -218,12 +218,12 @@ def _refusal(status: int, headers: dict[str, str], *, asked_range: bool) -> Peer
     if status == 404:
         return PeerError(Outcome.NOT_FOUND, "it does not have it (any more)")
     if status == 503:
-        told = headers.get("retry-after", "")
-        seconds = min(float(told), RETRY_AFTER_SECONDS_MAX) if re.fullmatch(r"[0-9]{1,9}", told) else 0.0
+        stated = headers.get("retry-after", "")
+        seconds = min(float(stated), RETRY_AFTER_SECONDS_MAX) if re.fullmatch(r"[0-9]{1,9}", stated) else 0.0
         return PeerBusyError(_reason(headers.get(BUSY_HEADER.lower(), "")), seconds)
     return PeerError(Outcome.BAD_ANSWER, f"status {status}")
 
 
-def _reason(told: str) -> str:
+def _reason(stated: str) -> str:
     """The reason that a busy peer gives, if it is printable."""
-    return told if re.fullmatch(r"[\x20-\x7e]{1,40}", told) else "it does not say why"
+    return stated if re.fullmatch(r"[\x20-\x7e]{1,40}", stated) else "no reason given"

@@ -146,7 +146,7 @@ class PeerRace:
 
     def promise(self) -> None:
         """The client gets the head: what was promised must hold."""
-        self._transfer.told()
+        self._transfer.committed()
 
     def received(self, size: int) -> None:
         """Body bytes of the serving peer were passed on."""

@@ -32,7 +32,7 @@ class OpenedRelay(Opened):
     def __init__(
         self, access: PeerAccess, race: PeerRace, digest: Digest, key: str, *, is_hashed: bool, settles: bool
     ) -> None:
-        """`is_hashed`: hash the bytes whoever sends them. `settles`: the client verifies and keeps what it gets."""
+        """`is_hashed`: hash the bytes of every peer. `settles`: the client verifies and keeps what it gets."""
         promised = race.promised
         partial = race.response.status == 206
         part = ByteRange(promised.start, promised.stop, promised.size) if partial else None

@@ -22,7 +22,7 @@ from speil.store.whole import CONFIG_BYTES_MAX, NESTED_MAX, Wholeness
 SUPPLY_AT_ONCE_MAX = 8  # blobs asked for at the same time
 
 Loaded = tuple[bytes, Manifest]
-Told = dict[Digest, PlatformImage]  # images that a holder says it has whole, by the digest of their manifest
+Claimed = dict[Digest, PlatformImage]  # images that a holder says it has whole, by the digest of their manifest
 
 
 class ConfigMissingError(Exception):
@@ -35,20 +35,20 @@ class Supply:
     def __init__(self, store: ContentStore, peers: Peers, whole: Wholeness, node: tuple[Platform, ...]) -> None:
         self._store, self._peers, self._whole, self._node = store, peers, whole, node
 
-    async def is_here(self, asked: Content, digest: Digest, loaded: Loaded, told: Told) -> bool:
-        """Whether the images that this node's store holds whole (`told`) are those its containerd would come for.
+    async def is_here(self, asked: Content, digest: Digest, loaded: Loaded, claimed: Claimed) -> bool:
+        """Whether the images that this node's store holds whole (`claimed`) are those its containerd would come for.
 
         Raises StoreUnavailableError.
         """
         for node in self._node:
-            if await self._choose(asked, digest, loaded, node, told, local=True) is not True:
+            if await self._choose(asked, digest, loaded, node, claimed, local=True) is not True:
                 return False
         return True
 
-    async def can_be_had(self, asked: Content, digest: Digest, loaded: Loaded, told: Told) -> bool:
+    async def can_be_had(self, asked: Content, digest: Digest, loaded: Loaded, claimed: Claimed) -> bool:
         """Whether the image for each of this node's platforms can be had. Raises ConfigMissingError."""
         for node in self._node:
-            chosen = await self._choose(asked, digest, loaded, node, told, local=False)
+            chosen = await self._choose(asked, digest, loaded, node, claimed, local=False)
             if chosen is True:
                 continue
             if chosen is False or not await self._all_held(asked, chosen.needs):
@@ -65,7 +65,7 @@ class Supply:
         return (data, manifest) if data is not None and manifest is not None else None
 
     async def _choose(
-        self, asked: Content, digest: Digest, loaded: Loaded, node: Platform, told: Told, *, local: bool
+        self, asked: Content, digest: Digest, loaded: Loaded, node: Platform, claimed: Claimed, *, local: bool
     ) -> Manifest | bool:
         """The image for a platform: True where a holder has all of it, else its manifest.
 
@@ -76,14 +76,14 @@ class Supply:
         for _ in range(NESTED_MAX):
             manifest = loaded[1]
             if not manifest.is_index:
-                if (image := told.get(digest)) and (below or _runs(node, image.platform)):
+                if (image := claimed.get(digest)) and (below or _runs(node, image.platform)):
                     return True
                 if local or not (below or _runs(node, await self._platform(asked, manifest))):
                     return False
                 return manifest
             if (entry := platforms.best(manifest.entries, node)) is None:
                 return False
-            if entry.manifest in told:
+            if entry.manifest in claimed:
                 return True
             find = self._own_manifest(entry.manifest) if local else self.manifest(asked, entry.manifest)
             if (following := await find) is None:

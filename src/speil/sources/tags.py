@@ -183,8 +183,8 @@ class Tags:
             held = await self._held.find(asked.key)
             if held is None or (loaded := await read_manifest(self._store, held.digest)) is None:
                 return None
-            told = {one.manifest: one for one in held.images}
-            return held if await self._supply.is_here(asked, held.digest, loaded, told) else None
+            whole = {one.manifest: one for one in held.images}
+            return held if await self._supply.is_here(asked, held.digest, loaded, whole) else None
         except StoreError as error:
             log.debug("the store does not answer for a tag", key=asked.key, error=error)
             return None

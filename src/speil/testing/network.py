@@ -43,11 +43,11 @@ class MemoryWire:
         self.nodes[node.local.peer_id] = node
         return node
 
-    def kill(self, peer_id: PeerId) -> None:
-        """A node is gone at once; those connected to it see it leave."""
+    def kill(self, peer_id: PeerId, *, polite: bool = False) -> None:
+        """A node is gone at once; those connected to it see it leave, or with `polite` say goodbye."""
         self.dead.add(peer_id)
         for node in self.nodes.values():
-            node.lose(peer_id)
+            node.lose(peer_id, polite=polite)
 
     def at(self, address: Multiaddr) -> MemoryNetwork | None:
         """The node that listens at an address."""
@@ -125,11 +125,11 @@ class MemoryNetwork:
         for message in messages:
             node._handler(self.local, self._wire.over(message))
 
-    def lose(self, peer_id: PeerId) -> None:
+    def lose(self, peer_id: PeerId, *, polite: bool = False) -> None:
         """A peer's connection ended."""
         if peer_id in self._connected and self.local.peer_id not in self._wire.dead:
             self._connected.discard(peer_id)
-            self._on_left(peer_id, False)
+            self._on_left(peer_id, polite)
 
     async def _reach(self, peer: PeerInfo) -> MemoryNetwork:
         node = await self._wire.carry(self.local.peer_id, peer.peer_id)

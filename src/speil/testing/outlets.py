@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from socket import socketpair
 
 from speil.wire.sink import Sink
@@ -36,13 +36,12 @@ class StreamOutlet:
 @asynccontextmanager
 async def sink_and_client(wire: Wire) -> AsyncIterator[tuple[Sink, asyncio.StreamReader, asyncio.StreamWriter]]:
     """A sink over a connected pair of sockets, and the client at its other end."""
-    ours, theirs = socketpair()
-    _, writer = await asyncio.open_connection(sock=ours)
-    reader, client = await asyncio.open_connection(sock=theirs)
-    sink = Sink(wire, StreamOutlet(writer), lambda size: None)
-    try:
+    with ExitStack() as stack:
+        ours, theirs = map(stack.enter_context, socketpair())
+        _, writer = await asyncio.open_connection(sock=ours)
+        stack.callback(writer.transport.abort)
+        reader, client = await asyncio.open_connection(sock=theirs)
+        stack.callback(client.transport.abort)
+        sink = Sink(wire, StreamOutlet(writer), lambda size: None)
+        stack.callback(sink.close)
         yield sink, reader, client
-    finally:
-        sink.close()
-        writer.transport.abort()
-        client.transport.abort()

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 CONTESTED_FRACTION = 0.25  # of the places: for peers that have less than their share
 
-# Where bandwidth is limited: peers give up whoever sends less than 64 KiB a second. Peers share alike, so the uploads
-# of one that has several get less each.
+# Where bandwidth is limited: a peer gives up an upload below 64 KiB a second. Peers get equal shares, so a peer with
+# several uploads gets less for each of them.
 UPLOAD_BYTES_PER_SECOND_MIN = 512 << 10
 LIMITED_PER_PEER_MAX = 4  # containerd downloads three layers at a time
 

@@ -40,7 +40,7 @@ class Turnstile:
             waiter = line.popleft()
             if line:
                 self._lines[share] = line  # behind the others
-            if not waiter.done():  # whoever waited may have been cancelled
+            if not waiter.done():  # a waiter may have been cancelled
                 waiter.set_result(None)
                 self._passed += 1
         if self._passed:

@@ -27,7 +27,7 @@ from tests.system.lab.namespaces import Namespace, inside
 
 READY_SECONDS_MAX = 180.0
 COMMAND_SECONDS_MAX = 400.0
-# A kubelet sets these for the whole machine.
+# A kubelet sets these for the whole machine. Of two clusters side by side, stop the first one last.
 _SYSCTLS = ("vm.overcommit_memory", "vm.panic_on_oom", "kernel.panic", "kernel.panic_on_oops")
 
 

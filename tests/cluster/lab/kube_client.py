@@ -83,7 +83,7 @@ class KubeClient:
         """Type, reason and message of events, such as `name="a-pod"`."""
         fields = ",".join(f"involvedObject.{key}={value}" for key, value in of.items())
         for event in self.list("events", namespace, fieldSelector=fields):
-            yield f"{event['type']} {event['reason']}: {event['message']}"
+            yield f"{event['type']} {event['reason']}: {event.get('message', '')}"
 
 
 def _path(kind: str, namespace: str) -> str:

@@ -93,7 +93,9 @@ def wait_running(cluster: Cluster, names: Iterable[str]) -> None:
 def failed_pulls(cluster: Cluster) -> list[str]:
     """Events of pulls that failed."""
     events = cluster.control.client().list("events", NAMESPACE)
-    return [f"{one['involvedObject']['name']}: {one['message']}" for one in events if one["reason"] in _BAD_EVENTS]
+    return [
+        f"{one['involvedObject']['name']}: {one.get('message', '')}" for one in events if one["reason"] in _BAD_EVENTS
+    ]
 
 
 def remove_all(cluster: Cluster) -> None:
