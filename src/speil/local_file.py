@@ -65,9 +65,9 @@ def kind_of(found: os.stat_result) -> str:
     return _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
 
 
-def read_file(path: Path | str, bytes_max: int, *, follow_links: bool = True) -> LocalFile:
+def read_file(path: Path | str, bytes_max: int, *, follow_links: bool = True, dir_fd: int | None = None) -> LocalFile:
     """Read a regular file of at most `bytes_max` bytes. Raises OSError (NotAFileError; EFBIG where it is larger)."""
-    descriptor, found = open_file(path, follow_links=follow_links)
+    descriptor, found = open_file(path, follow_links=follow_links, dir_fd=dir_fd)
     with open(descriptor, "rb") as file:
         data = file.read(bytes_max + 1) if found.st_size <= bytes_max else b""
     if max(found.st_size, len(data)) > bytes_max:  # it may have grown since

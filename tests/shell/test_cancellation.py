@@ -17,14 +17,23 @@ from speil.mirror.series import MirrorSeries
 from speil.mirror.settings import MirrorSettings
 from speil.mirror.uploads import Uploads
 from speil.observe.metrics import Metrics
+from speil.oci.selection import Selection
+from speil.sources.growing import Growing
 from speil.store.base import ContentStore, NotFoundError
+from speil.store.ingest_directory import IngestDirectory
+from speil.store.ingest_writer import IngestWriter
 from speil.store.memory import MemoryStore
+from speil.store.memory_ingests import MemoryIngests
 from speil.store.oci_layout import OciLayoutStore
+from speil.store.sharing import Sharing
 from speil.store.walk import READ_AT_ONCE_BYTES_MAX, contents, read, read_manifest
 from speil.testing import cancellation
 from speil.testing.cancellation import cancel_at_each_step
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
+from speil.testing.outlets import sink_and_client
+from speil.testing.source_conformance import blob
+from speil.wire.turns import Wire
 from speil.wire.turnstile import Turnstile
 from tests.shell.test_containerd_store import Daemon, following
 
@@ -197,7 +206,7 @@ async def _next_events(store: ContentStore) -> None:
 @asynccontextmanager
 async def ingest(folder: Path) -> AsyncIterator[Trial]:
     async def nothing_is_left() -> None:
-        assert not list(folder.glob(".ingest-*"))
+        assert not list(folder.glob("ingest/*"))
         with pytest.raises(NotFoundError):
             await OciLayoutStore(folder).size(DIGEST)
 
@@ -212,6 +221,52 @@ async def layout_run(folder: Path) -> AsyncIterator[Trial]:
 @asynccontextmanager
 async def layout_events(folder: Path) -> AsyncIterator[Trial]:
     yield Trial(lambda: _next_events(OciLayoutStore(folder)), endless=True, steps_max=3)  # it looks again and again
+
+
+@asynccontextmanager
+async def ingests_run(folder: Path) -> AsyncIterator[Trial]:
+    writer = IngestWriter(folder, DIGEST, len(DATA))
+    writer.write(DATA[:1000])
+
+    async def follow() -> None:
+        ingests = IngestDirectory(lambda: folder)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(ingests.run())
+            await asyncio.sleep(0)
+            with contextlib.closing(ingests.open(DIGEST)) as content:
+                asyncio.get_running_loop().call_soon(writer.write, b"more")
+                await content.wait(content.size, 30.0)
+            running.cancel()
+
+    yield Trial(follow)
+    writer.abort()
+
+
+@asynccontextmanager
+async def send_what_grows(folder: Path) -> AsyncIterator[Trial]:
+    store = MemoryStore()
+    ingests, wire = MemoryIngests(store), Wire()
+    growing = Growing(ingests, Sharing(store, Selection(is_open=True)))
+    download = await ingests.begin(DIGEST, len(DATA))
+
+    async def follow() -> None:
+        opened = await growing.open(blob(DIGEST))
+        assert opened is not None
+        async with opened, asyncio.TaskGroup() as group:
+            sending = group.create_task(opened.send(sink))
+            await download.write(b"more")
+            await reader.read(1)
+            sending.cancel()
+
+    async def nobody_reads() -> None:
+        assert not download.record.readers
+
+    async with sink_and_client(wire) as (sink, reader, _):
+        await sink.claim()
+        yield Trial(follow, nobody_reads)
+    ingests.close()
+    store.close()
+    wire.close()
 
 
 @asynccontextmanager
@@ -311,6 +366,8 @@ TRIALS: list[Opened] = [
     ingest,
     layout_run,
     layout_events,
+    ingests_run,
+    send_what_grows,
     memory_events,
     read_large_content,
     containerd_calls,

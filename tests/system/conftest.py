@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import need
-from tests.requirements import tool_path
 from tests.system.lab.containerd import ContainerdVersion
 from tests.system.lab.namespaces import namespaces
 from tests.system.lab.node import Node
 from tests.system.lab.registry import Registry
+from tests.system.lab.versions import containerd_version
 
 NODES = 3
 
@@ -31,11 +30,7 @@ class Lab:
 @pytest.fixture(params=[1, 2], ids=["containerd-1.6", "containerd-2"])
 def version(request: pytest.FixtureRequest) -> ContainerdVersion:
     """Each generation of containerd."""
-    major: int = request.param
-    need(f"containerd-{major}")
-    program = shutil.which("containerd") if major == 1 else str(tool_path("containerd"))
-    assert program
-    return ContainerdVersion(f"containerd {major}", program, major)
+    return containerd_version(request.param)
 
 
 @pytest.fixture

@@ -61,6 +61,11 @@ class Uploads:
         """The speed of one body to `peer`."""
         return _Pacing(self, peer)
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is an upload limit."""
+        return bool(self._limit)
+
     async def turn(self, peer: str, size: int) -> int:
         """How many of `size` bytes may be sent now; waits where there is a limit."""
         if not self._limit:
@@ -121,6 +126,10 @@ class _Pacing:
 
     def __init__(self, uploads: Uploads, peer: str) -> None:
         self._uploads, self._peer = uploads, peer
+
+    @property
+    def is_limited(self) -> bool:
+        return self._uploads.is_limited
 
     async def turn(self, size: int) -> int:
         return await self._uploads.turn(self._peer, size)

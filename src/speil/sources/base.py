@@ -28,6 +28,7 @@ class Origin(StrEnum):
 
     STORE = "store"
     PEER = "peer"
+    INGEST = "ingest"  # a download of this node's runtime, as it grows
 
 
 class BrokeOffError(Exception):
@@ -98,7 +99,7 @@ class Opened(ABC):
 
 
 class Source(Protocol):
-    """Adapters: `own_store`, `peers`, `tags`."""
+    """Adapters: `own_store`, `growing`, `peers`, `tags`."""
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """Content, ready to be sent; None where this source does not have it (`request.notes.miss` says why).

@@ -12,6 +12,7 @@ from speil.store.base import ContentStore, StoreError
 from speil.store.containerd.client import ContainerdClient
 from speil.store.containerd.inspect import inspect
 from speil.store.containerd.store import ContainerdStore
+from speil.store.ingest_directory import IngestDirectory
 from speil.store.oci_layout import OciLayoutStore
 from speil.store.series import StoreSeries
 from speil.store.settings import StoreSettings
@@ -44,6 +45,15 @@ def build_store(settings: StoreSettings, metrics: Metrics) -> ContentStore:
     if content_path and not Path(content_path).is_dir():
         raise SettingError(f"--containerd-content-path: {content_path} is not a directory")
     return ContainerdStore(settings.containerd_sock, settings.containerd_namespace, content_path, series)
+
+
+def build_ingests(store: ContentStore) -> IngestDirectory:
+    """The downloads of the runtime whose content `store` serves, not yet running. `store` is from `build_store`."""
+    if isinstance(store, OciLayoutStore):
+        root = store.root
+        return IngestDirectory(lambda: root, strict=True)
+    assert isinstance(store, ContainerdStore)
+    return IngestDirectory(lambda: store.content_root)
 
 
 async def warn_about_containerd(settings: StoreSettings, store: ContentStore) -> None:

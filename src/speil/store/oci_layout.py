@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import json
 import os
 import stat
@@ -27,6 +26,7 @@ from speil.oci.manifest import Descriptor
 from speil.oci.reference import InvalidReferenceError, Reference
 from speil.store.base import Image, NotFoundError, OpenContent, StoreEvent, StoreEventKind, StoreUnavailableError
 from speil.store.blob_directory import BlobDirectory
+from speil.store.ingest_writer import IngestWriter
 
 LOOK_SECONDS = 0.1  # between checks for changes
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
@@ -35,10 +35,6 @@ INDEX_BYTES_MAX = 8 << 20  # some 25,000 images; parsing takes ten times that in
 _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 
 log = get_log("store")
-
-
-class VerificationError(Exception):
-    """The received bytes do not match their digest or size. The sender is at fault; nothing was stored."""
 
 
 class OciLayoutStore:
@@ -141,33 +137,20 @@ class OciLayoutStore:
     async def ingest(self, digest: Digest, size: int, chunks: AsyncIterable[bytes]) -> None:
         """Store `size` bytes of content. It becomes visible when it is complete and its digest matches.
 
+        While it grows it is an ingest, which others can follow (`ingests`).
         Raises VerificationError, StoreUnavailableError, and what `chunks` raises. Nothing is stored then.
         """
-        directory = self._blobs.path(digest).parent
         self._make()
-        directory.mkdir(parents=True, exist_ok=True)
-        hasher, received = hashlib.new(digest.algorithm), 0
-        descriptor, temporary = tempfile.mkstemp(prefix=".ingest-", dir=self.root)
         try:
-            with open(descriptor, "wb") as file:
+            writer = IngestWriter(self.root, digest, size)
+            try:
                 async for chunk in chunks:
-                    received += len(chunk)
-                    if received > size:
-                        raise VerificationError(f"{digest}: received more than {size} bytes")
-                    hasher.update(chunk)
-                    file.write(chunk)
-            if received != size or hasher.hexdigest() != digest.hex:
-                raise VerificationError(
-                    f"{digest}: received {received} of {size} bytes, digest {hasher.hexdigest()[:12]}"
-                )
-            os.chmod(temporary, 0o444)
-            os.rename(temporary, self._blobs.path(digest))
+                    writer.write(chunk)
+                writer.commit()
+            finally:
+                writer.abort()
         except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
             raise StoreUnavailableError(f"{self.root}: {error.strerror}") from error
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
     async def tag(self, name: str, target: Descriptor) -> None:
         """Name an image; an image that had this name loses it. Raises StoreUnavailableError."""

@@ -50,7 +50,10 @@ class Wait(Enum):
 
 
 class Pump(ABC):
-    """A subclass knows the source. `source_fd` is the descriptor to wait on, -1 for a source that never blocks."""
+    """A subclass knows the source.
+
+    `source_fd` is the descriptor to wait on, -1 for a source that never blocks or that is waited for in another way.
+    """
 
     def __init__(self, wire: Wire, client: ClientEnd, *, source_fd: int = -1) -> None:
         self._wire, self._client, self._source_fd = wire, client, source_fd
@@ -76,6 +79,13 @@ class Pump(ABC):
     def _source_stalled(self) -> Exception:
         """The error to raise at that deadline."""
         return TimeoutError()
+
+    def _watch_source(self) -> None:
+        """Call `_is_ready` whenever the source may have bytes, until `_unwatch_source`."""
+        self._loop.add_reader(self._source_fd, self._is_ready)
+
+    def _unwatch_source(self) -> None:
+        self._loop.remove_reader(self._source_fd)
 
     async def piece(self, size_max: int = PIECE_BYTES_MAX) -> int:
         """Move the next piece, of about `size_max` bytes at most; its size. The module says when it raises."""
@@ -170,13 +180,13 @@ class Pump(ABC):
             return
         now = self._loop.time()
         if self._waits_for is Wait.SOURCE:
-            self._loop.remove_reader(self._source_fd)
+            self._unwatch_source()
             self.source_seconds += now - self._waits_since
         elif self._waits_for is Wait.CLIENT:
             self._loop.remove_writer(self._client.fd)
         self._waits_for = Wait.NOTHING  # should the next line fail
         if waits_for is Wait.SOURCE:
-            self._loop.add_reader(self._source_fd, self._is_ready)
+            self._watch_source()
         elif waits_for is Wait.CLIENT:
             self._loop.add_writer(self._client.fd, self._is_ready)
         self._waits_for, self._waits_since = waits_for, now

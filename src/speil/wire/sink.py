@@ -39,6 +39,10 @@ class Outlet(Protocol):
 class Pacing(Protocol):
     """How fast a body may be sent."""
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit."""
+
     async def turn(self, size: int) -> int:
         """How many of `size` bytes may be sent now, at least one; waits where there is a limit."""
 
@@ -60,6 +64,11 @@ class Sink:
     def is_gone(self) -> bool:
         """Whether the connection is closed or closing."""
         return self._transport.is_closing()
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether turns are limited."""
+        return self._pacing is not None and self._pacing.is_limited
 
     async def turn(self, size: int) -> int:
         """How many of `size` bytes may be sent now; `give_back` the rest of them."""

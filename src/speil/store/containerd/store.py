@@ -62,6 +62,11 @@ class ContainerdStore:
         self.available = False
         self._up = asyncio.Event()
 
+    @property
+    def content_root(self) -> Path | None:
+        """The content directory; None until containerd has answered, if it was not given."""
+        return self._blobs.root if self._blobs else None
+
     async def wait_available(self) -> None:
         """Wait until containerd has answered for the first time."""
         await self._up.wait()
