@@ -25,7 +25,9 @@ from tests.system.lab.registry import Registry, Served
 STARTS_AT_ONCE = 4  # a node takes a second of CPU to start
 MEET_SECONDS_MAX = 180.0
 MEMORY = "size=75%"
-MESSAGES_SERIES = "speil_claims_messages_total"
+# questions that umpires answered, and requests to sources and complete holders
+MESSAGES_SERIES = ("speil_claims_answers_total", "speil_left_sources_total", "speil_shared_pulls_total")
+OUTCOMES_WITHOUT_REQUEST = ('outcome="fetched"', 'outcome="alone"', 'outcome="cancelled"', 'outcome="spoiled"')
 _numbers = itertools.count(1)
 
 
@@ -169,8 +171,15 @@ class HerdLab:
         return found
 
     def _messages(self) -> int:
-        """Claims messages that the nodes have sent so far."""
-        return int(sum(sum(samples_of(node, MESSAGES_SERIES).values()) for node in self.nodes))
+        """Messages about who fetches, and requests to sources and holders, of all nodes so far."""
+        return int(
+            sum(
+                value
+                for node in self.nodes
+                for name, value in samples_of(node, *MESSAGES_SERIES).items()
+                if not any(outcome in name for outcome in OUTCOMES_WITHOUT_REQUEST)
+            )
+        )
 
     def keep_logs(self, folder: Path) -> None:
         """Copy what the nodes have logged."""
