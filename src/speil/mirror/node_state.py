@@ -52,4 +52,5 @@ class NodeState:
             "peers_prove_themselves": self.door.proves,
             "resolve_tags": self.resolve_tags,
             "node_name": self.border.node_name,
+            **router.claims.state(),
         }

@@ -47,3 +47,8 @@ class ClaimNetwork(Protocol):
 
     async def release(self, umpire: PeerInfo, key: bytes, release: Release) -> None:
         """Send `release` to `umpire`, which may be this node. The failure of a peer is logged, not raised."""
+
+
+def short(key: bytes) -> str:
+    """A content key in log lines and in `/debug/state`: the same on all nodes."""
+    return key[2:10].hex()

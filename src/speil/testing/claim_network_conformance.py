@@ -35,13 +35,21 @@ MISS = Ask()
 
 
 class ClaimMeshUnderTest(Protocol):
-    """Running nodes that know each other. All of them are attached, with `statuses` as their answers."""
+    """Running nodes that know each other and are attached."""
 
-    nodes: Sequence[ClaimNetwork]
-    statuses: dict[bytes, Status]
+    @property
+    def nodes(self) -> Sequence[ClaimNetwork]:
+        """The nodes."""
+
+    @property
+    def statuses(self) -> dict[bytes, Status]:
+        """What all nodes answer to AskStatus, by key."""
 
     async def provide(self, node: ClaimNetwork, name: str) -> None:
         """`node` announces content."""
+
+    def knows_holder(self, node: ClaimNetwork, holder: ClaimNetwork, name: str) -> bool:
+        """Whether `node` has the provider record of `holder`."""
 
     async def kill(self, node: ClaimNetwork) -> None:
         """`node` is gone without a goodbye."""
@@ -141,7 +149,8 @@ class ClaimNetworkConformance:
         async with self.mesh(4) as mesh:
             umpire, first, second, _ = by_distance(mesh.nodes)
             await mesh.provide(first, NAME)
-            await eventually(lambda: _has_holder(second, umpire, first), what="the first is a holder")
+            await eventually(lambda: mesh.knows_holder(umpire, first, NAME), what="the umpire has the record")
+            assert await _has_holder(second, umpire, first)
 
     async def test_a_source_of_the_own_zone_comes_first(self) -> None:
         async with self.mesh(6, "a", "b", "a", "b", "a", "b") as mesh:
