@@ -40,7 +40,8 @@ class HeldRequest:
         self.order = order
         self._changed.set()
         if self._stop is not None:
-            self._stop()
+            stop, self._stop = self._stop, None  # a second order in the same turn must not end the block again
+            stop()
         if self.feed is not None:
             self.feed.interrupt()
 
