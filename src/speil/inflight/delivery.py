@@ -241,11 +241,7 @@ class Delivery:
     async def send(self, sink: Sink) -> None:
         """Send the body. Raises BrokeOffError, ClientGoneError."""
         assert self.extent is not None
-        for at in range(0, len(self._buffer), WRITE_BYTES):
-            await sink.write(bytes(self._buffer[at : at + WRITE_BYTES]))
-            await asyncio.sleep(0)
-        self._buffer.clear()
-        self._give_room_back()
+        await self._send_buffer(sink)
         while self._offset < self.extent.stop:
             if self._holder is not None:
                 await self._send_from_holder(self._holder, sink)
@@ -259,6 +255,17 @@ class Delivery:
                 case Join():
                     await self._send_from_source(order, sink)
         self._pulls.delivered(self._flight, self._last, self.extent.length)
+
+    async def _send_buffer(self, sink: Sink) -> None:
+        if self._leg is not None:
+            self._leg.is_held_up = True
+        for at in range(0, len(self._buffer), WRITE_BYTES):
+            await sink.write(bytes(self._buffer[at : at + WRITE_BYTES]))
+            await asyncio.sleep(0)
+        if self._leg is not None:
+            self._leg.is_held_up = False
+        self._buffer.clear()
+        self._give_room_back()
 
     async def _send_from_source(self, order: Join, sink: Sink) -> None:
         assert self.extent is not None

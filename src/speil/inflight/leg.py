@@ -35,6 +35,7 @@ class Leg:
         """`count` is called with the size of each piece that came."""
         self.source, self.offset = source, offset
         self._pulls, self._flight, self._response, self._count = pulls, flight, response, count
+        self.is_held_up = False  # containerd takes bytes that were read before
 
     @property
     def left(self) -> int:
@@ -59,7 +60,7 @@ class Leg:
 
     def report(self, now: float) -> None:
         """See Feed."""
-        if self._response.waits_for_client:
+        if self.is_held_up or self._response.waits_for_client:
             self._pulls.received(self._flight, self.offset + self._response.moving)
             self._pulls.held_up(self._flight)
         elif moving := self._response.moving:
