@@ -29,7 +29,7 @@ HOPS = (
     Hop(("mirror.plan",), "status and headers of the answer"),
     Hop(("mirror.send",), "the head is sent (`http1.reply`), and the client's socket becomes a sink (`wire.sink`)"),
     Hop(
-        ("sources.stored_blob", "sources.relayed", "sources.verified_body", "sources.growing", "inflight.delivery"),
+        ("sources.stored_blob", "sources.relayed", "sources.verified_body", "sources.growing", "inflight.delivered"),
         "the body moves into the sink: by sendfile (`wire.file_body`, `wire.growing_file`) or splice "
         "(`wire.socket_body`); where a peer breaks off, another one goes on at the same offset",
     ),

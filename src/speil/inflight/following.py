@@ -10,6 +10,7 @@ import asyncio
 import re
 
 from speil.claims.pull import Facts
+from speil.inflight.delivered import Delivered
 from speil.inflight.delivery import Delivery
 from speil.inflight.held import HeldRequest
 from speil.inflight.pulls import Pulls
@@ -48,13 +49,13 @@ class Following:
         delivery = Delivery(
             self._pulls, flight, held, request, start, self._access, self._peers, self._series
         )  # fmt: skip
-        opened: Opened | None = None
+        is_shared = False
         try:
-            opened = await delivery.open()
+            is_shared = await delivery.open()
         finally:
-            if opened is None:
+            if not is_shared:
                 await delivery.close()
-        return opened
+        return Delivered(delivery, flight.digest) if is_shared else None
 
     def _may_share(self) -> bool:
         """Whether others could follow this node: a claim of a node that can't read its ingests would stop them."""
