@@ -213,11 +213,11 @@ async def test_without_share_wait_each_node_fetches_and_serves_no_follower() -> 
         assert nodes.claims.messages == 0
 
 
-async def ask(node: Mirror, method: str, digest: Digest, *headers: str) -> int:
+async def ask(node: Mirror, method: str, digest: Digest, *headers: str, kind: str = "blobs") -> int:
     """The status of a request."""
     reader, writer = await asyncio.open_connection(node.host, node.port)
     try:
-        lines = (f"{method} /v2/app/blobs/{digest}?ns=reg.test HTTP/1.1", "Host: x", *headers, "", "")
+        lines = (f"{method} /v2/app/{kind}/{digest}?ns=reg.test HTTP/1.1", "Host: x", *headers, "", "")
         writer.write("\r\n".join(lines).encode())
         return int((await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1])
     finally:
