@@ -157,10 +157,10 @@ async def test_an_upstream_that_is_slow_to_answer_is_asked_once() -> None:
     upstream = paced()
     digest = upstream.add(LAYER)
     upstream.opens.clear()
-    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+    async with region(3, upstream, share_wait=15.0) as nodes, asyncio.TaskGroup() as group:
         pulls = [group.create_task(one.pull(digest)) for one in nodes]
         await eventually(lambda: len(nodes.by_state(digest, PullState.JOINING)) == 2, what="two nodes wait")
-        await asyncio.sleep(2.0)  # as slow as an upstream may be
+        await eventually(lambda: nodes.claims.messages > 6, timeout_seconds=15, what="they ask whether it is alive")
         upstream.opens.set()
         await asyncio.gather(*pulls)
         assert upstream.gets[digest] == 1
@@ -319,9 +319,10 @@ async def test_a_source_that_stands_still_is_left_by_one_node() -> None:
 async def test_the_upstream_stops_and_all_wait_for_the_node_that_fetches() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)
-    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+    async with region(3, upstream, share_wait=15.0) as nodes, asyncio.TaskGroup() as group:
         _, _, pulls = await halfway(nodes, digest, group)
-        await asyncio.sleep(1.5)  # less than the share wait
+        before = nodes.claims.messages
+        await eventually(lambda: nodes.claims.messages > before + 4, timeout_seconds=15, what="they ask and stay")
         upstream.goes_on.set()
         await asyncio.gather(*pulls)
         assert upstream.gets[digest] == 1
