@@ -6,21 +6,27 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from speil.claims.claim import Claim
 from speil.claims.message import Phase, Reason, Status
 from speil.claims.states import PullState
 from speil.inflight.serving import FOLLOWERS_PER_CONTENT_MAX
 from speil.oci.digest import Digest
+from speil.region.policy import Policy
+from speil.region.proof import bound
 from speil.routing.memory import MemoryMesh
 from speil.routing.memory_claims import ClaimMesh
+from speil.sources.peer_client import GROWING_HEADER
+from speil.sources.peer_error import PeerError
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
+from speil.wire.connection_pool import Endpoint
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.runtime import PullError, Runtime, Upstream
+from tests.shell.test_answer_proofs import node_headers, secret_of
 
 SECONDS_MAX = 60.0
 LAYER = Random(7).randbytes(9 << 20)  # larger than what is verified first
@@ -157,10 +163,10 @@ async def test_an_upstream_that_is_slow_to_answer_is_asked_once() -> None:
     upstream = paced()
     digest = upstream.add(LAYER)
     upstream.opens.clear()
-    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+    async with region(3, upstream, share_wait=15.0) as nodes, asyncio.TaskGroup() as group:
         pulls = [group.create_task(one.pull(digest)) for one in nodes]
         await eventually(lambda: len(nodes.by_state(digest, PullState.JOINING)) == 2, what="two nodes wait")
-        await asyncio.sleep(2.0)  # as slow as an upstream may be
+        await eventually(lambda: nodes.claims.messages > 6, timeout_seconds=15, what="they ask whether it is alive")
         upstream.opens.set()
         await asyncio.gather(*pulls)
         assert upstream.gets[digest] == 1
@@ -319,9 +325,10 @@ async def test_a_source_that_stands_still_is_left_by_one_node() -> None:
 async def test_the_upstream_stops_and_all_wait_for_the_node_that_fetches() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)
-    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+    async with region(3, upstream, share_wait=15.0) as nodes, asyncio.TaskGroup() as group:
         _, _, pulls = await halfway(nodes, digest, group)
-        await asyncio.sleep(1.5)  # less than the share wait
+        before = nodes.claims.messages
+        await eventually(lambda: nodes.claims.messages > before + 4, timeout_seconds=15, what="they ask and stay")
         upstream.goes_on.set()
         await asyncio.gather(*pulls)
         assert upstream.gets[digest] == 1
@@ -401,6 +408,50 @@ async def test_two_nodes_that_name_each_other_do_not_wait() -> None:
         await asyncio.gather(*pulls)
 
 
+# --- the border ------------------------------------------------------------------------------------------------
+
+
+async def test_followers_prove_themselves_and_strangers_get_nothing(tmp_path: Path) -> None:
+    secret = secret_of(tmp_path / "secret", "the secret of the region")
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    token = next(iter(node_headers(secret).values()))
+    policy = Policy("a", unsaid=False)
+    async with region(2, upstream, policy=policy, secret=secret) as nodes, asyncio.TaskGroup() as group:
+        for one in nodes:
+            one.headers = f"X-Speil-Node-Token: {token}\r\n"
+        fetcher, _, pulls = await halfway(nodes, digest, group)
+        follows = ("X-Spegel-Mirrored: true", "X-Speil-Follow: true")
+        for headers in (follows, (*follows, "X-Speil-Region: a"), (*follows, "X-Speil-Region: b")):
+            assert await ask(fetcher.node, "GET", digest, *headers) == 404
+        assert fetcher.node.sample("speil_cross_region_rejected_total") == 3
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert upstream.gets[digest] == 1
+        assert fetcher.node.sample("speil_shared_bytes_total", role="source") == len(LAYER)
+
+
+async def test_a_growing_answer_says_so_under_its_proof_and_only_to_followers() -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(1, upstream) as nodes, asyncio.TaskGroup() as group:
+        (fetcher,) = nodes
+        pull = group.create_task(fetcher.pull(digest))
+        await eventually(lambda: offset_of(fetcher, digest) == HALF, what="half of it is there")
+        client = fetcher.node.built.client
+        endpoint = Endpoint(fetcher.node.host, fetcher.node.port)
+        target = f"/v2/app/blobs/{digest}?ns=reg.test"
+        with pytest.raises(PeerError, match="does not have it"):
+            await client.request("GET", endpoint, fetcher.node.router.local.peer_id, target)
+        response = await client.request("GET", endpoint, fetcher.node.router.local.peer_id, target, follows=True)
+        assert response.headers[GROWING_HEADER.lower()] == "true"
+        assert GROWING_HEADER.lower() in bound(response.headers.items())
+        assert response.left == len(LAYER)
+        response.close()
+        upstream.goes_on.set()
+        await pull
+
+
 # --- what operators see ----------------------------------------------------------------------------------------
 
 
@@ -420,4 +471,3 @@ async def test_transfers_are_listed_with_their_progress() -> None:
         assert row["total"] == len(LAYER)
         upstream.goes_on.set()
         await asyncio.gather(*pulls)
-    assert Claim is not None
