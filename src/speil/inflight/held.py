@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from speil.claims.action import GoUpstream, Join, UseHolders
 
-Order = Join | UseHolders | GoUpstream
+
+@dataclass(frozen=True, slots=True)
+class StepAside:
+    """End containerd's request before its first byte: it will be back (`slots`)."""
+
+
+Order = Join | UseHolders | GoUpstream | StepAside
 
 
 class LeftError(Exception):
