@@ -380,8 +380,10 @@ async def test_a_runtime_that_gives_up_following_leaves_nothing_behind() -> None
     digest = upstream.add(LAYER)
     async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
         _, others, pulls = await halfway(nodes, digest, group)
+        assert nodes.total("speil_open_followers") == 2
         await gave_up(pulls[1])
         await eventually(lambda: not others[0].node.inflight.pulls.flights, what="its pull is over")
+        await eventually(lambda: nodes.total("speil_open_followers") == 1, what="its place is free")
         upstream.goes_on.set()
         await asyncio.gather(pulls[0], pulls[2])
         assert upstream.gets[digest] == 1
