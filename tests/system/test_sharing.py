@@ -27,6 +27,7 @@ pytestmark = pytest.mark.system
 
 LAYERS = (24_000_000, 9_000_000, 6_000_000, 300_000, 2_000)
 BYTES_PER_SECOND = 12_000_000
+SLOW_BYTES_PER_SECOND = 2_000_000
 IMAGE = random_image(51, LAYERS)
 SECONDS_MAX = 120.0
 
@@ -56,15 +57,17 @@ class Herd:
 
     async def begin(self, group: asyncio.TaskGroup) -> tuple[Node, list[Node], dict[int, asyncio.Task[bool]]]:
         """All pull at once, until the largest layer is followed: the node that fetches it, the others, the pulls."""
+        self.upstream.bytes_per_second = SLOW_BYTES_PER_SECOND  # until all nodes are there
         pulls = {id(node): group.create_task(self.outcome(node)) for node in self.nodes}
 
         def followed() -> list[Node]:
-            fetching = [node for node in self.nodes if self.taken(node) > 4 << 20]
+            fetching = [node for node in self.nodes if self.taken(node) > 1 << 20]
             lines = [node.speil.log_text() for node in self.nodes]
             following = sum(f"following a download  component=sharing key={self.layer}" in text for text in lines)
             return fetching if following == len(self.nodes) - 1 else []
 
         (fetcher,) = await eventually(followed, timeout_seconds=SECONDS_MAX, what="the layer is followed")
+        self.upstream.bytes_per_second = BYTES_PER_SECOND
         return fetcher, [node for node in self.nodes if node is not fetcher], pulls
 
     async def pull(self, node: Node) -> None:
