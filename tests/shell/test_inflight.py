@@ -14,6 +14,7 @@ import pytest
 from speil.claims.message import Phase, Reason, Status
 from speil.claims.states import PullState
 from speil.config import Arguments, ConfigError, build
+from speil.inflight.link import link_bytes_per_second
 from speil.inflight.serving import FOLLOWERS_PER_CONTENT_MAX
 from speil.inflight.settings import SharingSettings
 from speil.mirror.filters import compile_filter
@@ -493,6 +494,17 @@ def test_a_share_wait_is_a_duration(text: str, seconds: float) -> None:
 def test_a_wrong_share_wait_is_refused_with_what_would_be_right(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--share-wait: .*(such as|to 15s)"):
         build(SharingSettings, Arguments({"share_wait": [text]}), {})
+
+
+def test_the_link_is_that_of_the_fastest_physical_interface(tmp_path: Path) -> None:
+    assert link_bytes_per_second(tmp_path / "nothing") == 0
+    for name, speed, is_physical in (("eth0", "1000\n", True), ("eth1", "-1\n", True), ("veth1", "10000\n", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "speed").write_text(speed)
+        if is_physical:
+            (tmp_path / name / "device").mkdir()
+    (tmp_path / "eth2" / "device").mkdir(parents=True)
+    assert link_bytes_per_second(tmp_path) == 125_000_000
 
 
 async def test_where_ingests_can_not_be_read_nothing_is_claimed(
