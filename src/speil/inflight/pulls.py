@@ -19,7 +19,7 @@ from speil.claims.states import PullState
 from speil.inflight.flight import Flight, key_of
 from speil.inflight.held import HeldRequest, StepAside
 from speil.inflight.series import InflightSeries
-from speil.inflight.slots import is_in_the_way
+from speil.inflight.slots import SLOTS, behind, may_step_aside
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -105,25 +105,31 @@ class Pulls:
         assert digest is not None
         key, now = key_of(digest), _now()
         flight = self._flights.get(key)
-        if flight is not None:
+        if flight is not None and not (flight.is_aside and not start):
             if flight.request is not None or self.state(flight) in _UPSTREAM:
                 return None
-            if flight.is_aside and not start:
-                flight.is_aside, flight.request = False, request
-                self._carry_out(self._asker.resumed(key, now))
-                return flight
             if self.state(flight) is PullState.DELIVERED:  # the content was wrong, or got lost: not again from a source
                 self.spoiled(digest)
+            flight = None
         closest = self._claims.closest(key) if self._group is not None else []
+        flight = flight or Flight(key, content, digest, now, now, total=facts.size_bytes, frees_slot=frees_slot)
+        flight.request, flight.is_aside = request, False
+        if self._asker.pull(key) is not None:
+            self._flights[key] = flight
+            self._carry_out(self._asker.resumed(key, now))
+            return flight
+        if len(closest) > 1 and not start and may_step_aside(flight) and self._behind(flight) >= SLOTS:
+            self._flights[key] = flight
+            self._step_aside(flight)
+            return flight
         actions = self._asker.miss(key, closest, facts, now)
         if self._asker.pull(key) is None:
+            self._flights.pop(key, None)
             why = "spoiled" if self._asker.is_spoiled(key, now) else "limit" if closest else "not_ready"
             self._series.shared_pulls.labels("alone", why).inc()
             return None
         self._asker.received(key, start, now)
-        flight = self._flights[key] = Flight(
-            key, content, digest, now, now, request, total=facts.size_bytes, frees_slot=frees_slot
-        )
+        self._flights[key] = flight
         self._series.pulls_in_flight.set(len(self._flights))
         self._carry_out(actions)
         return flight
@@ -256,7 +262,10 @@ class Pulls:
     def _is_in_the_way(self, flight: Flight) -> bool:
         if flight.request is None or self.state(flight) is not PullState.JOINING or self.offset(flight):
             return False
-        return is_in_the_way(flight, self.flights, self._has_begun)
+        return may_step_aside(flight) and self._behind(flight) > 0
+
+    def _behind(self, flight: Flight) -> int:
+        return behind(flight, self.flights, self._has_begun)
 
     def _has_begun(self, flight: Flight) -> bool:
         return self.state(flight) is not PullState.FETCHING or self.offset(flight) > 0
