@@ -10,9 +10,7 @@ from speil.claims.states import HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-ASK_SECONDS_MAX = (
-    0.3  # for an umpire's answer, until the next one is asked too; a busy node takes a while, a dead one refuses
-)
+ASK_SECONDS_MAX = 0.5  # for an umpire's answer, then the next one is asked too: a busy one takes a while
 ASK_ALL_SECONDS_MAX = 2.0  # for the answer of any umpire: thousands of questions at one instant take a while
 LIFE_SECONDS_MAX = 1.0
 QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
