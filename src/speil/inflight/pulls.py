@@ -19,7 +19,7 @@ from speil.claims.states import PullState
 from speil.inflight.flight import Flight, key_of
 from speil.inflight.held import HeldRequest, StepAside
 from speil.inflight.series import InflightSeries
-from speil.inflight.slots import SLOTS, behind, may_step_aside
+from speil.inflight.slots import UNBEGUN_MAX, behind, may_step_aside
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -118,7 +118,7 @@ class Pulls:
             self._flights[key] = flight
             self._carry_out(self._asker.resumed(key, now))
             return flight
-        if len(closest) > 1 and not start and may_step_aside(flight) and self._behind(flight) >= SLOTS:
+        if len(closest) > 1 and not start and may_step_aside(flight) and self._behind(flight) >= UNBEGUN_MAX:
             self._flights[key] = flight
             self._step_aside(flight)
             return flight
