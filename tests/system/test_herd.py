@@ -32,7 +32,7 @@ def _named(mode: str, name: str) -> tuple[Mode, Case]:
 
 SAMPLE = (
     _named("containerd-1.6", "ten layers, 3 nodes at once"),
-    _named("containerd-2-multipart", "ten layers, 6 nodes within 1 s"),
+    _named("containerd-2-multipart", "ten layers, 3 nodes at once"),
 )
 
 

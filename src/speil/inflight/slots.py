@@ -9,8 +9,8 @@ request to the upstream then waits behind the requests for all other layers. So
   nodes wait for each other until the share wait ends, and each takes a copy.
 
 A request that steps aside gets a head, and FIN instead of the first byte. containerd asks again, at the end of the
-line: when it does, what this node was told to fetch before has begun. A new request, and one that is held, steps aside
-while such a download has not begun.
+line: when it does, what this node was told to fetch before has begun. A new request steps aside
+while as many downloads have not begun as there are slots; one that is held, while any has not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from speil.oci.digest import Digest
 from speil.sources.base import BrokeOffError, Opened, Origin
 from speil.wire.sink import Sink
 
-UNBEGUN_MAX = 1  # the other slots are for following; with three of them a node fetches first, and follows afterwards
+# containerd's slots. With one fewer nodes follow sooner; but one that starts before others is then told to fetch all
+# layers within a moment, because each of its requests steps aside twice at most
+UNBEGUN_MAX = 3
 # containerd fails a pull with the fourth body in a row that ends before its first byte: one is left for the upstream.
 TIMES_ASIDE_MAX = 2
 
