@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scripts.dashboard.mesh import ANNOUNCING, BORDER, ELECTION, PEERS
+from scripts.dashboard.nodes import KUBELET, LOAD, PROCESS
 from scripts.dashboard.panel import DATA_SOURCE, Json, laid_out
-from scripts.dashboard.panels import ROWS
+from scripts.dashboard.pulls import OVERVIEW, PULLS
 
 FILE = Path(__file__).parent.parent.parent / "charts" / "speil" / "files" / "dashboard.json"
 SCHEMA_VERSION = 39  # of Grafana 11; older ones read it, newer ones migrate it
+ROWS = (OVERVIEW, PULLS, PEERS, ANNOUNCING, ELECTION, BORDER, LOAD, PROCESS, KUBELET)
 _EVERY = ".*"  # an empty label matches too: a mesh without regions, nodes without zones
 _ON_TIME_RANGE_CHANGE = 2
 _GROUPS = {"region": "region", "zone": "region, zone", "node": "region, zone, instance"}
@@ -78,7 +81,6 @@ def _chosen(name: str, label: str, query: str) -> Json:
         "label": label,
         "datasource": DATA_SOURCE,
         "query": query,
-        "definition": query,
         "refresh": _ON_TIME_RANGE_CHANGE,
         "multi": True,
         "includeAll": True,
