@@ -76,9 +76,11 @@ release: setup ## what a release has, in dist (TAG=vVERSION IMAGE_REPOSITORY=whe
 	@$(MAKE) --no-print-directory image IMAGE=$(IMAGE_REPOSITORY):$$(cat dist/VERSION)
 	@$(MAKE) --no-print-directory chart wheel sbom
 
-docs: setup ## write the generated pages
+docs: setup ## write the generated pages, and the chart's dashboard
 	@$(BIN)/python scripts/generate_settings_page.py
+	@$(BIN)/python scripts/generate_metrics_page.py
 	@$(BIN)/python scripts/generate_chart_readme.py
+	@$(BIN)/python -m scripts.dashboard
 
 sbom: setup ## the packages that a node runs, with versions and licences (CycloneDX): dist/speil.cdx.json
 	@$(BIN)/python scripts/write_sbom.py

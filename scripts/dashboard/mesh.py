@@ -128,7 +128,7 @@ ANNOUNCING = Row(
         ),
         Panel(
             "Stores that answer",
-            "The part of the nodes that can read their content store. Where it is below 100 %, see whether containerd is up.",
+            "The part of the nodes that can read their content store. Below 100 % see whether containerd is up.",
             "percentunit",
             (Query("avg by ($by) (speil_store_available{%node})", WHO),),
         ),

@@ -95,3 +95,9 @@ def test_the_operators_get_the_same_rules_and_the_same_dashboard() -> None:
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert monitor["endpoints"][0]["honorLabels"] is True
+    pods = render({"podMonitor": {"enabled": True, "relabelings": [{"targetLabel": "own"}]}}).only("PodMonitor")["spec"]
+    by_node = [
+        {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": label} for label in ("node", "instance")
+    ]
+    assert monitor["endpoints"][0]["relabelings"] == by_node
+    assert pods["podMetricsEndpoints"][0]["relabelings"] == [*by_node, {"targetLabel": "own"}]
