@@ -7,7 +7,7 @@ from typing import Any
 
 from speil.border.build import Border
 from speil.border.http import HttpDoor
-from speil.mirror.recent import RecentRequests
+from speil.mirror.build import RegistryPort
 from speil.routing.bootstrap.base import Bootstrapper
 from speil.routing.bootstrap.lease import LeaseBootstrapper
 from speil.routing.dht import DhtRouter
@@ -24,7 +24,7 @@ class NodeState:
     bootstrapper: Bootstrapper
     router: DhtRouter
     store: ContentStore
-    recent: RecentRequests
+    registry: RegistryPort
     resolve_tags: bool
 
     def document(self) -> dict[str, Any]:
@@ -46,10 +46,12 @@ class NodeState:
             "peer_id": str(router.local.peer_id),
             "addresses": ", ".join(map(str, router.local.addresses)),
             "store_available": self.store.available,
-            "requests_total": self.recent.total,
+            "requests_total": self.registry.recent.total,
             "peers": [{"peer": str(peer.peer_id), "hosts": ", ".join(peer.hosts)} for peer in router.peers()],
-            "recent_requests": self.recent.snapshot(),
+            "transfers": self.registry.inflight.transfers() if self.registry.inflight else [],
+            "recent_requests": self.registry.recent.snapshot(),
             "peers_prove_themselves": self.door.proves,
             "resolve_tags": self.resolve_tags,
             "node_name": self.border.node_name,
+            **router.claims.state(),
         }

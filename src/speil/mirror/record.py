@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from speil.http1.places import Place
+from speil.inflight.series import InflightSeries
 from speil.mirror.asked import Asked
 from speil.mirror.recent import RecentRequests
 from speil.mirror.series import MirrorSeries
@@ -59,9 +60,15 @@ class Recorder:
     """Makes records, and uses each of them once, at the request's end."""
 
     def __init__(
-        self, series: MirrorSeries, recent: RecentRequests, upstream_bytes: UpstreamBytes, lines: LineLimit
+        self,
+        series: MirrorSeries,
+        recent: RecentRequests,
+        upstream_bytes: UpstreamBytes,
+        lines: LineLimit,
+        inflight: InflightSeries,
     ) -> None:
         """`lines` limits the lines about requests of others than this node."""
+        self._inflight = inflight
         self._series, self._recent, self._upstream_bytes, self._lines = series, recent, upstream_bytes, lines
         self._registries: set[str] = set()
 
@@ -88,6 +95,8 @@ class Recorder:
         if (asked := record.asked) and record.source:
             labels = (self._label(asked), record.source, asked.client)
             self._series.served_bytes.labels(*labels).inc(size)
+            if record.source is Origin.INGEST:
+                self._inflight.shared_bytes.labels("source").inc(size)
 
     def _end(self, record: Record, seconds: float) -> None:
         method = record.method if record.method in ("GET", "HEAD") else "other"
