@@ -23,7 +23,8 @@ the label `le`), `_sum` and `_count`. Series with labels exist from the first ti
 OF_PACKAGE = {
     "mirror": "Requests and what was served",
     "sources": "Requests to peers",
-    "routing": "The DHT, bootstrap and announcing",
+    "inflight": "Sharing in flight",
+    "routing": "The DHT, bootstrap, announcing and claims",
     "lease": "The election",
     "border": "The border of the region",
     "store": "The content store",

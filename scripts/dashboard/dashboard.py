@@ -8,10 +8,11 @@ from scripts.dashboard.mesh import ANNOUNCING, BORDER, ELECTION, PEERS
 from scripts.dashboard.nodes import KUBELET, LOAD, PROCESS
 from scripts.dashboard.panel import DATA_SOURCE, Json, laid_out
 from scripts.dashboard.pulls import OVERVIEW, PULLS
+from scripts.dashboard.rollouts import ROLLOUTS
 
 FILE = Path(__file__).parent.parent.parent / "charts" / "speil" / "files" / "dashboard.json"
 SCHEMA_VERSION = 39  # of Grafana 11; older ones read it, newer ones migrate it
-ROWS = (OVERVIEW, PULLS, PEERS, ANNOUNCING, ELECTION, BORDER, LOAD, PROCESS, KUBELET)
+ROWS = (OVERVIEW, PULLS, ROLLOUTS, PEERS, ANNOUNCING, ELECTION, BORDER, LOAD, PROCESS, KUBELET)
 _EVERY = ".*"  # an empty label matches too: a mesh without regions, nodes without zones
 _ON_TIME_RANGE_CHANGE = 2
 _GROUPS = {"region": "region", "zone": "region, zone", "node": "region, zone, instance"}

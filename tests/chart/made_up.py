@@ -16,6 +16,7 @@ from speil.observe.metrics import Metrics
 from speil.testing.declared_series import declare_all
 
 REGION = ZONE = NODE = VALUE = "made-up"
+OF_LABEL = {"handler": "/v2/*"}  # labels that queries select by value
 # names and labels as in pkg/kubelet/metrics of Kubernetes 1.36; the label node is the scrape configuration's
 _KUBELET = """\
 kubelet_runtime_operations_total{{operation_type="pull_image",node="made-up"}} {count}
@@ -39,7 +40,11 @@ class _Page:
             self._count += 1
             for series in list(self._metrics.registry._collector_to_names):
                 if isinstance(series, Counter | Gauge | Histogram):
-                    one = series.labels(*(VALUE for _ in series._labelnames)) if series._labelnames else series
+                    one = (
+                        series.labels(*(OF_LABEL.get(label, VALUE) for label in series._labelnames))
+                        if series._labelnames
+                        else series
+                    )
                     if isinstance(one, Histogram):
                         one.observe(0.5)
                     else:

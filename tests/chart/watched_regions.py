@@ -35,7 +35,8 @@ A, B = "regiona", "regionb"
 ZONES = ("zone1", "zone2", "zone1")  # of each region's nodes
 SPARE = "regiona-4"  # starts later, with another Lease
 UPSTREAM_HOST = "127.31.0.254"
-LAYERS = (6_000_000, 3_000_000, 300_000)
+LAYERS = (12_000_000, 6_000_000, 300_000)
+STAGED, AT_ONCE = ("1", "2"), ("3", "4")  # tags; rates need a second image, as the first one begins the series
 MOVES = 8  # of the Lease; the alert is about more than six
 # The Lease that nobody renews takes longest: 60 s by the rule, which is a threshold and not shortened.
 SEEN_SECONDS_MAX = 150.0
@@ -87,7 +88,7 @@ def watched(folder: Path, rules: Mapping[str, Any]) -> Iterator[Watched]:
 
 
 async def _live(seen: Watched, regions: Sequence[Region], spare: Node) -> None:
-    images = {str(number): random_image(number, LAYERS) for number in (1, 2)}
+    images = {tag: random_image(int(tag), LAYERS) for tag in (*STAGED, *AT_ONCE)}
     nodes = [node for region in regions for node in region.nodes]
     async with AsyncExitStack() as stack:
         http = HttpClient(timeout_seconds=60.0, connections_max=64)
@@ -134,16 +135,21 @@ def _target(node: Node) -> Mapping[str, Any]:
 
 
 async def _pull_all(seen: Watched, pulls: Pulls, region: Region, images: Mapping[str, BuiltImage]) -> None:
-    """One node pulls, then the others. The second image shows rates of series that the first one began."""
-    for tag, image in images.items():
-        await pulls.staged(region.nodes, tag, image)
-        # once more, from each node's own store
+    """First staged: one node pulls, then the others, then each once more from its own store. Then all at once."""
+    for tag in STAGED:
+        await pulls.staged(region.nodes, tag, images[tag])
         for node in region.nodes:
-            await pulls.verify(node, image)
+            await pulls.verify(node, images[tag])
         total = f'sum(speil_served_bytes_total{{client="node",source="peer",region="{region.name}"}})'
         await seen.value(f"{total} >= {int(tag)} * 2 * {sum(LAYERS)}")
         upstream = f'sum(speil_upstream_bytes_total{{region="{region.name}"}})'
         await seen.value(f"{upstream} >= {int(tag)} * {sum(LAYERS)}")
+    for number, tag in enumerate(AT_ONCE, 1):
+        async with asyncio.TaskGroup() as group:
+            for node in region.nodes:
+                group.create_task(pulls.one(node, tag))
+        shared = f'sum(speil_shared_pulls_total{{region="{region.name}"}})'
+        await seen.value(f"{shared} >= {number} * {len(region.nodes) * len(LAYERS)}")
 
 
 async def _border(seen: Watched, pulls: Pulls, stranger: Node, node: Node, image: BuiltImage) -> None:
