@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs sbom proto clean
+.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs site sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -76,9 +76,15 @@ release: setup ## what a release has, in dist (TAG=vVERSION IMAGE_REPOSITORY=whe
 	@$(MAKE) --no-print-directory image IMAGE=$(IMAGE_REPOSITORY):$$(cat dist/VERSION)
 	@$(MAKE) --no-print-directory chart wheel sbom
 
-docs: setup ## write the generated pages
+docs: setup ## write the generated pages, and the chart's dashboard
 	@$(BIN)/python scripts/generate_settings_page.py
+	@$(BIN)/python scripts/generate_metrics_page.py
 	@$(BIN)/python scripts/generate_chart_readme.py
+	@$(BIN)/python -m scripts.dashboard
+
+site: $(UV) ## the documentation as a site, without network: dist/site (SCREENSHOTS=folder of the browser tests' pictures)
+	@UV_PROJECT_ENVIRONMENT=.cache/site $(UV) run --quiet --frozen --only-group site --python "$$(cat .tools/base-python)" \
+		python -m scripts.site $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 sbom: setup ## the packages that a node runs, with versions and licences (CycloneDX): dist/speil.cdx.json
 	@$(BIN)/python scripts/write_sbom.py

@@ -1,0 +1,88 @@
+"""Makes Sphinx's sources of the repository's pages: links lead to pages of the site, or to files on GitHub."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from scripts.site.pages import CHAPTERS, SCREENSHOTS, names, source
+from scripts.site.sequence import drawn
+
+GITHUB = "https://github.com/speil-dev/speil"
+_LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+_FENCE = re.compile(r" *(```|~~~)")
+_MERMAID = re.compile(r"^```mermaid\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+
+
+class LinkError(Exception):
+    """A link leads nowhere; the message has the page and the target."""
+
+
+def write_sources(root: Path, target: Path, screenshots: Path) -> None:
+    """Write all pages of the repository at `root` into the empty folder `target`. Raises LinkError, DiagramError."""
+    pages = {source(name): name for name in names()}
+    pictures = sorted(screenshots.glob("*.png")) if screenshots.is_dir() else []
+    for path, name in pages.items():
+        text = "".join(relinked((root / path).read_text(), path, pages, root))
+        (target / f"{name}.md").write_text(
+            _with_diagrams(text) + (navigation(bool(pictures)) if name == "index" else "")
+        )
+    if pictures:
+        for picture in pictures:
+            shutil.copy(picture, target / picture.name)
+        (target / f"{SCREENSHOTS}.md").write_text(gallery([picture.name for picture in pictures]))
+
+
+def _with_diagrams(text: str) -> str:
+    """The page with its diagrams as pictures. Raises DiagramError."""
+    title = text.partition("\n")[0].removeprefix("# ")
+    return _MERMAID.sub(lambda found: f"```{{raw}} html\n{drawn(found[1], title)}\n```\n", text)
+
+
+def relinked(text: str, path: PurePosixPath, pages: dict[PurePosixPath, str], root: Path) -> Iterator[str]:
+    """The lines of the page `path`, with the links of the site. Raises LinkError."""
+    is_code = False
+    for line in text.splitlines(keepends=True):
+        if _FENCE.match(line):
+            is_code = not is_code
+        yield line if is_code else _LINK.sub(lambda found: _target(found[1], path, pages, root), line)
+
+
+def _target(link: str, path: PurePosixPath, pages: dict[PurePosixPath, str], root: Path) -> str:
+    file, hash_sign, anchor = link.partition("#")
+    if not file or re.match(r"[a-z]+:", file):
+        return link
+    there = PurePosixPath(os.path.normpath(path.parent / file))
+    if there in pages:
+        return f"{pages[there]}.md{hash_sign}{anchor}"
+    if there.is_relative_to("..") or not (root / there).exists():
+        raise LinkError(f"{path} links to {link}, which is not there")
+    return f"{GITHUB}/{'tree' if (root / there).is_dir() else 'blob'}/main/{there}{hash_sign}{anchor}"
+
+
+def navigation(has_screenshots: bool) -> str:
+    """The chapters, as Sphinx reads them at the end of the home page."""
+    parts = []
+    for chapter in CHAPTERS:
+        pages = [name for name in chapter.pages if name != SCREENSHOTS or has_screenshots]
+        parts.append("\n".join(["", "```{toctree}", f":caption: {chapter.title}", ":hidden:", *pages, "```", ""]))
+    return "".join(parts)
+
+
+def gallery(pictures: Sequence[str]) -> str:
+    """A page of the pictures. `NAME-light.png` and `NAME-dark.png` are one: the reader's theme chooses."""
+    parts = ["# Screenshots\n", "The pages of speil, as the browser tests of this version saw them.\n"]
+    titled = set[str]()
+    for picture in pictures:
+        subject, _, theme = picture.removesuffix(".png").rpartition("-")
+        if theme not in ("light", "dark"):
+            subject, theme = picture.removesuffix(".png"), ""
+        title = subject.replace("-", " ").replace("_", " ").capitalize()
+        if title not in titled:
+            titled.add(title)
+            parts.append(f"## {title}\n")
+        parts += ["```{image} " + picture, f":alt: {title}", *([f":class: only-{theme}"] if theme else []), "```\n"]
+    return "\n".join(parts)
