@@ -64,6 +64,8 @@ class Recorder:
         """`lines` limits the lines about requests of others than this node."""
         self._series, self._recent, self._upstream_bytes, self._lines = series, recent, upstream_bytes, lines
         self._registries: set[str] = set()
+        self.open_records: dict[int, Record] = {}  # of the requests that are being answered, in their order
+        self._last_number = 0
 
     @contextmanager
     def record(self, handler: str, method: str, place: Place) -> Iterator[Record]:
@@ -72,6 +74,9 @@ class Recorder:
         inflight = self._series.http_requests_inflight.labels(handler)
         record = Record(handler, method, place, now())
         inflight.inc()
+        self._last_number += 1
+        number = self._last_number
+        self.open_records[number] = record
         try:
             yield record
         except BaseException as error:
@@ -80,6 +85,7 @@ class Recorder:
             raise
         finally:
             inflight.dec()
+            del self.open_records[number]
             self._end(record, now() - record.started)
 
     def sent(self, record: Record, size: int) -> None:
@@ -100,7 +106,11 @@ class Recorder:
         if record.notes.asked_peers:
             self._count_mirrored(record, record.asked)
         source = record.source or "none"
-        self._recent.add(record.method, record.asked.content.key, source, record.outcome, record.asked.client)
+        content = record.asked.content
+        self._recent.add(
+            record.method, content.key, source, record.outcome, record.asked.client, image=content.image,
+            size=record.sent, seconds=seconds, peer=str(record.notes.peer or ""),
+        )  # fmt: skip
         self._log(record, record.asked, source, seconds)
 
     def _count_mirrored(self, record: Record, asked: Asked) -> None:
