@@ -53,7 +53,7 @@ def state_of(mirror: Mirror, record: BorderRecord) -> NodeState:
     border = Border(identify(region="eu", zone="z9"), policy, None, record, "node-9")
     return NodeState(
         border, HttpDoor(policy, local, None, record), StaticBootstrapper(()), mirror.router, mirror.store,
-        mirror.recent, True, mirror.built.recorder.open_records,
+        mirror.recent, mirror.built.recorder, mirror.metrics, True,
     )  # fmt: skip
 
 
@@ -63,8 +63,8 @@ async def pages(mirror: Mirror, *names: str) -> AsyncIterator[Pages]:
     (port,) = free_ports("127.0.0.1", 1)
     record = BorderRecord("eu", mirror.metrics)
     state = state_of(mirror, record)
-    feed = NodeFeed(state, mirror.metrics, "memory", HeldImages(mirror.store, mirror.router))
+    feed = NodeFeed(state, "memory", HeldImages(mirror.store, mirror.router))
     made = NodePages(Guard(names), TraceRoute(tracer_of(mirror)), feed)
-    server = MetricsServer(mirror.metrics, state.document, web=made.answer)
+    server = MetricsServer(mirror.metrics, state, web=made.answer)
     async with server.serve(ListenAddress("127.0.0.1", port)):
         yield Pages(f"http://127.0.0.1:{port}", server, made, state, record)

@@ -136,7 +136,7 @@ def registry_port(
 
 
 def metrics_port(metrics: Metrics, state: State, guards: PortGuards, *, web: Handler | None = None) -> MetricsServer:
-    """`state` returns the node's state as a JSON object; `web` answers its pages."""
+    """`web` answers the node's pages."""
     return MetricsServer(
         metrics, state, web=web,
         bounds=METRICS_CONNECTIONS.within(guards.descriptors // METRICS_PART),

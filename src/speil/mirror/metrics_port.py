@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Protocol
 
 from speil.http1.message import Request
 from speil.http1.own_addresses import OwnAddresses
@@ -26,11 +25,19 @@ CONNECTIONS = Bounds(total=64, own=16, per_share=16)  # a few scrapers, and peop
 
 WEB_PATH = "/debug/web"  # Spegel's
 
-State = Callable[[], dict[str, Any]]
+
+class State(Protocol):
+    """The node's state, as JSON objects."""
+
+    def document(self) -> dict[str, Any]:
+        """All of it."""
+
+    def brief(self) -> dict[str, Any]:
+        """Without what is of use for one node alone."""
 
 
 class MetricsServer:
-    """The port; `state` returns the node's state as a JSON object."""
+    """The port. `/debug/state?brief=true` is for those who read the state of many nodes."""
 
     def __init__(
         self,
@@ -59,19 +66,17 @@ class MetricsServer:
 
     async def _answer(self, request: Request, reply: Reply) -> None:
         page, path = self._pages.get(request.path), request.path
-        if page is None and self._web is not None and (path == WEB_PATH or path.startswith(WEB_PATH + "/")):
-            if self._has_turn(request.place):
-                await self._web(request, reply)
-            else:
-                await reply.send(429, [("Retry-After", "1")])
-        elif page is None:
+        web = self._web if path == WEB_PATH or path.startswith(f"{WEB_PATH}/") else None
+        if page is None and web is None:
             await reply.send(404)
-        elif request.method not in ("GET", "HEAD"):
+        elif page is not None and request.method not in ("GET", "HEAD"):
             await reply.send(405, [("Allow", "GET, HEAD")])
         elif not self._has_turn(request.place):
             await reply.send(429, [("Retry-After", "1")])
-        else:
-            kind, body = page()
+        elif web is not None:
+            await web(request, reply)
+        elif page is not None:
+            kind, body = page(request)
             await reply.send(200, [("Content-Type", kind)], body)
 
     def _has_turn(self, place: Place) -> bool:
@@ -80,8 +85,10 @@ class MetricsServer:
         now = asyncio.get_running_loop().time()
         return self._rates.of(place.share, now).take(now)
 
-    def _metrics_page(self) -> tuple[str, bytes]:
+    def _metrics_page(self, request: Request) -> tuple[str, bytes]:
         return CONTENT_TYPE, self._metrics.exposition()
 
-    def _state_page(self) -> tuple[str, bytes]:
-        return "application/json; charset=utf-8", json.dumps(self._state()).encode()
+    def _state_page(self, request: Request) -> tuple[str, bytes]:
+        is_brief = request.query.get("brief") == "true"
+        found = self._state.brief() if is_brief else self._state.document()
+        return "application/json; charset=utf-8", json.dumps(found).encode()

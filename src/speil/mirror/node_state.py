@@ -5,17 +5,21 @@ the node's page.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 from speil.border.build import Border
 from speil.border.http import HttpDoor
+from speil.border.series import BorderSeries
 from speil.mirror.recent import RecentRequests
-from speil.mirror.record import Record
+from speil.mirror.record import Record, Recorder
+from speil.mirror.series import MirrorSeries
 from speil.multiformats.error import FormatError
 from speil.multiformats.multiaddr import Multiaddr
+from speil.observe.metrics import Metrics, values
 from speil.oci import byte_range
 from speil.routing.base import Router
 from speil.routing.bootstrap.base import Bootstrapper
@@ -29,7 +33,7 @@ IN_FLIGHT_MAX = 100  # requests shown while they are answered; a node answers te
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """The parts that it is read from. `open_records`: of requests that are being answered."""
+    """The parts that it is read from. `started_at` is in Unix seconds."""
 
     border: Border
     door: HttpDoor
@@ -37,22 +41,49 @@ class NodeState:
     router: Router
     store: ContentStore
     recent: RecentRequests
+    recorder: Recorder
+    metrics: Metrics
     resolve_tags: bool
-    open_records: Mapping[int, Record] = field(default_factory=dict)
+    started_at: float = field(default_factory=time.time)
 
     def document(self) -> dict[str, Any]:
         """The state now, as JSON takes it. Tables are lists of objects with the same keys."""
+        return {**self.brief(), "recent_requests": self.recent.snapshot()}
+
+    def brief(self) -> dict[str, Any]:
+        """What `speil region` reads of many nodes."""
+        now = asyncio.get_running_loop().time()
         return {
             **self.identity(),
+            "started_at": self.started_at,
             "ready": self.router.ready,
             "store_available": self.store.available,
             "requests_total": self.recent.total,
+            "leads": self._leased.election.leading if self._leased else False,
             "leader": self.leader(),
             "peers": self.peers(),
-            "recent_requests": self.recent.snapshot(),
+            "traffic": self.traffic(),
+            "from_peers": self.recorder.peer_bytes.document(now),
             "requests_in_flight": self.in_flight(),
+            "rejected": self.metrics.of(BorderSeries).counts(),
             "kept_out": self.kept_out(),
         }
+
+    def traffic(self) -> dict[str, dict[str, int]]:
+        """The counters since the start, by registry; see `overview.view.Traffic`."""
+        series = self.metrics.of(MirrorSeries)
+        found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for labels, value in values(series.mirror_requests):
+            found[labels["registry"]]["hits" if labels["cache"] == "hit" else "misses"] += int(value)
+        for labels, value in values(series.served_bytes):
+            if labels["client"] == "peer":
+                name = "sent_bytes"
+            else:
+                name = "own_bytes" if labels["source"] == Origin.STORE else "peer_bytes"
+            found[labels["registry"]][name] += int(value)
+        for labels, value in values(series.upstream_bytes):
+            found[labels["registry"]]["upstream_bytes"] += int(value)
+        return {registry: dict(counts) for registry, counts in found.items()}
 
     def identity(self) -> dict[str, Any]:
         """Who this node is, and what its settings are."""
@@ -124,7 +155,7 @@ class NodeState:
         store), and to peers (`serving`). `offset` and `total` are bytes of the content.
         """
         now = asyncio.get_running_loop().time()
-        shown = (_in_flight(record, now) for record in list(self.open_records.values()))
+        shown = (_in_flight(record, now) for record in list(self.recorder.open_records.values()))
         return list(islice((one for one in shown if one is not None), IN_FLIGHT_MAX))
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from speil.http1.places import Place
 from speil.mirror.asked import Asked
+from speil.mirror.peer_bytes import PeerBytes
 from speil.mirror.recent import RecentRequests
 from speil.mirror.series import MirrorSeries
 from speil.mirror.upstream_bytes import UpstreamBytes
@@ -66,6 +67,7 @@ class Recorder:
         self._registries: set[str] = set()
         self.open_records: dict[int, Record] = {}  # of the requests that are being answered, in their order
         self._last_number = 0
+        self.peer_bytes = PeerBytes()
 
     @contextmanager
     def record(self, handler: str, method: str, place: Place) -> Iterator[Record]:
@@ -94,6 +96,8 @@ class Recorder:
         if (asked := record.asked) and record.source:
             labels = (self._label(asked), record.source, asked.client)
             self._series.served_bytes.labels(*labels).inc(size)
+            if record.source is Origin.PEER and not asked.from_peer and record.notes.peer is not None:
+                self.peer_bytes.add(record.notes.peer, size, asyncio.get_running_loop().time())
 
     def _end(self, record: Record, seconds: float) -> None:
         method = record.method if record.method in ("GET", "HEAD") else "other"

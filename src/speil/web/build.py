@@ -11,7 +11,6 @@ from speil.http1.server import Handler
 from speil.mirror.build import RegistryPort
 from speil.mirror.node_state import NodeState
 from speil.mirror.settings import MirrorSettings
-from speil.observe.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,6 @@ class NodeParts:
     settings: MirrorSettings
     state: NodeState
     registry: RegistryPort
-    metrics: Metrics
     store_kind: str
 
 
@@ -53,5 +51,5 @@ def _build(parts: NodeParts) -> Handler:
     probe = Probe(sources.peers, sources.access, registry.wire)
     tracer = Tracer(sources, parts.state.store, registry.parser, probe, parts.settings.node_platforms)
     guard = Guard(names, hint="use the IP address, kubectl port-forward, or name it in --debug-web-hosts")
-    feed = NodeFeed(parts.state, parts.metrics, parts.store_kind, HeldImages(parts.state.store, parts.state.router))
+    feed = NodeFeed(parts.state, parts.store_kind, HeldImages(parts.state.store, parts.state.router))
     return NodePages(guard, TraceRoute(tracer), feed).answer

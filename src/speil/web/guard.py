@@ -12,6 +12,7 @@ that the client called the API server by. No script can set a header whose name 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from speil.http1.message import Request
 from speil.multiformats.network import ip_of
 
 CLIENT_HEADER = "Sec-Speil-Client"
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63}){0,8}")
 # suffixes that no site on the Internet has: RFC 6761, and a cluster's own zones
 _OWN_SUFFIXES = (".localhost", ".svc", ".svc.cluster.local")
 
@@ -67,7 +69,7 @@ class Guard:
         if ip_of(name) is not None or name in self._names:
             return True
         # a name without a dot is not a site's; in a cluster it is a Service or a node
-        return bool(name) and (("." not in name and ":" not in name) or name.endswith(_OWN_SUFFIXES))
+        return _NAME.fullmatch(name) is not None and ("." not in name or name.endswith(_OWN_SUFFIXES))
 
 
 def name_of(host: str) -> str:

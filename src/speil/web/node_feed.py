@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -16,8 +17,6 @@ from typing import Any
 
 from speil.border.series import BorderSeries
 from speil.mirror.node_state import NodeState
-from speil.mirror.series import MirrorSeries
-from speil.observe.metrics import Metrics, values
 from speil.store.base import StoreError
 from speil.web.held_images import HeldImages
 
@@ -30,9 +29,8 @@ REQUESTS_SHOWN_MAX = 50
 class NodeFeed:
     """See Feed."""
 
-    def __init__(self, state: NodeState, metrics: Metrics, store_kind: str, images: HeldImages) -> None:
+    def __init__(self, state: NodeState, store_kind: str, images: HeldImages) -> None:
         self._state, self._images, self._store_kind = state, images, store_kind
-        self._mirror, self._border = metrics.of(MirrorSeries), metrics.of(BorderSeries)
         self._sections: dict[str, str] = {}
         self._read_at: dict[str, float] = {}
         self._versions: dict[str, Any] = {}
@@ -103,19 +101,13 @@ class NodeFeed:
         }
 
     def _traffic(self) -> dict[str, Any]:
-        found = {"peer_bytes": 0, "own_bytes": 0, "sent_bytes": 0, "upstream_bytes": 0, "hits": 0, "misses": 0}
-        for labels, value in values(self._mirror.served_bytes):
-            if labels["client"] == "peer":
-                found["sent_bytes"] += int(value)
-            else:
-                found["own_bytes" if labels["source"] == "store" else "peer_bytes"] += int(value)
-        for labels, value in values(self._mirror.mirror_requests):
-            found["hits" if labels["cache"] == "hit" else "misses"] += int(value)
-        found["upstream_bytes"] = sum(int(value) for _, value in values(self._mirror.upstream_bytes))
-        return found
+        found = Counter({"peer_bytes": 0, "own_bytes": 0, "sent_bytes": 0, "upstream_bytes": 0, "hits": 0, "misses": 0})
+        for counts in self._state.traffic().values():
+            found.update(counts)
+        return dict(found)
 
     def _kept_out(self) -> dict[str, Any]:
-        return {"layers": self._border.counts(), "last": self._state.kept_out()}
+        return {"layers": self._state.metrics.of(BorderSeries).counts(), "last": self._state.kept_out()}
 
     def _peers(self) -> dict[str, Any]:
         peers = self._state.peers()
