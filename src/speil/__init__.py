@@ -48,6 +48,7 @@ Shells:
     config          settings from flags, environment and defaults
     daemon          `speil registry`: puts a node together and runs it
     survey          reads Leases and nodes of all regions, for `speil region`
+    region_web      `speil region web`
     doctor          `speil doctor`
     demo            `speil demo`
     cli             the commands
