@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from speil.border.build import Border
 from speil.border.http import HttpDoor
@@ -15,6 +16,7 @@ from speil.oci.platform import Platform
 from speil.region.identity import identify
 from speil.region.policy import Policy
 from speil.routing.bootstrap.static import StaticBootstrapper
+from speil.routing.dht import DhtRouter
 from speil.setting import ListenAddress
 from speil.web.guard import Guard
 from speil.web.held_images import HeldImages
@@ -51,9 +53,10 @@ def state_of(mirror: Mirror, record: BorderRecord) -> NodeState:
     """The state of that mirror's node, which is in region eu."""
     policy, local = Policy("eu"), mirror.router.local.peer_id
     border = Border(identify(region="eu", zone="z9"), policy, None, record, "node-9")
+    router = cast(DhtRouter, mirror.router)  # what is read of it here, both have
     return NodeState(
-        border, HttpDoor(policy, local, None, record), StaticBootstrapper(()), mirror.router, mirror.store,
-        mirror.recent, mirror.built.recorder, mirror.metrics, True,
+        border, HttpDoor(policy, local, None, record), StaticBootstrapper(()), router, mirror.store, mirror.built,
+        mirror.metrics, True,
     )  # fmt: skip
 
 

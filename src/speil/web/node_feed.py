@@ -64,12 +64,12 @@ class NodeFeed:
 
     def requests_since(self, total: int) -> list[dict[str, Any]]:
         """The requests that ended after `total` of them had, newest first."""
-        return [asdict(request) for request in self._state.recent.since(total, REQUESTS_SHOWN_MAX)]
+        return [asdict(request) for request in self._state.registry.recent.since(total, REQUESTS_SHOWN_MAX)]
 
     @property
     def requests_total(self) -> int:
         """How many requests have ended."""
-        return self._state.recent.total
+        return self._state.registry.recent.total
 
     def _look(
         self, name: str, seconds: float, read: Callable[[], Any], version: Callable[[], Any] | None = None
@@ -86,9 +86,12 @@ class NodeFeed:
             self._sections[name] = json.dumps(read())
 
     def _transfers(self) -> list[dict[str, Any]]:
-        found = self._state.in_flight()
-        self.is_busy = bool(found)
-        return found
+        """Downloads that grow, with the requests that are being answered; a body that is in both stands there once."""
+        shared = self._state.transfers()
+        known = {(one["key"], one["role"] == "serving") for one in shared}
+        asked = [one for one in self._state.in_flight() if (one["key"], one["role"] == "serving") not in known]
+        self.is_busy = bool(shared or asked)
+        return [*shared, *asked]
 
     def _node(self) -> dict[str, Any]:
         state = self._state
