@@ -63,6 +63,7 @@ COMMANDS = (
         "region status", "region_status", "show all regions: Lease, holder, nodes, hit ratio, bytes, rejected attempts"
     ),
     Command("region verify", "region_verify", "prove that the regions are isolated: Leases, election, traffic"),
+    Command("region web", "region_web", "a page of all regions: map, roll-outs, traffic, border; on loopback"),
     Command("doctor", "doctor", "find out why pulls on this node do or do not go through speil"),
     Command("demo", "demo", "two regions on this machine pull images; a leader is killed; no byte crosses"),
     Command("version", "version", "print the version"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from speil.kube.access import AccessSource
 from speil.kube.api import KubeApi
 from speil.kube.in_cluster import SERVICE_ACCOUNT, InClusterAccess
 from speil.kube.kubeconfig import KubeconfigAccess, default_paths
-from speil.overview.view import LeaseView, NodeView, RegionView, group
+from speil.overview.view import RegionView, group
 from speil.region.label import is_label
 from speil.setting import SettingError, each, integer, setting, text
 from speil.survey.leases import leases_in_cluster, leases_in_files
@@ -75,17 +75,34 @@ class SurveySettings:
     )
 
 
+Look = Callable[[], Awaitable[list[RegionView]]]
+
+
+@asynccontextmanager
+async def looking(settings: SurveySettings) -> AsyncIterator[Look]:
+    """A function that reads all regions as they are when it is called, over one client of the cluster's API.
+
+    Nodes and Leases that can't be read carry an error. It raises SurveyError.
+    """
+    if settings.metrics_urls or settings.lease_files:
+        yield lambda: _by_hand(settings)
+        return
+    async with settings.cluster.api() as api:
+        yield lambda: _in_cluster(settings, api)
+
+
 async def look(settings: SurveySettings) -> list[RegionView]:
     """All regions as they are now. Nodes and Leases that can't be read carry an error. Raises SurveyError."""
-    leases: list[LeaseView] = []
-    nodes: list[NodeView] = []
-    by_hand = settings.metrics_urls or settings.lease_files
-    if settings.lease_files:
-        leases = await leases_in_files([Path(path) for path in settings.lease_files])
-    if settings.metrics_urls:
-        nodes = await nodes_at(settings.metrics_urls)
-    if not by_hand:
-        async with settings.cluster.api() as api:
-            leases = await leases_in_cluster(api, settings.regions)
-            nodes = await nodes_in_cluster(api, settings.metrics_port)
+    async with looking(settings) as now:
+        return await now()
+
+
+async def _by_hand(settings: SurveySettings) -> list[RegionView]:
+    leases = await leases_in_files([Path(path) for path in settings.lease_files]) if settings.lease_files else []
+    nodes = await nodes_at(settings.metrics_urls) if settings.metrics_urls else []
     return group(leases, nodes, settings.regions)
+
+
+async def _in_cluster(settings: SurveySettings, api: KubeApi) -> list[RegionView]:
+    leases = await leases_in_cluster(api, settings.regions)
+    return group(leases, await nodes_in_cluster(api, settings.metrics_port), settings.regions)

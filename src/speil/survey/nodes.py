@@ -1,4 +1,4 @@
-"""Reads the nodes of all regions: `/metrics` and `/debug/state` of each node's metrics port."""
+"""Reads the nodes of all regions: `/debug/state` of each node's metrics port, and `/metrics` of older versions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from speil.kube.error import KubeError
 from speil.local_file import parse_json
 from speil.overview.view import NodeView, Traffic
 from speil.survey.leases import SurveyError
+from speil.survey.node_state import read_state
 
 POD_LABEL = "app.kubernetes.io/name=speil"
 REGION_LABEL = "speil.dev/region"  # the chart's
 ASKED_AT_ONCE_MAX = 16  # through the API server's proxy: ten thousand nodes must not become ten thousand requests
 REQUEST_SECONDS_MAX = 10.0
 ANSWER_BYTES_MAX = 16 << 20  # the metrics of a node have some hundreds of KiB
+STATE_PATH = "/debug/state?brief=true"
 Fetch = Callable[[str], Awaitable[str]]  # a path on the metrics port → its text
 
 
@@ -98,7 +100,10 @@ async def _views(sources: Sequence[tuple[str, Fetch]]) -> list[NodeView]:
     async def view(name: str, fetch: Fetch) -> NodeView:
         async with slots:
             try:
-                return read_node(name, await fetch("/metrics"), await fetch("/debug/state"))
+                state = await fetch(STATE_PATH)
+                if (found := read_state(name, state)) is not None:
+                    return found
+                return read_node(name, await fetch("/metrics"), state)
             except (SurveyError, ValueError, KeyError, TypeError) as error:
                 return NodeView(
                     name, error=str(error) if isinstance(error, SurveyError) else f"this is not a speil node: {error!r}"
