@@ -22,7 +22,9 @@ SHOWN_MAX = 1000  # characters of a terminal, in the message of a failure
 class Terminal:
     """A pty, and the process that runs on it as the leader of its session. `output` is all that was shown."""
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], rows: int, columns: int, cwd: Path | None) -> None:
+    def __init__(
+        self, argv: Sequence[str], environ: Mapping[str, str], rows: int, columns: int, cwd: Path | None
+    ) -> None:
         self._master, slave = pty.openpty()
         self.resize(rows, columns)
         self.output = b""
@@ -57,6 +59,21 @@ class Terminal:
         while not (what() if callable(what) else what.encode() in self.output):
             assert self.read(), f"it ended: {self.text[-SHOWN_MAX:]}"
             assert time.monotonic() < ends, f"{what} did not come: {self.text[-SHOWN_MAX:]}"
+
+    def interrupt(self) -> tuple[int, float]:
+        """Ctrl-C: the exit code, and the seconds until the process has ended, without its waits for a free CPU."""
+        waited, began = self._waited_for_cpu(), time.monotonic()
+        self.type("\x03")
+        while os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if not self.read(0.002):
+                time.sleep(0.002)
+            assert time.monotonic() < began + SECONDS_MAX, f"it goes on: {self.text[-SHOWN_MAX:]}"
+        seconds = time.monotonic() - began - (self._waited_for_cpu() - waited)
+        return self.end(), seconds
+
+    def _waited_for_cpu(self) -> float:
+        """Seconds for which the process could have run and had no CPU (scheduler statistics, in nanoseconds)."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
 
     def end(self, seconds_max: float = SECONDS_MAX) -> int:
         """Read until the process ends; its exit code."""

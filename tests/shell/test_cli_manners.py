@@ -173,15 +173,17 @@ _NAMES = "OUTPUT IMAGE NODES REGION REGIONS ZONE FORMAT LAYERS WATCH INTERVAL OB
 COMMON = dict.fromkeys(re.findall(r"\w+", _NAMES), "something/else")
 
 
-def _settings(command: app.Command) -> type:
+def _settings(command: program.Command) -> type:
     kind: type = importlib.import_module(f"speil.cli.{command.module}").Settings
     return kind
 
 
 @pytest.mark.parametrize("command", BY_HAND, ids=lambda command: command.name)
-def test_common_names_are_not_read_by_commands_of_people(command: app.Command) -> None:
+def test_common_names_are_not_read_by_commands_of_people(command: program.Command) -> None:
     kind = _settings(command)
-    nothing = config.split_arguments(command.name, [], config.all_settings(kind))
+    known = config.all_settings(kind)
+    places = [(*one.kind.choices, "x")[0] for one in known if one.is_positional]
+    nothing = config.split_arguments(command.name, places, known)
     for parts in (kind, LogSettings):
         assert config.build(parts, nothing, COMMON, by_hand=True) == config.build(parts, nothing, {}, by_hand=True)
     for setting in (*config.all_settings(kind), *declared(LogSettings)):
