@@ -44,6 +44,7 @@ COMMANDS = (
         "region status", "region_status", "show all regions: Lease, holder, nodes, hit ratio, bytes, rejected attempts"
     ),
     Command("region verify", "region_verify", "prove that the regions are isolated: Leases, election, traffic"),
+    Command("region web", "region_web", "a page of all regions: map, roll-outs, traffic, border; on loopback"),
     Command("region trace", "region_trace", "show where each node would get the layers of an image"),
     Command("region doctor", "region_doctor", "run doctor in the pod of a node"),
     Command("doctor", "doctor", "find out why pulls on this node do or do not go through speil"),

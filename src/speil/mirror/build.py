@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from speil.border.http import HttpDoor
 from speil.fetch.settings import FetchSettings
 from speil.http1.own_addresses import OwnAddresses
-from speil.http1.server import Shares
+from speil.http1.server import Handler, Shares
 from speil.mirror.asked import Parser
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.metrics_port import CONNECTIONS as METRICS_CONNECTIONS
@@ -61,9 +61,11 @@ class RegistryPort:
     """
 
     server: RegistryServer
+    parser: Parser
     sources: Sources
     upstream_bytes: UpstreamBytes
     recent: RecentRequests
+    recorder: Recorder
     wire: Wire
     client: PeerClient
 
@@ -115,8 +117,9 @@ def registry_port(
     upstream_bytes = UpstreamBytes(store, series)
     recorder = Recorder(series, recent, upstream_bytes, lines)
     sender = Sender(wire, recorder, series)
+    parser = Parser(settings)
     registry = Registry(
-        Parser(settings),
+        parser,
         auth,
         OpenRequests(series, settings.uploads_per_peer_max),
         Resolver(sources),
@@ -129,13 +132,13 @@ def registry_port(
         bounds=REGISTRY_CONNECTIONS.within(guards.descriptors // REGISTRY_PART),
         own=guards.own, neighbourhood=guards.neighbourhood, lines=lines,
     )  # fmt: skip
-    return RegistryPort(server, sources, upstream_bytes, recent, wire, client)
+    return RegistryPort(server, parser, sources, upstream_bytes, recent, recorder, wire, client)
 
 
-def metrics_port(settings: MirrorSettings, metrics: Metrics, state: State, guards: PortGuards) -> MetricsServer:
-    """`state` returns the node's state as a JSON object."""
+def metrics_port(metrics: Metrics, state: State, guards: PortGuards, *, web: Handler | None = None) -> MetricsServer:
+    """`web` answers the node's pages."""
     return MetricsServer(
-        metrics, state, web_enabled=settings.debug_web_enabled,
+        metrics, state, web=web,
         bounds=METRICS_CONNECTIONS.within(guards.descriptors // METRICS_PART),
         own=guards.own, neighbourhood=guards.neighbourhood,
     )  # fmt: skip

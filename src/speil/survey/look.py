@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,19 +95,41 @@ class SurveySettings:
     )
 
 
+Look = Callable[[], Awaitable[list[RegionView]]]
+
+
+@asynccontextmanager
+async def looking(settings: SurveySettings, progress: Progress | None = None) -> AsyncIterator[Look]:
+    """A function that reads all regions as they are when it is called, over one client of the cluster's API.
+
+    Nodes and Leases that can't be read carry an error. It raises SurveyError.
+    """
+    if settings.metrics_urls or settings.lease_files:
+        yield lambda: _by_hand(settings, progress)
+        return
+    async with settings.cluster.api() as api:
+        yield lambda: _in_cluster(settings, api, progress)
+
+
 async def look(settings: SurveySettings, progress: Progress | None = None) -> list[RegionView]:
     """All regions as they are now. Nodes and Leases that can't be read carry an error. Raises SurveyError."""
-    leases: list[LeaseView] = []
-    nodes: list[NodeView] = []
-    by_hand = settings.metrics_urls or settings.lease_files
-    if settings.lease_files:
-        leases = await leases_in_files([Path(path) for path in settings.lease_files])
-    if settings.metrics_urls:
-        nodes = await nodes_at(settings.metrics_urls, progress)
-    if not by_hand:
-        async with settings.cluster.api() as api:
-            leases = await leases_in_cluster(api, settings.regions)
-            nodes = await nodes_in_cluster(api, settings.metrics_port, settings.namespace, progress)
+    async with looking(settings, progress) as now:
+        return await now()
+
+
+async def _by_hand(settings: SurveySettings, progress: Progress | None) -> list[RegionView]:
+    leases = await leases_in_files([Path(path) for path in settings.lease_files]) if settings.lease_files else []
+    nodes = await nodes_at(settings.metrics_urls, progress) if settings.metrics_urls else []
+    return _grouped(settings, leases, nodes)
+
+
+async def _in_cluster(settings: SurveySettings, api: KubeApi, progress: Progress | None) -> list[RegionView]:
+    leases = await leases_in_cluster(api, settings.regions)
+    nodes = await nodes_in_cluster(api, settings.metrics_port, settings.namespace, progress)
+    return _grouped(settings, leases, nodes)
+
+
+def _grouped(settings: SurveySettings, leases: Sequence[LeaseView], nodes: Sequence[NodeView]) -> list[RegionView]:
     _check_names(settings.regions, leases, nodes)
     return group(leases, nodes, settings.regions)
 

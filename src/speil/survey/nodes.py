@@ -1,4 +1,4 @@
-"""Reads the nodes of all regions: `/metrics` and `/debug/state` of each node's metrics port."""
+"""Reads the nodes of all regions: `/debug/state` of each node's metrics port, and `/metrics` of older versions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from speil.local_file import parse_json
 from speil.overview.view import NodeView, Traffic
 from speil.progress import Progress
 from speil.survey.error import MissingRightError, SurveyError, survey_error
+from speil.survey.node_state import read_state
 from speil.survey.pods import Pod, pods_in_cluster
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ R = TypeVar("R")
 ASKED_AT_ONCE_MAX = 16  # through the API server's proxy: ten thousand nodes must not become ten thousand requests
 REQUEST_SECONDS_MAX = 10.0
 ANSWER_BYTES_MAX = 16 << 20  # the metrics of a node have some hundreds of KiB
+STATE_PATH = "/debug/state?brief=true"
 Fetch = Callable[[str], Awaitable[str]]  # a path on the metrics port → its text
 
 
@@ -83,7 +85,10 @@ async def _views(sources: Sequence[tuple[str, Fetch]], progress: Progress | None
     async def view(source: tuple[str, Fetch]) -> NodeView:
         name, fetch = source
         try:
-            return read_node(name, await fetch("/metrics"), await fetch("/debug/state"))
+            state = await fetch(STATE_PATH)
+            if (found := read_state(name, state)) is not None:
+                return found
+            return read_node(name, await fetch("/metrics"), state)
         except MissingRightError:
             raise
         except (SurveyError, ValueError, KeyError, TypeError) as error:
