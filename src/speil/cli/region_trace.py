@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from speil.cli.app import CommandError
 from speil.cli.running import run_async
+from speil.config import ConfigError
 from speil.progress import Progress
 from speil.setting import boolean, one_of, setting, text
 from speil.survey.error import SurveyError
 from speil.survey.look import SurveySettings
 from speil.survey.trace import REQUEST_SECONDS_MAX, NodeTrace, trace_at, trace_in_cluster
 from speil.survey.trace_table import document, layer_table, node_table, part_table
+from speil.trace.named import TraceError, parse_platform, parse_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,11 @@ class Settings:
 
     survey: SurveySettings
     image: str = setting(
-        text, "", required=True, positional=True, help="The image, such as docker.io/library/busybox:1.37."
+        text,
+        "",
+        required=True,
+        positional=True,
+        help="The image, such as docker.io/library/busybox:1.37.",
     )
     platform: str = setting(text, "", help="Trace it for this platform, such as linux/arm64. Empty: each node's own.")
     measure: bool = setting(
@@ -39,13 +45,18 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Ask the nodes, print. Returns the exit code: 1 where no node could be asked, or none knows the image."""
+    """Ask the nodes, print. Raises CommandError where no node could be asked, or none knows the image."""
     try:
-        found = run_async(_traces(settings))
+        image = str(parse_reference(settings.image))
+        parse_platform(settings.platform)
+    except TraceError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        found = run_async(_traces(settings, image))
     except SurveyError as error:
         raise CommandError(str(error)) from error
     if settings.output == "json":
-        print(json.dumps(document(found, settings.image), indent=1))
+        print(json.dumps(document(found, image), indent=1))
     elif settings.output == "wide":
         print(part_table(found))
     else:
@@ -56,19 +67,19 @@ def run(settings: Settings) -> int:
     for one in found:
         if one.error:
             print(f"{one.node}: {one.error}", file=sys.stderr)
-    _judge(settings.image, found)
+    _judge(image, found)
     return 0
 
 
-async def _traces(settings: Settings) -> list[NodeTrace]:
+async def _traces(settings: Settings, image: str) -> list[NodeTrace]:
     survey = settings.survey
     query = {"measure": str(settings.measure).lower()} | ({"platform": settings.platform} if settings.platform else {})
     with Progress(quiet=settings.quiet) as progress:
         if survey.metrics_urls:
-            return await trace_at(survey.metrics_urls, settings.image, survey.regions, query, progress)
+            return await trace_at(survey.metrics_urls, image, survey.regions, query, progress)
         async with survey.cluster.api(request_seconds_max=REQUEST_SECONDS_MAX) as api:
             return await trace_in_cluster(
-                api, settings.image, survey.metrics_port, survey.namespace, survey.regions, query, progress
+                api, image, survey.metrics_port, survey.namespace, survey.regions, query, progress
             )
 
 

@@ -15,10 +15,9 @@ from speil.progress import Progress
 from speil.survey.error import MissingRightError, SurveyError, survey_error
 from speil.survey.nodes import ANSWER_BYTES_MAX, ASKED_AT_ONCE_MAX, each_node
 from speil.survey.pods import Pod, near, pods_in_cluster
+from speil.web.guard import CLIENT_HEADER
 
 TRACE_PATH, STATE_PATH = "/debug/web/trace", "/debug/state"
-# says that this is no browser, so the node does not compare the Host header: the API server passes on its own name
-CLIENT_HEADER = "Sec-Speil-Client"
 REQUEST_SECONDS_MAX = 45.0  # a node ends a trace after 30 s
 TRIES_MAX, PAUSE_SECONDS = 10, 1.0  # where a node runs other traces
 OLD = "its speil has no traces: it is older, or runs with --debug-web-enabled=false"
