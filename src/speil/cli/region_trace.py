@@ -57,12 +57,8 @@ def run(settings: Settings) -> int:
         raise CommandError(str(error)) from error
     if settings.output == "json":
         print(json.dumps(document(found, image), indent=1))
-    elif settings.output == "wide":
-        print(part_table(found))
-    else:
-        print(node_table(found))
-        if any(one.parts for one in found):
-            print(f"\n{layer_table(found)}")
+    elif any(one.parts for one in found):
+        print(part_table(found) if settings.output == "wide" else f"{node_table(found)}\n\n{layer_table(found)}")
     sys.stdout.flush()
     for one in found:
         if one.error:
@@ -91,6 +87,5 @@ def _judge(image: str, found: Sequence[NodeTrace]) -> None:
     if not any(one.parts for one in asked):
         why = next((str(one.document.get("does") or "") for one in asked if one.document), "")
         raise CommandError(
-            f"none of {len(asked)} nodes knows the image {image}, so nothing is known of its layers. {why} Is the name"
-            " right? An image that no node has pulled can be traced by digest after one node has it"
+            f"no node knows the parts of {image}, of {len(asked)} that were asked. {why} Is the name right?"
         )
