@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from speil.cli.app import CommandError
+from speil.cli.running import run_async
 from speil.config import ConfigError
 from speil.http1.client import HttpClient, HttpError
 from speil.http1.url import parse_url
@@ -68,7 +69,7 @@ def run(settings: Settings) -> int:
     """Wait as long as the settings say. Raises ConfigError, CommandError."""
     if bool(settings.probe_endpoint) == bool(settings.daemonset):
         raise ConfigError("give one of --daemonset and --probe-endpoint")
-    asyncio.run(_wait_for_pods(settings) if settings.daemonset else _wait_for_answers(settings))
+    run_async(_wait_for_pods(settings) if settings.daemonset else _wait_for_answers(settings))
     return 0
 
 

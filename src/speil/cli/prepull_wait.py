@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from speil.cli.cleanup_wait import NAMED_MAX, named_object
+from speil.cli.running import run_async
 from speil.observe.logs import get_log
 from speil.setting import duration, setting
 from speil.version import __version__
@@ -23,7 +23,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Wait for the DaemonSet, or until the timeout. The exit code is 0 in both cases."""
-    asyncio.run(_wait(settings))
+    run_async(_wait(settings))
     return 0
 
 
