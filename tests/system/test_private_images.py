@@ -1,7 +1,7 @@
 """Images of a registry that asks for a login: with the pull secret no pull fails, and peers serve what they have.
 
-Without the secret a pull fails with speil as it does without. Only the words of containerd 2 differ: of the hosts that it
-asked it reports a 404 rather than a refused login, and speil answers 404 for what no peer has.
+Without the secret a pull fails with speil as it does without. Only the words of containerd 2 differ: of the hosts that
+it asked it reports a 404 rather than a refused login, and speil answers 404 for what no peer has.
 """
 
 from __future__ import annotations

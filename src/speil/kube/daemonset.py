@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from speil.kube.api import KubeApi
+from speil.kube.api import KubeAnswer, KubeApi
 from speil.kube.error import KubeError, KubeForbiddenError, KubeNotFoundError, KubeUnauthorizedError
 
 PERIOD_SECONDS = 1.0
@@ -15,11 +16,15 @@ PERIOD_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class DaemonSetState:
-    """What the controller says, and the nodes whose pod is not ready, by name. `None`: it has not looked yet."""
+    """What the controller says, and the nodes whose pod is not ready, by name. `None`: it has not looked yet.
+
+    `age_seconds` is the DaemonSet's age by the API server's clock; 0 where the response has no date.
+    """
 
     desired: int | None
     ready: int
     waiting: tuple[str, ...] = ()
+    age_seconds: float = 0.0
 
     @property
     def is_ready(self) -> bool:
@@ -29,26 +34,34 @@ class DaemonSetState:
 
 async def daemonset_state(api: KubeApi, namespace: str, name: str) -> DaemonSetState:
     """One look. Raises KubeError."""
-    document = (await api.request("GET", _path(namespace, name))).document
+    answer = await api.request("GET", _path(namespace, name))
+    document, age_seconds = answer.document, _age_seconds(answer)
     status: dict[str, Any] = document.get("status") or {}
     if status.get("observedGeneration") != document["metadata"].get("generation"):
-        return DaemonSetState(None, 0)
+        return DaemonSetState(None, 0, age_seconds=age_seconds)
     desired, ready = int(status.get("desiredNumberScheduled") or 0), int(status.get("numberReady") or 0)
     if ready >= desired:
-        return DaemonSetState(desired, ready)
+        return DaemonSetState(desired, ready, age_seconds=age_seconds)
     labels: dict[str, str] = document["spec"]["selector"]["matchLabels"]
     selector = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
     pods = (await api.request("GET", f"/api/v1/namespaces/{namespace}/pods", params=selector)).document
     waiting = sorted({_node_of(pod) for pod in pods.get("items") or () if not _is_ready(pod)})
-    return DaemonSetState(desired, ready, tuple(waiting))
+    return DaemonSetState(desired, ready, tuple(waiting), age_seconds)
 
 
 async def wait_for_daemonset(
-    api: KubeApi, namespace: str, name: str, timeout_seconds: float, seen: Callable[[DaemonSetState], None]
+    api: KubeApi,
+    namespace: str,
+    name: str,
+    timeout_seconds: float,
+    seen: Callable[[DaemonSetState], None],
+    *,
+    since_creation: bool = False,
 ) -> DaemonSetState:
     """Look until all pods are ready, or for `timeout_seconds`; the last look. `seen` gets each.
 
-    An API server that is away for a while is asked again. Raises KubeError where it refuses, or was away at the end.
+    With `since_creation` the time counts from when the DaemonSet was made: of several processes that wait one after the
+    other, each ends when the first one would have. There is at least one look. An API server that is away for a while is asked again. Raises KubeError where it refuses, or was away at the end.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
@@ -62,6 +75,8 @@ async def wait_for_daemonset(
                 raise
         else:
             seen(state)
+            if since_creation:
+                deadline = min(deadline, loop.time() + timeout_seconds - state.age_seconds)
             if state.is_ready or loop.time() >= deadline:
                 return state
         await asyncio.sleep(PERIOD_SECONDS)
@@ -74,6 +89,14 @@ async def remove_daemonset(api: KubeApi, namespace: str, name: str) -> None:
 
 def _path(namespace: str, name: str) -> str:
     return f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}"
+
+
+def _age_seconds(answer: KubeAnswer) -> float:
+    """By the clock that wrote both times."""
+    created = answer.document["metadata"].get("creationTimestamp")
+    if answer.served_at is None or not created:
+        return 0.0
+    return max(0.0, (answer.served_at - datetime.fromisoformat(created)).total_seconds())
 
 
 def _is_ready(pod: dict[str, Any]) -> bool:

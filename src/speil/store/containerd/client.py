@@ -96,7 +96,7 @@ class ContainerdClient:
     async def pull_image(self, image: str, login: tuple[str, str] | None = None) -> str:
         """Pull an image through CRI, as the kubelet does; returns the image id. `login` is a user and a password.
 
-        Waits up to PULL_SECONDS_MAX. If the pull fails, NotFoundError or StoreUnavailableError has containerd's message.
+        Waits up to PULL_SECONDS_MAX. Raises NotFoundError or StoreUnavailableError with containerd's message.
         """
         request = cri_pb2.PullImageRequest(image=cri_pb2.ImageSpec(image=image))
         if login:
