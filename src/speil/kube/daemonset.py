@@ -61,7 +61,8 @@ async def wait_for_daemonset(
     """Look until all pods are ready, or for `timeout_seconds`; the last look. `seen` gets each.
 
     With `since_creation` the time counts from when the DaemonSet was made: of several processes that wait one after the
-    other, each ends when the first one would have. There is at least one look. An API server that is away for a while is asked again. Raises KubeError where it refuses, or was away at the end.
+    other, each ends when the first one would have. There is at least one look. An API server that is away for a while
+    is asked again. Raises KubeError where it refuses, or was away at the end.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
