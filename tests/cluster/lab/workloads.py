@@ -39,7 +39,13 @@ def start_deployment(cluster: Cluster, name: str, image: str, region: str, polic
     template = {"metadata": {"labels": labels}, "spec": spec}
     body = {
         "metadata": {"name": name},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": template,
+            # no node has room for a second pod
+            "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+        },
     }
     cluster.control.client().create("deployments", NAMESPACE, body)
 
@@ -54,6 +60,13 @@ def _spec(image: str, policy: str) -> dict[str, Any]:
         "tolerations": [{"operator": "Exists"}],
         **secrets,
     }
+
+
+def update_image(cluster: Cluster, name: str, image: str) -> None:
+    """Give a Deployment's pods another image, one pod after the other, until all run it."""
+    cluster.kubectl("-n", NAMESPACE, "set", "image", f"deployment/{name}", f"app={image}")
+    timeout = f"--timeout={RUNNING_SECONDS_MAX:.0f}s"
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{name}", timeout)
 
 
 def scale(cluster: Cluster, name: str, replicas: int) -> None:
