@@ -102,6 +102,11 @@ REQUIREMENTS = {
         Requirement("runc", lambda: shutil.which("runc") is not None, "apt-get install runc"),
         Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
         Requirement(
+            "buildah",
+            lambda: os.geteuid() == 0 and shutil.which("buildah") is not None,
+            "run as root; apt-get install buildah",
+        ),
+        Requirement(
             "loop-device",
             lambda: Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None,
             "modprobe loop; apt-get install e2fsprogs",
