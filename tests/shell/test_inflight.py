@@ -13,7 +13,11 @@ import pytest
 
 from speil.claims.message import Phase, Reason, Status
 from speil.claims.states import PullState
+from speil.config import Arguments, ConfigError, build
+from speil.inflight.link import link_bytes_per_second
 from speil.inflight.serving import FOLLOWERS_PER_CONTENT_MAX
+from speil.inflight.settings import SharingSettings
+from speil.mirror.filters import compile_filter
 from speil.oci.digest import Digest
 from speil.region.policy import Policy
 from speil.region.proof import bound
@@ -21,6 +25,7 @@ from speil.routing.memory import MemoryMesh
 from speil.routing.memory_claims import ClaimMesh
 from speil.sources.peer_client import GROWING_HEADER
 from speil.sources.peer_error import PeerError
+from speil.store.memory_ingests import MemoryIngests
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from speil.wire.connection_pool import Endpoint
@@ -322,6 +327,34 @@ async def test_a_source_that_stands_still_is_left_by_one_node() -> None:
         assert sum(one.node.sample("speil_left_sources_total") for one in others) <= len(others)
 
 
+@pytest.mark.parametrize("crawls", [False, True], ids=["stalls", "crawls"])
+async def test_the_upstream_of_one_node_stops_and_one_other_fetches_the_rest(crawls: bool) -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1, crawls=crawls)
+    digest = upstream.add(LAYER)
+    async with region(4, upstream) as nodes, asyncio.TaskGroup() as group:
+        pulls = [group.create_task(one.pull(digest)) for one in nodes]
+        await eventually(lambda: all(offset_of(one, digest) >= HALF for one in nodes), what="half of it is everywhere")
+        (fetcher,) = nodes.by_state(digest, PullState.FETCHING)
+        others = [pull for pull, one in zip(pulls, nodes, strict=True) if one is not fetcher]
+        await asyncio.gather(*others)
+        assert upstream.gets[digest] == 2
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert upstream.gets[digest] == 2
+        assert nodes.total("speil_left_sources_total", reason="crawling" if crawls else "no_byte") >= 1
+
+
+async def test_a_download_that_begins_again_is_left() -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1)
+    digest = upstream.add(LAYER)
+    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+        fetcher, _, pulls = await halfway(nodes, digest, group)
+        await fetcher.node.ingests._ingests[0].rewind()
+        await asyncio.gather(*pulls[1:])
+        assert upstream.gets[digest] == 2
+        pulls[0].cancel()
+
+
 async def test_the_upstream_stops_and_all_wait_for_the_node_that_fetches() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)
@@ -473,3 +506,97 @@ async def test_transfers_are_listed_with_their_progress() -> None:
         assert row["total"] == len(LAYER)
         upstream.goes_on.set()
         await asyncio.gather(*pulls)
+
+
+# --- settings and limits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("3s", 3.0), ("0", 0.0), ("0s", 0.0), ("200ms", 0.2), ("15s", 15.0)])
+def test_a_share_wait_is_a_duration(text: str, seconds: float) -> None:
+    settings = build(SharingSettings, Arguments({"share_wait": [text]}), {})
+    assert settings.share_wait == seconds
+    assert build(SharingSettings, Arguments(), {"SHARE_WAIT": text}).share_wait == seconds
+
+
+@pytest.mark.parametrize("text", ["100ms", "1m", "-1s", "3", "soon"])
+def test_a_wrong_share_wait_is_refused_with_what_would_be_right(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--share-wait: .*(such as|to 15s)"):
+        build(SharingSettings, Arguments({"share_wait": [text]}), {})
+
+
+def test_the_link_is_that_of_the_fastest_physical_interface(tmp_path: Path) -> None:
+    assert link_bytes_per_second(tmp_path / "nothing") == 0
+    for name, speed, is_physical in (("eth0", "1000\n", True), ("eth1", "-1\n", True), ("veth1", "10000\n", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "speed").write_text(speed)
+        if is_physical:
+            (tmp_path / name / "device").mkdir()
+    (tmp_path / "eth2" / "device").mkdir(parents=True)
+    assert link_bytes_per_second(tmp_path) == 125_000_000
+
+
+async def test_where_ingests_can_not_be_read_nothing_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(MemoryIngests, "is_readable", False)
+    upstream = paced()
+    digest = upstream.add(LAYER)
+    async with region(2, upstream) as nodes:
+        await all_pull(nodes, digest)
+        assert upstream.gets[digest] == 2
+        assert nodes.claims.messages == 0
+
+
+async def test_content_of_a_repository_that_may_be_shared_is_followed_with_filters() -> None:
+    upstream = paced()
+    digest = upstream.add(LAYER)
+    private = upstream.add(LAYER[::-1])
+    async with region(2, upstream, registry_filters=(compile_filter("^reg.test/secret/"),)) as nodes:
+        await all_pull(nodes, digest)
+        assert upstream.gets[digest] == 1
+        await asyncio.gather(*(one.pull(private, image="secret/app") for one in nodes))
+        assert upstream.gets[private] == 2
+        assert nodes.total("speil_shared_bytes_total", role="source") == len(LAYER)
+
+
+async def test_a_bug_of_ours_costs_copies_and_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+        _, others, pulls = await halfway(nodes, digest, group)
+
+        def fails(*args: object) -> None:
+            raise RuntimeError("a bug")
+
+        for one in others:
+            monkeypatch.setattr(one.node.inflight.pulls._asker, "tick", fails)
+            one.node.inflight.pulls._changed.set()
+        await eventually(lambda: upstream.gets[digest] == 3, what="all go upstream")
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert nodes.total("speil_shared_pulls_total", outcome="failed") == 2
+
+
+async def test_ranges_that_resume_a_download_are_followed() -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(2, upstream) as nodes, asyncio.TaskGroup() as group:
+        first, second = nodes
+        pull = group.create_task(first.pull(digest))
+        await eventually(lambda: offset_of(first, digest) == HALF, what="half of it is there")
+        reader, writer = await asyncio.open_connection(second.node.host, second.node.port)
+        lines = (
+            f"GET /v2/app/blobs/{digest}?ns=reg.test HTTP/1.1",
+            "Host: x",
+            "User-Agent: containerd/1",
+            "Range: bytes=1000-",
+        )
+        writer.write("\r\n".join((*lines, "", "")).encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        assert head.startswith("HTTP/1.1 206")
+        assert f"Content-Range: bytes 1000-{len(LAYER) - 1}/{len(LAYER)}" in head
+        upstream.goes_on.set()
+        assert await reader.readexactly(len(LAYER) - 1000) == LAYER[1000:]
+        writer.close()
+        await pull
+        assert upstream.gets[digest] == 1
