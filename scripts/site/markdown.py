@@ -15,6 +15,8 @@ GITHUB = "https://github.com/speil-dev/speil"
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 _FENCE = re.compile(r" *(```|~~~)")
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+# how a picture was taken, by the end of its name → options of Sphinx's `image`
+_LOOKS = {"light": (":class: only-light",), "dark": (":class: only-dark",), "narrow": (":width: 240px",)}
 
 
 class LinkError(Exception):
@@ -77,12 +79,12 @@ def gallery(pictures: Sequence[str]) -> str:
     parts = ["# Screenshots\n", "The pages of speil, as the browser tests of this version saw them.\n"]
     titled = set[str]()
     for picture in pictures:
-        subject, _, theme = picture.removesuffix(".png").rpartition("-")
-        if theme not in ("light", "dark"):
-            subject, theme = picture.removesuffix(".png"), ""
+        subject, _, look = picture.removesuffix(".png").rpartition("-")
+        if look not in _LOOKS:
+            subject, look = picture.removesuffix(".png"), ""
         title = subject.replace("-", " ").replace("_", " ").capitalize()
         if title not in titled:
             titled.add(title)
             parts.append(f"## {title}\n")
-        parts += ["```{image} " + picture, f":alt: {title}", *([f":class: only-{theme}"] if theme else []), "```\n"]
+        parts += ["```{image} " + picture, f":alt: {title}", *_LOOKS.get(look, ()), "```\n"]
     return "\n".join(parts)

@@ -81,7 +81,8 @@ def watched(folder: Path, rules: Mapping[str, Any]) -> Iterator[Watched]:
     targets = [_target(node) for region in regions for node in region.nodes]
     with made_up.served() as page:
         targets += [_target(spare), {"targets": [page], "labels": {"instance": made_up.NODE, "node": made_up.NODE}}]
-        with prometheus(folder, faster(rules), targets) as server:
+        scraped = {"job_name": "speil", "honor_labels": True, "static_configs": targets}
+        with prometheus(folder, faster(rules), [scraped]) as server:
             seen = Watched(server, began=time.time())
             asyncio.run(_live(seen, regions, spare))
             yield seen

@@ -66,12 +66,13 @@ def test_all_pages_are_written_with_the_pictures_where_there_are_any(tmp_path: P
 
 
 def test_pictures_of_both_themes_are_one_picture_of_the_gallery() -> None:
-    page = gallery(["all_regions.png", "node-dark.png", "node-light.png"])
+    page = gallery(["all_regions.png", "node-dark.png", "node-light.png", "node-narrow.png"])
     assert [line for line in page.splitlines() if line.startswith("#")] == [
         "# Screenshots", "## All regions", "## Node",
     ]  # fmt: skip
     assert page.count("only-dark") == page.count("only-light") == 1
     assert ":alt: All regions" in page
+    assert ":width: 240px" in page
     assert f"\n{SCREENSHOTS}\n" in navigation(True)
 
 
