@@ -73,6 +73,7 @@ class Runtime:
         self.node, self.upstream = node, upstream
         self.statuses: list[int] = []  # of the mirror's answers
         self.freeze: asyncio.Event | None = None  # while it is set and not `is_set`, nothing is taken from a body
+        self.headers = ""  # more of them, each with its line's end
         self.came = Counter[str]()  # bytes by where they came from
 
     async def pull(self, digest: Digest, kind: str = "blobs", image: str = "app") -> None:
@@ -106,7 +107,8 @@ class Runtime:
         reader, writer = await asyncio.open_connection(self.node.host, self.node.port)
         try:
             ranged = f"Range: bytes={offset}-\r\n" if offset else ""
-            writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nUser-Agent: containerd/2.4.2\r\n{ranged}\r\n".encode())
+            more = f"User-Agent: containerd/2.4.2\r\n{ranged}{self.headers}"
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             status = int(head.split(" ", 2)[1])
             self.statuses.append(status)

@@ -10,10 +10,13 @@ import asyncio
 import re
 
 from speil.claims.pull import Facts
+from speil.inflight.delivered import Delivered
 from speil.inflight.delivery import Delivery
 from speil.inflight.held import HeldRequest
 from speil.inflight.pulls import Pulls
 from speil.inflight.series import InflightSeries
+from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 from speil.sources.base import ContentRequest, Opened
 from speil.sources.peer_access import PeerAccess
 from speil.sources.peers import Peers
@@ -21,6 +24,8 @@ from speil.store.ingests import Ingests
 
 MANIFEST_PATIENCE_SECONDS = 0.3  # an upstream sends a manifest in less; containerd has three slots for all it fetches
 _FROM = re.compile(r"bytes=(\d{1,19})-", re.ASCII)
+
+log = get_log("sharing")
 
 
 class Following:
@@ -30,11 +35,12 @@ class Following:
         self, pulls: Pulls, ingests: Ingests, access: PeerAccess, peers: Peers, series: InflightSeries
     ) -> None:
         self._pulls, self._ingests, self._access, self._peers, self._series = pulls, ingests, access, peers, series
+        self._odd = Seldom()
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """See Source. It waits while a live node is known to download the content."""
         start = self._start(request)
-        if start is None:
+        if start is None or not self._may_share():
             return None
         held = HeldRequest()
         flight = self._pulls.begin(request.content, start, held, self._facts(request))
@@ -43,13 +49,22 @@ class Following:
         delivery = Delivery(
             self._pulls, flight, held, request, start, self._access, self._peers, self._series
         )  # fmt: skip
-        opened: Opened | None = None
+        is_shared = False
         try:
-            opened = await delivery.open()
+            is_shared = await delivery.open()
         finally:
-            if opened is None:
+            if not is_shared:
                 await delivery.close()
-        return opened
+        return Delivered(delivery, flight.digest) if is_shared else None
+
+    def _may_share(self) -> bool:
+        """Whether others could follow this node: a claim of a node that can't read its ingests would stop them."""
+        if self._ingests.is_readable:
+            self._odd.over()
+            return True
+        if self._odd.due("unreadable"):
+            log.warning("the runtime's content can't be read: nothing is shared while it is downloaded")
+        return False
 
     def _start(self, request: ContentRequest) -> int | None:
         """The byte from which on containerd needs the content; None for a request that takes no part."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from speil.claims.message import Reason
 from speil.inflight.flight import Flight
 from speil.inflight.pulls import Pulls
-from speil.multiformats.peer_info import PeerInfo
 from speil.sources.peer_client import PeerResponse
 from speil.sources.peer_error import PeerBusyError, PeerError
 from speil.wire.sink import Sink
@@ -27,24 +26,19 @@ class Leg:
         self,
         pulls: Pulls,
         flight: Flight,
-        source: PeerInfo,
         response: PeerResponse,
         offset: int,
         count: Callable[[int], None],
     ) -> None:
         """`count` is called with the size of each piece that came."""
-        self.source, self.offset = source, offset
+        self.offset = offset
         self._pulls, self._flight, self._response, self._count = pulls, flight, response, count
+        self.is_held_up = False  # containerd takes bytes that were read before
 
     @property
     def left(self) -> int:
         """Bytes that are still to come."""
         return self._response.left
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The response's."""
-        return self._response.headers
 
     async def read(self) -> bytes:
         """The next bytes, into memory. Raises PeerError."""
@@ -59,7 +53,7 @@ class Leg:
 
     def report(self, now: float) -> None:
         """See Feed."""
-        if self._response.waits_for_client:
+        if self.is_held_up or self._response.waits_for_client:
             self._pulls.received(self._flight, self.offset + self._response.moving)
             self._pulls.held_up(self._flight)
         elif moving := self._response.moving:

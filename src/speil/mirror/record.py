@@ -122,7 +122,8 @@ class Recorder:
         if record.is_hit:
             self._upstream_bytes.served(digest)
         else:  # the node takes the rest from upstream: from where it, or this answer, ended
-            self._upstream_bytes.missed(digest, label, byte_range.first_byte(asked.range_header) + record.sent)
+            offset = byte_range.first_byte(asked.range_header) + record.sent
+            self._upstream_bytes.missed(digest, label, offset, asked.content.image)
 
     def _log(self, record: Record, asked: Asked, source: str, seconds: float) -> None:
         write, left_out = log.debug, 0

@@ -30,6 +30,7 @@ class SocketBody:
         self._read_seconds = 0.0
         self._closed = False
         self._moving = False
+        self._writing = False  # a copied piece, to the client
         self._waiting: asyncio.Timeout | None = None  # for bytes to be copied
 
     @property
@@ -50,7 +51,7 @@ class SocketBody:
     @property
     def waits_for_client(self) -> bool:
         """Whether bytes are there that the client does not take now."""
-        return self._splice is not None and self._splice.waits_for_client
+        return self._writing or (self._splice is not None and self._splice.waits_for_client)
 
     def interrupt(self) -> None:
         """End a wait for the source's bytes as if it had stalled."""
@@ -84,7 +85,11 @@ class SocketBody:
             finally:
                 self._moving = False
         data = await self.read(stall_seconds)
-        await sink.write(data)
+        self._writing = True
+        try:
+            await sink.write(data)
+        finally:
+            self._writing = False
         return len(data)
 
     async def read(self, stall_seconds: float, size_max: int = COPY_BYTES) -> bytes:
