@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from html import escape
 
@@ -40,8 +41,15 @@ class Drawing:
 
     def svg(self, width: float, height: float, title: str) -> str:
         """The element. `title` is what a screen reader says of it."""
+        parts = "".join(self.parts)
+        # a page may have several pictures, and an id only once
+        arrow = f"arrow-{zlib.crc32(parts.encode()):08x}"
         return (
-            f'<svg role="img" viewBox="0 0 {width:g} {height:g}" style="max-width: 100%; width: {width:g}px" '
-            f'xmlns="http://www.w3.org/2000/svg" font-family="inherit"><title>{escape(title)}</title>'
-            f"{_HEAD}{''.join(self.parts)}</svg>"
+            (
+                f'<svg role="img" viewBox="0 0 {width:g} {height:g}" style="max-width: 100%; width: {width:g}px" '
+                f'xmlns="http://www.w3.org/2000/svg" font-family="inherit"><title>{escape(title)}</title>'
+                f"{_HEAD}{parts}</svg>"
+            )
+            .replace('id="arrow"', f'id="{arrow}"')
+            .replace("url(#arrow)", f"url(#{arrow})")
         )
