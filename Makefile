@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs site sbom proto clean
+.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-trees image-lock chart wheel man release docs site sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,9 @@ chart: setup ## the chart's package: dist/speil-VERSION.tgz (IMAGE_REPOSITORY=it
 
 wheel: setup ## the wheel and the source archive for a package index: dist/python
 	@$(BIN)/python -m hatchling build --directory dist/python
+
+man: setup ## the man pages, made from the declared settings: dist/man/man1
+	@$(BIN)/python scripts/generate_man_pages.py dist/man/man1
 
 release: setup ## what a release has, in dist (TAG=vVERSION IMAGE_REPOSITORY=where its image will be)
 	@$(BIN)/python scripts/check_release.py $(TAG)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts import fetch_axe
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -42,6 +44,15 @@ def tool_path(name: str) -> Path:
 def kube_tool_path(name: str) -> Path:
     """Where a program of scripts/build_kube_tools.py is, or would be."""
     return _tool(name, "build_kube_tools.py")
+
+
+def _has_axe() -> bool:
+    """One small file, which is fetched where the registry can be reached."""
+    try:
+        fetch_axe.fetch()
+    except OSError:
+        return False
+    return True
 
 
 def _can_make_namespaces() -> bool:
@@ -91,6 +102,11 @@ REQUIREMENTS = {
         Requirement("runc", lambda: shutil.which("runc") is not None, "apt-get install runc"),
         Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
         Requirement(
+            "buildah",
+            lambda: os.geteuid() == 0 and shutil.which("buildah") is not None,
+            "run as root; apt-get install buildah",
+        ),
+        Requirement(
             "loop-device",
             lambda: Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None,
             "modprobe loop; apt-get install e2fsprogs",
@@ -125,6 +141,10 @@ REQUIREMENTS = {
         Requirement(
             "kubectl", lambda: kube_tool_path("kubectl").exists(), "python scripts/build_kube_tools.py kubectl"
         ),
+        Requirement(
+            "chromium", lambda: shutil.which("chromium") is not None, "apt-get install --no-install-recommends chromium"
+        ),
+        Requirement("axe-core", _has_axe, "python scripts/fetch_axe.py"),
         Requirement("promtool", lambda: shutil.which("promtool") is not None, "apt-get install prometheus"),
         Requirement(
             "go-election", lambda: tool_path("go-election").exists(), "python scripts/build_go_tools.py go-election"

@@ -26,6 +26,7 @@ from speil.http1.client import HttpClient
 from speil.lease.base import LeaseConflictError
 from speil.lease.file import FileLease
 from speil.oci.image_builder import BuiltImage
+from speil.progress import Progress
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.chart import made_up
@@ -95,7 +96,7 @@ async def _live(seen: Watched, regions: Sequence[Region], spare: Node) -> None:
         http = HttpClient(timeout_seconds=60.0, connections_max=64)
         stack.push_async_callback(http.close)
         upstream = Upstream(NAME, images).serve(UPSTREAM_HOST, _free_ports(UPSTREAM_HOST, 1)[0])
-        pulls = Pulls(await stack.enter_async_context(upstream), http)
+        pulls = Pulls(await stack.enter_async_context(upstream), http, Progress(quiet=True))
         stack.push_async_callback(_stop, [spare, *nodes])
         for node in nodes:
             await node.start()

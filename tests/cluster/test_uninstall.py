@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from tests.cluster.conftest import BASE_NODES
@@ -50,6 +54,34 @@ def test_the_regions_nodes_get_back_what_they_had(cluster: Cluster) -> None:
     cluster.nodes["a1"].run("rm", "-r", "/etc/containerd/certs.d/own.example")
 
 
+@contextmanager
+def hook_pod_on(cluster: Cluster, node: str, *, away_from: str) -> Iterator[None]:
+    """Until the pod of a hook's Job is on `node`, no other node of the region takes it."""
+    client, done = cluster.control.client(), threading.Event()
+
+    def bound() -> bool:
+        found = client.list("pods", NAMESPACE, labelSelector="app.kubernetes.io/component=cleanup-wait")
+        return any(pod["spec"].get("nodeName") == node for pod in found)
+
+    def watch() -> None:
+        with cluster.inside():
+            while not done.wait(0.1) and not bound():
+                pass
+            cluster.kubectl("uncordon", away_from)
+            was_bound.append(not done.is_set())
+
+    was_bound: list[bool] = []
+    cluster.kubectl("cordon", away_from)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    assert was_bound == [True], f"the hook's pod was not put on {node}"
+
+
 @pytest.mark.full
 def test_with_the_registry_away_uninstall_still_cleans(regions: Cluster) -> None:
     """The images of the hooks are on the nodes already."""
@@ -69,11 +101,13 @@ def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) ->
         "--set=cleanup.timeoutSeconds=15", "--wait", "--timeout=120s",
     )  # fmt: skip
     dead.power_off()
-    # until Kubernetes has seen it, the hook's own pod may be put on that node
-    wait_for(lambda: "b2" not in regions.ready_nodes(), seconds=120, what="b2 counts as dead")
-    said = uninstall(regions, "speil-regionb", fails=True)
+    with hook_pod_on(regions, "b2", away_from="b1"):
+        said = uninstall(regions, "speil-regionb", fails=True)
     assert "speil-regionb-cleanup-wait" in said
-    log = regions.kubectl("-n", NAMESPACE, "logs", "job/speil-regionb-cleanup-wait")
+    # of the pod that took the place of the one on b2
+    log = regions.kubectl(
+        "-n", NAMESPACE, "logs", "--prefix", "--all-pods", "--ignore-errors", "job/speil-regionb-cleanup-wait"
+    )
     assert "1 of 2 nodes cleaned up in 15 s; not yet: b2" in log
     assert "_default/hosts.toml" not in regions.nodes["b1"].hosts_tree()
 

@@ -250,8 +250,9 @@ async def test_a_node_serves_its_layout_tells_its_state_and_ends_on_sigterm(tmp_
         async with session.get(f"{metrics}/debug/state") as response:
             state = await response.json()
             assert (state["ready"], state["store_available"], state["requests_total"]) == (True, True, 1)
+            assert state["recent_requests"][0]["key"] == "reg.test/a:1"
         async with session.get(f"{metrics}/debug/web/") as response:
-            assert "reg.test/a:1" in await response.text()
+            assert "Trace an image" in await response.text()
         async with session.get(f"{metrics}/metrics") as response:
             assert "speil_provided_keys" in await response.text()
         node.process.send_signal(signal.SIGTERM)

@@ -24,7 +24,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "DURATION_BUCKETS", "Gauge", "Metrics", "Series"]
+__all__ = ["CONTENT_TYPE", "DURATION_BUCKETS", "Gauge", "Metrics", "Series", "values"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # client_golang's default buckets, which Spegel uses: alerts and recording rules name them by `le`
@@ -79,6 +79,11 @@ class Series(Protocol):
 
 
 S = TypeVar("S", bound=Series)
+
+
+def values(series: Counter | Gauge) -> list[tuple[dict[str, str], float]]:
+    """The labels and the value of each sample of a series now."""
+    return [(sample.labels, sample.value) for family in series.collect() for sample in family.samples]
 
 
 class Metrics:

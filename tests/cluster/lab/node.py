@@ -11,12 +11,23 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.lab.control_plane import ControlPlane
 from tests.cluster.lab.layout import CONTROL, PODS, PRIVATE, PRIVATE_REGISTRY, REGISTRY, SERVICES, NodePlan
 from tests.cluster.lab.network import Network
-from tests.cluster.lab.node_files import CONTAINERD_CONFIG, INIT, PAUSE_REFERENCE, cni_config, kubelet_config
+from tests.cluster.lab.node_files import (
+    COLLECT_IMAGES,
+    CONTAINERD_CONFIG,
+    INIT,
+    PAUSE_REFERENCE,
+    cni_config,
+    kubelet_config,
+)
 from tests.cluster.lab.processes import Processes, children
 from tests.cluster.lab.waiting import wait_for
 from tests.requirements import kube_tool_path, tool_path
@@ -26,6 +37,13 @@ START_SECONDS_MAX = 60.0
 COMMAND_SECONDS_MAX = 120.0
 # joins the node's cgroups before it becomes the command
 _ENTER = 'for one in /sys/fs/cgroup/*/"$0"; do echo $$ > "$one/cgroup.procs"; done; exec "$@"'
+_HEAD = """import json, sys, urllib.error, urllib.request
+request = urllib.request.Request(sys.argv[1], method="HEAD", headers=json.loads(sys.argv[2]))
+try:
+    print(urllib.request.urlopen(request, timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
 _AGAIN = 'while :; do "$@"; sleep 1; done'  # as systemd would
 
 
@@ -102,6 +120,17 @@ class Node:
             "--cert-dir=/var/lib/kubelet/pki", f"--node-labels={labels}",
         )  # fmt: skip
 
+    @contextmanager
+    def collects_images(self) -> Iterator[None]:
+        """For as long as this lasts, its kubelet is one that removes all images without a container when it starts."""
+        usual = kubelet_config(self.plan, str(self._control.authority))
+        for config in (usual | COLLECT_IMAGES, usual):
+            self.kill("kubelet")
+            (self.folder / "kubelet.json").write_text(json.dumps(config))
+            self.start_kubelet()
+            if config is not usual:
+                yield
+
     def kill(self, program: str) -> None:
         """SIGKILL to containerd or the kubelet alone; containers go on."""
         name = self._process(program)
@@ -156,6 +185,13 @@ class Node:
             for path in sorted(root.rglob("*"))
             if path.is_file() and not path.name.startswith(".speil")
         }
+
+    def mirror_status(self, repository: str, kind: str, reference: str) -> int:
+        """What this node's speil answers its own containerd for content of the registry, which may be a tag."""
+        text = self.hosts_tree()["_default/hosts.toml"][0]
+        ((mirror, section),) = list(tomllib.loads(text)["host"].items())[:1]
+        url = f"{mirror}/v2/{repository}/{kind}/{reference}?ns={REGISTRY}"
+        return int(self.run(sys.executable, "-c", _HEAD, url, json.dumps(section.get("header", {}))))
 
     def write_hosts_file(self, relative: str, text: str) -> None:
         """A file below certs.d, as an operator has put it there before."""

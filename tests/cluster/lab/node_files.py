@@ -85,8 +85,12 @@ def cni_config(plan: NodePlan) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "lab", "plugins": [bridge, ports]}
 
 
+# Of an age that every image has when the kubelet looks: it looks when it starts, and then every five minutes.
+COLLECT_IMAGES = {"imageMinimumGCAge": "1ns", "imageMaximumGCAge": "2ns"}
+
+
 def kubelet_config(plan: NodePlan, authority: str) -> dict[str, Any]:
-    """As kubeadm's, but for cgroup v1, which this may be, and for images, which are never collected here."""
+    """As kubeadm's, but for cgroup v1, which this may be, and for images, which are collected on demand."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

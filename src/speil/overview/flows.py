@@ -1,0 +1,165 @@
+"""Who sends bytes to whom: edges within a region, what crosses a border, and the tree of each roll-out."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from speil.overview.view import InFlight, NodeView, RegionView
+
+NODES_DRAWN_MAX = 60  # of a region: above it, edges are drawn between zones
+EDGES_MAX = 200  # of a region, the widest ones
+ROLLOUTS_MAX = 20  # those with the most nodes
+TREE_NODES_MAX = 300  # of one roll-out
+_RECEIVING = ("fetching", "following", "getting")
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`minute` bytes went from one place to another in the last minute; a place is a node's or a zone's name."""
+
+    source: str
+    target: str
+    minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Bytes that nodes of `target` got from peers of the region `source`; "?" for peers that were not looked at."""
+
+    source: str
+    target: str
+    total: int
+    minute: int
+
+
+@dataclass(slots=True)
+class Branch:
+    """A node in a roll-out, and the nodes that get the content from it."""
+
+    node: str
+    zone: str
+    role: str  # fetching, following, getting; holds: it has all of it, "" for a peer that was not looked at
+    offset: int = 0
+    total: int = 0
+    below: list[Branch] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A content that nodes of a region download now. `count` nodes do, in all trees."""
+
+    region: str
+    key: str
+    image: str
+    count: int
+    trees: tuple[Branch, ...]
+    left_out: int = 0
+
+
+class Peers:
+    """Which node of which region a peer id or an address is."""
+
+    def __init__(self, views: Iterable[RegionView]) -> None:
+        self._nodes: dict[str, tuple[str, NodeView]] = {}
+        for view in views:
+            for node in view.nodes:
+                for name in (*node.hosts, node.peer_id):
+                    if name:
+                        self._nodes[name] = view.region, node
+
+    def find(self, name: str) -> tuple[str, NodeView] | None:
+        """The region and the node; None where it was not looked at."""
+        return self._nodes.get(name)
+
+
+def by_zone(view: RegionView) -> bool:
+    """Whether the region has too many nodes to draw an edge between two of them."""
+    return len(view.nodes) > NODES_DRAWN_MAX
+
+
+def edges(view: RegionView, peers: Peers) -> list[Edge]:
+    """The widest edges of a region. Bytes within one zone are an edge from the zone to itself."""
+    sums: Counter[tuple[str, str]] = Counter()
+    grouped = by_zone(view)
+    for node in view.nodes:
+        for peer_id, received in node.from_peers.items():
+            found = peers.find(peer_id)
+            if found is None or found[0] != view.region or not received.minute:
+                continue
+            source = found[1]
+            sums[(source.zone, node.zone) if grouped else (source.name, node.name)] += received.minute
+    return [Edge(source, target, minute) for (source, target), minute in sums.most_common(EDGES_MAX)]
+
+
+def crossings(views: Sequence[RegionView], peers: Peers) -> list[Crossing]:
+    """What came into each region from each other one, zeros too; pairs with "?" only where bytes came."""
+    totals: Counter[tuple[str, str]] = Counter()
+    minutes: Counter[tuple[str, str]] = Counter()
+    for view in views:
+        for node in view.nodes:
+            for peer_id, received in node.from_peers.items():
+                found = peers.find(peer_id)
+                source = found[0] if found else "?"
+                totals[source, view.region] += received.total
+                minutes[source, view.region] += received.minute
+    names = [view.region for view in views if view.region != "?"]
+    pairs = [(one, other) for one in names for other in names if one != other]
+    pairs += [pair for pair in totals if pair[0] == "?" and totals[pair]]
+    return [Crossing(*pair, totals[pair], minutes[pair]) for pair in pairs]
+
+
+def rollouts(views: Iterable[RegionView], peers: Peers) -> list[Rollout]:
+    """The contents that are being downloaded, those with the most nodes first."""
+    found = [rollout for view in views for rollout in _of_region(view, peers)]
+    return sorted(found, key=lambda one: (-one.count, one.region, one.key))[:ROLLOUTS_MAX]
+
+
+def _of_region(view: RegionView, peers: Peers) -> Iterator[Rollout]:
+    receiving: defaultdict[str, dict[str, tuple[NodeView, InFlight]]] = defaultdict(dict)
+    for node in view.nodes:
+        for one in node.in_flight:
+            if one.role in _RECEIVING:
+                receiving[one.key].setdefault(node.name, (node, one))
+    for key, nodes in receiving.items():
+        image = next((one.image for _, one in nodes.values() if one.image), "")
+        trees, left_out = _trees(nodes, peers)
+        yield Rollout(view.region, key, image, len(nodes), tuple(trees), left_out)
+
+
+def _trees(nodes: Mapping[str, tuple[NodeView, InFlight]], peers: Peers) -> tuple[list[Branch], int]:
+    """A node is below the one it gets the content from. Reports are not of one instant: a circle is cut."""
+    branches = {
+        name: Branch(name, node.zone, one.role, one.offset, one.total)
+        for name, (node, one) in list(nodes.items())[:TREE_NODES_MAX]
+    }
+    holders: dict[str, Branch] = {}
+    parents: dict[str, Branch] = {}
+    for name in branches:
+        peer = nodes[name][1].peer
+        if nodes[name][1].role == "fetching" or not peer:
+            continue
+        found = peers.find(peer)
+        source = found[1].name if found else peer
+        if source not in branches:
+            holders.setdefault(source, Branch(source, found[1].zone if found else "", "holds" if found else ""))
+        parents[name] = branches.get(source) or holders[source]
+    roots = list(holders.values())
+    for name, branch in branches.items():
+        parent = parents.get(name)
+        if parent is None or _is_below(parent, branch):
+            roots.append(branch)
+        else:
+            parent.below.append(branch)
+    return roots, len(nodes) - len(branches)
+
+
+def _is_below(branch: Branch, above: Branch) -> bool:
+    waiting = [above]
+    while waiting:
+        one = waiting.pop()
+        if one is branch:
+            return True
+        waiting += one.below
+    return False
