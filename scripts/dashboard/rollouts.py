@@ -48,7 +48,7 @@ ROLLOUTS = Row(
             "fetched: from upstream, for the region. followed: from a node that downloaded it. holders: a peer had it "
             "meanwhile. alone: from upstream, without a claim. cancelled: by containerd. spoiled: wrong bytes.",
             "ops",
-            (Query(rate("speil_shared_pulls_total{%node}", "outcome"), f"{WHO} {{{{outcome}}}}"),),
+            (Query(rate("speil_shared_pulls_total{%node}", "outcome", "why"), f"{WHO} {{{{outcome}}}} {{{{why}}}}"),),
         ),
         Panel(
             "Bytes shared in flight",

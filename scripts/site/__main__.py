@@ -10,7 +10,6 @@ from pathlib import Path
 
 from scripts.site.check import problems
 from scripts.site.markdown import LinkError, write_sources
-from scripts.site.sequence import DiagramError
 from sphinx.cmd.build import main as sphinx_build
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,7 +28,7 @@ def main() -> int:
         sources.mkdir()
         try:
             write_sources(ROOT, sources, chosen.screenshots)
-        except (LinkError, DiagramError) as error:
+        except LinkError as error:
             print(f"make site: {error}", file=sys.stderr)
             return 1
         configuration = str(Path(__file__).parent)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from scripts.site import flowchart, sequence_diagram
+from scripts.site.drawing import DiagramError
 from scripts.site.pages import CHAPTERS, SCREENSHOTS, names, source
-from scripts.site.sequence import drawn
 
 GITHUB = "https://github.com/speil-dev/speil"
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 _FENCE = re.compile(r" *(```|~~~)")
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+# the first line of a Mermaid diagram → what draws it. GitHub draws them with Mermaid, which is megabytes of script.
+_DIAGRAMS = {"sequenceDiagram": sequence_diagram.drawn, "flowchart LR": flowchart.drawn}
+# how a picture was taken, by the end of its name → options of Sphinx's `image`
+_LOOKS = {"light": (":class: only-light",), "dark": (":class: only-dark",), "narrow": (":width: 240px",)}
 
 
 class LinkError(Exception):
@@ -22,13 +28,13 @@ class LinkError(Exception):
 
 
 def write_sources(root: Path, target: Path, screenshots: Path) -> None:
-    """Write all pages of the repository at `root` into the empty folder `target`. Raises LinkError, DiagramError."""
+    """Write all pages of the repository at `root` into the empty folder `target`. Raises LinkError."""
     pages = {source(name): name for name in names()}
     pictures = sorted(screenshots.glob("*.png")) if screenshots.is_dir() else []
     for path, name in pages.items():
         text = "".join(relinked((root / path).read_text(), path, pages, root))
         (target / f"{name}.md").write_text(
-            _with_diagrams(text) + (navigation(bool(pictures)) if name == "index" else "")
+            with_diagrams(text, str(path)) + (navigation(bool(pictures)) if name == "index" else "")
         )
     if pictures:
         for picture in pictures:
@@ -36,10 +42,21 @@ def write_sources(root: Path, target: Path, screenshots: Path) -> None:
         (target / f"{SCREENSHOTS}.md").write_text(gallery([picture.name for picture in pictures]))
 
 
-def _with_diagrams(text: str) -> str:
-    """The page with its diagrams as pictures. Raises DiagramError."""
-    title = text.partition("\n")[0].removeprefix("# ")
-    return _MERMAID.sub(lambda found: f"```{{raw}} html\n{drawn(found[1], title)}\n```\n", text)
+def with_diagrams(text: str, page: str) -> str:
+    """The page with its diagrams as pictures. One that can't be drawn stays text, and a line on stderr says why."""
+    heading = text.partition("\n")[0].removeprefix("# ")
+
+    def picture(found: re.Match[str]) -> str:
+        kind, *lines = [line.strip() for line in found[1].splitlines() if line.strip()]
+        try:
+            if kind not in _DIAGRAMS:
+                raise DiagramError(f"only {', '.join(_DIAGRAMS)} can be drawn, not {kind}")
+            return f"```{{raw}} html\n{_DIAGRAMS[kind](lines, heading)}\n```\n"
+        except DiagramError as error:
+            print(f"make site: a diagram of {page} stays text: {error}", file=sys.stderr)
+            return f"```text\n{found[1]}```\n"
+
+    return _MERMAID.sub(picture, text)
 
 
 def relinked(text: str, path: PurePosixPath, pages: dict[PurePosixPath, str], root: Path) -> Iterator[str]:
@@ -77,12 +94,12 @@ def gallery(pictures: Sequence[str]) -> str:
     parts = ["# Screenshots\n", "The pages of speil, as the browser tests of this version saw them.\n"]
     titled = set[str]()
     for picture in pictures:
-        subject, _, theme = picture.removesuffix(".png").rpartition("-")
-        if theme not in ("light", "dark"):
-            subject, theme = picture.removesuffix(".png"), ""
+        subject, _, look = picture.removesuffix(".png").rpartition("-")
+        if look not in _LOOKS:
+            subject, look = picture.removesuffix(".png"), ""
         title = subject.replace("-", " ").replace("_", " ").capitalize()
         if title not in titled:
             titled.add(title)
             parts.append(f"## {title}\n")
-        parts += ["```{image} " + picture, f":alt: {title}", *([f":class: only-{theme}"] if theme else []), "```\n"]
+        parts += ["```{image} " + picture, f":alt: {title}", *_LOOKS.get(look, ()), "```\n"]
     return "\n".join(parts)

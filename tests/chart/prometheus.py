@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,15 +96,15 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, rules: Mapping[str, Any], targets: list[Mapping[str, Any]]) -> Iterator[Prometheus]:
-    """A server that scrapes the targets (static_configs) each second; it ends with the block."""
+def prometheus(folder: Path, rules: Mapping[str, Any], scraped: Sequence[Mapping[str, Any]]) -> Iterator[Prometheus]:
+    """A server with these scrape_configs, each second; it ends with the block."""
     binary = shutil.which("prometheus")
     assert binary
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     configuration = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml"],
-        "scrape_configs": [{"job_name": "speil", "honor_labels": True, "static_configs": targets}],
+        "scrape_configs": scraped,
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     with socket.create_server(("127.0.0.1", 0)) as probe:

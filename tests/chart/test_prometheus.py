@@ -24,7 +24,7 @@ from tests.chart.watched_regions import ZONES, A, B, Watched, watched
 SCRAPED = {"__rate_interval": "4s", "__range": "3m"}
 BOTH = f"{A}|{B}"
 # Queries without data here.
-NO_KUBELET = "the kubelet's series: these regions have no kubelet"
+NO_KUBELET = "the kubelet's series: these regions have no kubelet; tests/cluster/test_monitoring.py has"
 NO_DATA = dict.fromkeys(("Pulls that failed", "Pulls of the kubelet", "Time of a pull, p95"), NO_KUBELET)
 # Queries whose data may be missing, or 0 all the time.
 NO_OVERLOAD = "counts what a node refuses under load or attack: nothing does that here"

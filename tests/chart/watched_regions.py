@@ -82,7 +82,8 @@ def watched(folder: Path, rules: Mapping[str, Any]) -> Iterator[Watched]:
     targets = [_target(node) for region in regions for node in region.nodes]
     with made_up.served() as page:
         targets += [_target(spare), {"targets": [page], "labels": {"instance": made_up.NODE, "node": made_up.NODE}}]
-        with prometheus(folder, faster(rules), targets) as server:
+        scraped = {"job_name": "speil", "honor_labels": True, "static_configs": targets}
+        with prometheus(folder, faster(rules), [scraped]) as server:
             seen = Watched(server, began=time.time())
             asyncio.run(_live(seen, regions, spare))
             yield seen
@@ -106,11 +107,7 @@ async def _live(seen: Watched, regions: Sequence[Region], spare: Node) -> None:
             group.create_task(_lease_faults(seen, region_b))
             # these pulls go on while the Lease of region B is broken
             group.create_task(_pull_all(seen, pulls, region_b, images))
-            await _pull_all(seen, pulls, region_a, images)
-            group.create_task(_border(seen, pulls, region_b.nodes[0], region_a.nodes[0], images["1"]))
-            group.create_task(_store_away(seen, region_a.nodes[1]))
-            await _other_lease(seen, spare, http)
-            await _leader_killed(seen, region_a)
+            group.create_task(_faults_of_nodes(seen, pulls, region_a, region_b.nodes[0], spare, images))
         for name, region in seen.fired:
             await seen.quiet(name, region)
         seen.ended = time.time()
@@ -133,6 +130,18 @@ def _target(node: Node) -> Mapping[str, Any]:
     """With the labels that the chart's monitors set, and that the operator adds."""
     labels = {"instance": node.name, "node": node.name, "pod": f"speil-{node.name}", "namespace": "speil"}
     return {"targets": [node.metrics_url.removeprefix("http://")], "labels": labels}
+
+
+async def _faults_of_nodes(
+    seen: Watched, pulls: Pulls, region: Region, stranger: Node, spare: Node, images: Mapping[str, BuiltImage]
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_other_lease(seen, spare, pulls.http))
+        await _pull_all(seen, pulls, region, images)
+        group.create_task(_border(seen, pulls, stranger, region.nodes[0], images["1"]))
+        group.create_task(_store_away(seen, region.nodes[1]))
+    # last: any of the nodes above may be the leader
+    await _leader_killed(seen, region)
 
 
 async def _pull_all(seen: Watched, pulls: Pulls, region: Region, images: Mapping[str, BuiltImage]) -> None:

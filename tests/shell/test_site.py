@@ -6,9 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from scripts.site.check import problems
-from scripts.site.markdown import GITHUB, LinkError, gallery, navigation, relinked, write_sources
+from scripts.site.markdown import GITHUB, LinkError, gallery, navigation, relinked, with_diagrams, write_sources
 from scripts.site.pages import SCREENSHOTS, names, source
-from scripts.site.sequence import DiagramError, drawn
 
 from tests.requirements import ROOT
 
@@ -66,12 +65,13 @@ def test_all_pages_are_written_with_the_pictures_where_there_are_any(tmp_path: P
 
 
 def test_pictures_of_both_themes_are_one_picture_of_the_gallery() -> None:
-    page = gallery(["all_regions.png", "node-dark.png", "node-light.png"])
+    page = gallery(["all_regions.png", "node-dark.png", "node-light.png", "node-narrow.png"])
     assert [line for line in page.splitlines() if line.startswith("#")] == [
         "# Screenshots", "## All regions", "## Node",
     ]  # fmt: skip
     assert page.count("only-dark") == page.count("only-light") == 1
     assert ":alt: All regions" in page
+    assert ":width: 240px" in page
     assert f"\n{SCREENSHOTS}\n" in navigation(True)
 
 
@@ -99,13 +99,40 @@ def test_the_check_passes_what_is_right_and_reads_stylesheets(tmp_path: Path) ->
     assert list(problems(tmp_path)) == ["s.css loads https://fonts.example/css"]
 
 
-def test_a_sequence_diagram_is_drawn_and_another_one_is_an_error() -> None:
-    source_text = "sequenceDiagram\nparticipant A as one <1>\nparticipant B as two\nA->>B: ask\nB-->>A: answer\n"
-    svg = drawn(source_text, "A pull")
-    assert "<title>A pull</title>" in svg
-    assert [words for words in ("one &lt;1&gt;", ">two<", ">ask<", ">answer<") if words not in svg] == []
-    assert svg.count("marker-end") == 2
-    with pytest.raises(DiagramError, match="A -x B: ask"):
-        drawn(f"{source_text}A -x B: ask\n", "")
-    with pytest.raises(DiagramError, match="flowchart"):
-        drawn("flowchart LR\n", "")
+SEQUENCE = "sequenceDiagram\nparticipant A as one <1>\nparticipant B as two\nA->>B: ask\nB-->>A: answer\n"
+FLOW = "flowchart LR\n    R[root] -->|words| A[left]\n    A --> B\n    A --> C[right]\n"
+
+
+def diagram(source_text: str) -> str:
+    return with_diagrams(f"# A pull\n```mermaid\n{source_text}```\nText.\n", "page.md")
+
+
+@pytest.mark.parametrize(
+    ("source_text", "words", "arrows"),
+    [(SEQUENCE, ["one &lt;1&gt;", "two", "ask", "answer"], 2), (FLOW, ["root", "words", "left", "B", "right"], 3)],
+)
+def test_diagrams_are_pictures(source_text: str, words: list[str], arrows: int) -> None:
+    page = diagram(source_text)
+    assert "<title>A pull</title>" in page
+    assert [one for one in words if f">{one}<" not in page] == []
+    assert page.count("marker-end") == arrows
+    assert "mermaid" not in page
+    assert page.endswith("```\nText.\n")
+
+
+@pytest.mark.parametrize(
+    ("source_text", "reason"),
+    [
+        (f"{SEQUENCE}A -x B: ask\n", "A -x B: ask"),
+        (f"{FLOW}R --> C\n", "two parents"),
+        (f"{FLOW}A === C\n", "not an arrow"),
+        ("pie\n", "not pie"),
+    ],
+)
+def test_a_diagram_that_cannot_be_drawn_stays_text_with_the_reason(
+    source_text: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"```text\n{source_text}```" in diagram(source_text)
+    said = capsys.readouterr().err
+    assert "page.md" in said
+    assert reason in said
