@@ -27,7 +27,7 @@ function layZone(nodes) {
 
 function layRegion(region) {
   const zones = byZone(region).map(([zone, nodes]) => ({ zone, nodes, ...layZone(nodes) }));
-  let x = PAD, y = HEAD, width = 260, rowHeight = 0;
+  let x = PAD, y = HEAD, width = 290, rowHeight = 0;
   zones.forEach((zone, number) => {
     if (number && number % ZONES_IN_A_ROW === 0) { x = PAD; y += rowHeight + ZONE_GAP; rowHeight = 0; }
     Object.assign(zone, { x, y });
@@ -45,7 +45,8 @@ function drawRegion(laid, left, top) {
   const made = svg("g", { transform: `translate(${left},${top})` },
     svg("rect", { class: `land${leader && ready === region.nodes.length ? "" : " bad"}`, width, height, rx: 26 }),
     svg("text", { class: "big", x: PAD, y: 26 }, name(region.region)),
-    svg("text", { class: "quiet", x: PAD, y: 43 }, `${ready} of ${region.nodes.length} ready, leader ${leader || "none"}`));
+    svg("text", { class: "quiet", x: PAD, y: 43 },
+      shorten(`${ready} of ${region.nodes.length} ready, leader ${leader || "none"}`, Math.floor((width - 2 * PAD) / 6.6))));
   const dots = [];
   for (const zone of zones) {
     made.append(svg("rect", { class: "zone", x: zone.x, y: zone.y, width: zone.width, height: zone.height, rx: 8 }),

@@ -61,11 +61,16 @@ function peerCell(peer) {
   return cell(peer ? el("span", {}, short(peer), zone ? ` ${zone}` : "") : "");
 }
 
+// a tag's key begins with the image, which has a column of its own
+function shortKey(one) {
+  return one.image && one.key.startsWith(`${one.image}:`) ? el("code", { title: one.key }, one.key.slice(one.image.length)) : short(one.key);
+}
+
 function showRequests(found) {
   requests = [...found, ...requests].slice(0, REQUESTS_SHOWN);
   rows(byId("requests"), requests.map((one) => el("tr", {},
     cell(ago(one.time)), cell(one.client === "peer" ? "a peer" : "this node"), cell(one.image, "name"),
-    cell(short(one.key)), cell(one.source, `source-${one.source}`), cell(one.size ? bytes(one.size) : "–", "number"),
+    cell(shortKey(one)), cell(one.source, `source-${one.source}`), cell(one.size ? bytes(one.size) : "–", "number"),
     peerCell(one.peer), cell(speed(one.size, one.seconds), "number"), cell(`${one.method} ${one.outcome}`, "name"))),
   "No request yet.", 9);
 }
