@@ -11,10 +11,11 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -22,11 +23,13 @@ from speil.demo.client import PullError
 from speil.demo.node import Node, Ports
 from speil.demo.pulls import NAME, REGISTRY, Pulls
 from speil.demo.region import Region, running
-from speil.demo.upstream import Upstream
+from speil.demo.upstream import REGION_HEADER, Upstream
 from speil.http1.client import HttpClient, HttpError
+from speil.http1.message import Request
+from speil.http1.reply import Outgoing, Reply
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
-from tests.browser.checks import is_quiet, keep
+from tests.browser.checks import SCREENSHOTS, is_quiet, keep
 from tests.browser.chromium import Page, chromium
 from tests.shell.nodes import free_ports
 
@@ -35,6 +38,36 @@ pytestmark = pytest.mark.requires("chromium", "axe-core")
 FIRST, SECOND = random_image(11, (400_000, 60_000)), random_image(12, (9_000_000, 6_000_000))
 SLOW = "--upload-limit=3MiB"
 REQUEST_SECONDS_MAX = 120.0
+PIECE_BYTES, PIECE_SECONDS = 64 << 10, 0.05
+
+
+class SlowUpstream(Upstream):
+    """One that sends region us no more than PIECE_BYTES in a PIECE_SECONDS for each blob."""
+
+    async def _answer(self, request: Request, reply: Reply) -> None:
+        is_slow = request.headers.get(REGION_HEADER) == "us" and request.method == "GET"
+        await super()._answer(request, cast(Reply, _Slowly(reply)) if is_slow else reply)
+
+
+class _Slowly:
+    def __init__(self, reply: Reply) -> None:
+        self.send = reply.send
+        self._reply = reply
+
+    @asynccontextmanager
+    async def stream(self, status: int, headers: Iterable[tuple[str, str]], length: int) -> AsyncIterator[_SlowBody]:
+        async with self._reply.stream(status, headers, length) as out:
+            yield _SlowBody(out)
+
+
+@dataclass
+class _SlowBody:
+    out: Outgoing
+
+    async def write(self, data: bytes) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            await self.out.write(data[start : start + PIECE_BYTES])
+            await asyncio.sleep(PIECE_SECONDS)
 
 
 @dataclass
@@ -62,7 +95,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         http = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, connections_max=64)
         stack.push_async_callback(http.close)
-        upstream = Upstream(NAME, {"1": FIRST, "2": SECOND})
+        upstream = SlowUpstream(NAME, {"1": FIRST, "2": SECOND})
         url = await stack.enter_async_context(upstream.serve("127.31.0.254", *free_ports("127.31.0.254", 1)))
         ports = Ports(*free_ports("127.31.1.1", 3))
         flags = (SLOW, "--mirror-resolve-timeout=800ms", "--zone=z1")
@@ -117,6 +150,7 @@ async def test_both_pages_show_a_pull_a_killed_leader_and_who_is_kept_out(tmp_pa
     ):
         await _before(made, regions, node, url)
         await _a_pull(made, regions, node)
+        await _a_roll_out(made, regions, node)
         await _kept_out(made, regions, node)
         await _verified(regions)
         await _a_killed_leader(made, regions, node)
@@ -184,6 +218,22 @@ async def _a_pull(made: World, regions: Page, node: Page) -> None:
     await node.run("document.getElementById('image').focus()")
     await node.press("Enter", 13)
     await node.wait_text("#trace-status", "a pull downloads nothing", 60)
+
+
+async def _a_roll_out(made: World, regions: Page, node: Page) -> None:
+    """All nodes of us pull at once: one copy from upstream, which the others follow."""
+    nodes = made.regions[1].nodes
+    await node.open(f"{nodes[0].metrics_url}/debug/web/")
+    await node.wait_text("#link", "live")
+    async with asyncio.TaskGroup() as group:
+        pulling = [group.create_task(made.pulls.one(one, "2")) for one in nodes]
+        await regions.wait_text("#rollouts", "downloads from upstream")
+        await regions.wait_text("#rollouts", "follows")
+        await node.wait("/downloads it|follows a peer/.test(document.querySelector('#transfers').innerText)")
+        await node.wait("document.querySelectorAll('#transfers progress').length > 0")
+        await regions.screenshot(SCREENSHOTS / "regions-roll-out.png")
+        await asyncio.gather(*pulling)
+    assert await regions.run("document.querySelector('#map .border-zero').textContent") == "0 B"
 
 
 async def _kept_out(made: World, regions: Page, node: Page) -> None:

@@ -97,7 +97,17 @@ function showImages(found) {
     + (found.total > found.images.length ? `, the first ${found.images.length} are shown` : "");
   rows(byId("images"), found.images.map((one) => el("tr", {},
     cell(one.name, "name"), cell(short(one.digest)),
-    cell(one.holders === null ? "not counted yet" : `${one.holders + 1}`, "number"))), "No images.", 3);
+    el("td", { class: "number", "data-holders": one.digest }, "not counted yet"))), "No images.", 3);
+  showHolders({});
+}
+
+const holdersOf = new Map();  // peers that hold an image, by its digest
+function showHolders(changed) {
+  for (const [digest, count] of Object.entries(changed)) holdersOf.set(digest, count);
+  for (const shown of document.querySelectorAll("[data-holders]")) {
+    const count = holdersOf.get(shown.dataset.holders);
+    if (count !== undefined && shown.textContent !== `${count + 1}`) shown.textContent = count + 1;
+  }
 }
 
 function showKeptOut(found) {
@@ -158,6 +168,6 @@ byId("trace-form").addEventListener("submit", trace);
 byId("image").value = new URLSearchParams(location.search).get("image") || "";
 follow("events", {
   node: showNode, traffic: showTraffic, transfers: showTransfers, peers: showPeers, images: showImages,
-  kept_out: showKeptOut,
+  kept_out: showKeptOut, holders: showHolders,
   requests: (found) => { if (found.is_first) requests = []; showRequests(found.requests); },
 }, byId("link"));
