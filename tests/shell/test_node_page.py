@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from speil.border.record import KEPT_OUT_MAX, BorderRecord
+from speil.libp2p.identity import Identity
+from speil.mirror.peer_bytes import PEERS_MAX, PeerBytes
+from speil.mirror.recent import RecentRequests
+from speil.observe.metrics import Metrics
 from speil.region.policy import Layer
 from speil.routing.memory import MemoryMesh
 from speil.testing.eventually import eventually
@@ -245,3 +252,45 @@ async def test_a_client_that_takes_nothing_loses_its_stream(monkeypatch: pytest.
 
         await eventually(fill, timeout_seconds=60, what="its stream is ended")
         writer.close()
+
+
+# --- what it reads from ----------------------------------------------------------------------------------------
+
+
+def test_an_idle_node_has_none_of_it_in_memory() -> None:
+    names = "one for one in sys.modules if one.startswith(('speil.web', 'speil.trace', 'speil.region_web'))"
+    program = f"import sys, speil.daemon; print(sorted({names}))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "['speil.web', 'speil.web.build']"
+
+
+def test_who_was_kept_out_is_kept_within_a_bound() -> None:
+    record = BorderRecord("eu", Metrics())
+    for number in range(3 * KEPT_OUT_MAX):
+        record.rejected(Layer.HTTP, f"10.0.{number}.1", "it knocked")
+        record.rejected(Layer.TOKEN, "10.1.1.1", "its token is old")
+    assert len(record.kept_out) == KEPT_OUT_MAX
+    last = record.kept_out[Layer.TOKEN, "10.1.1.1"]
+    assert (last.count, "--region-secret-file" in last.what_to_do) == (3 * KEPT_OUT_MAX, True)
+
+
+def test_bytes_of_peers_are_counted_in_all_and_for_the_last_minute() -> None:
+    counted, first = PeerBytes(), Identity.generate().peer_id
+    for second in range(120):
+        counted.add(first, 100, float(second))
+    (row,) = counted.document(119.0)
+    assert row["bytes"] == 12_000
+    assert 5_500 <= row["minute"] <= 6_500
+    assert counted.document(1000.0)[0]["minute"] == 0
+    for _ in range(2 * PEERS_MAX):
+        counted.add(Identity.generate().peer_id, 1, 1000.0)
+    assert len(counted.document(1000.0)) == PEERS_MAX
+
+
+def test_requests_since_a_total_are_the_new_ones() -> None:
+    recent = RecentRequests()
+    for number in range(300):
+        recent.add("GET", f"key-{number}", "store", "served", "node")
+    assert [one.key for one in recent.since(298)] == ["key-299", "key-298"]
+    assert recent.since(300) == recent.since(500) == []
+    assert (len(recent.since(0)), len(recent.since(0, 10))) == (200, 10)

@@ -3,6 +3,7 @@
 import { bytes, svg } from "./show.js";
 
 const WATER = 120, PAD = 16, HEAD = 52, ZONE_HEAD = 22, ZONE_GAP = 12, ZONES_IN_A_ROW = 2;
+const ISLAND_PIXELS_MIN = 280;  // narrower islands stand below each other
 const LABELLED_MAX = 12;  // nodes of a zone that have their names beside them
 
 const name = (region) => region || "(none)";
@@ -99,7 +100,8 @@ function drawBorder(x1, y1, x2, y2, total) {
 }
 
 export function drawMap(map, regions, crossings) {
-  const laid = regions.map(layRegion), columns = Math.max(1, Math.min(3, Math.ceil(Math.sqrt(laid.length))));
+  const laid = regions.map(layRegion), fitting = Math.max(1, Math.floor(map.clientWidth / ISLAND_PIXELS_MIN));
+  const columns = Math.max(1, Math.min(3, fitting, Math.ceil(Math.sqrt(laid.length))));
   const columnWidths = [], rowHeights = [];
   laid.forEach((one, number) => {
     const column = number % columns, row = Math.floor(number / columns);
