@@ -23,6 +23,7 @@ from speil.web.held_images import HeldImages
 from speil.web.node_feed import NodeFeed
 from speil.web.node_page import NodePages
 from speil.web.probe import Probe
+from speil.web.series import WebSeries
 from speil.web.trace_route import TraceRoute
 from speil.web.tracer import Tracer
 from tests.shell.mirrors import Mirror
@@ -67,7 +68,8 @@ async def pages(mirror: Mirror, *names: str) -> AsyncIterator[Pages]:
     record = BorderRecord("eu", mirror.metrics)
     state = state_of(mirror, record)
     feed = NodeFeed(state, "memory", HeldImages(mirror.store, mirror.router))
-    made = NodePages(Guard(names), TraceRoute(tracer_of(mirror)), feed)
+    series = mirror.metrics.of(WebSeries)
+    made = NodePages(Guard(names), TraceRoute(tracer_of(mirror), series), feed, series)
     server = MetricsServer(mirror.metrics, state, web=made.answer)
     async with server.serve(ListenAddress("127.0.0.1", port)):
         yield Pages(f"http://127.0.0.1:{port}", server, made, state, record)

@@ -207,12 +207,14 @@ async def test_a_quiet_stream_sends_a_comment_now_and_then(monkeypatch: pytest.M
 
 
 async def test_the_number_of_streams_is_bounded_and_a_closed_one_leaves_its_place() -> None:
-    async with one() as (_, shown, session):
+    async with one() as (node, shown, session):
         opened = [await session.get(f"{shown.url}/debug/web/events") for _ in range(stream_module.STREAMS_MAX)]
         assert {response.status for response in opened} == {200}
         async with session.get(f"{shown.url}/debug/web/events") as refused:
             assert refused.status == 503
             assert "close one" in await refused.text()
+        assert node.sample("speil_web_streams") == stream_module.STREAMS_MAX
+        assert node.sample("speil_web_refused_total", reason="streams") == 1
         opened.pop().close()
         await eventually(lambda: len(shown.pages.streams) < stream_module.STREAMS_MAX, what="the place is free")
         async with session.get(f"{shown.url}/debug/web/events") as response:

@@ -43,13 +43,15 @@ def _build(parts: NodeParts) -> Handler:
     from speil.web.node_feed import NodeFeed
     from speil.web.node_page import NodePages
     from speil.web.probe import Probe
+    from speil.web.series import WebSeries
     from speil.web.trace_route import TraceRoute
     from speil.web.tracer import Tracer
 
+    series = parts.state.metrics.of(WebSeries)
     registry, sources, border = parts.registry, parts.registry.sources, parts.state.border
     names = (socket.gethostname(), border.node_name, *parts.settings.debug_web_hosts)
     probe = Probe(sources.peers, sources.access, registry.wire)
     tracer = Tracer(sources, parts.state.store, registry.parser, probe, parts.settings.node_platforms)
     guard = Guard(names, hint="use the IP address, kubectl port-forward, or name it in --debug-web-hosts")
     feed = NodeFeed(parts.state, parts.store_kind, HeldImages(parts.state.store, parts.state.router))
-    return NodePages(guard, TraceRoute(tracer), feed).answer
+    return NodePages(guard, TraceRoute(tracer, series), feed, series).answer
