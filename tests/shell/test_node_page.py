@@ -24,7 +24,7 @@ from speil.routing.memory import MemoryMesh
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from speil.web import event_stream as stream_module
-from speil.web.guard import CONTENT_SECURITY_POLICY
+from speil.web.headers import CONTENT_SECURITY_POLICY
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.pages import Pages, pages
 
@@ -164,6 +164,10 @@ async def test_pages_are_answered_under_own_names_only(host: str, status: int) -
                 if status != 200:
                     assert response.headers["Content-Type"].startswith("text/plain")
                     assert "not known by the name" in await response.text()
+        for path in ("/metrics", "/debug/state?brief=true"):
+            browser = {"Host": host, "Accept-Language": ""}  # what no page can leave out
+            async with session.get(shown.url + path, headers=browser) as response:
+                assert response.status == status
         async with session.get(f"{shown.url}/metrics", headers={"Host": host}) as response:
             assert response.status == 200, "scrapers come by any name"
 

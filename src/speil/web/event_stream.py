@@ -13,7 +13,7 @@ from typing import Protocol
 
 from speil.http1.places import Place
 from speil.http1.reply import OpenEnded, Reply
-from speil.web.guard import SECURITY_HEADERS
+from speil.web.headers import SECURITY_HEADERS
 
 STREAMS_MAX = 8  # open at a time; each page has one, and hidden pages have none
 STREAMS_OF_STRANGERS_MAX = 6  # of clients that are not on this node: the others stay for it

@@ -20,13 +20,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from speil.http1.guard import Guard, Refused
 from speil.http1.message import Request
 from speil.http1.reply import Reply
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
 from speil.web.assets import SHARED, send_file
 from speil.web.event_stream import EventStreams
-from speil.web.guard import SECURITY_HEADERS, Guard, Refused
+from speil.web.headers import SECURITY_HEADERS
 from speil.web.node_feed import NodeFeed
 from speil.web.series import WebSeries
 from speil.web.trace_route import TraceRoute

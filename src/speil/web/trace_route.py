@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 
+from speil.http1.guard import Refused
 from speil.http1.message import Request
 from speil.http1.places import Place
 from speil.observe.logs import get_log
 from speil.setting import SettingError, boolean
 from speil.token_bucket import Buckets
 from speil.trace.document import document
-from speil.web.guard import Refused
 from speil.web.series import WebSeries
 from speil.web.tracer import TraceError, Tracer, parse_platform, parse_reference
 
