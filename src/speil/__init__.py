@@ -44,8 +44,9 @@ Shells:
     lease           reads and writes the region's Lease (Kubernetes, file, memory), drives the election
     routing         finds and announces providers: the DHT, bootstrap kinds
     sources         opens content: from this node's store, from peers; answers tags
+    inflight        shares content while it is downloaded: follows other nodes, serves followers
     mirror          the registry port and the metrics port: lets requests in, answers them
-    web             the node's pages: a guard against other pages, event streams, traces
+    web             the node's pages: event streams, traces
     config          settings from flags, environment and defaults
     daemon          `speil registry`: puts a node together and runs it
     survey          reads Leases and nodes of all regions, for `speil region`

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from speil.election.settings import ElectionSettings
 from speil.fetch.settings import FetchSettings
+from speil.inflight.settings import SharingSettings
 from speil.mirror.settings import MirrorSettings
 from speil.observe.settings import LogSettings
 from speil.region.settings import RegionSettings
@@ -48,6 +49,7 @@ class NodeSettings:
     router: RouterSettings
     mirror: MirrorSettings
     fetch: FetchSettings
+    share: SharingSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from speil.kube.kubeconfig import access_of_node
 from speil.kube.node_region import identify_node
 from speil.libp2p.host import Host
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.build import PortGuards, metrics_port, registry_port
+from speil.mirror.build import PortGuards, browser_guard, metrics_port, registry_port
 from speil.mirror.descriptors import raise_limit
 from speil.mirror.filters import warn_about_commas
 from speil.mirror.node_state import NodeState
@@ -40,7 +40,7 @@ from speil.routing.bootstrap.base import BootstrapError
 from speil.routing.bootstrap.build import build_bootstrapper
 from speil.routing.build import build_host, build_router
 from speil.setting import ListenAddress, SettingError
-from speil.store.build import build_store, warn_about_containerd
+from speil.store.build import build_ingests, build_store, warn_about_containerd
 from speil.store.news import NewsReader, StoreNews
 from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
@@ -112,22 +112,24 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
         announcer = Announcer(store, router, announced, metrics, sharing=sharing)
         guards = PortGuards(descriptors, OwnAddresses(os.environ.get("NODE_IP", "")), host.neighbourhood)
         registry = registry_port(
-            settings.mirror, settings.fetch, store, sharing, router, auth, door, metrics, guards, zone=region.zone
-        )
-        stack.callback(registry.close)
-        settling = registry.sources.settling
-        state = NodeState(
-            border, door, bootstrapper, router, store, registry.recent, registry.recorder, metrics,
-            settings.mirror.resolve_tags,
+            settings.mirror, settings.fetch, store, sharing, router, auth, door, metrics, guards, zone=region.zone,
+            share=settings.share, claims=router.claims, ingests=build_ingests(store),
         )  # fmt: skip
-        web = NodeWeb(NodeParts(settings.mirror, state, registry, settings.store.store_kind))
-        debug = metrics_port(metrics, state, guards, web=web.answer if settings.mirror.debug_web_enabled else None)
+        stack.callback(registry.close)
+        settling, inflight = registry.sources.settling, registry.inflight
+        state = NodeState(border, door, bootstrapper, router, store, registry, metrics, settings.mirror.resolve_tags)
+        guard = browser_guard(settings.mirror, border.node_name)
+        web = NodeWeb(NodeParts(settings.mirror, state, registry, settings.store.store_kind, guard))
+        pages = web.answer if settings.mirror.debug_web_enabled else None
+        debug = metrics_port(metrics, state, guards, guard, web=pages)
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
         if turn_away is not None:
             turn_away.relieve += [debug.port.relieve, registry.server.port.relieve]
         address = settings.mirror.registry_addr
         await _listen(stack, registry.server.serve(address), "--registry-addr", address)
         readers: list[NewsReader] = [announcer, settling, registry.upstream_bytes]
+        if inflight is not None:
+            readers.append(inflight.downloads)
         tasks = [
             parts.create_task(store.run()),
             parts.create_task(router.run()),
@@ -136,6 +138,7 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
             parts.create_task(settling.run()),
             parts.create_task(warn_about_containerd(settings.store, store)),
             parts.create_task(heap.trim_when_grown()),
+            *([parts.create_task(inflight.run())] if inflight else []),
         ]
         log.info(
             "node started",

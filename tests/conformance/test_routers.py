@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -15,6 +15,7 @@ from speil.observe.metrics import Metrics
 from speil.routing.base import Router
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.static import StaticBootstrapper
+from speil.routing.claim_network import StatusOf
 from speil.routing.dht import DhtRouter
 from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.routing.peerstore import Peerstore
@@ -68,16 +69,21 @@ class TestDhtOverLibp2p(RouterConformance):
 
 
 @asynccontextmanager
-async def memory_dht(wire: MemoryWire, size: int, *zones: str) -> AsyncIterator[list[DhtRouter]]:
-    """DHT routers on an in-memory network, bootstrapped from the first."""
+async def memory_dht(
+    wire: MemoryWire, size: int, *zones: str, labels: Sequence[str] = (), status: StatusOf | None = None
+) -> AsyncIterator[list[DhtRouter]]:
+    """DHT routers on an in-memory network, bootstrapped from the first. With `status` they take part in claims."""
     routers: list[DhtRouter] = []
     async with asyncio.TaskGroup() as group:
         tasks = []
         for number in range(size):
-            network, metrics = wire.new_node(zones[number] if number < len(zones) else ""), Metrics()
+            zone, label = (names[number] if number < len(names) else "" for names in (zones, labels))
+            network, metrics = wire.new_node(zone, label), Metrics()
             seeds = (routers[0].local.addresses[0],) if routers else ()
             bootstrap = Bootstrap(StaticBootstrapper(seeds), Peerstore(None), metrics, Random(number))
-            routers.append(DhtRouter(network, bootstrap, metrics, Random(number)))
+            routers.append(DhtRouter(network, bootstrap, metrics, Random(number), zone=zone))
+            if status:
+                routers[-1].claims.attach(status)
             tasks.append(group.create_task(routers[-1].run()))
             await eventually(lambda: routers[-1].ready, what="a node joined")
         yield routers

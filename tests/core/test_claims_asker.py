@@ -354,6 +354,29 @@ def test_what_a_follower_is_told_of_each_state() -> None:
     assert one.status(KEY, is_stored=False) == Status(Phase.FETCHING, 70)
 
 
+def test_content_that_was_delivered_is_not_waited_for() -> None:
+    one = asker()
+    following(one)
+    one.received(KEY, 70, 0.1)
+    one.delivered(KEY)
+    assert one.next_deadline() is None
+    assert one.miss(KEY, UMPIRES, FACTS, 9.0) == []
+    assert one.status(KEY, is_stored=False) == Status(Phase.COMPLETE)
+    assert one.spoiled(KEY, 10.0) == [SendRelease(KEY, UMPIRE, Release(Ending.SPOILED))]
+    assert one.is_spoiled(KEY, 11.0)
+
+
+def test_a_containerd_that_takes_nothing_is_not_the_fault_of_the_source() -> None:
+    one = asker()
+    following(one)
+    one.received(KEY, 70, 0.1)
+    for tenth in range(1, 100):
+        one.held_up(KEY, tenth / 10)
+        assert one.tick(tenth / 10) == []
+    one.source_said(KEY, SOURCE.peer_id, Status(Phase.FETCHING, 70), 10.0)
+    assert state(one) is PullState.RECEIVING
+
+
 def run_random(rng: Random) -> None:
     """Whatever answers, statuses, failures and silences come: it waits ahead, and ends within a bound."""
     one, now, byte_at, offset = asker(), 0.0, 0.0, 0
@@ -422,6 +445,15 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
                 one.answered(KEY, UMPIRE.peer_id, answer, 0)
                 one.miss(KEY, UMPIRES, FACTS, 0)
                 one.received(KEY, 1, 0.1)
+            getattr(one, ending)(KEY)
+            assert len(one) == 0
+        for answer in (Follow(SOURCE), Holders((SOURCE,))):
+            one = asker()
+            one.miss(KEY, UMPIRES, FACTS, 0)
+            one.answered(KEY, UMPIRE.peer_id, answer, 0)
+            one.received(KEY, 1, 0.1)
+            one.delivered(KEY)
+            one.miss(KEY, UMPIRES, FACTS, 0.2)
             getattr(one, ending)(KEY)
             assert len(one) == 0
     missing = {(state, event) for state, row in PULL.items() for event in row} - taken

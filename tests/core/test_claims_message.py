@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,6 @@ from speil.claims.codec import (
     MESSAGE_BYTES_MAX,
     PLACES_MAX,
     ClaimMessageError,
-    as_dht_field,
     decode,
     encode,
 )
@@ -44,7 +44,7 @@ from speil.claims.message import (
 )
 from speil.kad import wire_format
 from speil.kad._pb import dht_pb2
-from speil.kad.message import REQUEST_BYTES_MAX, Message, MessageType
+from speil.kad.message import CLAIM_BYTES_MAX, REQUEST_BYTES_MAX, Message, MessageType
 from speil.kad.wire_format import fields
 from speil.multiformats import varint
 from speil.multiformats.multiaddr import Multiaddr
@@ -156,7 +156,7 @@ def test_the_largest_messages_of_our_own_nodes_fit_into_the_bounds() -> None:
     tell = Tell(tuple(Row(boaster, Phase.FOLLOWING, 2, peer(2).peer_id) for _ in range(ROWS_MAX)))
     for message in (tell, Holders((boaster,) * HOLDERS_MAX), Status(Phase.FOLLOWING, 1 << 50, (2**64 - 1,) * PATH_MAX)):
         assert len(encode(message)) <= MESSAGE_BYTES_MAX
-        assert len(as_dht_field(message)) + 500 <= REQUEST_BYTES_MAX
+        assert len(Message(MessageType.ADD_PROVIDER, bytes(34), claim=encode(message)).encode()) <= REQUEST_BYTES_MAX
     told = decode(encode(tell))
     assert isinstance(told, Tell)
     assert len(told.rows) == ROWS_MAX
@@ -171,18 +171,16 @@ def test_a_kind_that_is_not_known_is_an_error_and_an_unknown_field_is_not() -> N
     assert decode(encode(Fetch()) + raw(99, b"later")) == Fetch()
 
 
+def test_the_limit_of_the_dht_message_is_that_of_the_codec() -> None:
+    assert CLAIM_BYTES_MAX == MESSAGE_BYTES_MAX
+
+
 @given(messages, st.sampled_from(MessageType))
-def test_a_node_without_claims_reads_the_rest_of_the_dht_message(message: ClaimMessage, kind: MessageType) -> None:
+def test_a_claim_is_carried_beside_the_rest_of_the_dht_message(message: ClaimMessage, kind: MessageType) -> None:
     plain = Message(kind, b"\x12\x20" + bytes(32), (peer(3),), (peer(4),))
-    data = plain.encode() + as_dht_field(message)
-    assert Message.decode(data) == plain  # this repository's parser, which does not know the field
-    parsed = dht_pb2.Message.FromString(data)  # protobuf's, as in go-libp2p
-    assert parsed.type == kind.value
-    assert parsed.key == plain.key
-    assert len(parsed.provider_peers) == 1
-
-
-def test_the_field_is_beside_the_keys_of_speil() -> None:
-    numbers = [number for number, _, _, _ in fields(as_dht_field(Fetch()), 0, len(as_dht_field(Fetch())))]
-    assert numbers == [5004]
-    assert 5004 not in dht_pb2.Message.DESCRIPTOR.fields_by_number
+    with_claim = replace(plain, claim=encode(message))
+    assert Message.decode(with_claim.encode()) == with_claim
+    assert decode(Message.decode(with_claim.encode()).claim) == message
+    parsed = dht_pb2.Message.FromString(with_claim.encode())  # protobuf's parser, as in go-libp2p
+    assert (parsed.type, parsed.key, len(parsed.provider_peers)) == (kind.value, plain.key, 1)
+    assert with_claim.encode().startswith(plain.encode())  # what a node without claims reads

@@ -17,6 +17,7 @@ from speil.kad.key import Key
 from speil.kad.message import (
     ADDRESS_FIELDS,
     ADDRESSES_MAX,
+    CLAIM_BYTES_MAX,
     FIELDS_MAX,
     KEY_BYTES_MAX,
     MESSAGE_BYTES_MAX,
@@ -168,6 +169,16 @@ def test_whatever_order_the_fields_have_a_question_is_bounded() -> None:
         Message.decode(raw(5001, bytes(8 * PLACES_MAX)) + raw(5001, bytes(8)))
 
 
+def test_a_claim_has_a_limit_and_must_be_bytes() -> None:
+    kind = bytes([8, MessageType.GET_PROVIDERS])
+    assert Message.decode(kind + raw(5004, bytes(CLAIM_BYTES_MAX))).claim == bytes(CLAIM_BYTES_MAX)
+    with pytest.raises(MessageError, match="a claim of 16385 bytes"):
+        Message.decode(kind + raw(5004, bytes(CLAIM_BYTES_MAX + 1)))
+    assert Message.decode(kind + raw(5004, b"one") + raw(5004, b"two")).claim == b"two"  # as protobuf reads it
+    number_instead = varint.encode(5004 << 3) + b"\x07"
+    assert Message.decode(kind + number_instead).claim == b""
+
+
 @given(
     st.sampled_from(MessageType),
     st.binary(max_size=KEY_BYTES_MAX),
@@ -175,9 +186,10 @@ def test_whatever_order_the_fields_have_a_question_is_bounded() -> None:
     st.lists(st.integers(0, 2**64 - 1), max_size=20),
     st.integers(0, 2**32 - 1),
     st.binary(max_size=20),
+    st.binary(max_size=20),
 )
 def test_what_protobuf_writes_is_read(
-    kind: MessageType, key: bytes, numbers: set[int], places: list[int], horizon: int, counts: bytes
+    kind: MessageType, key: bytes, numbers: set[int], places: list[int], horizon: int, counts: bytes, claim: bytes
 ) -> None:
     written = dht_pb2.Message(
         type=kind.value,  # type: ignore[arg-type]
@@ -185,6 +197,7 @@ def test_what_protobuf_writes_is_read(
         places=places,
         horizon_seconds=horizon,
         counts=counts,
+        claim=claim,
         cluster_level_raw=-7,
     )
     for number in numbers:
@@ -194,7 +207,9 @@ def test_what_protobuf_writes_is_read(
         )
     read = Message.decode(written.SerializeToString())
     pairs = tuple(zip(counts[::2], counts[1::2], strict=False))
-    assert read == Message(kind, key, tuple(peer(number) for number in numbers), (), tuple(places), horizon, pairs)
+    assert read == Message(
+        kind, key, tuple(peer(number) for number in numbers), (), tuple(places), horizon, pairs, claim
+    )
 
 
 @given(st.binary(max_size=300))

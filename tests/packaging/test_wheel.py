@@ -53,16 +53,18 @@ def test_it_has_the_programs_and_their_man_pages(wheel: Path) -> None:
 
 def test_a_wheel_of_the_source_archive_has_its_man_pages(tmp_path: Path) -> None:
     """Where speil can't be imported, as where pip builds it alone."""
-    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
-    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, timeout=BUILD_SECONDS_MAX, stdout=subprocess.DEVNULL)
+
+    def build(target: str, root: Path) -> None:
+        argv = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(tmp_path)]
+        subprocess.run(argv, cwd=root, check=True, timeout=BUILD_SECONDS_MAX, stdout=subprocess.DEVNULL)
+
+    build("sdist", ROOT)
     (archive,) = tmp_path.glob("speil-*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path, filter="data")
     folder = tmp_path / archive.name.removesuffix(".tar.gz")
     (folder / "scripts" / "generate_man_pages.py").write_text("raise SystemExit('speil can not be imported')")
-    subprocess.run(
-        [*build, "-t", "wheel"], cwd=folder, check=True, timeout=BUILD_SECONDS_MAX, stdout=subprocess.DEVNULL
-    )
+    build("wheel", folder)
     (built,) = tmp_path.glob("speil-*.whl")
     found = {name.rpartition("/")[2] for name in ZipFile(built).namelist() if "/data/share/man/man1/" in name}
     assert found == set(pages(""))

@@ -19,6 +19,7 @@ from speil.routing.base import Router
 from speil.routing.bootstrap.base import Bootstrapper
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.static import StaticBootstrapper
+from speil.routing.claim_network import StatusOf
 from speil.routing.dht import DhtRouter
 from speil.routing.libp2p_network import Libp2pNetwork
 from speil.routing.peerstore import Peerstore
@@ -38,16 +39,24 @@ def new_host(host: str = "127.0.0.1", metrics: Metrics | None = None, extra_prot
 
 @asynccontextmanager
 async def dht_node(
-    *seeds: Multiaddr, prefix: str = "/spegel", metrics: Metrics | None = None, zone: str = ""
+    *seeds: Multiaddr,
+    prefix: str = "/spegel",
+    metrics: Metrics | None = None,
+    zone: str = "",
+    status: StatusOf | None = None,
 ) -> AsyncIterator[DhtRouter]:
-    """A running DHT node."""
-    async with bootstrapped(StaticBootstrapper(seeds), prefix, metrics, zone) as router:
+    """A running DHT node. With `status` it takes part in claims."""
+    async with bootstrapped(StaticBootstrapper(seeds), prefix, metrics, zone, status) as router:
         yield router
 
 
 @asynccontextmanager
 async def bootstrapped(
-    bootstrapper: Bootstrapper, prefix: str = "/spegel", metrics: Metrics | None = None, zone: str = ""
+    bootstrapper: Bootstrapper,
+    prefix: str = "/spegel",
+    metrics: Metrics | None = None,
+    zone: str = "",
+    status: StatusOf | None = None,
 ) -> AsyncIterator[DhtRouter]:
     """A running DHT node that has its first peers from `bootstrapper`."""
     metrics = metrics or Metrics()
@@ -55,6 +64,8 @@ async def bootstrapped(
         bootstrap = Bootstrap(bootstrapper, Peerstore(None), metrics, Random(1))
         network = Libp2pNetwork(host, prefix, metrics, BorderRecord("", metrics))
         router = DhtRouter(network, bootstrap, metrics, Random(2), zone=zone)
+        if status:
+            router.claims.attach(status)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(router.run())
             yield router

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 from speil.border.http import HttpDoor
 from speil.border.node_token_file import NodeTokenFile
@@ -14,6 +15,8 @@ from speil.border.record import BorderRecord
 from speil.border.secret_file import SecretFile
 from speil.fetch.settings import FetchSettings
 from speil.http1.own_addresses import OwnAddresses
+from speil.inflight.build import Inflight
+from speil.inflight.settings import SharingSettings
 from speil.libp2p.identity import Identity
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.build import PortGuards, RegistryPort, registry_port
@@ -26,10 +29,12 @@ from speil.observe.metrics import Metrics
 from speil.oci.image_builder import BuiltImage
 from speil.region.policy import Policy
 from speil.routing.memory import MemoryMesh, MemoryRouter
+from speil.routing.memory_claims import ClaimMesh, MemoryClaims
 from speil.setting import ListenAddress
 from speil.sources.peer_knowledge import PeerKnowledge
 from speil.store.memory import MemoryStore
-from speil.store.news import StoreNews
+from speil.store.memory_ingests import MemoryIngests
+from speil.store.news import NewsReader, StoreNews
 from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.testing.samples import sample
@@ -52,6 +57,13 @@ class Mirror:
     host: str
     port: int
     built: RegistryPort
+    ingests: MemoryIngests
+
+    @property
+    def inflight(self) -> Inflight:
+        """What it shares in flight, in a mesh with claims."""
+        assert self.built.inflight is not None
+        return self.built.inflight
 
     @property
     def recent(self) -> RecentRequests:
@@ -109,9 +121,11 @@ async def mirror(
     node_name: str = "",
     data_dir: Path | None = None,
     fetch: FetchSettings = FetchSettings(),  # noqa: B008
+    claims: ClaimMesh | None = None,
+    share_wait: float = 3.0,
     **changes: object,
 ) -> AsyncIterator[Mirror]:
-    """A mirror in a mesh; `changes` are settings."""
+    """A mirror in a mesh, which shares in flight where there are `claims`; `changes` are settings."""
     settings = replace(
         MirrorSettings(
             mirror_resolve_timeout=RESOLVE_SECONDS_MAX, basic_auth_dir=Path("/nonexistent"), zero_copy=ZERO_COPY
@@ -120,6 +134,7 @@ async def mirror(
     )
     (port,) = free_ports(host, 1)
     store, metrics = MemoryStore(), Metrics()
+    ingests = MemoryIngests(store)
     router = MemoryRouter(mesh, peer_at(host, port))
     mesh.zones[router.local.peer_id] = zone
     auth = BasicAuth(settings.basic_auth_dir)
@@ -136,15 +151,19 @@ async def mirror(
     port_of = registry_port(
         settings, fetch, store, Sharing(store, settings.selection), router, auth, door, metrics,
         PortGuards(1 << 20, OwnAddresses()), zone=zone, ready=lambda: ready, endpoints=endpoints_of,
+        share=SharingSettings(share_wait), ingests=ingests,
+        claims=MemoryClaims(claims, replace(router.local, zone=zone), Random(port)) if claims else None,
     )  # fmt: skip
     try:
         async with asyncio.TaskGroup() as group, port_of.server.serve(ListenAddress(host, port)):
-            settling = port_of.sources.settling
-            parts = (router.run(), settling.run(), StoreNews(store, metrics.of(StoreSeries), [settling]).run())
-            tasks = [group.create_task(part) for part in parts]
-            yield Mirror(store, router, metrics, host, port, port_of)
+            settling, inflight = port_of.sources.settling, port_of.inflight
+            readers: list[NewsReader] = [settling, *([inflight.downloads] if inflight else [])]
+            parts = [router.run(), settling.run(), StoreNews(store, metrics.of(StoreSeries), readers).run()]
+            tasks = [group.create_task(part) for part in [*parts, *([inflight.run()] if inflight else [])]]
+            yield Mirror(store, router, metrics, host, port, port_of, ingests)
             for task in tasks:
                 task.cancel()
     finally:
         port_of.close()
+        ingests.close()
         store.close()

@@ -22,16 +22,16 @@ HOPS = (
     ),
     Hop(("mirror.resolve",), "the sources are asked in order, by what is asked for and by whom"),
     Hop(
-        ("sources.own_store", "sources.peers", "sources.tags"),
-        "a source opens the content: the store's file, or the first good response of a peer (`sources.peer_race`, "
-        "decided by `fetch.transfer`)",
+        ("sources.own_store", "sources.peers", "sources.tags", "inflight.following", "inflight.serving"),
+        "a source opens the content: the store's file, the first good response of a peer (`sources.peer_race`, decided "
+        "by `fetch.transfer`), or a download of another node (`inflight`, decided by `claims`)",
     ),
     Hop(("mirror.plan",), "status and headers of the answer"),
     Hop(("mirror.send",), "the head is sent (`http1.reply`), and the client's socket becomes a sink (`wire.sink`)"),
     Hop(
-        ("sources.stored_blob", "sources.relayed", "sources.verified_body"),
-        "the body moves into the sink: by sendfile (`wire.file_body`) or splice (`wire.socket_body`); where a peer "
-        "breaks off, another one goes on at the same offset",
+        ("sources.stored_blob", "sources.relayed", "sources.verified_body", "sources.growing", "inflight.delivered"),
+        "the body moves into the sink: by sendfile (`wire.file_body`, `wire.growing_file`) or splice "
+        "(`wire.socket_body`); where a peer breaks off, another one goes on at the same offset",
     ),
 )
 

@@ -186,11 +186,11 @@ async def test_strangers_records_for_others_and_floods_are_bounded() -> None:
         stranger.attach(lambda peer, message: None, lambda peer, is_new: None, lambda peer, polite: None)
         victim = PeerInfo(routers[1].local.peer_id, routers[1].local.addresses)
         key = content_key("sha256:forged")
-        await stranger.send(routers[0].local, [Message(MessageType.ADD_PROVIDER, key, provider_peers=(victim,))])
+        await stranger.send_all(routers[0].local, [Message(MessageType.ADD_PROVIDER, key, provider_peers=(victim,))])
         answer = await stranger.request(routers[0].local, Message(MessageType.GET_PROVIDERS, key))
         assert answer.provider_peers == (), "a peer announces itself alone"
         own = Message(MessageType.ADD_PROVIDER, key, provider_peers=(stranger.local,))
-        await stranger.send(routers[0].local, [own])
+        await stranger.send_all(routers[0].local, [own])
         answer = await stranger.request(routers[0].local, Message(MessageType.GET_PROVIDERS, key))
         assert answer.provider_peers == (stranger.local,)
 
@@ -207,10 +207,10 @@ async def test_identities_of_one_network_do_not_push_the_honest_provider_of_a_ke
     wire, key = MemoryWire(seed=11), content_key("sha256:popular")
     async with memory_dht(wire, 1) as routers:
         honest = silent(wire, "172.20.0.1")
-        await honest.send(routers[0].local, [_own_record(honest, key)])
+        await honest.send_all(routers[0].local, [_own_record(honest, key)])
         for number in range(100):  # each claims an address of its own
             stranger = silent(wire, f"172.30.0.{number % 10}")
-            await stranger.send(routers[0].local, [_own_record(stranger, key)])
+            await stranger.send_all(routers[0].local, [_own_record(stranger, key)])
         kept = routers[0]._records.live(key, asyncio.get_running_loop().time())
         assert honest.local in kept
         assert len(kept) == PROVIDERS_PER_KEY_MAX

@@ -9,8 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from speil.claims.facts import Sender
+from speil.claims.message import Ask, Fetch
 from speil.fetch.settings import FetchSettings
+from speil.multiformats.content_key import content_key
 from speil.routing.memory import MemoryMesh
+from speil.routing.memory_claims import ClaimMesh
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.one_way import HOPS, table
 from tests.shell.test_mirror_answers import DATA, LAYER
@@ -18,6 +22,7 @@ from tests.shell.test_mirror_faults import head, scripted_peer
 
 OF_HOP = {f"speil.{module}": number for number, hop in enumerate(HOPS) for module in hop.modules}
 SECONDS_MAX = 30.0
+CONTAINERD = "User-Agent: containerd/2.4.2\r\n"
 AS_IT_COMES = FetchSettings(verify_bytes_max=0)
 
 
@@ -54,7 +59,7 @@ async def way_of(node: Mirror) -> list[str]:
     reader, writer = await asyncio.open_connection(node.host, node.port)
     try:
         with entries() as found:
-            writer.write(f"GET /v2/a/blobs/{LAYER} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            writer.write(f"GET /v2/a/blobs/{LAYER} HTTP/1.1\r\nHost: x\r\n{CONTAINERD}\r\n".encode())
             async with asyncio.timeout(SECONDS_MAX):
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
                 assert await reader.readexactly(len(DATA)) == DATA
@@ -121,3 +126,29 @@ async def test_a_body_that_another_peer_goes_on_with_goes_through_once(each_way:
         way = await way_of(node)
     assert asked == ["", f"bytes={half}-{len(DATA) - 1}"]
     assert_once(way)
+
+
+async def test_a_download_of_another_node_that_is_followed_goes_through_once(each_way: str) -> None:
+    asked: list[str] = []
+
+    async def downloads(headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        asked.append(headers.get("X-Speil-Follow", ""))
+        writer.write(head(200, len(DATA), X_Speil_Growing="true") + DATA)
+
+    for fetch in (AS_IT_COMES, FetchSettings()):
+        mesh = MemoryMesh()
+        claims = ClaimMesh(mesh)
+        async with (
+            mirror(mesh, fetch=fetch, claims=claims) as node,
+            scripted_peer(mesh, downloads, "another key"),
+        ):
+            (peer,) = mesh.records["another key"]
+            (umpire,) = (one.umpire for one in claims.nodes.values() if one.local == node.router.local)
+            key, now = content_key(str(LAYER)), asyncio.get_running_loop().time()
+            assert umpire.ask(key, Sender(peer, "a share"), Ask(), now) == Fetch()
+            await asyncio.sleep(0)  # until it runs
+            way = await way_of(node)
+        assert asked.pop() == "true"
+        assert_once(way)
+        assert way[-1] == "inflight.delivered"
+        assert "inflight.following" in way

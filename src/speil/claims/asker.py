@@ -87,7 +87,7 @@ class Asker:
             pull.change(PullEvent.REPEATED)
             claimed = pull.state is PullState.FETCHING
             return [GoUpstream(key, claimed)] if claimed or pull.state is PullState.ALONE else []
-        if self._spoiled.count(key, now) or not self._wait_seconds or not umpires or len(self._pulls) >= PULLS_MAX:
+        if self.is_spoiled(key, now) or not self._wait_seconds or not umpires or len(self._pulls) >= PULLS_MAX:
             return [GoUpstream(key, claimed=False)]
         known = umpires[:UMPIRES_KNOWN_MAX]
         mute = [one.peer_id for one in known if self._reputation.mute.count(one.peer_id, now)]
@@ -104,7 +104,20 @@ class Asker:
         pull = self._pulls.get(key)
         if pull is not None and offset > pull.offset:
             pull.change(PullEvent.BYTES)
-            self._came(pull, offset, now)
+            if culprit := pull.culprit(now, self._wait_seconds):
+                self._reputation.distrusted.note(culprit, now)
+            pull.received(offset, now)
+
+    def held_up(self, key: bytes, now: float) -> None:
+        """containerd took none of the bytes that are there for it until now: no fault of the source."""
+        if (pull := self._pulls.get(key)) and pull.source is not None:
+            pull.held_up(now)
+
+    def delivered(self, key: bytes) -> None:
+        """containerd has the last byte, from a source or from holders: it verifies the content now."""
+        pull = self._pulls.get(key)
+        if pull is not None and pull.state in (PullState.RECEIVING, PullState.WITH_HOLDERS):
+            pull.change(PullEvent.DELIVERED)
 
     def completed(self, key: bytes) -> None:
         """The content is in the store."""
@@ -120,17 +133,15 @@ class Asker:
         self._spoiled.note(key, now)
         return self._end(key, Ending.SPOILED)
 
+    def is_spoiled(self, key: bytes, now: float) -> bool:
+        """Whether bytes of the key did not match its digest lately."""
+        return bool(self._spoiled.count(key, now))
+
     def status(self, key: bytes, *, is_stored: bool) -> Status:
         """The answer to a follower's AskStatus. `is_stored`: the content is in this node's store."""
-        pull = self._pulls.get(key)
         if is_stored:
             return Status(Phase.COMPLETE)
-        if pull is None:
-            return Status(Phase.NONE)
-        if pull.state in (PullState.FETCHING, PullState.ALONE):
-            return Status(Phase.FETCHING, pull.offset)
-        above = (tag(pull.source.peer_id), *pull.path) if pull.source else ()
-        return Status(Phase.FOLLOWING, pull.offset, above)
+        return pull.status if (pull := self._pulls.get(key)) else Status(Phase.NONE)
 
     # --- umpires ----------------------------------------------------------------------------------------
 
@@ -335,11 +346,3 @@ class Asker:
         if pull.umpire is None:
             return []
         return [SendRelease(key, pull.umpire, Release(ending))]
-
-    def _came(self, pull: Pull, offset: int, now: float) -> None:
-        """Bytes came. Where they came soon after a source without a byte was left, that source was at fault."""
-        if pull.suspect is not None:
-            if now < pull.left_at + self._wait_seconds:
-                self._reputation.distrusted.note(pull.suspect, now)
-            pull.suspect = None
-        pull.received(offset, now)

@@ -16,7 +16,6 @@ from typing import TypeVar
 from speil.claims.message import (
     AVOIDED_MAX,
     DEAD_MAX,
-    FIELD,
     HOLDERS_MAX,
     PATH_MAX,
     ROWS_MAX,
@@ -104,11 +103,6 @@ def decode(data: bytes) -> ClaimMessage:
         return _Reader(data).message()
     except (WireError, FormatError) as error:
         raise ClaimMessageError(f"not a claim message: {error}") from error
-
-
-def as_dht_field(message: ClaimMessage) -> bytes:
-    """The whole claim field, to append to the bytes of a DHT message."""
-    return _bytes_field(FIELD, encode(message))
 
 
 def _number(number: int, value: int) -> bytes:

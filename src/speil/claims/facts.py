@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 
@@ -21,10 +22,12 @@ class Around:
     """What this node knows of a key besides its claim.
 
     `closer`: peers closer to the key that understand claims, closest first. `holders`: those with a provider record.
+    `barred`: peers that must not be named to the asker, because they can't be reached or are another region's.
     """
 
     closer: Sequence[PeerInfo] = ()
     holders: Sequence[PeerInfo] = ()
+    barred: Collection[PeerId] = ()
 
 
 NOTHING_AROUND = Around()

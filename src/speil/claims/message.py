@@ -1,7 +1,7 @@
 """What nodes send each other about claims, typed.
 
-A message is the value of one field in a DHT message (`FIELD`), beside the key that the DHT message names. Nodes that do
-not know the field ignore it: go-libp2p and older speil nodes answer the rest of the message.
+A message is the value of one field in a DHT message (`kad.message.Message.claim`), beside the key that the DHT message
+names. Nodes that do not know the field ignore it: go-libp2p and older speil nodes answer the rest of the message.
 
 | message | in a DHT message of type | from, to |
 |---|---|---|
@@ -24,7 +24,6 @@ from speil.kad.key import place
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-FIELD = 5004  # in the DHT message; 5001 to 5003 are speil's too
 AVOIDED_MAX = 4  # peers in one question: a node remembers few that failed it
 DEAD_MAX = 8  # umpires in one question that did not answer lately
 HOLDERS_MAX = 8  # in one answer; a pull tries fewer

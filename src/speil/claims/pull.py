@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from speil.claims.message import Phase, Reason
+from speil.claims.message import Phase, Reason, Status, tag
 from speil.claims.states import HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -100,6 +100,25 @@ class Pull:
             self.restarts += 1
             self.wait_from = now
         self.fetcher = fetcher
+
+    def culprit(self, now: float, wait_seconds: float) -> PeerId | None:
+        """Bytes come. The source that was left without a byte shortly before was at fault, where there is one."""
+        suspect, self.suspect = self.suspect, None
+        return suspect if suspect is not None and now < self.left_at + wait_seconds else None
+
+    def held_up(self, now: float) -> None:
+        """containerd took no bytes until now, though bytes are there for it."""
+        self.wait_from = self.life_at = now
+        self.mark(now)
+
+    @property
+    def status(self) -> Status:
+        """What a follower is told."""
+        if self.state is PullState.DELIVERED:
+            return Status(Phase.COMPLETE)
+        if self.state in (PullState.FETCHING, PullState.ALONE):
+            return Status(Phase.FETCHING, self.offset)
+        return Status(Phase.FOLLOWING, self.offset, (tag(self.source.peer_id), *self.path) if self.source else ())
 
     @property
     def given_up_at(self) -> float:

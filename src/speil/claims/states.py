@@ -21,6 +21,7 @@ A pull of content, on the node whose containerd asks for it (PULL):
 | WITH_HOLDERS | peers that have the whole content serve it | is handled like any other request |
 | FETCHING | it fetches from the upstream, and others follow it | 404, or the end of the body |
 | ALONE | it fetches from the upstream without a claim | 404, or the end of the body |
+| DELIVERED | containerd has all bytes, and verifies them | is answered |
 | ENDED | it has the content, or the download was given up | - |
 """
 
@@ -63,6 +64,7 @@ class PullState(Enum):
     WITH_HOLDERS = auto()
     FETCHING = auto()
     ALONE = auto()
+    DELIVERED = auto()
     ENDED = auto()
 
 
@@ -78,6 +80,7 @@ class PullEvent(Enum):
     BYTES = auto()
     LEAVE = auto()  # the source, or all holders, failed
     REPEATED = auto()  # containerd asks once more
+    DELIVERED = auto()  # containerd has the last byte
     COMPLETED = auto()  # the content is in the store
     CANCELLED = auto()  # the download is gone, or its bytes were wrong
 
@@ -129,6 +132,7 @@ PULL: Mapping[PullState, Mapping[PullEvent, PullState]] = {
         _V.LEAVE: _P.ASKING_AGAIN,
         _V.ALONE: _P.ALONE,
         _V.REPEATED: _P.RECEIVING,
+        _V.DELIVERED: _P.DELIVERED,
         **_OVER,
     },
     _P.ASKING_AGAIN: {
@@ -147,10 +151,12 @@ PULL: Mapping[PullState, Mapping[PullEvent, PullState]] = {
         _V.LEAVE: _P.ASKING_AGAIN,
         _V.ALONE: _P.ALONE,
         _V.REPEATED: _P.WITH_HOLDERS,
+        _V.DELIVERED: _P.DELIVERED,
         **_OVER,
     },
     _P.FETCHING: {_V.BYTES: _P.FETCHING, _V.REPEATED: _P.FETCHING, **_OVER},
     _P.ALONE: {_V.BYTES: _P.ALONE, _V.REPEATED: _P.ALONE, **_OVER},
+    _P.DELIVERED: {_V.REPEATED: _P.DELIVERED, **_OVER},
     _P.ENDED: {},
 }
 

@@ -93,7 +93,8 @@ class Umpire:
             return Alone(Why.SPOILED)
         claim = self._claims.get(key)
         if claim is None or not claim.is_own:
-            closer = next((one for one in around.closer if one.peer_id not in ask.dead), None)
+            passed = (*ask.dead, *around.barred)
+            closer = next((one for one in around.closer if one.peer_id not in passed), None)
             if closer is not None:
                 return Defer(closer)
         if claim is None:
@@ -156,7 +157,7 @@ class Umpire:
                 self._add_holder(claim, holder, now)
         if ask.reason is Reason.CRAWLING and claim.crawls >= CRAWLS_MAX:
             ask = replace(ask, reason=Reason.MISS)  # the upstream itself is slow: the asker stays where it is
-        without, full = set(ask.avoided), set[PeerId]()
+        without, full = {*ask.avoided, *around.barred}, set[PeerId]()
         if ask.source is not None and ask.reason is not Reason.MISS:
             (full if ask.reason in (Reason.FULL, Reason.SLOW) else without).add(ask.source)
             self._left_source(key, claim, asker, ask, now)

@@ -4,9 +4,10 @@ Bytes from a peer are checked once, here. A bad message is a MessageError; a bad
 are sent have the same limits. Parsing counts the fields that it looks at, not those that it keeps, and stops at
 FIELDS_MAX: a message of empty peers or bad addresses costs no more than an honest one.
 
-Three fields are speil's own, with numbers that other implementations ignore. `places` names many keys by eight bytes
-each. `horizon_seconds` and `counts` are the question how many providers these have, and its answer. A peer that does
-not know the fields answers the rest of the message. Records for `places` are sent only to peers that advertise them.
+Four fields are speil's own, with numbers that other implementations ignore. `places` names many keys by eight bytes
+each. `horizon_seconds` and `counts` are the question how many providers these have, and its answer. `claim` is a
+message of `claims` about the key, as bytes. A peer that does not know the fields answers the rest of the message.
+Records for `places` and messages with nothing but a claim are sent only to peers that advertise them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ PEERS_MAX = 100  # in one list; honest answers hold k = 20 closer peers, and mor
 ADDRESSES_MAX = 16  # of one peer in a list, good and bad together
 PLACES_MAX = 4096  # in one message: 32 KiB; a new node gets all keys of another at once
 PLACES_ASKED_MAX = 512  # in one question; speil names up to 500
+CLAIM_BYTES_MAX = 16 * 1024  # the limit of `claims.codec`
 PEER_FIELDS_MAX = ADDRESSES_MAX + 4  # parsed in one peer: its id, connection type, zone and addresses
 ADDRESS_FIELDS = 4  # an address counts as this many fields, because parsing it takes as long
 ADDRESS_BYTES_MAX = 320  # a name of 255 characters and the other components
@@ -64,7 +66,8 @@ _TYPES = {kind.value: kind for kind in MessageType}
 class Message:
     """One message; `key` is a content key or, for FIND_NODE, a peer id's multihash.
 
-    `counts` are pairs, one for each of the question's places: providers in all, and in the asker's zone.
+    `counts` are pairs, one for each of the question's places: providers in all, and in the asker's zone. `claim` is
+    b"" where there is none.
     """
 
     type: MessageType
@@ -74,6 +77,7 @@ class Message:
     places: tuple[int, ...] = ()
     horizon_seconds: int = 0
     counts: tuple[tuple[int, int], ...] = ()
+    claim: bytes = b""
 
     def encode(self) -> bytes:
         """The protobuf bytes, without the length in front."""
@@ -85,6 +89,7 @@ class Message:
             places=self.places,
             horizon_seconds=self.horizon_seconds,
             counts=bytes(min(count, _COUNT_MAX) for pair in self.counts for count in pair),
+            claim=self.claim,
         ).SerializeToString()
 
     @classmethod
@@ -130,7 +135,7 @@ class _Reader:
     def read(self) -> Message:
         data, number, key, horizon = self._data, 0, b"", 0
         places: list[int] = []
-        counts = b""
+        counts = claim = b""
         closer, providers = dict[PeerId, PeerInfo](), dict[PeerId, PeerInfo]()
         for field, kind, start, end in fields(data, 0, len(data)):
             if self._left <= 0:
@@ -157,14 +162,17 @@ class _Reader:
                     if end - start > 2 * PLACES_MAX:
                         raise MessageError(f"{end - start} bytes of counts")
                     counts = data[start:end]
+                case 5004, wire.BYTES:
+                    if end - start > CLAIM_BYTES_MAX:
+                        raise MessageError(f"a claim of {end - start} bytes")
+                    claim = data[start:end]
         if number not in _TYPES:
             raise MessageError(f"a message of type {number}")
         if number == MessageType.GET_PROVIDERS and len(places) > PLACES_ASKED_MAX:
             raise MessageError(f"a question about {len(places)} places")
         pairs = tuple(zip(counts[::2], counts[1::2], strict=False))
-        return Message(
-            _TYPES[number], key, tuple(closer.values()), tuple(providers.values()), tuple(places), horizon, pairs
-        )
+        peers = tuple(closer.values()), tuple(providers.values())
+        return Message(_TYPES[number], key, *peers, tuple(places), horizon, pairs, claim)
 
     def _take_peer(self, found: dict[PeerId, PeerInfo], start: int, end: int) -> None:
         """Parse one peer of a list. A repeated peer is ignored."""

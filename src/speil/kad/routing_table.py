@@ -130,11 +130,28 @@ class RoutingTable:
             bucket.peers.remove(peer_id)
             self._count(entry, bucket, -1)
 
-    def closest(self, target: int, count: int = K, *, without: PeerId | None = None) -> list[PeerInfo]:
-        """The `count` peers closest to a position, closest first."""
+    def closest(
+        self,
+        target: int,
+        count: int = K,
+        *,
+        without: PeerId | None = None,
+        among: Callable[[PeerId], bool] | None = None,
+    ) -> list[PeerInfo]:
+        """The `count` peers closest to a position, closest first; with `among` only those for which it is true."""
         candidates = (entry for entry in self._entries.values() if entry.peer.peer_id != without)
+        if among:
+            candidates = (entry for entry in candidates if among(entry.peer.peer_id))
         found = heapq.nsmallest(count, candidates, key=lambda entry: entry.position ^ target)
         return [entry.peer for entry in found]
+
+    def closer(self, target: int) -> list[PeerInfo]:
+        """The peers that are closer to a position than this node, closest first."""
+        limit = self._local_position ^ target
+        found = [
+            (distance, entry.peer) for entry in self._entries.values() if (distance := entry.position ^ target) < limit
+        ]
+        return [peer for _, peer in sorted(found, key=lambda item: item[0])]
 
     def unseen_since(self, time: float) -> list[PeerInfo]:
         """Peers that did not answer since `time`."""

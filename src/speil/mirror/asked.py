@@ -10,19 +10,25 @@ from speil.mirror.settings import MirrorSettings
 from speil.observe.logs import get_log
 from speil.oci import endpoint
 from speil.oci.endpoint import Content, EndpointError, Ping
+from speil.sources.peer_client import FOLLOW_HEADER
 
 log = get_log("mirror")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for content; `from_peer`: another node sends it, which is never answered from a third one."""
+    """A request for content.
+
+    from_peer: another node sends it, which is never answered from a third one.
+    follows: that node takes content that this one is downloading, too.
+    """
 
     content: Content
     from_peer: bool
     range_header: str
     accept: str
     is_containerd: bool
+    follows: bool = False
 
     @property
     def client(self) -> str:
@@ -48,12 +54,14 @@ class Parser:
         if self.refusal(found):
             return None
         headers = request.headers
+        from_peer = is_peer(headers)
         return Asked(
             found,
-            is_peer(headers),
+            from_peer,
             headers.get("Range", ""),
             headers.get("Accept", ""),
             headers.get("User-Agent", "").startswith("containerd/"),
+            from_peer and headers.get(FOLLOW_HEADER, "").lower() == "true",
         )
 
     def refusal(self, content: Content) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from speil.border.http import HttpDoor
 from speil.fetch.settings import FetchSettings
+from speil.http1.guard import Guard
 from speil.http1.own_addresses import OwnAddresses
 from speil.http1.server import Handler, Shares
+from speil.inflight.build import Inflight, build_inflight
+from speil.inflight.series import InflightSeries
+from speil.inflight.settings import SharingSettings
 from speil.mirror.asked import Parser
 from speil.mirror.basic_auth import BasicAuth
 from speil.mirror.metrics_port import CONNECTIONS as METRICS_CONNECTIONS
@@ -29,10 +34,12 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.line_limit import LineLimit
 from speil.observe.metrics import Metrics
 from speil.routing.base import Router
+from speil.routing.claim_network import ClaimNetwork
 from speil.sources.build import Sources, open_sources
 from speil.sources.peer_access import PeerConfig
 from speil.sources.peer_client import PeerClient
 from speil.store.base import ContentStore
+from speil.store.ingests import Ingests
 from speil.store.sharing import Sharing
 from speil.version import __version__
 from speil.wire.connection_pool import Endpoint
@@ -56,7 +63,8 @@ class PortGuards:
 class RegistryPort:
     """The registry port and its parts.
 
-    `sources.settling` is to be run; it and `upstream_bytes` read the store's news. `recent` is for the debug page.
+    `sources.settling` and `inflight` are to be run; `sources.settling`, `upstream_bytes` and `inflight.downloads` read
+    the store's news. `recent` is for the debug page. `inflight` is None where nothing is shared in flight.
     Close it after the server.
     """
 
@@ -68,6 +76,7 @@ class RegistryPort:
     recorder: Recorder
     wire: Wire
     client: PeerClient
+    inflight: Inflight | None = None
 
     def close(self) -> None:
         """Close idle connections and pipes."""
@@ -89,10 +98,14 @@ def registry_port(
     zone: str = "",
     ready: Callable[[], bool] | None = None,
     endpoints: Callable[[PeerInfo], list[Endpoint]] | None = None,
+    share: SharingSettings = SharingSettings(),  # noqa: B008
+    claims: ClaimNetwork | None = None,
+    ingests: Ingests | None = None,
 ) -> RegistryPort:
     """`zone` is this node's. `ready` answers the readiness probe, by default for the router.
 
-    Without `endpoints` a peer's registry has its addresses and this node's registry port.
+    Without `endpoints` a peer's registry has its addresses and this node's registry port. Without `claims` or `ingests`
+    nothing is shared in flight.
     """
     series, lines, recent = metrics.of(MirrorSeries), LineLimit(), RecentRequests()
     wire = Wire(zero_copy=settings.zero_copy)
@@ -115,33 +128,45 @@ def registry_port(
         peers_prove_themselves=lambda: door.proves,
     )
     upstream_bytes = UpstreamBytes(store, series)
-    recorder = Recorder(series, recent, upstream_bytes, lines)
+    inflight = build_inflight(share, claims, ingests, store, sharing, sources, metrics)
+    recorder = Recorder(series, recent, upstream_bytes, lines, metrics.of(InflightSeries))
     sender = Sender(wire, recorder, series)
     parser = Parser(settings)
     registry = Registry(
         parser,
         auth,
         OpenRequests(series, settings.uploads_per_peer_max),
-        Resolver(sources),
+        Resolver(sources, inflight),
         Uploads(settings, series),
         sender,
         door.response_headers,
+        inflight.followers if inflight else None,
     )
     server = RegistryServer(
         registry, door, sender, recorder, wire.starts, ready or (lambda: router.ready), series,
         bounds=REGISTRY_CONNECTIONS.within(guards.descriptors // REGISTRY_PART),
         own=guards.own, neighbourhood=guards.neighbourhood, lines=lines,
     )  # fmt: skip
-    return RegistryPort(server, parser, sources, upstream_bytes, recent, recorder, wire, client)
+    return RegistryPort(server, parser, sources, upstream_bytes, recent, recorder, wire, client, inflight)
 
 
-def metrics_port(metrics: Metrics, state: State, guards: PortGuards, *, web: Handler | None = None) -> MetricsServer:
-    """`web` answers the node's pages."""
+def metrics_port(
+    metrics: Metrics, state: State, guards: PortGuards, guard: Guard, *, web: Handler | None = None
+) -> MetricsServer:
+    """`web` answers the node's pages; `guard` is that of browsers."""
     return MetricsServer(
-        metrics, state, web=web,
+        metrics, state, web=web, guard=guard,
         bounds=METRICS_CONNECTIONS.within(guards.descriptors // METRICS_PART),
         own=guards.own, neighbourhood=guards.neighbourhood,
     )  # fmt: skip
+
+
+def browser_guard(settings: MirrorSettings, node_name: str) -> Guard:
+    """By which names browsers reach the metrics port."""
+    return Guard(
+        (socket.gethostname(), node_name, *settings.debug_web_hosts),
+        hint="use the IP address, kubectl port-forward, or name it in --debug-web-hosts",
+    )
 
 
 def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:

@@ -14,16 +14,16 @@ from typing import Any
 from speil.border.build import Border
 from speil.border.http import HttpDoor
 from speil.border.series import BorderSeries
-from speil.mirror.recent import RecentRequests
-from speil.mirror.record import Record, Recorder
+from speil.mirror.build import RegistryPort
+from speil.mirror.record import Record
 from speil.mirror.series import MirrorSeries
 from speil.multiformats.error import FormatError
 from speil.multiformats.multiaddr import Multiaddr
 from speil.observe.metrics import Metrics, values
 from speil.oci import byte_range
-from speil.routing.base import Router
 from speil.routing.bootstrap.base import Bootstrapper
 from speil.routing.bootstrap.lease import LeaseBootstrapper
+from speil.routing.dht import DhtRouter
 from speil.sources.base import Origin
 from speil.store.base import ContentStore
 from speil.version import __version__
@@ -38,17 +38,20 @@ class NodeState:
     border: Border
     door: HttpDoor
     bootstrapper: Bootstrapper
-    router: Router
+    router: DhtRouter
     store: ContentStore
-    recent: RecentRequests
-    recorder: Recorder
+    registry: RegistryPort
     metrics: Metrics
     resolve_tags: bool
     started_at: float = field(default_factory=time.time)
 
     def document(self) -> dict[str, Any]:
         """The state now, as JSON takes it. Tables are lists of objects with the same keys."""
-        return {**self.brief(), "recent_requests": self.recent.snapshot()}
+        return {
+            **self.brief(),
+            **self.router.claims.state(),
+            "recent_requests": self.registry.recent.snapshot(),
+        }
 
     def brief(self) -> dict[str, Any]:
         """What `speil region` reads of many nodes."""
@@ -58,12 +61,13 @@ class NodeState:
             "started_at": self.started_at,
             "ready": self.router.ready,
             "store_available": self.store.available,
-            "requests_total": self.recent.total,
+            "requests_total": self.registry.recent.total,
             "leads": self._leased.election.leading if self._leased else False,
             "leader": self.leader(),
             "peers": self.peers(),
             "traffic": self.traffic(),
-            "from_peers": self.recorder.peer_bytes.document(now),
+            "from_peers": self.registry.recorder.peer_bytes.document(now),
+            "transfers": self.transfers(),
             "requests_in_flight": self.in_flight(),
             "rejected": self.metrics.of(BorderSeries).counts(),
             "kept_out": self.kept_out(),
@@ -150,12 +154,24 @@ class NodeState:
         """Who was kept out of the region, the last one first."""
         return [asdict(kept) for kept in reversed(self.border.record.kept_out.values())]
 
+    def transfers(self) -> list[dict[str, Any]]:
+        """The downloads that this node shares while they grow: those of its runtime, and those that it follows.
+
+        `image` is that of a request for the same content, "" where none is remembered.
+        """
+        found = self.registry.inflight.transfers() if self.registry.inflight else []
+        if not found:
+            return found
+        images = {one.key: one.image for one in reversed(self.registry.recent.since(0))}
+        images |= {one["key"]: one["image"] for one in self.in_flight()}
+        return [{**one, "image": images.get(one["key"], "")} for one in found]
+
     def in_flight(self) -> list[dict[str, Any]]:
         """The bodies that are being sent now: to this node's containerd (`getting` from a peer, `reading` from the
         store), and to peers (`serving`). `offset` and `total` are bytes of the content.
         """
         now = asyncio.get_running_loop().time()
-        shown = (_in_flight(record, now) for record in list(self.recorder.open_records.values()))
+        shown = (_in_flight(record, now) for record in list(self.registry.recorder.open_records.values()))
         return list(islice((one for one in shown if one is not None), IN_FLIGHT_MAX))
 
     @property

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from speil.http1.places import Place
+from speil.inflight.series import InflightSeries
 from speil.mirror.asked import Asked
 from speil.mirror.peer_bytes import PeerBytes
 from speil.mirror.recent import RecentRequests
@@ -60,9 +61,15 @@ class Recorder:
     """Makes records, and uses each of them once, at the request's end."""
 
     def __init__(
-        self, series: MirrorSeries, recent: RecentRequests, upstream_bytes: UpstreamBytes, lines: LineLimit
+        self,
+        series: MirrorSeries,
+        recent: RecentRequests,
+        upstream_bytes: UpstreamBytes,
+        lines: LineLimit,
+        inflight: InflightSeries,
     ) -> None:
         """`lines` limits the lines about requests of others than this node."""
+        self._inflight = inflight
         self._series, self._recent, self._upstream_bytes, self._lines = series, recent, upstream_bytes, lines
         self._registries: set[str] = set()
         self.open_records: dict[int, Record] = {}  # of the requests that are being answered, in their order
@@ -98,6 +105,8 @@ class Recorder:
             self._series.served_bytes.labels(*labels).inc(size)
             if record.source is Origin.PEER and not asked.from_peer and record.notes.peer is not None:
                 self.peer_bytes.add(record.notes.peer, size, asyncio.get_running_loop().time())
+            if record.source is Origin.INGEST:
+                self._inflight.shared_bytes.labels("source").inc(size)
 
     def _end(self, record: Record, seconds: float) -> None:
         method = record.method if record.method in ("GET", "HEAD") else "other"
@@ -127,7 +136,8 @@ class Recorder:
         if record.is_hit:
             self._upstream_bytes.served(digest)
         else:  # the node takes the rest from upstream: from where it, or this answer, ended
-            self._upstream_bytes.missed(digest, label, byte_range.first_byte(asked.range_header) + record.sent)
+            offset = byte_range.first_byte(asked.range_header) + record.sent
+            self._upstream_bytes.missed(digest, label, offset, asked.content.image)
 
     def _log(self, record: Record, asked: Asked, source: str, seconds: float) -> None:
         write, left_out = log.debug, 0

@@ -4,7 +4,7 @@
 2. Basic auth, where it is on, unless the request is a peer's that proved itself.
 3. What is asked for (`asked`); then it must be within the bound of open requests (`open_requests`).
 4. Which source has it (`resolve`): the store, then the peers. A peer's request is answered from the store alone, so
-   that peers never ask on behalf of this node.
+   that peers never ask on behalf of this node; a follower's also from what this node downloads.
 5. The answer (`plan`), sent by `send`. The bounds and the limit of uploads hold for a blob to a peer.
 6. Nobody has it: an empty 404, and containerd asks the upstream registry.
 """
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from speil.border.http import Visit
 from speil.http1.message import Request
 from speil.http1.reply import Reply
+from speil.inflight.serving import Followers
 from speil.mirror import plan as plans
 from speil.mirror.asked import Asked, Parser
 from speil.mirror.basic_auth import BasicAuth
@@ -27,6 +28,7 @@ from speil.mirror.send import Sender
 from speil.mirror.uploads import Uploads
 from speil.oci.byte_range import UnsatisfiableError
 from speil.oci.endpoint import Ping
+from speil.sources.base import Opened, Origin
 from speil.upload.admission import Refusal
 
 
@@ -42,10 +44,15 @@ class Registry:
         uploads: Uploads,
         sender: Sender,
         node_headers: Mapping[str, str],
+        followers: Followers | None = None,
     ) -> None:
-        """`node_headers` are those that each answer with content carries (region, zone)."""
+        """`node_headers` are those that each answer with content carries (region, zone).
+
+        `followers` is None where nothing is shared in flight.
+        """
         self._parser, self._auth, self._open_requests, self._resolver = parser, auth, open_requests, resolver
         self._uploads, self._sender, self._node_headers = uploads, sender, node_headers
+        self._followers = followers
 
     async def answer(self, request: Request, reply: Reply, visit: Visit, record: Record) -> None:
         """Answer a request that the region's border let in (`visit`)."""
@@ -78,12 +85,13 @@ class Registry:
         async with opened:
             answer = plans.serve(opened, asked, self._node_headers)
             if asked.from_peer and record.method == "GET" and not asked.content.is_manifest:
-                await self._upload(answer, request.place.host, reply, record)
+                await self._upload(answer, opened, request.place.host, reply, record)
             else:
                 await self._sender.send(answer, reply, record)
 
-    async def _upload(self, answer: Plan, peer: str, reply: Reply, record: Record) -> None:
-        with self._uploads.admit(peer) as refusal:
+    async def _upload(self, answer: Plan, opened: Opened, peer: str, reply: Reply, record: Record) -> None:
+        grows = self._followers is not None and opened.origin is Origin.INGEST
+        with self._followers.admit(opened, peer) if self._followers and grows else self._uploads.admit(peer) as refusal:
             if refusal is None:
                 await self._sender.send(answer, reply, record, self._uploads.pacing(peer))
                 return

@@ -4,14 +4,18 @@
 |---|---|---|
 | a tag | this node | the tags of the store and of peers |
 | a tag | a peer | the tags of the store |
-| a digest | this node | the store, the peers |
+| a digest | this node | the store, the peers, what other nodes download |
 | a digest | a peer | the store |
+| a digest | a peer that follows | the store, what this node downloads |
+
+Where nothing is shared in flight, the last source of a row is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from speil.inflight.build import Inflight
 from speil.mirror.asked import Asked
 from speil.mirror.record import Record
 from speil.sources.base import ContentRequest, Opened, Source
@@ -21,8 +25,8 @@ from speil.sources.build import Sources
 class Resolver:
     """Asks the sources one after the other."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sources, inflight: Inflight | None = None) -> None:
+        self._sources, self._inflight = sources, inflight
 
     async def open(self, asked: Asked, record: Record) -> Opened | None:
         """The content, from the first source that has it; None: nobody has it. Raises UnsatisfiableError."""
@@ -43,4 +47,6 @@ class Resolver:
         sources = self._sources
         if asked.content.digest is None:
             return (sources.held_tags,) if asked.from_peer else (sources.tags,)
-        return (sources.own,) if asked.from_peer else (sources.own, sources.peers)
+        if asked.from_peer:
+            return (sources.own, self._inflight.serving) if self._inflight and asked.follows else (sources.own,)
+        return (sources.own, sources.peers, *((self._inflight.following,) if self._inflight else ()))

@@ -26,6 +26,7 @@ log = get_log("mirror")
 class _Miss:
     registry: str
     offset: int
+    image: str
 
 
 class UpstreamBytes:
@@ -36,12 +37,16 @@ class UpstreamBytes:
         self._misses: dict[str, _Miss] = {}
         self._looked_at = -1.0
 
-    def missed(self, digest: Digest, registry: str, offset: int = 0) -> None:
-        """The node asked for `digest` from `offset` on, and goes upstream for it. `registry` is the label."""
+    def missed(self, digest: Digest, registry: str, offset: int = 0, image: str = "") -> None:
+        """The node asked for `digest` from `offset` on, and goes upstream for it. `registry` is the label.
+
+        `image` is the repository that it was asked for under; it is logged: all nodes together show how many copies of
+        an image left the upstream.
+        """
         self._misses.pop(str(digest), None)
         if len(self._misses) >= MISSES_MAX:
             del self._misses[next(iter(self._misses))]
-        self._misses[str(digest)] = _Miss(registry, offset)
+        self._misses[str(digest)] = _Miss(registry, offset, image)
 
     def served(self, digest: Digest) -> None:
         """A peer served it after all."""
@@ -57,7 +62,9 @@ class UpstreamBytes:
             except StoreError as error:
                 log.debug("content came and went", key=key, error=error)
                 continue
-            self._series.upstream_bytes.labels(miss.registry).inc(max(size - miss.offset, 0))
+            taken = max(size - miss.offset, 0)
+            self._series.upstream_bytes.labels(miss.registry).inc(taken)
+            log.info("content came from upstream", key=key, image=miss.image or None, bytes=taken, of=size)
 
     async def content_added(self, digests: Sequence[Digest]) -> None:
         """See NewsReader."""

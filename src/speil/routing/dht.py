@@ -8,7 +8,7 @@ announces this node's keys.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from random import Random
 
 from speil.kad.key import place, position
@@ -22,6 +22,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
+from speil.routing.dht_claims import DhtClaims
 from speil.routing.lookups import Lookups, now
 from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
 from speil.routing.publisher import Publisher
@@ -56,7 +57,18 @@ class DhtRouter:
         self._records = ProviderRecords(self._own)
         self._lookups = Lookups(network, self._table, metrics, self._ran_dry)
         self._publisher = Publisher(network, self._table, self._records, self._lookups, metrics, rng, zone=zone)
-        self._searches: dict[str, Search] = {}
+        self.claims = DhtClaims(
+            network,
+            self._table,
+            self._lookups,
+            self._own,
+            metrics,
+            rng,
+            holders=self._holders,
+            nearest=self._nearest,
+            zone=zone,
+        )
+        self._searches: dict[bytes, Search] = {}
         self._tasks: asyncio.TaskGroup | None = None
         network.attach(self._answer, self._joined, self._left)
 
@@ -84,6 +96,7 @@ class DhtRouter:
             tasks.create_task(self._bootstrap.run(self._network, self._table.__len__, self._lookups.refresh))
             tasks.create_task(self._keep_fresh())
             tasks.create_task(self._keep_records())
+            tasks.create_task(self.claims.run())
             self._tasks = tasks
             try:
                 await self._publisher.run()
@@ -99,17 +112,17 @@ class DhtRouter:
 
     def _search(self, key: str) -> Search:
         time = now()
-        if (search := self._searches.get(key)) and not _forgotten(search, time):
+        multihash = content_key(key)
+        if (search := self._searches.get(multihash)) and not _forgotten(search, time):
             return search
         search = Search()
-        multihash = content_key(key)
         for peer in self._records.providers(multihash, time, self._rng, self._zone):
             if peer.peer_id != self.local.peer_id:
                 search.add(peer)
         if self._tasks is None or not self._make_room(time):
             search.end(time)
             return search
-        self._searches[key] = search
+        self._searches[multihash] = search
         self._tasks.create_task(self._run_search(multihash, search))
         return search
 
@@ -133,7 +146,8 @@ class DhtRouter:
         outcome = "error"
         try:
             async with asyncio.timeout(SEARCH_SECONDS_MAX):
-                await self._lookups.run(multihash, MessageType.GET_PROVIDERS, found)
+                lookup = await self._lookups.run(multihash, MessageType.GET_PROVIDERS, found)
+            search.nearest = tuple(lookup.result())
             outcome = "found" if search.found else "empty"
         except TimeoutError:
             outcome = "found" if search.found else "timeout"
@@ -147,7 +161,10 @@ class DhtRouter:
 
     async def provide(self, keys: Iterable[str]) -> None:
         """See Router."""
+        keys = list(keys)
         self._publisher.provide(keys)
+        if self.claims.held:
+            self.claims.announced(self.local.peer_id, (place(content_key(key)) for key in keys))
 
     def withdraw(self, keys: Iterable[str]) -> None:
         """See Router."""
@@ -165,14 +182,23 @@ class DhtRouter:
                 zone = self._network.zone_of(peer.peer_id)
                 if message.places:
                     return self._count(peer, zone, message)
-                providers = self._records.providers(message.key, now(), self._rng, zone)
+                providers = self._holders(message.key, zone)
                 closer = self._closer(peer, message.key)
-                return Message(message.type, message.key, closer, tuple(providers))
+                claim = self.claims.answer(peer, message, providers)
+                return Message(message.type, message.key, closer, tuple(providers), claim=claim)
             case MessageType.ADD_PROVIDER:
                 self._take_record(peer, message)
+                self.claims.take(peer, message)
                 return None
             case _:
                 return Message(message.type, message.key)  # this DHT stores no values
+
+    def _holders(self, key: bytes, zone: str) -> list[PeerInfo]:
+        return self._records.providers(key, now(), self._rng, zone)
+
+    def _nearest(self, key: bytes) -> Sequence[PeerInfo]:
+        search = self._searches.get(key)
+        return search.nearest if search else ()
 
     def _closer(self, asker: PeerInfo, key: bytes) -> tuple[PeerInfo, ...]:
         return tuple(self._table.closest(position(key), without=asker.peer_id))
@@ -193,6 +219,7 @@ class DhtRouter:
                 places, origin = (place(message.key), *message.places), self._origin_of(sender.peer_id)
                 kept = self._records.add_places(places, announced, now(), host=origin.host, is_member=origin.is_member)
                 self._series.refused.labels("records").inc(len(places) - kept)
+                self.claims.announced(sender.peer_id, places)
             break
         self._series.provider_records.set(len(self._records))
 
@@ -203,6 +230,7 @@ class DhtRouter:
 
     def _joined(self, peer: PeerInfo, is_new: bool) -> None:
         self._records.mark_back(peer.peer_id)
+        self._lookups.gone.back(peer.peer_id)
         known = peer.peer_id in self._table
         if not peer.addresses or not self._table.add(peer, now()):
             return
@@ -230,8 +258,10 @@ class DhtRouter:
             return
         if polite and not self._lookups.mesh_is_small:
             # In a large mesh this is mostly a trimmed connection, not a stopped node: a ping would open it again.
-            self._lookups.failed(peer_id)
-        elif peer := self._table.get(peer_id) or self._records.provider(peer_id):
+            self._lookups.doubt(peer_id)
+            return
+        self._lookups.gone.lost(peer_id)
+        if peer := self._table.get(peer_id) or self._records.provider(peer_id):
             self._tasks.create_task(self._check(peer, polite=polite))
 
     async def _check(self, peer: PeerInfo, *, polite: bool = False) -> None:
@@ -252,7 +282,7 @@ class DhtRouter:
                 self._ran_dry(polite=polite)
         else:
             self._records.mark_back(peer.peer_id)
-            self._table.add(peer, now())
+            self._lookups.answered(peer)
 
     def _ran_dry(self, *, polite: bool = False) -> None:
         self._series.routing_table_size.set(0)

@@ -8,14 +8,14 @@ this node is not dialled or asked, gets no answers, and its records are dropped.
 node without a label knows peers of several labels, and never names peers of one label to another.
 
 speil nodes speak `<prefix>/kad-places/1.0.0` as well: the same messages, in which an ADD_PROVIDER may name many keys
-by their places. Other peers get one ADD_PROVIDER for each key.
+by their places. Other peers get one ADD_PROVIDER for each key. Nodes that share content in flight list
+`<prefix>/kad-claims/1.0.0` too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -31,7 +31,8 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
-from speil.region.policy import Layer, Policy, label_said, zone_said
+from speil.region.policy import Layer, Policy, label_said
+from speil.routing.advertised import Advertised
 from speil.routing.hearsay import Hearsay
 from speil.routing.network import NetworkError, NotAskedError, RequestHandler
 from speil.routing.series import DhtSeries
@@ -43,9 +44,8 @@ ANSWERS_AT_ONCE_MAX = 16  # to one address or prefix: each holds its request unt
 IDLE_STREAMS_PER_PEER_MAX = 8  # a lookup asks a peer once; the layers of an image are looked up at the same time
 IDLE_SECONDS_MAX = 45.0  # go-libp2p resets an idle stream after 60 s
 INBOUND_IDLE_SECONDS_MAX = 60.0  # how long we keep a peer's idle stream, as go-libp2p does
-ZONES_MAX = 5000  # zones and labels of peers, also of those that left: in a large region few providers are connected
 OPEN = Policy()
-_KAD, _PLACES = "/kad/1.0.0", "/kad-places/1.0.0"
+_KAD, _PLACES, _CLAIMS = "/kad/1.0.0", "/kad-places/1.0.0", "/kad-claims/1.0.0"
 
 
 class Libp2pNetwork:
@@ -57,13 +57,13 @@ class Libp2pNetwork:
         """`policy` is used for topology labels only: the name of the protocol keeps other regions out."""
         self._host, self._series, self._record, self._policy = host, metrics.of(DhtSeries), record, policy
         self.protocol, self.places_protocol = protocol_prefix + _KAD, protocol_prefix + _PLACES
+        self.claims_protocol = protocol_prefix + _CLAIMS
         self._turns = Turns(self._series)
         self._idle: dict[PeerId, list[tuple[Stream, float]]] = {}
-        self._zones: OrderedDict[PeerId, str] = OrderedDict()
+        self._advertised = Advertised(self.claims_protocol)
         refused = metrics.of(Libp2pSeries).dials_refused
         self._hearsay = Hearsay(self._has_met, lambda: refused.labels("teller").inc())
         self._answering: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._labels: OrderedDict[PeerId, str] = OrderedDict()
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo, bool], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -87,11 +87,37 @@ class Libp2pNetwork:
 
     def zone_of(self, peer_id: PeerId) -> str:
         """See PeerNetwork."""
-        return self._zones.get(peer_id, "")
+        return self._advertised.zone_of(peer_id)
 
     def host_of(self, peer_id: PeerId) -> str:
         """See PeerNetwork."""
         return self._host.host_of(peer_id)
+
+    def enable_claims(self) -> None:
+        """See PeerNetwork."""
+        self._host.set_handler(self.claims_protocol, self._serve)
+
+    def understands_claims(self, peer_id: PeerId) -> bool:
+        """See PeerNetwork."""
+        return self._advertised.understands_claims(peer_id)
+
+    def foreign_to(self, peer_id: PeerId) -> Collection[PeerId]:
+        """See PeerNetwork."""
+        is_local = peer_id == self._host.local.peer_id
+        return self._advertised.foreign_to(self._policy.label if is_local else self._advertised.label_of(peer_id))
+
+    def usable(self, namer: PeerId, named: Sequence[PeerInfo], *, any_port: bool = False) -> tuple[PeerInfo, ...]:
+        """See PeerNetwork."""
+        host = self._host.host_of(namer)
+        share = self._host.neighbourhood.share_of(host) if host else str(namer)
+        foreign, rules = self.foreign_to(self._host.local.peer_id), self._host.dial_rules
+        peers = [
+            replace(peer, addresses=rules.usable(peer.addresses, any_port=any_port))
+            for peer in named
+            if peer.peer_id not in foreign
+        ]
+        time = asyncio.get_running_loop().time()
+        return self._hearsay.believed(share, [peer for peer in peers if peer.addresses], time)
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -116,6 +142,18 @@ class Libp2pNetwork:
             except NetworkError:
                 continue
         return await self._exchange(await self._open(peer), message)
+
+    async def send(self, peer: PeerInfo, message: Message) -> None:
+        """See PeerNetwork."""
+        self._check_label(peer.peer_id)
+        self._series.messages.labels("out", message.type.name).inc()
+        while idle := self._take_idle(peer.peer_id):
+            try:
+                await self._write(idle, message)
+            except NetworkError:
+                continue
+            return
+        await self._write(await self._open(peer), message)
 
     async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
         """See PeerNetwork."""
@@ -170,6 +208,18 @@ class Libp2pNetwork:
         self._keep_idle(stream)
         return self._filtered_for(self._policy.label, answer)
 
+    async def _write(self, stream: Stream, message: Message) -> None:
+        try:
+            async with asyncio.timeout(MESSAGE_SECONDS_MAX):
+                await stream.write_message(message.encode())
+        except (Libp2pError, TimeoutError) as error:
+            stream.reset()
+            raise NetworkError(f"{stream.peer_id.short}: {error!r}") from error
+        except BaseException:
+            stream.reset()
+            raise
+        self._keep_idle(stream)
+
     def _take_idle(self, peer_id: PeerId) -> Stream | None:
         streams = self._idle.get(peer_id, [])
         while streams:
@@ -195,7 +245,7 @@ class Libp2pNetwork:
                 if self._refuses(peer.peer_id, protocols):
                     self._on_left(peer.peer_id, False)  # it had another label before
                     return
-                _learn(self._zones, peer.peer_id, zone_said(protocols))
+                self._advertised.learn(peer.peer_id, protocols)
                 self._on_joined(peer, is_new)
             case Identified(peer, protocols):
                 if other := next((name for name in sorted(protocols) if name.endswith(_KAD)), None):
@@ -206,10 +256,7 @@ class Libp2pNetwork:
 
     def _refuses(self, peer_id: PeerId, protocols: Iterable[str]) -> bool:
         """Store the topology label of a peer; whether it differs from this node's, which is counted."""
-        if label := label_said(protocols):
-            _learn(self._labels, peer_id, label)
-        else:
-            self._labels.pop(peer_id, None)
+        label = self._advertised.learn_label(peer_id, protocols)
         if self._policy.shares(label):
             return False
         self._record.other_label(Layer.DHT_PROTOCOL, str(peer_id), label, self._policy.label)
@@ -217,7 +264,7 @@ class Libp2pNetwork:
 
     def _check_label(self, peer_id: PeerId) -> None:
         """Raises NetworkError for a peer with another topology label."""
-        label = self._labels.get(peer_id, "")
+        label = self._advertised.label_of(peer_id)
         if not self._policy.shares(label):
             self._record.other_label(Layer.DHT_PROTOCOL, str(peer_id), label, self._policy.label)
             raise NetworkError(f"{peer_id.short}: its node's topology label is {label!r}")
@@ -225,7 +272,7 @@ class Libp2pNetwork:
     def _filtered_for(self, label: str, message: Message) -> Message:
         """`message` without the peers that have another label than `label`."""
         named = (*message.closer_peers, *message.provider_peers)
-        foreign = {peer.peer_id for peer in named if _differ(label, self._labels.get(peer.peer_id, ""))}
+        foreign = {peer.peer_id for peer in named if _differ(label, self._advertised.label_of(peer.peer_id))}
         if not foreign:
             return message
         return replace(
@@ -235,7 +282,7 @@ class Libp2pNetwork:
         )
 
     def _has_met(self, peer: PeerInfo) -> bool:
-        return peer.peer_id in self._zones or self._host.dial_rules.has_reached(peer.addresses)
+        return peer.peer_id in self._advertised or self._host.dial_rules.has_reached(peer.addresses)
 
     def _usable(self, stream: Stream, message: Message) -> Message:
         """A peer's message without addresses that must not be dialled and peers that must not be believed."""
@@ -289,10 +336,3 @@ class Libp2pNetwork:
 
 def _differ(label: str, other: str) -> bool:
     return bool(label and other) and label != other
-
-
-def _learn(known: OrderedDict[PeerId, str], peer_id: PeerId, value: str) -> None:
-    known[peer_id] = value
-    known.move_to_end(peer_id)
-    if len(known) > ZONES_MAX:
-        known.popitem(last=False)

@@ -17,6 +17,7 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.observe.metrics import Metrics
+from speil.routing.gone_peers import GonePeers
 from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
 from speil.routing.series import DhtSeries
 
@@ -29,13 +30,14 @@ def now() -> float:
 
 
 class Lookups:
-    """The lookups of one node, which start from its routing table."""
+    """The lookups of one node, which start from its routing table. `gone`: the peers that can't be reached now."""
 
     def __init__(
         self, network: PeerNetwork, table: RoutingTable, metrics: Metrics, ran_dry: Callable[[], None]
     ) -> None:
         """`ran_dry` is called when the last peer of the routing table has failed."""
         self._network, self._table, self._series, self._ran_dry = network, table, metrics.of(DhtSeries), ran_dry
+        self.gone = GonePeers()
         self.mesh_is_small = True  # fewer nodes than a key has places: every node keeps every record
 
     async def run(
@@ -66,7 +68,7 @@ class Lookups:
                 if not isinstance(error, NotAskedError):
                     self.failed(peer.peer_id)
             else:
-                self._table.add(peer, now())
+                self.answered(peer)
                 if on_answer:
                     on_answer(answer)
                 lookup.answered(peer.peer_id, answer.closer_peers)
@@ -89,8 +91,18 @@ class Lookups:
         self._series.routing_table_size.set(len(self._table))
         return lookup
 
+    def answered(self, peer: PeerInfo) -> None:
+        """A peer answered a request of any kind."""
+        self.gone.back(peer.peer_id)
+        self._table.add(peer, now())
+
     def failed(self, peer_id: PeerId) -> None:
         """Count a failed request of any kind against a peer."""
+        self.gone.failed(peer_id, now())
+        self.doubt(peer_id)
+
+    def doubt(self, peer_id: PeerId) -> None:
+        """Count a failure against a peer that may be alive."""
         known = len(self._table)
         self._table.failed(peer_id)
         if known and not len(self._table):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -16,6 +16,7 @@ class MemoryMesh:
         self.records: dict[str, dict[PeerInfo, None]] = {}
         self.peers: dict[PeerInfo, None] = {}
         self.zones: dict[PeerId, str] = {}
+        self.on_provided: list[Callable[[str, PeerInfo], None]] = []  # called with each key and its provider
 
 
 class MemoryRouter:
@@ -49,6 +50,8 @@ class MemoryRouter:
         """See Router."""
         for key in keys:
             self._mesh.records.setdefault(key, {})[self._local] = None
+            for call in self._mesh.on_provided:
+                call(key, self._local)
 
     def withdraw(self, keys: Iterable[str]) -> None:
         """See Router; the records are removed at once."""

@@ -16,10 +16,11 @@ FOUND_MAX = 256  # far more than a request tries; malicious peers could name pro
 
 
 class Search:
-    """Providers found so far, in order."""
+    """Providers found so far, in order. `nearest`: the peers closest to the key that answered, when it has ended."""
 
     def __init__(self) -> None:
         self.found: dict[PeerId, PeerInfo] = {}
+        self.nearest: tuple[PeerInfo, ...] = ()
         self.ended_at: float | None = None
         self._changed = asyncio.Event()
 

@@ -40,6 +40,26 @@ class DhtSeries:
         )
 
 
+class ClaimSeries:
+    """This node as the umpire of keys: it decides who fetches content from the upstream, and who follows whom."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.answers = metrics.counter(
+            "speil_claims_answers",
+            "Answers of this node to nodes that miss content, by kind (fetch, follow, holders, defer, alone).",
+            "answer",
+        )
+        self.held = metrics.gauge("speil_claims_held", "Keys of which this node knows who fetches or follows.")
+        self.refused = metrics.counter(
+            "speil_claims_refused",
+            "Claim messages of peers that were not followed, and messages of this node that were not sent, by reason "
+            "(limit: nodes in claims, or the asker failed others; spoiled: the content failed verification; "
+            "invalid; not_near: the sender is not near the key; foreign: it names peers that are not dialled; "
+            "rate: of messages to other umpires).",
+            "reason",
+        )
+
+
 class BootstrapSeries:
     """Attempts to find first peers."""
 

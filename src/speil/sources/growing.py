@@ -80,6 +80,11 @@ class GrowingBlob(Opened):
         self._content = content
         self._body = GrowingBody(content, part.start if part else 0, self.length, stall_seconds)
 
+    @property
+    def offset(self) -> int:
+        """The next byte to send."""
+        return (self.part.stop if self.part else self.size) - self._body.left
+
     async def send(self, sink: Sink) -> None:
         """See Opened. BrokeOffError also where the ingest is gone, was begun again, or does not grow."""
         try:

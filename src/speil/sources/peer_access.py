@@ -62,15 +62,20 @@ class PeerAccess:
         except Exception as error:  # a bug in the routing must not break a body that is being sent
             log.exception("the search for peers failed", error, key=key)
 
-    async def request(self, method: str, peer: PeerInfo, target: str, range_header: str = "") -> PeerResponse:
+    async def request(
+        self, method: str, peer: PeerInfo, target: str, range_header: str = "", *, follows: bool = False
+    ) -> PeerResponse:
         """A response, from the first of the peer's addresses that takes the connection. Raises PeerError.
 
-        The caller counts the result for the peer's health: `request_head` does both.
+        `follows`: content that the peer is downloading will do. The caller counts the result for the peer's health:
+        `request_head` does both.
         """
         error = PeerError(Outcome.REFUSED, "it announced no usable address")
         for endpoint in self.config.endpoints(peer):
             try:
-                response = await self._client.request(method, endpoint, peer.peer_id, target, range_header)
+                response = await self._client.request(
+                    method, endpoint, peer.peer_id, target, range_header, follows=follows
+                )
             except PeerError as failure:
                 error = failure
                 if failure.outcome not in (Outcome.REFUSED, Outcome.TIMEOUT):

@@ -23,6 +23,8 @@ from speil.wire.sink import Sink
 from speil.wire.socket_body import SocketBody, SourceBrokeOffError, SourceStalledError
 from speil.wire.turns import Wire
 
+FOLLOW_HEADER = "X-Speil-Follow"  # of a request, "true": content that the peer is downloading will do
+GROWING_HEADER = "X-Speil-Growing"  # of a response, "true": the content is being downloaded, and is not verified yet
 BUSY_HEADER = "X-Speil-Busy"  # of a 503: the reason; a body would cost the peer its connection
 RETRY_AFTER_SECONDS_MAX = 60.0  # a peer that says more is asked again all the same
 SILENCE_SECONDS = 0.5  # without an answer on a kept connection: others to the same peer may be dead too
@@ -37,6 +39,7 @@ class _Asked:
     target: str
     peer_id: PeerId
     range_header: str
+    follows: bool
 
 
 class PeerResponse:
@@ -70,6 +73,25 @@ class PeerResponse:
         except (SourceBrokeOffError, SourceStalledError) as error:
             raise self._failure(error) from error
 
+    @property
+    def moving(self) -> int:
+        """See `SocketBody.moving`."""
+        return self._body.moving
+
+    @property
+    def moved_at(self) -> float:
+        """See `SocketBody.moved_at`."""
+        return self._body.moved_at
+
+    @property
+    def waits_for_client(self) -> bool:
+        """See `SocketBody.waits_for_client`."""
+        return self._body.waits_for_client
+
+    def interrupt(self) -> None:
+        """End a wait for the peer's bytes: `move` and `read` raise PeerError (TIMEOUT), or return what they moved."""
+        self._body.interrupt()
+
     def close(self) -> None:
         """Keep the connection if the body was read to its end, close it otherwise."""
         self._body.close()
@@ -93,14 +115,18 @@ class PeerClient:
         peer_id: PeerId,
         target: str,
         range_header: str = "",
+        *,
+        follows: bool = False,
     ) -> PeerResponse:
         """Send a request to `peer_id` at `endpoint`; the response's head. Raises PeerError for all but 200 and 206.
+
+        `follows`: content that the peer is downloading will do (FOLLOW_HEADER).
 
         Only connecting has a time limit here: the caller decides how long to wait for the head, and cancels.
         """
         if not self._door.may_ask(endpoint.host):
             raise PeerError(Outcome.REFUSED, f"{endpoint.host} is outside the region's networks")
-        asked = _Asked(endpoint, method, target, peer_id, range_header)
+        asked = _Asked(endpoint, method, target, peer_id, range_header, follows)
         loop = asyncio.get_running_loop()
         while connection := self._pool.take(endpoint):
             started = loop.time()
@@ -149,6 +175,8 @@ class PeerClient:
             # Spegel always sends one. The real credentials are never sent: a token proves that this node knows them
             "Authorization: Basic Og==",
         ]
+        if asked.follows:
+            lines.append(f"{FOLLOW_HEADER}: true")
         if asked.range_header:
             lines.append(f"Range: {asked.range_header}")
         return "\r\n".join((*lines, "", "")).encode()

@@ -37,9 +37,20 @@ class PeerRace:
     """The only owner of the request's `Transfer`. Close it; `start` and `close` in one task."""
 
     def __init__(
-        self, access: PeerAccess, content: Content, method: str, wanted: Wanted, judge: Judge, notes: Notes
+        self,
+        access: PeerAccess,
+        content: Content,
+        method: str,
+        wanted: Wanted,
+        judge: Judge,
+        notes: Notes,
+        among: tuple[PeerInfo, ...] = (),
     ) -> None:
-        """`method` is sent to the peers; `notes` gets the attempts and the serving peer."""
+        """`method` is sent to the peers; `notes` gets the attempts and the serving peer.
+
+        `among`: known holders; none: they are searched for.
+        """
+        self._among = among
         self._access, self._content, self._method = access, content, method
         self._judge, self._health, self._notes = judge, judge.health, notes
         self._transfer = Transfer(
@@ -194,9 +205,11 @@ class PeerRace:
             asking.task.cancel()
 
     async def _run_search(self) -> None:
-        async for peer in self._access.find(self._content.key):
-            self._transfer.found([peer], self._now())
-            self._changed.set()
+        self._transfer.found(self._among, self._now())
+        if not self._among:
+            async for peer in self._access.find(self._content.key):
+                self._transfer.found([peer], self._now())
+                self._changed.set()
         self._transfer.search_ended()
         self._changed.set()
 

@@ -11,6 +11,7 @@ import re
 
 from speil.fetch.resume import Wanted
 from speil.fetch.trust import NO_CAUTION, Caution
+from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.oci import media_type
 from speil.oci.endpoint import Content
@@ -39,8 +40,12 @@ class Peers:
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """See Source."""
+        return await self.open_from((), request)
+
+    async def open_from(self, holders: tuple[PeerInfo, ...], request: ContentRequest) -> Opened | None:
+        """The same, from one of `holders`; without any they are searched for."""
         request.notes.asked_peers = True
-        attempt = _Attempt(self._access, request)
+        attempt = _Attempt(self._access, request, holders)
         await attempt.race.start()
         try:
             return await (attempt.open_manifest() if request.content.is_manifest else attempt.open_blob())
@@ -77,7 +82,8 @@ class Peers:
 class _Attempt:
     """One request's way to an `Opened`, which then owns the race."""
 
-    def __init__(self, access: PeerAccess, request: ContentRequest) -> None:
+    def __init__(self, access: PeerAccess, request: ContentRequest, among: tuple[PeerInfo, ...] = ()) -> None:
+        self._among = among
         content, digest = request.content, request.content.digest
         assert digest is not None
         self._access, self._content, self._digest, self._notes = access, content, digest, request.notes
@@ -222,6 +228,7 @@ class _Attempt:
             Wanted(self._digest, self._range_header, sizes, checked_bytes_max),
             self._access.judge(self._caution, verified=verified, key=self._content.key),
             self._notes,
+            self._among,
         )
 
 

@@ -110,6 +110,14 @@ class IngestDirectory:
         return content
 
     @property
+    def is_readable(self) -> bool:
+        """See Ingests."""
+        if (root := self._root()) is None:
+            return False
+        folder = root / "ingest"
+        return os.access(folder if folder.exists() else root, os.R_OK | os.X_OK)
+
+    @property
     def growth_bytes_per_second(self) -> float:
         """See Ingests."""
         return self._rate.bytes_per_second(_now())

@@ -96,6 +96,10 @@ class Ingests(Protocol):
         """
 
     @property
+    def is_readable(self) -> bool:
+        """Whether this process may read the ingests; False while it is unknown where they are."""
+
+    @property
     def growth_bytes_per_second(self) -> float:
         """How fast all ingests together grow; the last known rate while none grows, 0.0 before the first."""
 

@@ -60,6 +60,11 @@ class MemoryIngests:
         return GrowingContent(record, fd, total, lambda: None)
 
     @property
+    def is_readable(self) -> bool:
+        """See Ingests."""
+        return True
+
+    @property
     def growth_bytes_per_second(self) -> float:
         """See Ingests."""
         return self._rate.bytes_per_second(_now())

@@ -68,6 +68,7 @@ class IngestConformance:
             assert ingests.find(DIGEST) is None
             assert ingests.current() == []
             assert ingests.growth_bytes_per_second == 0.0
+            assert ingests.is_readable
             with pytest.raises(NotFoundError):
                 ingests.open(DIGEST)
 

@@ -6,7 +6,7 @@ The same `PeerNetwork` port as the real one. All chance comes from one seed; tim
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -31,15 +31,16 @@ class MemoryWire:
     rng: Random = field(default_factory=Random)
     messages: int = 0
     packed: bool = True
+    on_carried: Callable[[PeerId, PeerId, Message], None] | None = None  # called with each request, and each message
 
     def __post_init__(self) -> None:
         self.rng.seed(self.seed)
 
-    def new_node(self, zone: str = "") -> MemoryNetwork:
-        """A node with an address of its own."""
+    def new_node(self, zone: str = "", label: str = "") -> MemoryNetwork:
+        """A node with an address of its own. `label`: its topology label."""
         number = len(self.nodes) + 1
         address = Multiaddr.of_tcp(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 5001)
-        node = MemoryNetwork(self, PeerInfo(PeerId.of_public_key(self.rng.randbytes(36)), (address,)), zone)
+        node = MemoryNetwork(self, PeerInfo(PeerId.of_public_key(self.rng.randbytes(36)), (address,)), zone, label)
         self.nodes[node.local.peer_id] = node
         return node
 
@@ -58,6 +59,11 @@ class MemoryWire:
         """A message as it arrives."""
         return Message.decode(message.encode())
 
+    def carried(self, source: PeerId, target: PeerId, message: Message) -> None:
+        """A message arrived."""
+        if self.on_carried:
+            self.on_carried(source, target, message)
+
     async def carry(self, source: PeerId, target: PeerId) -> MemoryNetwork:
         """Bring a message over, or lose it. Raises NetworkError."""
         self.messages += 1
@@ -71,11 +77,12 @@ class MemoryWire:
 class MemoryNetwork:
     """One node's PeerNetwork."""
 
-    def __init__(self, wire: MemoryWire, local: PeerInfo, zone: str = "") -> None:
-        self._wire, self.local, self.zone = wire, local, zone
+    def __init__(self, wire: MemoryWire, local: PeerInfo, zone: str = "", label: str = "") -> None:
+        self._wire, self.local, self.zone, self.label = wire, local, zone, label
+        self.has_claims = False
         self.host = local.hosts[0]  # where it is, whatever it claims
         self._connected: set[PeerId] = set()
-        self._zones: dict[PeerId, str] = {}
+        self._met: dict[PeerId, MemoryNetwork] = {}
         self._handler: RequestHandler
         self._on_joined: Callable[[PeerInfo, bool], None]
         self._on_left: Callable[[PeerId, bool], None]
@@ -91,12 +98,30 @@ class MemoryNetwork:
 
     def zone_of(self, peer_id: PeerId) -> str:
         """See PeerNetwork."""
-        return self._zones.get(peer_id, "")
+        return met.zone if (met := self._met.get(peer_id)) else ""
 
     def host_of(self, peer_id: PeerId) -> str:
         """See PeerNetwork."""
         node = self._wire.nodes.get(peer_id)
         return node.host if node and peer_id in self._connected else ""
+
+    def enable_claims(self) -> None:
+        """See PeerNetwork."""
+        self.has_claims = True
+
+    def understands_claims(self, peer_id: PeerId) -> bool:
+        """See PeerNetwork."""
+        return peer_id in self._met and self._met[peer_id].has_claims
+
+    def foreign_to(self, peer_id: PeerId) -> Collection[PeerId]:
+        """See PeerNetwork."""
+        label = self.label if peer_id == self.local.peer_id else self._label_of(peer_id)
+        return {other for other in self._met if label and self._label_of(other) not in ("", label)}
+
+    def usable(self, namer: PeerId, named: Sequence[PeerInfo], *, any_port: bool = False) -> tuple[PeerInfo, ...]:
+        """See PeerNetwork; every address may be dialled."""
+        foreign = self.foreign_to(self.local.peer_id)
+        return tuple(peer for peer in named if peer.addresses and peer.peer_id not in foreign)
 
     async def dial(self, address: Multiaddr) -> PeerInfo | None:
         """See PeerNetwork."""
@@ -109,6 +134,7 @@ class MemoryNetwork:
     async def request(self, peer: PeerInfo, message: Message) -> Message:
         """See PeerNetwork."""
         node = await self._reach(peer)
+        self._wire.carried(self.local.peer_id, peer.peer_id, message)
         answer = node._handler(self.local, self._wire.over(message))
         await self._wire.carry(peer.peer_id, self.local.peer_id)
         if answer is None:
@@ -117,12 +143,17 @@ class MemoryNetwork:
 
     async def announce(self, peer: PeerInfo, keys: Sequence[Key]) -> None:
         """See PeerNetwork; the wire's `packed` says whether peers take places, as ours do."""
-        await self.send(peer, announcements(self.local, keys, packed=self._wire.packed))
+        await self.send_all(peer, announcements(self.local, keys, packed=self._wire.packed))
 
-    async def send(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
+    async def send(self, peer: PeerInfo, message: Message) -> None:
+        """See PeerNetwork."""
+        await self.send_all(peer, [message])
+
+    async def send_all(self, peer: PeerInfo, messages: Sequence[Message]) -> None:
         """Send messages without waiting for an answer, also messages that no honest node sends."""
         node = await self._reach(peer)
         for message in messages:
+            self._wire.carried(self.local.peer_id, peer.peer_id, message)
             node._handler(self.local, self._wire.over(message))
 
     def lose(self, peer_id: PeerId, *, polite: bool = False) -> None:
@@ -133,10 +164,15 @@ class MemoryNetwork:
 
     async def _reach(self, peer: PeerInfo) -> MemoryNetwork:
         node = await self._wire.carry(self.local.peer_id, peer.peer_id)
+        if self.label and node.label and self.label != node.label:
+            raise NetworkError("refused: another topology label")
         if peer.peer_id not in self._connected:
             self._connected.add(peer.peer_id)
             node._connected.add(self.local.peer_id)
-            self._zones[peer.peer_id], node._zones[self.local.peer_id] = node.zone, self.zone
+            self._met[peer.peer_id], node._met[self.local.peer_id] = node, self
             self._on_joined(node.local, True)
             node._on_joined(self.local, True)
         return node
+
+    def _label_of(self, peer_id: PeerId) -> str:
+        return met.label if (met := self._met.get(peer_id)) else ""

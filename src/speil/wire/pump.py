@@ -66,6 +66,7 @@ class Pump(ABC):
         self._ended: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.moved = 0  # of this piece
+        self.moved_at = self._loop.time()  # when bytes were moved last
         self.source_seconds = 0.0  # spent waiting for the source, over all pieces
 
     @abstractmethod
@@ -86,6 +87,16 @@ class Pump(ABC):
 
     def _unwatch_source(self) -> None:
         self._loop.remove_reader(self._source_fd)
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether a piece is under way, and bytes are there that the client does not take now."""
+        return self._waits_for is Wait.CLIENT
+
+    def interrupt(self) -> None:
+        """Where the piece under way waits for the source, end it as if the source had stalled."""
+        if self._ended is not None and not self._ended.done() and self._waits_for is Wait.SOURCE:
+            self._end(self._source_stalled())
 
     async def piece(self, size_max: int = PIECE_BYTES_MAX) -> int:
         """Move the next piece, of about `size_max` bytes at most; its size. The module says when it raises."""
@@ -122,8 +133,11 @@ class Pump(ABC):
         if self._client.is_gone:
             self._end(ClientGoneError())
             return
+        before = self.moved
         try:
             waits_for = self._turn(min(TURN_BYTES_MAX, self._piece_bytes_max - self.moved))
+            if self.moved > before:
+                self.moved_at = self._loop.time()
             is_whole = waits_for is Wait.NOTHING or self.moved >= self._piece_bytes_max
             if is_whole or (self.moved and self._loop.time() >= self._piece_ends):
                 self._end()

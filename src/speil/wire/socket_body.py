@@ -29,11 +29,36 @@ class SocketBody:
         self._splice: Splice | None = None
         self._read_seconds = 0.0
         self._closed = False
+        self._moving = False
+        self._writing = False  # a copied piece, to the client
+        self._waiting: asyncio.Timeout | None = None  # for bytes to be copied
 
     @property
     def source_seconds(self) -> float:
         """Time spent waiting for the source's bytes; what a slow client took is not in it."""
         return self._read_seconds + (self._splice.source_seconds if self._splice else 0.0)
+
+    @property
+    def moving(self) -> int:
+        """Bytes that the piece under way has moved; they are not counted in `left` before its end."""
+        return self._splice.moved if self._splice and self._moving else 0
+
+    @property
+    def moved_at(self) -> float:
+        """When the kernel moved bytes last (loop time); 0.0 where it did not move any."""
+        return self._splice.moved_at if self._splice else 0.0
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether bytes are there that the client does not take now."""
+        return self._writing or (self._splice is not None and self._splice.waits_for_client)
+
+    def interrupt(self) -> None:
+        """End a wait for the source's bytes as if it had stalled."""
+        if self._splice is not None:
+            self._splice.interrupt()
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def move(self, sink: Sink, stall_seconds: float) -> int:
         """Move the next piece to the client; its size. A piece that was moved is returned before a break is raised.
@@ -45,6 +70,7 @@ class SocketBody:
             self._splice = await self._open_splice(sink)
         if self._splice is not None:
             self._splice.stall_seconds = stall_seconds
+            self._moving = True
             try:
                 size = await self._splice.piece()
             except NotSpliceableError as error:
@@ -56,8 +82,14 @@ class SocketBody:
                 self.left -= size
                 sink.moved(size)
                 return size
+            finally:
+                self._moving = False
         data = await self.read(stall_seconds)
-        await sink.write(data)
+        self._writing = True
+        try:
+            await sink.write(data)
+        finally:
+            self._writing = False
         return len(data)
 
     async def read(self, stall_seconds: float, size_max: int = COPY_BYTES) -> bytes:
@@ -71,8 +103,13 @@ class SocketBody:
             loop = asyncio.get_running_loop()
             started = loop.time()
             try:
-                data = await receive(self._wire, self._connection.socket, wanted, stall_seconds=stall_seconds)
+                # the limit is for `interrupt`; a wait that is too long ends by itself
+                async with asyncio.timeout(None) as self._waiting:
+                    data = await receive(self._wire, self._connection.socket, wanted, stall_seconds=stall_seconds)
+            except TimeoutError:
+                raise SourceStalledError("interrupted") from None
             finally:
+                self._waiting = None
                 self._read_seconds += loop.time() - started
         self.left -= len(data)
         return data

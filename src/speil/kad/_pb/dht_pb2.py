@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\tdht.proto\x12\x03\x64ht\"\x90\x04\n\x07Message\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.dht.Message.MessageType\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\'\n\x0c\x63loser_peers\x18\x08 \x03(\x0b\x32\x11.dht.Message.Peer\x12)\n\x0eprovider_peers\x18\t \x03(\x0b\x32\x11.dht.Message.Peer\x12\x19\n\x11\x63luster_level_raw\x18\n \x01(\x05\x12\x0f\n\x06places\x18\x89\' \x03(\x06\x12\x18\n\x0fhorizon_seconds\x18\x8a\' \x01(\r\x12\x0f\n\x06\x63ounts\x18\x8b\' \x01(\x0c\x1a\x61\n\x04Peer\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x64\x64rs\x18\x02 \x03(\x0c\x12/\n\nconnection\x18\x03 \x01(\x0e\x32\x1b.dht.Message.ConnectionType\x12\r\n\x04zone\x18\x89\' \x01(\t\"i\n\x0bMessageType\x12\r\n\tPUT_VALUE\x10\x00\x12\r\n\tGET_VALUE\x10\x01\x12\x10\n\x0c\x41\x44\x44_PROVIDER\x10\x02\x12\x11\n\rGET_PROVIDERS\x10\x03\x12\r\n\tFIND_NODE\x10\x04\x12\x08\n\x04PING\x10\x05\"W\n\x0e\x43onnectionType\x12\x11\n\rNOT_CONNECTED\x10\x00\x12\r\n\tCONNECTED\x10\x01\x12\x0f\n\x0b\x43\x41N_CONNECT\x10\x02\x12\x12\n\x0e\x43\x41NNOT_CONNECT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\tdht.proto\x12\x03\x64ht\"\xa0\x04\n\x07Message\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.dht.Message.MessageType\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\'\n\x0c\x63loser_peers\x18\x08 \x03(\x0b\x32\x11.dht.Message.Peer\x12)\n\x0eprovider_peers\x18\t \x03(\x0b\x32\x11.dht.Message.Peer\x12\x19\n\x11\x63luster_level_raw\x18\n \x01(\x05\x12\x0f\n\x06places\x18\x89\' \x03(\x06\x12\x18\n\x0fhorizon_seconds\x18\x8a\' \x01(\r\x12\x0f\n\x06\x63ounts\x18\x8b\' \x01(\x0c\x12\x0e\n\x05\x63laim\x18\x8c\' \x01(\x0c\x1a\x61\n\x04Peer\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x64\x64rs\x18\x02 \x03(\x0c\x12/\n\nconnection\x18\x03 \x01(\x0e\x32\x1b.dht.Message.ConnectionType\x12\r\n\x04zone\x18\x89\' \x01(\t\"i\n\x0bMessageType\x12\r\n\tPUT_VALUE\x10\x00\x12\r\n\tGET_VALUE\x10\x01\x12\x10\n\x0c\x41\x44\x44_PROVIDER\x10\x02\x12\x11\n\rGET_PROVIDERS\x10\x03\x12\r\n\tFIND_NODE\x10\x04\x12\x08\n\x04PING\x10\x05\"W\n\x0e\x43onnectionType\x12\x11\n\rNOT_CONNECTED\x10\x00\x12\r\n\tCONNECTED\x10\x01\x12\x0f\n\x0b\x43\x41N_CONNECT\x10\x02\x12\x12\n\x0e\x43\x41NNOT_CONNECT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dht_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MESSAGE']._serialized_start=19
-  _globals['_MESSAGE']._serialized_end=547
-  _globals['_MESSAGE_PEER']._serialized_start=254
-  _globals['_MESSAGE_PEER']._serialized_end=351
-  _globals['_MESSAGE_MESSAGETYPE']._serialized_start=353
-  _globals['_MESSAGE_MESSAGETYPE']._serialized_end=458
-  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_start=460
-  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_end=547
+  _globals['_MESSAGE']._serialized_end=563
+  _globals['_MESSAGE_PEER']._serialized_start=270
+  _globals['_MESSAGE_PEER']._serialized_end=367
+  _globals['_MESSAGE_MESSAGETYPE']._serialized_start=369
+  _globals['_MESSAGE_MESSAGETYPE']._serialized_end=474
+  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_start=476
+  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_end=563
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Message(_message.Message):
-    __slots__ = ("type", "key", "closer_peers", "provider_peers", "cluster_level_raw", "places", "horizon_seconds", "counts")
+    __slots__ = ("type", "key", "closer_peers", "provider_peers", "cluster_level_raw", "places", "horizon_seconds", "counts", "claim")
     class MessageType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PUT_VALUE: _ClassVar[Message.MessageType]
@@ -52,6 +52,7 @@ class Message(_message.Message):
     PLACES_FIELD_NUMBER: _ClassVar[int]
     HORIZON_SECONDS_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
     type: Message.MessageType
     key: bytes
     closer_peers: _containers.RepeatedCompositeFieldContainer[Message.Peer]
@@ -60,4 +61,5 @@ class Message(_message.Message):
     places: _containers.RepeatedScalarFieldContainer[int]
     horizon_seconds: int
     counts: bytes
-    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., cluster_level_raw: _Optional[int] = ..., places: _Optional[_Iterable[int]] = ..., horizon_seconds: _Optional[int] = ..., counts: _Optional[bytes] = ...) -> None: ...
+    claim: bytes
+    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., cluster_level_raw: _Optional[int] = ..., places: _Optional[_Iterable[int]] = ..., horizon_seconds: _Optional[int] = ..., counts: _Optional[bytes] = ..., claim: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,39 @@
+"""One pull of this node, as the shell sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from speil.inflight.held import HeldRequest
+from speil.multiformats.content_key import content_key
+from speil.multiformats.peer_info import PeerInfo
+from speil.oci.digest import Digest
+from speil.oci.endpoint import Content
+
+
+def key_of(digest: Digest) -> bytes:
+    """The content key of a digest."""
+    return content_key(str(digest))
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """`request` is containerd's, while it is answered. Times are loop time."""
+
+    key: bytes
+    content: Content
+    digest: Digest
+    started: float
+    idle_since: float  # when the last request ended, or its ingest was seen last
+    request: HeldRequest | None = None
+    source: PeerInfo | None = None
+    total: int = 0  # 0 while it is not known
+    follows_since: float | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # set when it ends, or its ingest begins
+    ended: bool = False
+
+    def wake(self) -> None:
+        """Something happened: those who wait look again."""
+        self.changed.set()
+        self.changed = asyncio.Event()

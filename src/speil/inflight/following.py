@@ -1,0 +1,84 @@
+"""The last source of this node's containerd: content that another node of the region downloads now.
+
+It is asked when neither the store nor a peer has the content. Only requests that containerd makes to download content
+take part: GET, of all bytes or from an offset on. Anything else is a miss, as it would be without sharing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from speil.claims.pull import Facts
+from speil.inflight.delivered import Delivered
+from speil.inflight.delivery import Delivery
+from speil.inflight.held import HeldRequest
+from speil.inflight.pulls import Pulls
+from speil.inflight.series import InflightSeries
+from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
+from speil.sources.base import ContentRequest, Opened
+from speil.sources.peer_access import PeerAccess
+from speil.sources.peers import Peers
+from speil.store.ingests import Ingests
+
+MANIFEST_PATIENCE_SECONDS = 0.3  # an upstream sends a manifest in less; containerd has three slots for all it fetches
+_FROM = re.compile(r"bytes=(\d{1,19})-", re.ASCII)
+
+log = get_log("sharing")
+
+
+class Following:
+    """A `Source`."""
+
+    def __init__(
+        self, pulls: Pulls, ingests: Ingests, access: PeerAccess, peers: Peers, series: InflightSeries
+    ) -> None:
+        self._pulls, self._ingests, self._access, self._peers, self._series = pulls, ingests, access, peers, series
+        self._odd = Seldom()
+
+    async def open(self, request: ContentRequest) -> Opened | None:
+        """See Source. It waits while a live node is known to download the content."""
+        start = self._start(request)
+        if start is None or not self._may_share():
+            return None
+        held = HeldRequest()
+        flight = self._pulls.begin(request.content, start, held, self._facts(request))
+        if flight is None:
+            return None
+        delivery = Delivery(
+            self._pulls, flight, held, request, start, self._access, self._peers, self._series
+        )  # fmt: skip
+        is_shared = False
+        try:
+            is_shared = await delivery.open()
+        finally:
+            if not is_shared:
+                await delivery.close()
+        return Delivered(delivery, flight.digest) if is_shared else None
+
+    def _may_share(self) -> bool:
+        """Whether others could follow this node: a claim of a node that can't read its ingests would stop them."""
+        if self._ingests.is_readable:
+            self._odd.over()
+            return True
+        if self._odd.due("unreadable"):
+            log.warning("the runtime's content can't be read: nothing is shared while it is downloaded")
+        return False
+
+    def _start(self, request: ContentRequest) -> int | None:
+        """The byte from which on containerd needs the content; None for a request that takes no part."""
+        if request.method != "GET" or not request.verifies or request.content.digest is None:
+            return None
+        if not request.range_header:
+            return 0
+        match = _FROM.fullmatch(request.range_header)
+        return int(match[1]) if match else None
+
+    def _facts(self, request: ContentRequest) -> Facts:
+        digest = request.content.digest
+        assert digest is not None
+        sizes = self._access.knowledge.sizes.get(digest, asyncio.get_running_loop().time())
+        size = next(iter(sizes)) if len(sizes) == 1 else 0
+        patience = MANIFEST_PATIENCE_SECONDS if request.content.is_manifest else 0.0
+        return Facts(size, rate=int(self._ingests.growth_bytes_per_second), patience_seconds=patience)

@@ -1,0 +1,46 @@
+"""Peers that can't be reached as far as this node knows: nobody is sent to them, though they may still be in tables.
+
+A peer whose connection broke is gone until it is heard of again. After a failed request it may only have been slow, so
+that is forgotten by itself.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+from speil.multiformats.peer_id import PeerId
+
+SLOW_SECONDS = 10.0  # after a failed request
+PEERS_MAX = 512  # more that are gone at one time are in no table of a node either
+
+
+class GonePeers:
+    """Times are monotonic seconds of the event loop."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[PeerId, float] = OrderedDict()
+
+    def lost(self, peer_id: PeerId) -> None:
+        """Its connection broke."""
+        self._note(peer_id, float("inf"))
+
+    def failed(self, peer_id: PeerId, now: float) -> None:
+        """A request to it failed."""
+        self._note(peer_id, max(now + SLOW_SECONDS, self._until.get(peer_id, now)))
+
+    def back(self, peer_id: PeerId) -> None:
+        """It was heard of."""
+        self._until.pop(peer_id, None)
+
+    def at(self, now: float) -> Collection[PeerId]:
+        """The peers that are gone now."""
+        if not self._until:
+            return ()
+        return {peer_id for peer_id, until in self._until.items() if until > now}
+
+    def _note(self, peer_id: PeerId, until: float) -> None:
+        self._until[peer_id] = until
+        self._until.move_to_end(peer_id)
+        if len(self._until) > PEERS_MAX:
+            self._until.popitem(last=False)
