@@ -145,7 +145,6 @@ async def test_trace_shows_where_each_node_gets_the_layers(regions: RegionLab) -
     ("argv", "words"),
     [
         (["status", "--region=regoina"], "there is no region 'regoina', did you mean regiona"),
-        (["verify", "--region=regoina", "-q"], "there is no region 'regoina', did you mean regiona"),
         (["trace", "reg.test/no/such:1", "-q"], "no node knows the parts of reg.test/no/such:1, of 6 that were asked."),
         (["trace", "reg.test/no/such:1", "-q", "--region=regoina"], "there is no region 'regoina'"),
         (["doctor", "regiona-1", "-q"], "there is no node 'regiona-1', did you mean regiona-1"),
