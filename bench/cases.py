@@ -38,6 +38,7 @@ from bench.nginx import PROXY, PROXY_UNBUFFERED, STATIC, available, nginx
 from bench.relayed import figures as relayed
 from bench.rollout import figures as rollout
 from bench.table import Figure
+from bench.web import figures as web
 
 IDLE_SECONDS = 60.0
 ROUNDS = 9
@@ -299,5 +300,6 @@ CASES: dict[str, Case] = {
     "announce": Case("Announcing", announce),
     "election": Case("Election", election),
     "idle": Case("Idle", idle),
+    "web": Case("The pages", web),
     "hostile": Case("Under attack", hostile),
 }

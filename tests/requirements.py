@@ -55,6 +55,10 @@ def _has_axe() -> bool:
     return True
 
 
+def _has_program(name: str) -> bool:
+    return shutil.which(name) is not None
+
+
 def _can_make_namespaces() -> bool:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return False
@@ -145,6 +149,10 @@ REQUIREMENTS = {
             "chromium", lambda: shutil.which("chromium") is not None, "apt-get install --no-install-recommends chromium"
         ),
         Requirement("axe-core", _has_axe, "python scripts/fetch_axe.py"),
+        *(
+            Requirement(shell, functools.partial(_has_program, shell), f"apt-get install {shell}")
+            for shell in ("bash", "zsh", "fish", "mandoc", "groff")
+        ),
         Requirement("promtool", lambda: shutil.which("promtool") is not None, "apt-get install prometheus"),
         Requirement(
             "go-election", lambda: tool_path("go-election").exists(), "python scripts/build_go_tools.py go-election"

@@ -134,6 +134,8 @@ class Browser:
                 listening = group.create_task(page.listen())
                 for domain in ("Page", "Runtime", "Log"):
                     await page.call(f"{domain}.enable")
+                # as if it were in front: else a page is hidden while another one is open
+                await page.call("Emulation.setFocusEmulationEnabled", enabled=True)
                 await page.look()
                 yield page
                 listening.cancel()

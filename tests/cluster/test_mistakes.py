@@ -116,7 +116,7 @@ def test_a_pending_pod_is_seen_by_status_and_verify(regions: Cluster) -> None:
         values=values,
     )  # fmt: skip
     try:
-        wait_for(lambda: "1 pending" in regions.speil("region", "status", "--regions=regionc"), what="status shows it")
+        wait_for(lambda: "1 pending" in regions.speil("region", "status"), what="status shows it")
         said = regions.speil("region", "verify", "--regions=regionc", fails=True)
         assert "is Pending: " in said
         assert "free ports" in said

@@ -3,6 +3,9 @@ import { drawMap } from "./map.js";
 
 const state = { names: [], regions: new Map(), crossings: [], steps: new Map() };
 
+// the field, its class, and what it means
+const SOURCES = [["own_bytes", "own", "own stores"], ["peer_bytes", "peer", "peers"], ["upstream_bytes", "upstream", "upstream"]];
+
 const name = (region) => region || "(none)";
 
 function showSummary(found) {
@@ -45,7 +48,8 @@ function showCards(regions) {
       const title = `title-${region.region}`;
       card = el("section", { id: `region-${region.region}`, "aria-labelledby": title },
         el("h2", { id: title }, `Region ${name(region.region)}`), el("dl", { class: "facts" }), el("h3", {}, "The last hour"),
-        el("div", { class: "sums" }), svg("svg", { class: "chart", role: "img", viewBox: "0 0 600 60", preserveAspectRatio: "none" }));
+        el("div", { class: "sums" }), el("p", { class: "quiet legend" }, "Bytes for each minute: ",
+          ...SOURCES.map(([, kind, meaning]) => el("span", { class: kind }, meaning))), svg("svg", { class: "chart", role: "img", viewBox: "0 0 600 60", preserveAspectRatio: "none" }));
       box.append(card);
     }
     fillCard(card, region);
@@ -60,7 +64,7 @@ function fillCard(card, region) {
     ["Leader", el("span", { class: leaders.length === 1 ? "leader" : "leader bad" },
       leaders.length ? leaders.join(", ") : lease.holder ? `${lease.holder} holds the Lease` : "nobody leads")],
     ["Lease", `${lease.name || "none"}${lease.error ? `: ${lease.error}` : renewed}${
-      lease.transitions ? `, ${lease.transitions} changes of the leader` : ""}`],
+      lease.transitions ? `, ${lease.transitions} ${lease.transitions === 1 ? "change" : "changes"} of the leader` : ""}`],
     ["Nodes", el("span", { class: ready === region.nodes.length ? "good" : "bad" },
       `${ready} of ${region.nodes.length} ready${region.pending.length ? `, ${region.pending.length} pending` : ""}`)],
     ...region.errors.map((one) => ["Can't be read", el("span", { class: "bad" }, one)]),
@@ -84,7 +88,6 @@ function showSteps(found) {
   if (card) showChart(card.querySelector("svg"), found);
 }
 
-const SOURCES = [["own_bytes", "own"], ["peer_bytes", "peer"], ["upstream_bytes", "upstream"]];
 function showChart(chart, found) {
   const steps = found ? found.steps : [];
   const sum = (step) => SOURCES.reduce((total, [field]) => total + step[field], 0);
@@ -176,6 +179,7 @@ byId("verify-form").addEventListener("submit", async (event) => {
   }
 });
 
+addEventListener("resize", draw);
 follow("events", {
   summary: showSummary, region: showRegion, steps: showSteps, border: showBorder, rollouts: showRollouts,
   kept_out: showKeptOut, verify: showVerify,
