@@ -115,7 +115,7 @@ async def region_web(flags: list[str]) -> AsyncIterator[str]:
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
         match = re.fullmatch(r"all regions: (http://127\.0\.0\.1:\d+/\?token=\S+)\n", line)
         assert match, line

@@ -115,12 +115,27 @@ def test_reports_of_different_instants_that_make_a_circle_end_all_the_same() -> 
     assert count(found.trees) == 4
 
 
+def test_of_a_large_roll_out_the_nodes_next_to_the_roots_are_shown() -> None:
+    """Each node is below the one with half its number: a binary tree."""
+    nodes = [node("n1", in_flight=flight("fetching"))]
+    nodes += [node(f"n{one}", in_flight=flight("following", f"id-n{one // 2}")) for one in range(2, 1001)]
+    eu = view(*nodes)
+    (found,) = rollouts([eu], Peers([eu]))
+
+    def names(branches: Sequence[Branch]) -> list[str]:
+        return [name for one in branches for name in (one.node, *names(one.below))]
+
+    assert (found.roles, found.offset, found.total) == ({"fetching": 1, "following": 999}, 1000, 10_000)
+    assert set(names(found.trees)) == {f"n{one}" for one in range(1, 101)}
+    assert found.left_out == 900
+
+
 def test_roll_outs_are_bounded_those_with_the_most_nodes_come_first() -> None:
     few = [node(f"f{one}", in_flight=flight("fetching", key=f"key-{one}")) for one in range(100)]
     many = [node(f"m{one}", in_flight=flight("fetching", key="popular")) for one in range(1000)]
     eu = view(*few, *many)
     found = rollouts([eu], Peers([eu]))
-    assert (found[0].key, found[0].count, found[0].left_out) == ("popular", 1000, 700)
+    assert (found[0].key, found[0].count, found[0].left_out) == ("popular", 1000, 900)
     assert len(found) == 20
 
 

@@ -121,6 +121,8 @@ function showBorder(found) {
   draw();
 }
 
+const OPEN_NODES_MAX = 20;  // a roll-out with more nodes is closed at first
+const DO = { fetching: "downloading from upstream", following: "following", getting: "getting it from a node that has it" };
 const DOES = { fetching: "downloads from upstream", following: "follows", getting: "gets it", holds: "has it", "": "not looked at" };
 function branch(one) {
   const part = one.total ? Math.min(one.offset / one.total, 1) : 0;
@@ -130,12 +132,25 @@ function branch(one) {
     one.below.length ? el("ul", {}, ...one.below.map(branch)) : null);
 }
 
+// One element for each roll-out: what the user has opened stays open, and only that is drawn.
 function showRollouts(found) {
-  byId("rollouts").replaceChildren(...(found.rollouts.length ? found.rollouts.map((one) => el("details", { open: true },
-    el("summary", {}, `${name(one.region)}: `, short(one.key), ` ${one.image}, ${one.count} ${one.count === 1 ? "node" : "nodes"}`),
-    el("ul", { class: "tree" }, ...one.trees.map(branch)),
-    one.left_out ? el("p", { class: "quiet" }, `and ${one.left_out} more nodes`) : null))
-    : [el("p", { class: "quiet" }, "No node downloads anything now.")]));
+  const box = byId("rollouts"), before = new Map([...box.children].map((one) => [one.dataset.key, one]));
+  box.replaceChildren(...(found.rollouts.length ? found.rollouts.map((one) => {
+    const key = `${one.region} ${one.key}`;
+    const shown = before.get(key) || el("details", { "data-key": key, open: one.count <= OPEN_NODES_MAX }, el("summary"), el("div"));
+    shown.ontoggle = () => fillRollout(shown, one);
+    fillRollout(shown, one);
+    return shown;
+  }) : [el("p", { class: "quiet" }, "No node downloads anything now.")]));
+}
+
+function fillRollout(shown, one) {
+  const roles = Object.entries(one.roles).map(([role, count]) => `${count} ${DO[role] ?? role}`).join(", ");
+  const part = one.total ? `, ${percent(one.offset / one.total)} of all bytes` : "";
+  shown.firstChild.replaceChildren(`${name(one.region)}: `, short(one.key),
+    ` ${one.image}, ${one.count} ${one.count === 1 ? "node" : "nodes"}: ${roles}${part}`);
+  shown.lastChild.replaceChildren(...(shown.open ? [el("ul", { class: "tree" }, ...one.trees.map(branch)),
+    one.left_out ? el("p", { class: "quiet" }, `and ${one.left_out} more nodes below these`) : ""] : []));
 }
 
 function finding(one) {
