@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.conftest import BASE_NODES
 from tests.cluster.lab.cluster import Cluster
+from tests.cluster.lab.dns import cluster_dns
 from tests.cluster.lab.images import make_image
 from tests.cluster.lab.install import (
     CHART,
@@ -97,6 +98,28 @@ def test_the_regions_secret_is_rotated(regions: Cluster) -> None:
         assert pull_on(regions, f"rotated-{step}", "a1", "a2")["a2"] == 0
     assert_no_failed_pulls(regions)
     assert "fail" not in regions.speil("region", "verify")
+
+
+def test_nodes_find_each_other_by_the_headless_service(regions: Cluster) -> None:
+    """bootstrapKind dns: no Lease is written, and no right is needed for one."""
+    before = regions.network.packets_between_regions()
+    uninstall(regions, "speil-regiona")
+    lease = ("leases", "spegel-regiona", "spegel-leader-election-regiona")
+    wait_for(lambda: regions.control.client().find(*lease) is None, what="the Lease has gone with its region")
+    with cluster_dns(regions) as asked:
+        install(regions, "speil-regiona", {"bootstrapKind": "dns", "region": "regiona"})
+        wait_until_ready(regions, *BASE_NODES)
+        assert "speil-regiona-bootstrap.speil.svc.cluster.local" in asked
+        assert pull_on(regions, "by-dns", "a1", "a2")["a2"] == 0
+        assert pull_on(regions, "by-dns-back", "a2", "a1")["a1"] == 0
+        assert "fail" not in regions.speil("region", "verify")
+        uninstall(regions, "speil-regiona")
+    assert regions.control.client().find(*lease) is None
+    assert "_default/hosts.toml" not in regions.nodes["a1"].hosts_tree()
+    list(install_regions(regions))
+    wait_until_ready(regions, *BASE_NODES)
+    assert_no_failed_pulls(regions)
+    assert regions.network.packets_between_regions() == before
 
 
 def test_speils_image_comes_from_a_peer_while_the_registry_is_away(regions: Cluster) -> None:
