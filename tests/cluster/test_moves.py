@@ -128,10 +128,11 @@ def test_speils_image_comes_from_a_peer_while_the_registry_is_away(regions: Clus
         "service": {"registry": {"nodePort": 30021}},
         "networkPolicy": {"registryFrom": [{"ipBlock": {"cidr": "10.90.0.0/16"}}]},
     }
-    regions.helm(
-        "upgrade", "speil-regiona", str(CHART), "-n", NAMESPACE, "--reuse-values", "--wait", "--timeout=120s",
-        f"--set=image.tag={TAG}", values=values,
-    )  # fmt: skip
+    upgrade = ["upgrade", "speil-regiona", str(CHART), "-n", NAMESPACE, "--reuse-values", f"--set=image.tag={TAG}"]
+    said = regions.helm(*upgrade, "--dry-run=server", values={"service": values["service"]})
+    assert "reaches the node that is asked and no other" in said
+    said = regions.helm(*upgrade, "--wait", "--timeout=120s", values=values)
+    assert "reaches the node that is asked and no other" not in said
     wait_until_ready(regions, *BASE_NODES)
     node = regions.nodes["a2"]
     regions.control.stop_registries()

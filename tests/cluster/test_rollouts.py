@@ -19,6 +19,7 @@ from tests.cluster.lab.install import (
     REPOSITORY,
     holder,
     leader,
+    logs,
     pods,
     push_speil,
     speil_image,
@@ -113,6 +114,8 @@ def test_the_leaders_pod_is_deleted_and_another_leads_in_time(regions: Cluster) 
     took = time.monotonic() - started
     assert took <= 2 * HANDOVER_SECONDS_MAX, f"{took:.1f} s, of which the pod's end is a part"
     wait_until_ready(regions, *BASE_NODES)
+    lines = [line for line in logs(regions, "a1" if node == "a2" else "a2") if "bootstrapping again" in line["msg"]]
+    assert {line["level"] for line in lines} <= {"INFO"}, "its only peer has left: that is no warning"
 
 
 def test_upgraded_with_new_values_and_rolled_back(regions: Cluster) -> None:

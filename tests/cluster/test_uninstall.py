@@ -83,10 +83,15 @@ def hook_pod_on(cluster: Cluster, node: str, *, away_from: str) -> Iterator[None
 
 
 @pytest.mark.full
-def test_with_the_registry_away_uninstall_still_cleans(regions: Cluster) -> None:
+def test_with_the_registry_away_an_upgrade_and_an_uninstall_work(regions: Cluster) -> None:
     """The images of the hooks are on the nodes already."""
     regions.control.stop_registries()
     try:
+        regions.helm(
+            "upgrade", "speil-regionb", str(CHART), "-n", NAMESPACE, "--reuse-values",
+            "--set=podAnnotations.turn=away", "--wait", "--timeout=120s",
+        )  # fmt: skip
+        assert {pod["metadata"]["annotations"]["turn"] for pod in pods(regions, "regionb").values()} == {"away"}
         uninstall(regions, "speil-regionb")
     finally:
         regions.control.start_registries()
