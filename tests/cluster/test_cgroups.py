@@ -29,7 +29,8 @@ def test_the_hierarchies_that_are_mounted_decide(tmp_path: Path) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):
         (first / "cpuset" / name).write_text("0-1")
     second.mkdir()
-    (second / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    for name in ("controllers", "subtree_control"):
+        (second / f"cgroup.{name}").write_text("cpuset cpu io memory pids\n")
     assert (is_unified(first), is_unified(second)) == (False, True)
     assert has_memory(first)
     assert has_memory(second)
@@ -39,14 +40,20 @@ def test_the_hierarchies_that_are_mounted_decide(tmp_path: Path) -> None:
     new.make()
     assert (first / "cpuset" / "a1" / "cpuset.cpus").read_text() == "0-1"
     assert all((first / name / "a1").is_dir() for name in ("memory", "cpuset", "unified"))
-    assert (second / "cgroup.subtree_control").read_text() == "+cpuset +cpu +io +memory +pids"
+    # the kernel makes these files
+    (second / "a1" / "cgroup.controllers").write_text("cpuset memory\n")
+    (second / "a1" / "cgroup.procs").write_text("")
+    new.settle()
+    old.settle()
+    assert (second / "a1" / "cgroup.subtree_control").read_text() == "+cpuset +memory"
+    assert not (first / "memory" / "a1" / SYSTEM).exists()
     assert "mount -t cgroup -o" in old.mount_script
     assert "mount -t cgroup -o" not in new.mount_script
     assert f"{second}/a1/{SYSTEM}" in new.inside(["true"])[2]
     assert f"{first}/memory/a1 " in old.inside(["true"])[2]
 
-    (second / "cgroup.controllers").write_text("hugetlb\n")
-    assert not has_memory(second)
+    (second / "cgroup.subtree_control").write_text("")
+    assert not has_memory(second), "a container with processes in its root"
     assert not has_memory(tmp_path)
 
 

@@ -39,9 +39,12 @@ def is_unified(root: Path = ROOT) -> bool:
 
 
 def has_memory(root: Path = ROOT) -> bool:
-    """Whether containers can be given memory limits, without which no kubelet starts."""
+    """Whether cgroups below the root can have memory limits, without which no kubelet starts.
+
+    With v2 the root has to give them, as systemd lets it. In a container that has processes in its root it can't.
+    """
     if is_unified(root):
-        return "memory" in (root / "cgroup.controllers").read_text().split()
+        return "memory" in (root / "cgroup.subtree_control").read_text().split()
     return (root / "memory").exists()
 
 
@@ -63,8 +66,6 @@ class NodeCgroups:
             if group.parent.name == "cpuset" and not self._is_unified:
                 for file in ("cpuset.cpus", "cpuset.mems"):
                     (group / file).write_text((group.parent / file).read_text())
-        if self._is_unified:
-            _give_controllers(self._root)
 
     def first(self, command: list[str]) -> list[str]:
         """The command, for the process that makes the node's cgroup namespace."""
@@ -78,7 +79,8 @@ class NodeCgroups:
         (group / SYSTEM).mkdir(exist_ok=True)
         for pid in (group / "cgroup.procs").read_text().split():
             (group / SYSTEM / "cgroup.procs").write_text(pid)
-        _give_controllers(group)
+        if names := (group / "cgroup.controllers").read_text().split():
+            (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in names))
 
     def inside(self, command: list[str]) -> list[str]:
         """The command, for later processes of the node."""
@@ -101,9 +103,3 @@ class NodeCgroups:
 
     def _joining(self, groups: list[str], command: list[str]) -> list[str]:
         return ["bash", "-c", _JOIN.format(groups=" ".join(groups)), "join", *command]
-
-
-def _give_controllers(group: Path) -> None:
-    """To its children: all that it has itself."""
-    names = (group / "cgroup.controllers").read_text().split()
-    (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in names))
