@@ -22,8 +22,8 @@ class Settings:
     settle: float = setting(
         duration,
         0.0,
-        help="How long to run; 0: until ended. The node that pulls a new image first runs for some seconds, in which its "
-        "speil announces the image.",
+        help="How long to run; 0: until ended. The node that pulls a new image first runs for some seconds, in which "
+        "its speil announces the image.",
     )
 
 
