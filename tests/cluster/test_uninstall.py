@@ -28,32 +28,6 @@ OWN = 'server = "https://own.example"\n\n[host."https://mirror.example"]\n  capa
 LEASE = ("leases", "spegel-regiona", "spegel-leader-election-regiona")
 
 
-def test_the_regions_nodes_get_back_what_they_had(cluster: Cluster) -> None:
-    if not are_ready(cluster, *BASE_NODES):
-        list(install_regions(cluster))
-    uninstall(cluster, "speil-regiona")
-    before = {name: cluster.nodes[name].hosts_tree() for name in ("a1", "a2")}
-    assert not any("_default/hosts.toml" in tree for tree in before.values())
-    cluster.nodes["a1"].write_hosts_file("/etc/containerd/certs.d/own.example/hosts.toml", OWN)
-    before["a1"] = cluster.nodes["a1"].hosts_tree()
-    install(cluster, "speil-regiona", EXAMPLES / "region-a.yaml")
-    wait_until_ready(cluster, *BASE_NODES)
-    assert cluster.nodes["a1"].hosts_tree() != before["a1"]
-    of_b = {name: cluster.nodes[name].hosts_tree() for name in ("b1", "b2")}
-
-    uninstall(cluster, "speil-regiona")
-    for name, tree in before.items():
-        assert cluster.nodes[name].hosts_tree() == tree, name
-    assert {name: cluster.nodes[name].hosts_tree() for name in of_b} == of_b
-    client = cluster.control.client()
-    wait_for(lambda: client.find(*LEASE) is None, what="the Lease has gone with its region")
-    assert client.find("leases", "spegel-regionb", "spegel-leader-election-regionb") is not None
-    left = [one["metadata"]["name"] for one in client.list("daemonsets", NAMESPACE)]
-    assert left == ["speil-regionb"]
-    assert "fail" not in cluster.speil("region", "verify")
-    cluster.nodes["a1"].run("rm", "-r", "/etc/containerd/certs.d/own.example")
-
-
 @contextmanager
 def hook_pod_on(cluster: Cluster, node: str, *, away_from: str) -> Iterator[None]:
     """Until the pod of a hook's Job is on `node`, no other node of the region takes it."""
@@ -128,3 +102,29 @@ def test_a_dead_node_is_named_and_cleans_up_when_it_is_back(regions: Cluster) ->
     regions.kubectl("-n", NAMESPACE, "delete", "daemonset", "speil-regionb-cleanup")
     list(install_regions(regions))
     wait_for(lambda: "b2" in pods(regions) and is_ready(pods(regions)["b2"]), seconds=120, what="b2 runs speil again")
+
+
+def test_the_regions_nodes_get_back_what_they_had(cluster: Cluster) -> None:
+    if not are_ready(cluster, *BASE_NODES):
+        list(install_regions(cluster))
+    uninstall(cluster, "speil-regiona")
+    before = {name: cluster.nodes[name].hosts_tree() for name in ("a1", "a2")}
+    assert not any("_default/hosts.toml" in tree for tree in before.values())
+    cluster.nodes["a1"].write_hosts_file("/etc/containerd/certs.d/own.example/hosts.toml", OWN)
+    before["a1"] = cluster.nodes["a1"].hosts_tree()
+    install(cluster, "speil-regiona", EXAMPLES / "region-a.yaml")
+    wait_until_ready(cluster, *BASE_NODES)
+    assert cluster.nodes["a1"].hosts_tree() != before["a1"]
+    of_b = {name: cluster.nodes[name].hosts_tree() for name in ("b1", "b2")}
+
+    uninstall(cluster, "speil-regiona")
+    for name, tree in before.items():
+        assert cluster.nodes[name].hosts_tree() == tree, name
+    assert {name: cluster.nodes[name].hosts_tree() for name in of_b} == of_b
+    client = cluster.control.client()
+    wait_for(lambda: client.find(*LEASE) is None, what="the Lease has gone with its region")
+    assert client.find("leases", "spegel-regionb", "spegel-leader-election-regionb") is not None
+    left = [one["metadata"]["name"] for one in client.list("daemonsets", NAMESPACE)]
+    assert left == ["speil-regionb"]
+    assert "fail" not in cluster.speil("region", "verify")
+    cluster.nodes["a1"].run("rm", "-r", "/etc/containerd/certs.d/own.example")
