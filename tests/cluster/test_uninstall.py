@@ -39,10 +39,12 @@ def hook_pod_on(cluster: Cluster, node: str, *, away_from: str) -> Iterator[None
 
     def watch() -> None:
         with cluster.inside():
-            while not done.wait(0.1) and not bound():
-                pass
-            cluster.kubectl("uncordon", away_from)
-            was_bound.append(not done.is_set())
+            try:
+                while not done.wait(0.1) and not bound():
+                    pass
+                was_bound.append(not done.is_set())
+            finally:
+                cluster.kubectl("uncordon", away_from)
 
     was_bound: list[bool] = []
     cluster.kubectl("cordon", away_from)
