@@ -77,7 +77,12 @@ async def test_one_turn_fills_the_socket_and_takes_few_system_calls(
     with connected() as (near, far):
         pump = SendFile(Wire(), End(near), content, 0, size)
         turn = pump._turn
-        monkeypatch.setattr(pump, "_turn", lambda size_max: turns.append(size_max) or turn(size_max))
+
+        def counted_turn(size_max: int) -> Wait:
+            turns.append(size_max)
+            return turn(size_max)
+
+        monkeypatch.setattr(pump, "_turn", counted_turn)
         fills, came = 0, 0
 
         async def send() -> None:
@@ -207,6 +212,18 @@ async def test_bytes_of_a_source_that_stops_in_mid_burst_reach_the_client() -> N
             splice._bursts._set(BURST_BYTES_MAX)  # it was fast
             feeder.send(b"x" * 1000)
             await eventually(has_come, what="they come though the burst is not full")
+            moving.cancel()
+
+
+async def test_few_bytes_are_not_kept_for_those_that_follow() -> None:
+    with spliced(MIB) as (splice, feeder, client):
+        async with asyncio.TaskGroup() as group:
+            moving = group.create_task(splice.piece())
+            await waiting(splice)
+            feeder.send(b"x" * 1000)
+            await eventually(lambda: splice.moved == 1000, what="they are moved")
+            # loopback delivers at once what the kernel does not keep back
+            assert drain(client) == 1000
             moving.cancel()
 
 

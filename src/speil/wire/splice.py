@@ -16,6 +16,7 @@ from speil.wire.turns import TURN_SECONDS_MAX, Wire
 
 # errors of a kernel or a sandbox that does not splice these descriptors; the body is copied instead
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP})
+FOLLOWED_BYTES_MIN = 64 << 10  # of a source that sends less at a time, the client gets each byte at once
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -123,7 +124,8 @@ class Splice(Pump):
 
     def _drain(self) -> bool:
         """From the pipe to the client; False where it takes nothing now."""
-        more = os.SPLICE_F_MORE if self._source_left else 0
+        # with the flag the kernel keeps what fills no packet, on loopback up to 64 KiB, for the bytes that follow
+        more = os.SPLICE_F_MORE if self._source_left and self._in_pipe >= FOLLOWED_BYTES_MIN else 0
         try:
             count = os.splice(self.pipe.read_fd, self._client.fd, self._in_pipe, flags=_FLAGS | more)
         except BlockingIOError:
