@@ -109,6 +109,7 @@ def test_a_provider_that_is_known_here_is_named_before_any_message_goes_out() ->
             asker, sent = await _known_locally(routers, KEYS[0]), list[int]()
             await asyncio.sleep(60)  # the mesh is quiet
             before = wire.messages
+            assert asker.known_providers(KEYS[0]) == [routers[1].local]
             async for peer in asker.find_providers(KEYS[0], timeout_seconds=2):
                 assert peer.peer_id == routers[1].local.peer_id
                 await asyncio.sleep(LOCAL_FIRST_SECONDS / 2)  # the peer answers meanwhile

@@ -95,6 +95,10 @@ class DhtRouter:
 
     # --- searches ---------------------------------------------------------------------------------------
 
+    def known_providers(self, key: str) -> list[PeerInfo]:
+        """See Router."""
+        return list(self._search(key).found.values())
+
     async def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
         """See Router."""
         async for peer in self._search(key).follow(timeout_seconds):
