@@ -13,7 +13,8 @@ from __future__ import annotations
 import socket
 
 BURST_SECONDS = 0.002  # later than without a mark, at most as long as the source keeps its speed
-BURST_BYTES_MAX = 256 << 10  # a part of the receive buffer, so that the source can go on sending
+BURST_BYTES_MAX = 256 << 10
+BUFFER_PARTS_MIN = 4  # bursts in the receive buffer: with fewer the kernel would limit the window to the mark
 BURST_BYTES_MIN = 32 << 10  # below it a mark saves too little
 LOOK_SECONDS = 0.05
 
@@ -43,10 +44,8 @@ class Bursts:
             self._measured_since = now
             self._came_bytes = 0  # what was there before says nothing about the source's speed
         elif (seconds := now - self._measured_since) >= BURST_SECONDS:
-            burst = min(int(self._came_bytes / seconds * BURST_SECONDS), BURST_BYTES_MAX)
+            self._set(self._burst(self._came_bytes / seconds))
             self._measured_since, self._came_bytes = now, 0
-            # a power of two: a speed that varies a little changes nothing
-            self._set(1 << burst.bit_length() - 1 if burst >= BURST_BYTES_MIN else 1)
         if self._mark > left:
             self._set(max(left, 1))
         self._waits_since = now
@@ -59,6 +58,17 @@ class Bursts:
     def end(self) -> None:
         """The next reader of the socket is woken by its first byte."""
         self._set(1)
+
+    def _burst(self, bytes_per_second: float) -> int:
+        burst = min(int(bytes_per_second * BURST_SECONDS), BURST_BYTES_MAX)
+        if burst < BURST_BYTES_MIN:
+            return 1
+        try:
+            room = self._source.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // BUFFER_PARTS_MIN
+        except OSError:
+            return 1
+        # a power of two: a speed that varies a little changes nothing
+        return 1 << min(burst, max(room, 1)).bit_length() - 1
 
     def _set(self, mark: int) -> None:
         if mark == self._mark:
