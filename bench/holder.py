@@ -39,8 +39,8 @@ was before its wake-ups and lookups were changed. All four took turns in one run
 
 The machine did other work beside (load 20), which these processes took precedence over. On a quieter one the first byte
 of speil came after 3.0 to 3.1 ms. Without a limit on the link both cores are busy, and the kernel charges the holder
-with what it does for the receivers meanwhile. A receiver that is slow, as Spegel's relay, does more of that itself. nginx
-serves a client directly there, without a relay."""
+with what it does for the receivers meanwhile. A receiver that is slow, as Spegel's relay, does more of that itself.
+nginx serves a client directly there, without a relay."""
 ROUNDS = 5
 PULLERS = 5
 BLOB_BYTES, PULLED_BYTES = 1 << 30, 256 << 20
