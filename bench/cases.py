@@ -19,6 +19,8 @@ from bench.election import figures as election_figures
 from bench.fleet import BenchNode, nodes
 from bench.following import figures as following
 from bench.herd import figures as herd
+from bench.holder import NOTE as HOLDER_NOTE
+from bench.holder import figures as holder
 from bench.hostile import figures as hostile
 from bench.image import image
 from bench.imports import figures as imports
@@ -279,10 +281,11 @@ def election(directory: Path) -> list[Figure]:
 
 
 class Case(NamedTuple):
-    """The title of its section on the page, and what measures it in a directory of its own."""
+    """The title of its section on the page, what measures it in a directory of its own, and a text below the table."""
 
     title: str
     measure: Callable[[Path], list[Figure]]
+    note: str = ""
 
 
 CASES: dict[str, Case] = {
@@ -294,6 +297,7 @@ CASES: dict[str, Case] = {
     "remote": Case("From a peer", remote),
     "rollout": Case("A staged roll-out", rollout),
     "herd": Case("All nodes at once", herd),
+    "holder": Case("The holder of a blob, on veth", holder, HOLDER_NOTE),
     "following": Case("Following a download", following),
     "crowd": Case("A crowd at once", crowd),
     "mesh": Case("The mesh", mesh),
