@@ -57,6 +57,7 @@ MOVES_MAX = 8  # sources of one pull that were left, with those that were only f
 HOLD_SECONDS_MAX = 15.0  # without a byte, whatever the sources say
 SPOILED_SECONDS = 10 * 60.0
 SPOILED_MAX = 1_000
+LATE_SECONDS = 0.1  # of a tick; a loop with enough CPU is late by milliseconds
 PULLS_MAX = 1_024  # more at a time go upstream without a claim; containerd has three slots for each image
 
 
@@ -228,7 +229,14 @@ class Asker:
         return min((at for at in known if at is not None), default=None)
 
     def tick(self, now: float) -> list[Action]:
-        """What is due."""
+        """What is due.
+
+        Called late, this node had no CPU, and answers may have come meanwhile: then all waits last longer.
+        """
+        due_at = self.next_deadline()
+        if due_at is not None and now - due_at > LATE_SECONDS:
+            for pull in self._pulls.values():
+                pull.postpone(now - due_at + LATE_SECONDS)
         deadlines = [(key, pull.next_deadline(self._wait_seconds)) for key, pull in self._pulls.items()]
         due = [key for key, at in deadlines if at is not None and at <= now]
         return [action for key in due for action in self._late(key, self._pulls[key], now)]

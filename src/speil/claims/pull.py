@@ -11,7 +11,8 @@ from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 ASK_SECONDS_MAX = 0.5  # for an umpire's answer, then the next one is asked too: a busy one takes a while
-ASK_ALL_SECONDS_MAX = 2.0  # for the answer of any umpire: thousands of questions at one instant take a while
+ASK_ALL_SECONDS_MAX = 2.5  # for the answer of any umpire: thousands of questions at one instant take a while
+POSTPONED_SECONDS_MAX = 3.0  # of one pull; a node without CPU for longer is of no use to its containerd
 LIFE_SECONDS_MAX = 1.0
 QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
 REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
@@ -81,6 +82,7 @@ class Pull:
     failures: int = 0
     has_crawled: bool = False  # it left a source as CRAWLING
     moves: int = 0
+    postponed: float = 0.0
     is_aside: bool = False  # containerd's request was ended before a byte came; it will be back
 
     def change(self, event: PullEvent) -> None:
@@ -156,6 +158,18 @@ class Pull:
         slow_at = max(self.mark_at + CRAWL_SECONDS, self.question_at + QUESTION_SECONDS)
         life_at = self.life_at + LIFE_SECONDS_MAX
         return min(question_at, slow_at, life_at, self.wait_ends_at(wait_seconds), self.given_up_at)
+
+    def postpone(self, seconds: float) -> None:
+        """Wait so much longer, up to POSTPONED_SECONDS_MAX in all: this node was late itself."""
+        seconds = min(seconds, POSTPONED_SECONDS_MAX - self.postponed)
+        self.postponed += seconds
+        self.started_at += seconds
+        self.asked_at += seconds
+        self.asking_since += seconds
+        self.life_at += seconds
+        self.question_at += seconds
+        self.wait_from += seconds
+        self.mark_at += seconds
 
     def rate(self, now: float) -> float:
         """Bytes per second since the mark; 0 where it is too early to say."""
