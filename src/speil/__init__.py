@@ -46,7 +46,7 @@ Shells:
     sources         opens content: from this node's store, from peers; answers tags
     inflight        shares content while it is downloaded: follows other nodes, serves followers
     mirror          the registry port and the metrics port: lets requests in, answers them
-    web             the node's pages: a guard against other pages, event streams, traces
+    web             the node's pages: event streams, traces
     config          settings from flags, environment and defaults
     daemon          `speil registry`: puts a node together and runs it
     survey          reads Leases and nodes of all regions, for `speil region`

@@ -39,7 +39,7 @@ async def is_accessible(page: Page) -> None:
     if not await page.run("'axe' in window"):
         # by the protocol, not by the page: its Content-Security-Policy lets in no script from elsewhere
         await page.run(fetch_axe.fetch().read_text() + "; true")
-    found = await page.run(_AXE)
+    found = await page.run(_AXE, 90)
     assert found == [], "\n".join(found)
 
 

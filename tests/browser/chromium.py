@@ -42,8 +42,7 @@ class Page:
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
-        async with asyncio.timeout(CALL_SECONDS_MAX):
-            message = await answer
+        message = await answer
         assert "error" not in message, f"{method}: {message}"
         found: dict[str, Any] = message.get("result", {})
         return found
@@ -67,11 +66,12 @@ class Page:
         assert not result.get("errorText"), result
         await self.wait("document.readyState === 'complete'")
 
-    async def run(self, expression: str) -> Any:
+    async def run(self, expression: str, seconds_max: float = CALL_SECONDS_MAX) -> Any:
         """The value of an expression, or of its promise."""
-        result = await self.call(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
-        )
+        async with asyncio.timeout(seconds_max):
+            result = await self.call(
+                "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+            )
         assert "exceptionDetails" not in result, f"{expression}: {result['exceptionDetails']}"
         return result["result"].get("value")
 
@@ -134,6 +134,8 @@ class Browser:
                 listening = group.create_task(page.listen())
                 for domain in ("Page", "Runtime", "Log"):
                     await page.call(f"{domain}.enable")
+                # as if it were in front: else a page is hidden while another one is open
+                await page.call("Emulation.setFocusEmulationEnabled", enabled=True)
                 await page.look()
                 yield page
                 listening.cancel()

@@ -8,7 +8,7 @@ import pytest
 
 from speil.region.identity import identify
 from speil.region.label import RegionError
-from tests.chart.rendering import Manifest, Objects, RefusedError, Values, environment, render
+from tests.chart.rendering import Manifest, Objects, RefusedError, Values, environment, notes, render
 
 pytestmark = pytest.mark.requires("helm")
 REGION = "topology.kubernetes.io/region"
@@ -387,3 +387,13 @@ def test_strict_takes_no_node_without_the_label() -> None:
 
 def test_an_upgrade_without_a_cluster_to_look_at_pulls_no_image_before() -> None:
     assert not [one for one in render({"region": "eu"}, "--is-upgrade").all if "prepull" in one["metadata"]["name"]]
+
+
+def test_the_notes_say_that_a_node_port_reaches_its_own_node_alone() -> None:
+    """The policy turns other nodes away, unless their network is named."""
+    words = "reaches the node that is asked and no other"
+    values = {"region": "eu", "service": {"registry": {"nodePort": 30021}}}
+    assert words in notes(values)
+    named = {"networkPolicy": {"registryFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}}
+    assert words not in notes({**values, **named})
+    assert words not in notes({"region": "eu"})

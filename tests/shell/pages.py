@@ -10,6 +10,7 @@ from typing import cast
 from speil.border.build import Border
 from speil.border.http import HttpDoor
 from speil.border.record import BorderRecord
+from speil.http1.guard import Guard
 from speil.mirror.metrics_port import MetricsServer
 from speil.mirror.node_state import NodeState
 from speil.oci.platform import Platform
@@ -18,11 +19,11 @@ from speil.region.policy import Policy
 from speil.routing.bootstrap.static import StaticBootstrapper
 from speil.routing.dht import DhtRouter
 from speil.setting import ListenAddress
-from speil.web.guard import Guard
 from speil.web.held_images import HeldImages
 from speil.web.node_feed import NodeFeed
 from speil.web.node_page import NodePages
 from speil.web.probe import Probe
+from speil.web.series import WebSeries
 from speil.web.trace_route import TraceRoute
 from speil.web.tracer import Tracer
 from tests.shell.mirrors import Mirror
@@ -67,7 +68,9 @@ async def pages(mirror: Mirror, *names: str) -> AsyncIterator[Pages]:
     record = BorderRecord("eu", mirror.metrics)
     state = state_of(mirror, record)
     feed = NodeFeed(state, "memory", HeldImages(mirror.store, mirror.router))
-    made = NodePages(Guard(names), TraceRoute(tracer_of(mirror)), feed)
-    server = MetricsServer(mirror.metrics, state, web=made.answer)
+    series = mirror.metrics.of(WebSeries)
+    guard = Guard(names)
+    made = NodePages(guard, TraceRoute(tracer_of(mirror), series), feed, series)
+    server = MetricsServer(mirror.metrics, state, web=made.answer, guard=guard)
     async with server.serve(ListenAddress("127.0.0.1", port)):
         yield Pages(f"http://127.0.0.1:{port}", server, made, state, record)

@@ -110,12 +110,55 @@ def _lead() -> None:
 
 @contextmanager
 def terminal(
-    *argv: str, rows: int = 24, columns: int = 80, cwd: Path | None = None, **environ: str
+    *argv: str,
+    rows: int = 24,
+    columns: int = 80,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Terminal]:
     """A terminal on which `argv` runs; nothing of it is left afterwards. `environ` is added to this process's."""
     base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
-    opened = Terminal(argv, {**base, "TERM": "xterm", **environ}, rows, columns, cwd)
+    opened = Terminal(argv, {**base, "TERM": "xterm", **(environ or {})}, rows, columns, cwd)
     try:
         yield opened
     finally:
         opened.close()
+
+
+INTERRUPT_SECONDS_MAX = 0.2
+TRIES = 3
+
+
+def check_interrupt(argv: Sequence[str], when: str, folder: Path, environ: Mapping[str, str] | None = None) -> str:
+    """Ctrl-C when the output has `when`: exit code 130 in time, no process and no file left. What was shown.
+
+    The time does not count waits for a CPU of the process itself. Its children and the disk wait too on a busy machine,
+    so the limit grows with the load, and the best of TRIES counts.
+    """
+    seconds = []
+    for number in range(TRIES):
+        temporary = folder / f"tmp-{number}"
+        temporary.mkdir()
+        with terminal(*argv, environ={**(environ or {}), "TMPDIR": str(temporary)}, columns=200) as opened:
+            opened.until(when, seconds_max=2 * SECONDS_MAX)
+            code, took = opened.interrupt()
+            assert code == 130, opened.text[-SHOWN_MAX:]
+            assert "Traceback" not in opened.text, opened.text[-SHOWN_MAX:]
+            assert _session(opened.process.pid) == []
+        assert list(temporary.iterdir()) == []
+        seconds.append(took)
+        if took <= INTERRUPT_SECONDS_MAX * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)):
+            return opened.text
+    raise AssertionError(f"an interrupt took {', '.join(f'{took:.2f}' for took in seconds)} s")
+
+
+def _session(leader: int) -> list[str]:
+    """The commands that run in the session of a terminal."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, IndexError):
+            if entry.name.isdigit():
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == leader and state != "Z":
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found

@@ -90,7 +90,10 @@ def test_help_and_version_in_all_forms(speil_here: Speil, argv: list[str], words
         (["region", "xyzzy"], "unknown command 'region xyzzy'"),
         (["help", "regstry"], "did you mean registry?"),
         (["help", "region", "stauts"], "did you mean region status?"),
-        (["region"], "region is a group of commands: region plan, region status, region verify, region trace"),
+        (
+            ["region"],
+            "region is a group of commands: region plan, region status, region verify, region web",
+        ),
         (["xyzzy"], "--help lists the commands"),
         (["--log-levle=DEBUG", "version"], "unknown flag --log-levle before the command, did you mean --log-level?"),
         (["-x"], "unknown flag -x before the command"),

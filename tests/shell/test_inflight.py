@@ -14,6 +14,7 @@ import pytest
 from speil.claims.message import Phase, Reason, Status
 from speil.claims.states import PullState
 from speil.config import Arguments, ConfigError, build
+from speil.inflight.link import link_bytes_per_second
 from speil.inflight.serving import FOLLOWERS_PER_CONTENT_MAX
 from speil.inflight.settings import SharingSettings
 from speil.mirror.filters import compile_filter
@@ -326,6 +327,34 @@ async def test_a_source_that_stands_still_is_left_by_one_node() -> None:
         assert sum(one.node.sample("speil_left_sources_total") for one in others) <= len(others)
 
 
+@pytest.mark.parametrize("crawls", [False, True], ids=["stalls", "crawls"])
+async def test_the_upstream_of_one_node_stops_and_one_other_fetches_the_rest(crawls: bool) -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1, crawls=crawls)
+    digest = upstream.add(LAYER)
+    async with region(4, upstream) as nodes, asyncio.TaskGroup() as group:
+        pulls = [group.create_task(one.pull(digest)) for one in nodes]
+        await eventually(lambda: all(offset_of(one, digest) >= HALF for one in nodes), what="half of it is everywhere")
+        (fetcher,) = nodes.by_state(digest, PullState.FETCHING)
+        others = [pull for pull, one in zip(pulls, nodes, strict=True) if one is not fetcher]
+        await asyncio.gather(*others)
+        assert upstream.gets[digest] == 2
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert upstream.gets[digest] == 2
+        assert nodes.total("speil_left_sources_total", reason="crawling" if crawls else "no_byte") >= 1
+
+
+async def test_a_download_that_begins_again_is_left() -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1)
+    digest = upstream.add(LAYER)
+    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+        fetcher, _, pulls = await halfway(nodes, digest, group)
+        await fetcher.node.ingests._ingests[0].rewind()
+        await asyncio.gather(*pulls[1:])
+        assert upstream.gets[digest] == 2
+        pulls[0].cancel()
+
+
 async def test_the_upstream_stops_and_all_wait_for_the_node_that_fetches() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)
@@ -493,6 +522,17 @@ def test_a_share_wait_is_a_duration(text: str, seconds: float) -> None:
 def test_a_wrong_share_wait_is_refused_with_what_would_be_right(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--share-wait: .*(such as|to 15s)"):
         build(SharingSettings, Arguments({"share_wait": [text]}), {})
+
+
+def test_the_link_is_that_of_the_fastest_physical_interface(tmp_path: Path) -> None:
+    assert link_bytes_per_second(tmp_path / "nothing") == 0
+    for name, speed, is_physical in (("eth0", "1000\n", True), ("eth1", "-1\n", True), ("veth1", "10000\n", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "speed").write_text(speed)
+        if is_physical:
+            (tmp_path / name / "device").mkdir()
+    (tmp_path / "eth2" / "device").mkdir(parents=True)
+    assert link_bytes_per_second(tmp_path) == 125_000_000
 
 
 async def test_where_ingests_can_not_be_read_nothing_is_claimed(

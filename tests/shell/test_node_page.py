@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,12 +14,17 @@ from typing import Any
 import aiohttp
 import pytest
 
+from speil.border.record import KEPT_OUT_MAX, BorderRecord
+from speil.libp2p.identity import Identity
+from speil.mirror.peer_bytes import PEERS_MAX, PeerBytes
+from speil.mirror.recent import RecentRequests
+from speil.observe.metrics import Metrics
 from speil.region.policy import Layer
 from speil.routing.memory import MemoryMesh
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from speil.web import event_stream as stream_module
-from speil.web.guard import CONTENT_SECURITY_POLICY
+from speil.web.headers import CONTENT_SECURITY_POLICY
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.pages import Pages, pages
 
@@ -157,6 +164,10 @@ async def test_pages_are_answered_under_own_names_only(host: str, status: int) -
                 if status != 200:
                     assert response.headers["Content-Type"].startswith("text/plain")
                     assert "not known by the name" in await response.text()
+        for path in ("/metrics", "/debug/state?brief=true"):
+            browser = {"Host": host, "Accept-Language": ""}  # what no page can leave out
+            async with session.get(shown.url + path, headers=browser) as response:
+                assert response.status == status
         async with session.get(f"{shown.url}/metrics", headers={"Host": host}) as response:
             assert response.status == 200, "scrapers come by any name"
 
@@ -173,7 +184,7 @@ async def test_a_stream_begins_with_all_and_goes_on_with_what_changes() -> None:
         assert found.last["node"]["leader"]["known_from"] == "bootstrap kind static: no leader is elected"
         assert found.last["requests"] == {"is_first": True, "requests": []}
         await found.until(lambda: found.last["images"]["total"] == 1)
-        await found.until(lambda: found.last["images"]["images"][0]["holders"] == 0)
+        await found.until(lambda: found.last.get("holders") == {str(IMAGE.index.digest): 0})
         layer = max(IMAGE.blobs, key=lambda digest: len(IMAGE.blobs[digest]))
         async with session.get(f"{node.url}/v2/app/blobs/{layer}?ns=reg.test") as response:
             size = len(await response.read())
@@ -190,7 +201,7 @@ async def test_a_stream_begins_with_all_and_goes_on_with_what_changes() -> None:
         (kept,) = found.last["kept_out"]["last"]
         assert (kept["who"], kept["count"]) == ("10.9.9.9", 1)
         assert "--region" in kept["what_to_do"]
-        assert set(found.names[before:]) <= {"requests", "traffic", "kept_out"}, "only what changed is sent"
+        assert set(found.names[before:]) <= {"requests", "traffic", "kept_out", "node"}, "only what changed is sent"
 
 
 async def test_a_quiet_stream_sends_a_comment_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,12 +211,14 @@ async def test_a_quiet_stream_sends_a_comment_now_and_then(monkeypatch: pytest.M
 
 
 async def test_the_number_of_streams_is_bounded_and_a_closed_one_leaves_its_place() -> None:
-    async with one() as (_, shown, session):
+    async with one() as (node, shown, session):
         opened = [await session.get(f"{shown.url}/debug/web/events") for _ in range(stream_module.STREAMS_MAX)]
         assert {response.status for response in opened} == {200}
         async with session.get(f"{shown.url}/debug/web/events") as refused:
             assert refused.status == 503
             assert "close one" in await refused.text()
+        assert node.sample("speil_web_streams") == stream_module.STREAMS_MAX
+        assert node.sample("speil_web_refused_total", reason="streams") == 1
         opened.pop().close()
         await eventually(lambda: len(shown.pages.streams) < stream_module.STREAMS_MAX, what="the place is free")
         async with session.get(f"{shown.url}/debug/web/events") as response:
@@ -245,3 +258,45 @@ async def test_a_client_that_takes_nothing_loses_its_stream(monkeypatch: pytest.
 
         await eventually(fill, timeout_seconds=60, what="its stream is ended")
         writer.close()
+
+
+# --- what it reads from ----------------------------------------------------------------------------------------
+
+
+def test_an_idle_node_has_none_of_it_in_memory() -> None:
+    names = "one for one in sys.modules if one.startswith(('speil.web', 'speil.trace', 'speil.region_web'))"
+    program = f"import sys, speil.daemon; print(sorted({names}))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "['speil.web', 'speil.web.build']"
+
+
+def test_who_was_kept_out_is_kept_within_a_bound() -> None:
+    record = BorderRecord("eu", Metrics())
+    for number in range(3 * KEPT_OUT_MAX):
+        record.rejected(Layer.HTTP, f"10.0.{number}.1", "it knocked")
+        record.rejected(Layer.TOKEN, "10.1.1.1", "its token is old")
+    assert len(record.kept_out) == KEPT_OUT_MAX
+    last = record.kept_out[Layer.TOKEN, "10.1.1.1"]
+    assert (last.count, "--region-secret-file" in last.what_to_do) == (3 * KEPT_OUT_MAX, True)
+
+
+def test_bytes_of_peers_are_counted_in_all_and_for_the_last_minute() -> None:
+    counted, first = PeerBytes(), Identity.generate().peer_id
+    for second in range(120):
+        counted.add(first, 100, float(second))
+    (row,) = counted.document(119.0)
+    assert row["bytes"] == 12_000
+    assert 5_500 <= row["minute"] <= 6_500
+    assert counted.document(1000.0)[0]["minute"] == 0
+    for _ in range(2 * PEERS_MAX):
+        counted.add(Identity.generate().peer_id, 1, 1000.0)
+    assert len(counted.document(1000.0)) == PEERS_MAX
+
+
+def test_requests_since_a_total_are_the_new_ones() -> None:
+    recent = RecentRequests()
+    for number in range(300):
+        recent.add("GET", f"key-{number}", "store", "served", "node")
+    assert [one.key for one in recent.since(298)] == ["key-299", "key-298"]
+    assert recent.since(300) == recent.since(500) == []
+    assert (len(recent.since(0)), len(recent.since(0, 10))) == (200, 10)

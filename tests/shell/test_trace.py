@@ -199,6 +199,10 @@ async def test_another_pages_post_starts_no_trace() -> None:
         assert await status(Host="evil.example:9090") == 421
         assert await status(Host="") == 421
         assert sample(holder.metrics, "speil_served_bytes_total") == 0, "nothing was fetched"
+        assert asker.sample("speil_web_refused_total", reason="origin") == 4
+        assert asker.sample("speil_web_refused_total", reason="host") == 4
+        assert asker.sample("speil_web_traces_total") == 0
         assert await status(Origin=f"http://{own}", Sec_Fetch_Site="same-origin") == 200
+        assert asker.sample("speil_web_traces_total", measured="true") == 1
         assert await status(Host="node-1.example:9090", Origin="http://node-1.example:9090") == 200
         assert await status(Host="api.cluster.example", Sec_Speil_Client="1") == 200, "a client that is no browser"

@@ -93,12 +93,12 @@ def main(argv: Sequence[str] | None = None, program: Program = SPEIL) -> int:
 
 
 def plugin() -> int:
-    """`kubectl speil`, which kubectl finds as the program kubectl-speil."""
+    """See the package."""
     return main(program=PLUGIN)
 
 
 def complete_plugin() -> int:
-    """The program kubectl_complete-speil, which kubectl calls to complete `kubectl speil`."""
+    """See the package."""
     return main([COMPLETE, *sys.argv[1:]], PLUGIN)
 
 

@@ -47,8 +47,12 @@ def _cluster(words: Sequence[str]) -> ClusterSettings:
     flags = {flag for one in known for flag in one.flags}
     while items:
         item = items.pop(0)
-        if item.partition("=")[0] in flags:
-            kept += [item] if "=" in item else [item, *items[:1]]
+        if item.partition("=")[0] not in flags:
+            continue
+        if "=" in item:
+            kept.append(item)
+        elif items:  # the last one is being completed
+            kept += [item, items[0]]
     try:
         return build(ClusterSettings, split_arguments("", kept, known), os.environ, by_hand=True)
     except (ConfigError, HelpRequested, SettingError):

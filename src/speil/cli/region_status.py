@@ -40,7 +40,7 @@ def run(settings: Settings) -> int:
 
 async def _run(settings: Settings) -> None:
     while True:
-        views = await look(settings.survey)
+        views = await look(settings.survey, must_exist=True)
         if not views:
             raise SurveyError(
                 "no region was found: is speil installed in this cluster, with --bootstrap-kind kubernetes?"

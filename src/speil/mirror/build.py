@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from speil.border.http import HttpDoor
 from speil.fetch.settings import FetchSettings
+from speil.http1.guard import Guard
 from speil.http1.own_addresses import OwnAddresses
 from speil.http1.server import Handler, Shares
 from speil.inflight.build import Inflight, build_inflight
@@ -148,13 +150,23 @@ def registry_port(
     return RegistryPort(server, parser, sources, upstream_bytes, recent, recorder, wire, client, inflight)
 
 
-def metrics_port(metrics: Metrics, state: State, guards: PortGuards, *, web: Handler | None = None) -> MetricsServer:
-    """`web` answers the node's pages."""
+def metrics_port(
+    metrics: Metrics, state: State, guards: PortGuards, guard: Guard, *, web: Handler | None = None
+) -> MetricsServer:
+    """`web` answers the node's pages; `guard` is that of browsers."""
     return MetricsServer(
-        metrics, state, web=web,
+        metrics, state, web=web, guard=guard,
         bounds=METRICS_CONNECTIONS.within(guards.descriptors // METRICS_PART),
         own=guards.own, neighbourhood=guards.neighbourhood,
     )  # fmt: skip
+
+
+def browser_guard(settings: MirrorSettings, node_name: str) -> Guard:
+    """By which names browsers reach the metrics port."""
+    return Guard(
+        (socket.gethostname(), node_name, *settings.debug_web_hosts),
+        hint="use the IP address, kubectl port-forward, or name it in --debug-web-hosts",
+    )
 
 
 def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:

@@ -7,6 +7,7 @@ import json
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from speil.http1.guard import Guard
 from speil.http1.message import Request
 from speil.http1.own_addresses import OwnAddresses
 from speil.http1.places import Bounds, Place
@@ -45,15 +46,18 @@ class MetricsServer:
         state: State,
         *,
         web: Handler | None = None,
+        guard: Guard | None = None,
         bounds: Bounds = CONNECTIONS,
         own: OwnAddresses | None = None,
         neighbourhood: Shares | None = None,
     ) -> None:
-        """`web` answers all below `/debug/web`; None: that is a 404."""
+        """`web` answers all below `/debug/web`; None: that is a 404. `guard` refuses browsers that another site's name
+        led here (DNS rebinding).
+        """
         self._metrics, self._state, series = metrics, state, metrics.of(MirrorSeries)
         self._rates = Buckets(PAGES_BURST, PAGES_PER_SECOND, RATES_MAX)
         self._pages = {"/metrics": self._metrics_page, "/debug/state": self._state_page}
-        self._web = web
+        self._web, self._guard = web, guard or Guard()
         self.port = GuardedServer(
             "metrics", self._answer, bounds, own=own, neighbourhood=neighbourhood,
             count_refused=lambda reason: series.http_connections_refused.labels("metrics", reason).inc(),
@@ -75,6 +79,8 @@ class MetricsServer:
             await reply.send(429, [("Retry-After", "1")])
         elif web is not None:
             await web(request, reply)
+        elif (refused := self._guard.refusal_of_browser(request)) is not None:
+            await reply.send(refused.status, [("Content-Type", "text/plain; charset=utf-8")], refused.why.encode())
         elif page is not None:
             kind, body = page(request)
             await reply.send(200, [("Content-Type", kind)], body)

@@ -155,8 +155,16 @@ class NodeState:
         return [asdict(kept) for kept in reversed(self.border.record.kept_out.values())]
 
     def transfers(self) -> list[dict[str, Any]]:
-        """The downloads that this node shares while they grow: those of its runtime, and those that it follows."""
-        return self.registry.inflight.transfers() if self.registry.inflight else []
+        """The downloads that this node shares while they grow: those of its runtime, and those that it follows.
+
+        `image` is that of a request for the same content, "" where none is remembered.
+        """
+        found = self.registry.inflight.transfers() if self.registry.inflight else []
+        if not found:
+            return found
+        images = {one.key: one.image for one in reversed(self.registry.recent.since(0))}
+        images |= {one["key"]: one["image"] for one in self.in_flight()}
+        return [{**one, "image": images.get(one["key"], "")} for one in found]
 
     def in_flight(self) -> list[dict[str, Any]]:
         """The bodies that are being sent now: to this node's containerd (`getting` from a peer, `reading` from the

@@ -11,7 +11,7 @@ from speil.overview.view import InFlight, NodeView, RegionView
 NODES_DRAWN_MAX = 60  # of a region: above it, edges are drawn between zones
 EDGES_MAX = 200  # of a region, the widest ones
 ROLLOUTS_MAX = 20  # those with the most nodes
-TREE_NODES_MAX = 300  # of one roll-out
+TREE_NODES_MAX = 100  # of one roll-out, the ones next to the roots
 _RECEIVING = ("fetching", "following", "getting")
 
 
@@ -48,14 +48,25 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A content that nodes of a region download now. `count` nodes do, in all trees."""
+    """A content that nodes of a region download now.
+
+    `roles` counts the nodes by role. Those whose total is known have `offset` of `total` bytes together. `trees` has
+    the nodes next to the roots, `left_out` says how many more there are.
+    """
 
     region: str
     key: str
     image: str
-    count: int
+    roles: Mapping[str, int]
+    offset: int
+    total: int
     trees: tuple[Branch, ...]
     left_out: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many nodes download it."""
+        return sum(self.roles.values())
 
 
 class Peers:
@@ -123,17 +134,24 @@ def _of_region(view: RegionView, peers: Peers) -> Iterator[Rollout]:
             if one.role in _RECEIVING:
                 receiving[one.key].setdefault(node.name, (node, one))
     for key, nodes in receiving.items():
-        image = next((one.image for _, one in nodes.values() if one.image), "")
-        trees, left_out = _trees(nodes, peers)
-        yield Rollout(view.region, key, image, len(nodes), tuple(trees), left_out)
+        flights = [one for _, one in nodes.values()]
+        known = [one for one in flights if one.total]
+        trees, left_out = _cut(_trees(nodes, peers))
+        yield Rollout(
+            view.region,
+            key,
+            next((one.image for one in flights if one.image), ""),
+            Counter(one.role for one in flights),
+            sum(one.offset for one in known),
+            sum(one.total for one in known),
+            tuple(trees),
+            left_out,
+        )
 
 
-def _trees(nodes: Mapping[str, tuple[NodeView, InFlight]], peers: Peers) -> tuple[list[Branch], int]:
+def _trees(nodes: Mapping[str, tuple[NodeView, InFlight]], peers: Peers) -> list[Branch]:
     """A node is below the one it gets the content from. Reports are not of one instant: a circle is cut."""
-    branches = {
-        name: Branch(name, node.zone, one.role, one.offset, one.total)
-        for name, (node, one) in list(nodes.items())[:TREE_NODES_MAX]
-    }
+    branches = {name: Branch(name, node.zone, one.role, one.offset, one.total) for name, (node, one) in nodes.items()}
     holders: dict[str, Branch] = {}
     parents: dict[str, Branch] = {}
     for name in branches:
@@ -146,20 +164,45 @@ def _trees(nodes: Mapping[str, tuple[NodeView, InFlight]], peers: Peers) -> tupl
             holders.setdefault(source, Branch(source, found[1].zone if found else "", "holds" if found else ""))
         parents[name] = branches.get(source) or holders[source]
     roots = list(holders.values())
+    above: dict[str, str] = {}  # the node that each placed node is below
     for name, branch in branches.items():
         parent = parents.get(name)
-        if parent is None or _is_below(parent, branch):
+        if parent is None or _is_above(name, parent.node, above):
             roots.append(branch)
         else:
+            above[name] = parent.node
             parent.below.append(branch)
-    return roots, len(nodes) - len(branches)
+    return roots
 
 
-def _is_below(branch: Branch, above: Branch) -> bool:
-    waiting = [above]
-    while waiting:
-        one = waiting.pop()
-        if one is branch:
+def _is_above(name: str, node: str | None, above: Mapping[str, str]) -> bool:
+    """Whether `name` is `node`, or a node that `node` is below."""
+    while node is not None:
+        if node == name:
             return True
-        waiting += one.below
+        node = above.get(node)
     return False
+
+
+def _cut(roots: list[Branch]) -> tuple[list[Branch], int]:
+    """The trees with their first TREE_NODES_MAX nodes, level by level; how many are left out."""
+    level, room, left_out = roots, TREE_NODES_MAX - len(roots), 0
+    while level:
+        below: list[Branch] = []
+        for branch in level:
+            kept = branch.below[: max(room, 0)]
+            left_out += sum(map(_size, branch.below[len(kept) :]))
+            room -= len(kept)
+            branch.below = kept
+            below += kept
+        level = below
+    shown = roots[:TREE_NODES_MAX]
+    return shown, left_out + sum(map(_size, roots[TREE_NODES_MAX:]))
+
+
+def _size(branch: Branch) -> int:
+    count, waiting = 0, [branch]
+    while waiting:
+        count += 1
+        waiting += waiting.pop().below
+    return count

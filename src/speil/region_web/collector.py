@@ -12,13 +12,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from speil.observe.logs import get_log
 from speil.overview.flows import Peers
 from speil.overview.history import History
 from speil.overview.verify import verify
-from speil.overview.view import RegionView
+from speil.overview.view import NodeView, RegionView
 from speil.region_web import document
 from speil.survey.error import SurveyError
 from speil.survey.look import Look
@@ -27,6 +28,7 @@ UNWATCHED_SECONDS = 30.0  # between two looks while no page is open
 PAUSE_FACTOR = 2.0  # of the time that a look took
 CURSOR_SECONDS = 0.5  # how soon a page gets what a look found
 OBSERVE_SECONDS_MAX = 60.0
+PLACES_MAX = 20_000  # nodes whose region is remembered
 
 log = get_log("region-web")
 
@@ -43,6 +45,7 @@ class Collector:
         self._history = History()
         self._sections: dict[str, str] = {}
         self._keys: dict[str, str] = {}  # the event's name of each section
+        self._places: dict[str, tuple[str, str]] = {}  # region and zone of each node by its name
         self._watched = asyncio.Event()
         self._pages = 0
         self._verifying = False
@@ -69,6 +72,7 @@ class Collector:
     def show(self, views: Sequence[RegionView], look_seconds: float) -> None:
         """Take a view of all regions."""
         now = time.time()
+        views = self._placed(views)
         peers = Peers(views)
         self._history.add(views, now)
         for view in views:
@@ -83,6 +87,22 @@ class Collector:
         count = sum(len(view.nodes) for view in views)
         seconds = round(look_seconds, 3)
         self._summary({"regions": names, "nodes": count, "at": now, "look_seconds": seconds, "error": ""})
+
+    def _placed(self, views: Sequence[RegionView]) -> list[RegionView]:
+        """The views with nodes that can't be read in the region and zone where they were read last."""
+        self._places |= {node.name: (view.region, node.zone) for view in views for node in view.nodes if not node.error}
+        while len(self._places) > PLACES_MAX:
+            del self._places[next(iter(self._places))]
+        unread: dict[str, list[NodeView]] = {}
+        for node in (node for view in views for node in view.nodes if node.error):
+            region, zone = self._places.get(node.name, ("?", ""))
+            unread.setdefault(region, []).append(replace(node, region=region, zone=zone))
+        placed = []
+        for view in views:
+            nodes = [node for node in view.nodes if not node.error] + unread.pop(view.region, [])
+            if nodes or view.leases or view.pending:
+                placed.append(replace(view, nodes=tuple(sorted(nodes, key=lambda node: node.name))))
+        return placed + [RegionView(region, (), tuple(nodes)) for region, nodes in unread.items()]
 
     async def verify(self, observe_seconds: float) -> dict[str, Any]:
         """Run the checks of `speil region verify`; the result stays. Raises VerifyRunningError, SurveyError."""

@@ -64,7 +64,9 @@ def border(views: Sequence[RegionView], peers: Peers) -> dict[str, Any]:
 
 def rollout_trees(views: Iterable[RegionView], peers: Peers) -> dict[str, Any]:
     """The roll-outs under way."""
-    return {"rollouts": [asdict(one) for one in rollouts(views, peers)]}
+    return {
+        "rollouts": [{**asdict(one), "roles": dict(one.roles), "count": one.count} for one in rollouts(views, peers)]
+    }
 
 
 def kept_out_rows(views: Iterable[RegionView]) -> dict[str, Any]:

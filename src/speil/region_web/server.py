@@ -16,6 +16,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from speil.http1.guard import Guard, Refused
 from speil.http1.message import Request
 from speil.http1.places import Bounds
 from speil.http1.reply import Reply
@@ -26,7 +27,7 @@ from speil.setting import ListenAddress, SettingError, duration
 from speil.survey.error import SurveyError
 from speil.web.assets import SHARED, send_file
 from speil.web.event_stream import EventStreams
-from speil.web.guard import SECURITY_HEADERS, Guard, Refused
+from speil.web.headers import SECURITY_HEADERS
 
 CONNECTIONS = Bounds(total=64, own=64, per_share=64)  # a browser opens six for each of a few pages
 OBSERVE_DEFAULT = "5s"

@@ -99,38 +99,48 @@ Look = Callable[[], Awaitable[list[RegionView]]]
 
 
 @asynccontextmanager
-async def looking(settings: SurveySettings, progress: Progress | None = None) -> AsyncIterator[Look]:
+async def looking(
+    settings: SurveySettings, progress: Progress | None = None, *, must_exist: bool = False
+) -> AsyncIterator[Look]:
     """A function that reads all regions as they are when it is called, over one client of the cluster's API.
 
-    Nodes and Leases that can't be read carry an error. It raises SurveyError.
+    Nodes and Leases that can't be read carry an error. It raises SurveyError; with `must_exist` also for a region that
+    was asked for and has neither a Lease nor a node. Otherwise such a region has an empty view.
     """
     if settings.metrics_urls or settings.lease_files:
-        yield lambda: _by_hand(settings, progress)
+        yield lambda: _by_hand(settings, progress, must_exist=must_exist)
         return
     async with settings.cluster.api() as api:
-        yield lambda: _in_cluster(settings, api, progress)
+        yield lambda: _in_cluster(settings, api, progress, must_exist=must_exist)
 
 
-async def look(settings: SurveySettings, progress: Progress | None = None) -> list[RegionView]:
-    """All regions as they are now. Nodes and Leases that can't be read carry an error. Raises SurveyError."""
-    async with looking(settings, progress) as now:
+async def look(
+    settings: SurveySettings, progress: Progress | None = None, *, must_exist: bool = False
+) -> list[RegionView]:
+    """All regions as they are now: see `looking`. Raises SurveyError."""
+    async with looking(settings, progress, must_exist=must_exist) as now:
         return await now()
 
 
-async def _by_hand(settings: SurveySettings, progress: Progress | None) -> list[RegionView]:
+async def _by_hand(settings: SurveySettings, progress: Progress | None, *, must_exist: bool) -> list[RegionView]:
     leases = await leases_in_files([Path(path) for path in settings.lease_files]) if settings.lease_files else []
     nodes = await nodes_at(settings.metrics_urls, progress) if settings.metrics_urls else []
-    return _grouped(settings, leases, nodes)
+    return _grouped(settings, leases, nodes, must_exist=must_exist)
 
 
-async def _in_cluster(settings: SurveySettings, api: KubeApi, progress: Progress | None) -> list[RegionView]:
+async def _in_cluster(
+    settings: SurveySettings, api: KubeApi, progress: Progress | None, *, must_exist: bool
+) -> list[RegionView]:
     leases = await leases_in_cluster(api, settings.regions)
     nodes = await nodes_in_cluster(api, settings.metrics_port, settings.namespace, progress)
-    return _grouped(settings, leases, nodes)
+    return _grouped(settings, leases, nodes, must_exist=must_exist)
 
 
-def _grouped(settings: SurveySettings, leases: Sequence[LeaseView], nodes: Sequence[NodeView]) -> list[RegionView]:
-    _check_names(settings.regions, leases, nodes)
+def _grouped(
+    settings: SurveySettings, leases: Sequence[LeaseView], nodes: Sequence[NodeView], *, must_exist: bool
+) -> list[RegionView]:
+    if must_exist:
+        _check_names(settings.regions, leases, nodes)
     return group(leases, nodes, settings.regions)
 
 

@@ -19,6 +19,8 @@ def read_state(name: str, text: str) -> NodeView | None:
     Raises ValueError, KeyError or TypeError where it is not the state of a speil node.
     """
     document = parse_json(text)
+    if not isinstance(document, dict):
+        raise TypeError("it is no JSON object")
     if "traffic" not in document:
         return None
     return NodeView(

@@ -126,7 +126,7 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
     document = parse_json(state)
     traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
     rejected: dict[str, int] = {}
-    leads, started_at = False, 0.0
+    leads, elects, started_at = False, False, 0.0
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             labels = sample.labels
@@ -147,8 +147,9 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
                     traffic[registry] += Traffic(upstream_bytes=value)
                 case "speil_cross_region_rejected_total", {"layer": layer} if value:
                     rejected[layer] = value
-                case "speil_election_state", {"state": "leader"}:
-                    leads = bool(value)
+                case "speil_election_state", {"state": state_name}:
+                    elects = True
+                    leads = leads or (state_name == "leader" and bool(value))
                 case "process_start_time_seconds", _:
                     started_at = sample.value
     return NodeView(
@@ -163,6 +164,7 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
         peer_id=document["peer_id"],
         ready=document["ready"],
         leads=leads,
+        elects=elects,
         peers=tuple(peer["peer"] for peer in document["peers"]),
         started_at=started_at,
         traffic=dict(traffic),

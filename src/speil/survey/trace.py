@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from speil.http1.client import HttpClient, HttpError
+from speil.http1.guard import CLIENT_HEADER
 from speil.kube.api import KubeApi
 from speil.kube.error import KubeError, KubeNotFoundError, KubeTooManyRequestsError
 from speil.local_file import parse_json
@@ -15,7 +16,6 @@ from speil.progress import Progress
 from speil.survey.error import MissingRightError, SurveyError, survey_error
 from speil.survey.nodes import ANSWER_BYTES_MAX, ASKED_AT_ONCE_MAX, each_node
 from speil.survey.pods import Pod, near, pods_in_cluster
-from speil.web.guard import CLIENT_HEADER
 
 TRACE_PATH, STATE_PATH = "/debug/web/trace", "/debug/state"
 REQUEST_SECONDS_MAX = 45.0  # a node ends a trace after 30 s

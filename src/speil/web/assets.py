@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from speil.http1.reply import Reply
-from speil.web.guard import SECURITY_HEADERS
+from speil.web.headers import SECURITY_HEADERS
 
 _FOLDER = Path(__file__).parent / "static"
 _TYPES = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
+from speil.http1.guard import Guard
 from speil.http1.message import Request
 from speil.http1.reply import Reply
 from speil.http1.server import Handler
@@ -21,6 +21,7 @@ class NodeParts:
     state: NodeState
     registry: RegistryPort
     store_kind: str
+    guard: Guard
 
 
 class NodeWeb:
@@ -38,18 +39,17 @@ class NodeWeb:
 
 
 def _build(parts: NodeParts) -> Handler:
-    from speil.web.guard import Guard
     from speil.web.held_images import HeldImages
     from speil.web.node_feed import NodeFeed
     from speil.web.node_page import NodePages
     from speil.web.probe import Probe
+    from speil.web.series import WebSeries
     from speil.web.trace_route import TraceRoute
     from speil.web.tracer import Tracer
 
-    registry, sources, border = parts.registry, parts.registry.sources, parts.state.border
-    names = (socket.gethostname(), border.node_name, *parts.settings.debug_web_hosts)
+    series = parts.state.metrics.of(WebSeries)
+    registry, sources = parts.registry, parts.registry.sources
     probe = Probe(sources.peers, sources.access, registry.wire)
     tracer = Tracer(sources, parts.state.store, registry.parser, probe, parts.settings.node_platforms)
-    guard = Guard(names, hint="use the IP address, kubectl port-forward, or name it in --debug-web-hosts")
     feed = NodeFeed(parts.state, parts.store_kind, HeldImages(parts.state.store, parts.state.router))
-    return NodePages(guard, TraceRoute(tracer), feed).answer
+    return NodePages(parts.guard, TraceRoute(tracer, series), feed, series).answer

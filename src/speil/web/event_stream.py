@@ -7,13 +7,13 @@ client that does not take what is sent loses its stream; what it missed is in th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from speil.http1.places import Place
 from speil.http1.reply import OpenEnded, Reply
-from speil.web.guard import SECURITY_HEADERS
+from speil.web.headers import SECURITY_HEADERS
 
 STREAMS_MAX = 8  # open at a time; each page has one, and hidden pages have none
 STREAMS_OF_STRANGERS_MAX = 6  # of clients that are not on this node: the others stay for it
@@ -42,11 +42,18 @@ class Feed(Protocol):
         """A cursor for one page. What the feed does while pages follow it runs within the context."""
 
 
+def _nothing(count: int) -> None:
+    """The number is not used."""
+
+
 class EventStreams:
     """The streams of one port."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(
+        self, feed: Feed, *, opened: Callable[[int], None] = _nothing, refused: Callable[[], None] = lambda: None
+    ) -> None:
+        """`opened` is called with the number of open streams when it changes, `refused` for each refusal."""
+        self._feed, self._opened, self._refused = feed, opened, refused
         self._open: list[Place] = []
 
     def __len__(self) -> int:
@@ -55,10 +62,12 @@ class EventStreams:
     async def answer(self, place: Place, reply: Reply) -> None:
         """Send events until the client is gone or the server stops; 503 where no place for a stream is left."""
         if not self._has_room(place):
+            self._refused()
             headers = [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "5"), *SECURITY_HEADERS]
             await reply.send(503, headers, b"too many pages are open: close one\n")
             return
         self._open.append(place)
+        self._opened(len(self._open))
         try:
             headers = [("Content-Type", "text/event-stream"), *SECURITY_HEADERS]
             async with self._feed.open() as cursor, reply.stream_open(200, headers) as body:
@@ -70,6 +79,7 @@ class EventStreams:
                     pass  # the client is gone
         finally:
             self._open.remove(place)
+            self._opened(len(self._open))
 
     def _has_room(self, place: Place) -> bool:
         if len(self._open) >= STREAMS_MAX:

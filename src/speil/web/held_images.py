@@ -25,7 +25,7 @@ SMALL_MESH_PEERS = 30  # up to here a lookup costs little
 
 
 class HeldImages:
-    """`version` changes with what `document` returns."""
+    """`version` changes with what `document` returns, `counts_version` with what `counts` does."""
 
     def __init__(self, store: ContentStore, router: Router) -> None:
         self._store, self._router = store, router
@@ -33,19 +33,16 @@ class HeldImages:
         self._images: dict[str, Digest] = {}
         self._counts: dict[Digest, tuple[int, float]] = {}  # peers that hold it, and the loop time of the count
         self._total, self._error = 0, ""
-        self.version = 0
+        self.version = self.counts_version = 0
 
     def document(self) -> dict[str, Any]:
-        """`holders` is the number of peers, None where they were not counted yet."""
-        images = [
-            {
-                "name": name,
-                "digest": str(digest),
-                "holders": self._counts[digest][0] if digest in self._counts else None,
-            }
-            for name, digest in self._images.items()
-        ]
+        """The images by name."""
+        images = [{"name": name, "digest": str(digest)} for name, digest in self._images.items()]
         return {"total": self._total, "error": self._error, "images": images}
+
+    def counts(self) -> dict[Digest, int]:
+        """How many peers hold each image; without those that were not counted yet."""
+        return {digest: count for digest, (count, _) in self._counts.items()}
 
     async def keep_fresh(self) -> None:
         """List and count until cancelled; several calls at a time share one loop."""
@@ -95,7 +92,7 @@ class HeldImages:
             if count >= HOLDERS_COUNTED_MAX:
                 break
         if digest not in self._counts or self._counts[digest][0] != count:
-            self.version += 1
+            self.counts_version += 1
         self._counts[digest] = count, asyncio.get_running_loop().time()
 
 

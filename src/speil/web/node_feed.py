@@ -17,6 +17,7 @@ from typing import Any
 
 from speil.border.series import BorderSeries
 from speil.mirror.node_state import NodeState
+from speil.oci.digest import Digest
 from speil.store.base import StoreError
 from speil.web.held_images import HeldImages
 
@@ -65,6 +66,11 @@ class NodeFeed:
     def requests_since(self, total: int) -> list[dict[str, Any]]:
         """The requests that ended after `total` of them had, newest first."""
         return [asdict(request) for request in self._state.registry.recent.since(total, REQUESTS_SHOWN_MAX)]
+
+    @property
+    def holders(self) -> tuple[int, dict[Digest, int]]:
+        """A number that changes with the counts, and the number of peers that hold each image."""
+        return self._images.counts_version, self._images.counts()
 
     @property
     def requests_total(self) -> int:
@@ -124,6 +130,8 @@ class NodeCursor:
         self._feed = feed
         self._sent: dict[str, str] = {}
         self._requests_total: int | None = None
+        self._holders_version = 0
+        self._holders: dict[Digest, int] = {}
 
     def changes(self) -> list[tuple[str, str]]:
         """See Cursor."""
@@ -132,6 +140,11 @@ class NodeCursor:
             if self._sent.get(name) != text:
                 self._sent[name] = text
                 found.append((name, _with_clock(text) if name == "node" else text))
+        version, holders = self._feed.holders
+        if version != self._holders_version:
+            changed = {str(one): count for one, count in holders.items() if self._holders.get(one) != count}
+            self._holders_version, self._holders = version, holders
+            found.append(("holders", json.dumps(changed)))
         total = self._feed.requests_total
         if total != self._requests_total:
             requests = self._feed.requests_since(self._requests_total or 0)

@@ -20,15 +20,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from speil.http1.guard import Guard, Refused
 from speil.http1.message import Request
 from speil.http1.reply import Reply
+from speil.observe.logs import get_log
+from speil.observe.seldom import Seldom
 from speil.web.assets import SHARED, send_file
 from speil.web.event_stream import EventStreams
-from speil.web.guard import SECURITY_HEADERS, Guard, Refused
+from speil.web.headers import SECURITY_HEADERS
 from speil.web.node_feed import NodeFeed
+from speil.web.series import WebSeries
 from speil.web.trace_route import TraceRoute
 
 ROOT = "/debug/web/"
+log = get_log("web")
 _FILES = {"": "node.html", "measure": "node.html"}
 _ROUTES = frozenset((*_FILES, *SHARED, "node.js", "events", "metadata", "stats", "trace"))
 
@@ -36,15 +41,17 @@ _ROUTES = frozenset((*_FILES, *SHARED, "node.js", "events", "metadata", "stats",
 class NodePages:
     """Answers them; see `speil.web.build` for the parts."""
 
-    def __init__(self, guard: Guard, trace: TraceRoute, feed: NodeFeed) -> None:
-        self._guard, self._trace, self._feed = guard, trace, feed
-        self.streams = EventStreams(feed)
+    def __init__(self, guard: Guard, trace: TraceRoute, feed: NodeFeed, series: WebSeries) -> None:
+        self._guard, self._trace, self._feed, self._series = guard, trace, feed, series
+        self.streams = EventStreams(feed, opened=series.streams.set, refused=series.refused.labels("streams").inc)
+        self._refusals = Seldom()
 
     async def answer(self, request: Request, reply: Reply) -> None:
         """Answer one request below `/debug/web`."""
         name = request.path.removeprefix(ROOT) if request.path.startswith(ROOT) else None
         acts = name in ("trace", "measure") and request.method == "POST"
         if (refused := self._guard.refusal(request, acts=acts)) is not None:
+            self._note(refused, request)
             await _refuse(reply, refused)
         elif acts:
             await self._answer_trace(request, reply, measures=name == "measure")
@@ -57,6 +64,12 @@ class NodePages:
             await reply.send(405, [("Allow", allowed), *SECURITY_HEADERS])
         else:
             await self._answer_page(name, request, reply)
+
+    def _note(self, refused: Refused, request: Request) -> None:
+        reason = "host" if refused.status == 421 else "origin"
+        self._series.refused.labels(reason).inc()
+        if self._refusals.due(reason):
+            log.warning("a request for a page was refused", client=request.place.host, why=refused.why)
 
     async def _answer_page(self, name: str, request: Request, reply: Reply) -> None:
         match name:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 
+from speil.http1.guard import Refused
 from speil.http1.message import Request
 from speil.http1.places import Place
+from speil.observe.logs import get_log
 from speil.setting import SettingError, boolean
 from speil.token_bucket import Buckets
 from speil.trace.document import document
 from speil.trace.named import TraceError, parse_platform, parse_reference
-from speil.web.guard import Refused
+from speil.web.series import WebSeries
 from speil.web.tracer import Tracer
 
 TRACES_MAX = 2  # at a time: a measuring pull is to see the node's bandwidth, not the other trace
@@ -23,12 +25,14 @@ TRACES_BURST, TRACES_PER_SECOND = 10, 0.2
 RATES_MAX = 256  # addresses and prefixes whose rate is remembered
 IMAGE_CHARS_MAX = 600  # registry, repository, tag and digest at their limits
 
+log = get_log("web")
+
 
 class TraceRoute:
     """The traces of one node."""
 
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
+    def __init__(self, tracer: Tracer, series: WebSeries) -> None:
+        self._tracer, self._series = tracer, series
         self._rates = Buckets(TRACES_BURST, TRACES_PER_SECOND, RATES_MAX)
         self._running = 0
 
@@ -44,12 +48,19 @@ class TraceRoute:
         except (TraceError, SettingError) as error:
             return Refused(400, str(error))
         if self._running >= TRACES_MAX or not self._has_turn(request.place):
+            self._series.refused.labels("traces").inc()
             return Refused(429, "other traces are running: try again in a moment")
         self._running += 1
         try:
-            return document(await self._tracer.trace(reference, measure=measure, platform=platform))
+            found = document(await self._tracer.trace(reference, measure=measure, platform=platform))
         finally:
             self._running -= 1
+        self._series.traces.labels(str(measure).lower()).inc()
+        log.info(
+            "image traced", image=found["image"], client=request.place.host, measured=measure, does=found["does"],
+            duration_ms=round(found["seconds"] * 1e3, 1),
+        )  # fmt: skip
+        return found
 
     def _has_turn(self, place: Place) -> bool:
         if place.is_own:

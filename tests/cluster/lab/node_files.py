@@ -15,17 +15,7 @@ mount --make-rslave /
 hostname {name}
 mount -t proc proc /proc
 mount -t overlay overlay -o lowerdir=/etc,upperdir={folder}/etc,workdir={folder}/etc-work /etc
-hierarchies=$(ls /sys/fs/cgroup)
-mount -t tmpfs tmpfs /sys/fs/cgroup
-for one in $hierarchies; do
-    mkdir "/sys/fs/cgroup/$one"
-    case $one in
-        unified) mount -t cgroup2 none "/sys/fs/cgroup/$one" ;;
-        systemd) mount -t cgroup -o none,name=systemd cgroup "/sys/fs/cgroup/$one" ;;
-        *) mount -t cgroup -o "$one" cgroup "/sys/fs/cgroup/$one" ;;
-    esac
-done
-mount --bind {folder}/run /run
+{cgroups}mount --bind {folder}/run /run
 mount --bind {folder}/varlib /var/lib
 mount --bind {folder}/varlog /var/log
 mkdir -p /run/netns /run/lock /etc/cni/net.d /etc/containerd/certs.d

@@ -3,6 +3,7 @@
 import { bytes, svg } from "./show.js";
 
 const WATER = 120, PAD = 16, HEAD = 52, ZONE_HEAD = 22, ZONE_GAP = 12, ZONES_IN_A_ROW = 2;
+const ISLAND_PIXELS_MIN = 280;  // narrower islands stand below each other
 const LABELLED_MAX = 12;  // nodes of a zone that have their names beside them
 
 const name = (region) => region || "(none)";
@@ -27,7 +28,7 @@ function layZone(nodes) {
 
 function layRegion(region) {
   const zones = byZone(region).map(([zone, nodes]) => ({ zone, nodes, ...layZone(nodes) }));
-  let x = PAD, y = HEAD, width = 260, rowHeight = 0;
+  let x = PAD, y = HEAD, width = 290, rowHeight = 0;
   zones.forEach((zone, number) => {
     if (number && number % ZONES_IN_A_ROW === 0) { x = PAD; y += rowHeight + ZONE_GAP; rowHeight = 0; }
     Object.assign(zone, { x, y });
@@ -45,7 +46,8 @@ function drawRegion(laid, left, top) {
   const made = svg("g", { transform: `translate(${left},${top})` },
     svg("rect", { class: `land${leader && ready === region.nodes.length ? "" : " bad"}`, width, height, rx: 26 }),
     svg("text", { class: "big", x: PAD, y: 26 }, name(region.region)),
-    svg("text", { class: "quiet", x: PAD, y: 43 }, `${ready} of ${region.nodes.length} ready, leader ${leader || "none"}`));
+    svg("text", { class: "quiet", x: PAD, y: 43 },
+      shorten(`${ready} of ${region.nodes.length} ready, leader ${leader || "none"}`, Math.floor((width - 2 * PAD) / 6.6))));
   const dots = [];
   for (const zone of zones) {
     made.append(svg("rect", { class: "zone", x: zone.x, y: zone.y, width: zone.width, height: zone.height, rx: 8 }),
@@ -98,7 +100,8 @@ function drawBorder(x1, y1, x2, y2, total) {
 }
 
 export function drawMap(map, regions, crossings) {
-  const laid = regions.map(layRegion), columns = Math.max(1, Math.min(3, Math.ceil(Math.sqrt(laid.length))));
+  const laid = regions.map(layRegion), fitting = Math.max(1, Math.floor(map.clientWidth / ISLAND_PIXELS_MIN));
+  const columns = Math.max(1, Math.min(3, fitting, Math.ceil(Math.sqrt(laid.length))));
   const columnWidths = [], rowHeights = [];
   laid.forEach((one, number) => {
     const column = number % columns, row = Math.floor(number / columns);

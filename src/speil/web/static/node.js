@@ -61,11 +61,16 @@ function peerCell(peer) {
   return cell(peer ? el("span", {}, short(peer), zone ? ` ${zone}` : "") : "");
 }
 
+// a tag's key begins with the image, which has a column of its own
+function shortKey(one) {
+  return one.image && one.key.startsWith(`${one.image}:`) ? el("code", { title: one.key }, one.key.slice(one.image.length)) : short(one.key);
+}
+
 function showRequests(found) {
   requests = [...found, ...requests].slice(0, REQUESTS_SHOWN);
   rows(byId("requests"), requests.map((one) => el("tr", {},
     cell(ago(one.time)), cell(one.client === "peer" ? "a peer" : "this node"), cell(one.image, "name"),
-    cell(short(one.key)), cell(one.source, `source-${one.source}`), cell(one.size ? bytes(one.size) : "–", "number"),
+    cell(shortKey(one)), cell(one.source, `source-${one.source}`), cell(one.size ? bytes(one.size) : "–", "number"),
     peerCell(one.peer), cell(speed(one.size, one.seconds), "number"), cell(`${one.method} ${one.outcome}`, "name"))),
   "No request yet.", 9);
 }
@@ -92,7 +97,17 @@ function showImages(found) {
     + (found.total > found.images.length ? `, the first ${found.images.length} are shown` : "");
   rows(byId("images"), found.images.map((one) => el("tr", {},
     cell(one.name, "name"), cell(short(one.digest)),
-    cell(one.holders === null ? "not counted yet" : `${one.holders + 1}`, "number"))), "No images.", 3);
+    el("td", { class: "number", "data-holders": one.digest }, "not counted yet"))), "No images.", 3);
+  showHolders({});
+}
+
+const holdersOf = new Map();  // peers that hold an image, by its digest
+function showHolders(changed) {
+  for (const [digest, count] of Object.entries(changed)) holdersOf.set(digest, count);
+  for (const shown of document.querySelectorAll("[data-holders]")) {
+    const count = holdersOf.get(shown.dataset.holders);
+    if (count !== undefined && shown.textContent !== `${count + 1}`) shown.textContent = count + 1;
+  }
 }
 
 function showKeptOut(found) {
@@ -153,6 +168,6 @@ byId("trace-form").addEventListener("submit", trace);
 byId("image").value = new URLSearchParams(location.search).get("image") || "";
 follow("events", {
   node: showNode, traffic: showTraffic, transfers: showTransfers, peers: showPeers, images: showImages,
-  kept_out: showKeptOut,
+  kept_out: showKeptOut, holders: showHolders,
   requests: (found) => { if (found.is_first) requests = []; showRequests(found.requests); },
 }, byId("link"));

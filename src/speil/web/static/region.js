@@ -3,6 +3,9 @@ import { drawMap } from "./map.js";
 
 const state = { names: [], regions: new Map(), crossings: [], steps: new Map() };
 
+// the field, its class, and what it means
+const SOURCES = [["own_bytes", "own", "own stores"], ["peer_bytes", "peer", "peers"], ["upstream_bytes", "upstream", "upstream"]];
+
 const name = (region) => region || "(none)";
 
 function showSummary(found) {
@@ -45,7 +48,8 @@ function showCards(regions) {
       const title = `title-${region.region}`;
       card = el("section", { id: `region-${region.region}`, "aria-labelledby": title },
         el("h2", { id: title }, `Region ${name(region.region)}`), el("dl", { class: "facts" }), el("h3", {}, "The last hour"),
-        el("div", { class: "sums" }), svg("svg", { class: "chart", role: "img", viewBox: "0 0 600 60", preserveAspectRatio: "none" }));
+        el("div", { class: "sums" }), el("p", { class: "quiet legend" }, "Bytes for each minute: ",
+          ...SOURCES.map(([, kind, meaning]) => el("span", { class: kind }, meaning))), svg("svg", { class: "chart", role: "img", viewBox: "0 0 600 60", preserveAspectRatio: "none" }));
       box.append(card);
     }
     fillCard(card, region);
@@ -60,7 +64,7 @@ function fillCard(card, region) {
     ["Leader", el("span", { class: leaders.length === 1 ? "leader" : "leader bad" },
       leaders.length ? leaders.join(", ") : lease.holder ? `${lease.holder} holds the Lease` : "nobody leads")],
     ["Lease", `${lease.name || "none"}${lease.error ? `: ${lease.error}` : renewed}${
-      lease.transitions ? `, ${lease.transitions} changes of the leader` : ""}`],
+      lease.transitions ? `, ${lease.transitions} ${lease.transitions === 1 ? "change" : "changes"} of the leader` : ""}`],
     ["Nodes", el("span", { class: ready === region.nodes.length ? "good" : "bad" },
       `${ready} of ${region.nodes.length} ready${region.pending.length ? `, ${region.pending.length} pending` : ""}`)],
     ...region.errors.map((one) => ["Can't be read", el("span", { class: "bad" }, one)]),
@@ -84,7 +88,6 @@ function showSteps(found) {
   if (card) showChart(card.querySelector("svg"), found);
 }
 
-const SOURCES = [["own_bytes", "own"], ["peer_bytes", "peer"], ["upstream_bytes", "upstream"]];
 function showChart(chart, found) {
   const steps = found ? found.steps : [];
   const sum = (step) => SOURCES.reduce((total, [field]) => total + step[field], 0);
@@ -118,6 +121,8 @@ function showBorder(found) {
   draw();
 }
 
+const OPEN_NODES_MAX = 20;  // a roll-out with more nodes is closed at first
+const DO = { fetching: "downloading from upstream", following: "following", getting: "getting it from a node that has it" };
 const DOES = { fetching: "downloads from upstream", following: "follows", getting: "gets it", holds: "has it", "": "not looked at" };
 function branch(one) {
   const part = one.total ? Math.min(one.offset / one.total, 1) : 0;
@@ -127,12 +132,25 @@ function branch(one) {
     one.below.length ? el("ul", {}, ...one.below.map(branch)) : null);
 }
 
+// One element for each roll-out: what the user has opened stays open, and only that is drawn.
 function showRollouts(found) {
-  byId("rollouts").replaceChildren(...(found.rollouts.length ? found.rollouts.map((one) => el("details", { open: true },
-    el("summary", {}, `${name(one.region)}: `, short(one.key), ` ${one.image}, ${one.count} ${one.count === 1 ? "node" : "nodes"}`),
-    el("ul", { class: "tree" }, ...one.trees.map(branch)),
-    one.left_out ? el("p", { class: "quiet" }, `and ${one.left_out} more nodes`) : null))
-    : [el("p", { class: "quiet" }, "No node downloads anything now.")]));
+  const box = byId("rollouts"), before = new Map([...box.children].map((one) => [one.dataset.key, one]));
+  box.replaceChildren(...(found.rollouts.length ? found.rollouts.map((one) => {
+    const key = `${one.region} ${one.key}`;
+    const shown = before.get(key) || el("details", { "data-key": key, open: one.count <= OPEN_NODES_MAX }, el("summary"), el("div"));
+    shown.ontoggle = () => fillRollout(shown, one);
+    fillRollout(shown, one);
+    return shown;
+  }) : [el("p", { class: "quiet" }, "No node downloads anything now.")]));
+}
+
+function fillRollout(shown, one) {
+  const roles = Object.entries(one.roles).map(([role, count]) => `${count} ${DO[role] ?? role}`).join(", ");
+  const part = one.total ? `, ${percent(one.offset / one.total)} of all bytes` : "";
+  shown.firstChild.replaceChildren(`${name(one.region)}: `, short(one.key),
+    ` ${one.image}, ${one.count} ${one.count === 1 ? "node" : "nodes"}: ${roles}${part}`);
+  shown.lastChild.replaceChildren(...(shown.open ? [el("ul", { class: "tree" }, ...one.trees.map(branch)),
+    one.left_out ? el("p", { class: "quiet" }, `and ${one.left_out} more nodes below these`) : ""] : []));
 }
 
 function finding(one) {
@@ -176,6 +194,7 @@ byId("verify-form").addEventListener("submit", async (event) => {
   }
 });
 
+addEventListener("resize", draw);
 follow("events", {
   summary: showSummary, region: showRegion, steps: showSteps, border: showBorder, rollouts: showRollouts,
   kept_out: showKeptOut, verify: showVerify,

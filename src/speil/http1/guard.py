@@ -1,4 +1,4 @@
-"""Which requests the pages answer: none that another page in a browser makes.
+"""Which requests of browsers a port answers: none that another page makes.
 
 A page of another site can make a browser send requests here, but it can't read the answers, and its POST carries its
 own `Origin`. So what causes traffic is a POST, and a foreign Origin or Sec-Fetch-Site is refused. With DNS rebinding
@@ -25,20 +25,6 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63}){0,8}")
 # suffixes that no site on the Internet has: RFC 6761, and a cluster's own zones
 _OWN_SUFFIXES = (".localhost", ".svc", ".svc.cluster.local")
 
-# No inline script or style, nothing from elsewhere, no frame around the page; text can't become markup in a script.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-)
-SECURITY_HEADERS = (
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Cache-Control", "no-store"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -49,7 +35,7 @@ class Refused:
 
 
 class Guard:
-    """`names` are further names that this port is known by, in any case, without a port."""
+    """The check of one port. `names` are further names that this port is known by, in any case, without a port."""
 
     def __init__(self, names: Iterable[str] = (), *, hint: str = "open the page by its IP address") -> None:
         """`hint` ends the message to a browser that came by another name."""
@@ -64,6 +50,13 @@ class Guard:
         if not self._is_own(name_of(host)):
             return Refused(421, f"this page is not known by the name {host[:100]!r}: {self._hint}")
         return _foreign(headers, host) if acts else None
+
+    def refusal_of_browser(self, request: Request) -> Refused | None:
+        """Why a browser gets no answer. For routes that other clients reach by any name.
+
+        Every browser sends Accept-Language, and no script can leave it out.
+        """
+        return self.refusal(request) if "Accept-Language" in request.headers else None
 
     def _is_own(self, name: str) -> bool:
         if ip_of(name) is not None or name in self._names:

@@ -1,0 +1,250 @@
+"""`speil region web`: who may open it, what it reads and how often, and the checks that run from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from speil.overview.view import FromPeer, NodeView, RegionView, Traffic
+from speil.region_web import collector as collector_module
+from speil.region_web.collector import Collector
+from speil.region_web.server import RegionWeb
+from speil.region_web.session import Session, redirect_file
+from speil.survey.error import SurveyError
+from speil.survey.node_state import read_state
+from speil.testing.eventually import eventually
+from tests.shell.nodes import free_ports
+from tests.shell.test_cli import running, speil
+
+EU_NODE = NodeView("n1", region="eu", zone="z1", peer_id="p1", ready=True, leads=True, started_at=1.0)
+EU = RegionView("eu", (), (EU_NODE,))
+US = RegionView("us", (), (NodeView("n2", region="us", zone="z2", peer_id="p2", ready=True, started_at=1.0),))
+
+
+@dataclass
+class Regions:
+    """What a look returns; `looks` counts them."""
+
+    views: list[RegionView] = field(default_factory=lambda: [EU, US])
+    error: str = ""
+    looks: int = 0
+
+    async def look(self) -> list[RegionView]:
+        self.looks += 1
+        if self.error:
+            raise SurveyError(self.error)
+        return self.views
+
+
+@dataclass
+class Web:
+    url: str
+    session: Session
+    regions: Regions
+    client: aiohttp.ClientSession
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        return {"Cookie": self.session.set_cookie[1].partition(";")[0]}
+
+    async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.client.request(method, self.url + path, headers=named, allow_redirects=False) as response:
+            return response.status, await response.text()
+
+
+@asynccontextmanager
+async def web(interval_seconds: float = 0.05) -> AsyncIterator[Web]:
+    regions = Regions()
+    collector = Collector(regions.look, interval_seconds)
+    collector.show(await regions.look(), 0.0)
+    (port,) = free_ports("127.0.0.1", 1)
+    session = Session(port)
+    async with (
+        asyncio.TaskGroup() as group,
+        RegionWeb(collector, session).serve(port),
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+    ):
+        task = group.create_task(collector.run())
+        yield Web(session.url.rstrip("/"), session, regions, client)
+        task.cancel()
+
+
+async def events(response: aiohttp.ClientResponse, count: int) -> list[tuple[str, dict[str, object]]]:
+    """The next events."""
+    found: list[tuple[str, dict[str, object]]] = []
+    name = ""
+    while len(found) < count and (line := (await response.content.readline()).decode()):
+        kind, _, value = line.rstrip("\n").partition(": ")
+        if kind == "event":
+            name = value
+        elif kind == "data":
+            found.append((name, json.loads(value)))
+    return found
+
+
+# --- who may open it -------------------------------------------------------------------------------------------
+
+
+async def test_only_who_has_the_token_gets_anything() -> None:
+    async with web() as page:
+        for path in ("/", "/events", "/page.css", "/?token=", "/?token=wrong", "/nothing"):
+            assert (await page.ask(path))[0] == 403, path
+        assert "has printed" in (await page.ask("/"))[1]
+        assert (await page.ask("/verify", "POST"))[0] == 403
+        assert (await page.ask("/", Cookie=f"speil-1={'x' * 32}"))[0] == 403
+        async with page.client.get(page.session.url_with_token, allow_redirects=False) as response:
+            assert (response.status, response.headers["Location"]) == (303, "/")
+            cookie = response.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Lax" in cookie
+        status, text = await page.ask("/", Cookie=cookie.partition(";")[0])
+        assert (status, "all regions" in text) == (200, True)
+        for name in ("region.js", "map.js", "show.js", "page.css", "icon.svg"):
+            assert (await page.ask(f"/{name}", **page.cookie))[0] == 200
+        assert (await page.ask("/node.js", **page.cookie))[0] == 404
+        assert (await page.ask("/", "PUT", **page.cookie))[0] == 405
+
+
+async def test_another_page_can_do_nothing_with_the_users_cookie() -> None:
+    async with web() as page:
+        own = urlsplit(page.url).netloc
+        for headers, status in (
+            ({"Origin": "http://evil.example"}, 403),
+            ({"Origin": "http://127.0.0.1:1"}, 403),
+            ({"Origin": page.url, "Sec_Fetch_Site": "cross-site"}, 403),
+            ({"Host": "evil.example", "Origin": "http://evil.example"}, 421),
+        ):
+            assert (await page.ask("/verify?observe=0s", "POST", **page.cookie, **headers))[0] == status, headers
+        assert page.regions.looks <= 2, "nothing was read for them"
+        assert (await page.ask("/", Host="evil.example", **page.cookie))[0] == 421
+        assert (await page.ask("/verify?observe=0s", "GET", **page.cookie))[0] == 404, "a GET starts nothing"
+        accepted = {"Origin": f"http://{own}", "Sec_Fetch_Site": "same-origin"}
+        assert (await page.ask("/verify?observe=0s", "POST", **page.cookie, **accepted))[0] == 200
+
+
+def test_the_file_that_leads_the_browser_is_the_users_alone_and_gone_afterwards() -> None:
+    with redirect_file("http://127.0.0.1:1/?token=a&b") as uri:
+        file = Path(urlsplit(uri).path)
+        assert "token" not in uri
+        assert file.parent.stat().st_mode & 0o077 == 0
+        assert 'url=http://127.0.0.1:1/?token=a&amp;b"' in file.read_text()
+    assert not file.exists()
+
+
+# --- what it reads ---------------------------------------------------------------------------------------------
+
+
+async def test_a_page_gets_all_sections_and_then_what_changed() -> None:
+    async with web() as page, page.client.get(f"{page.url}/events", headers=page.cookie) as response:
+        first = await events(response, 9)
+        names = [name for name, _ in first]
+        assert sorted(set(names)) == ["border", "kept_out", "region", "rollouts", "steps", "summary", "verify"]
+        crossings = next(data for name, data in first if name == "border")["crossings"]
+        assert crossings == [
+            {"source": "eu", "target": "us", "total": 0, "minute": 0},
+            {"source": "us", "target": "eu", "total": 0, "minute": 0},
+        ]  # fmt: skip
+        received = replace(EU.nodes[0], from_peers={"p2": FromPeer(7, 7)}, traffic={"r": Traffic(peer_bytes=7)})
+        page.regions.views = [replace(EU, nodes=(received,)), US]
+        async with asyncio.timeout(20):
+            while True:
+                ((name, data),) = await events(response, 1)
+                if name == "border":
+                    break
+        assert {"source": "us", "target": "eu", "total": 7, "minute": 7} in data["crossings"]  # type: ignore[operator]
+
+
+async def test_a_node_that_can_not_be_read_stays_in_its_region() -> None:
+    async with web() as page, page.client.get(f"{page.url}/events", headers=page.cookie) as response:
+        lost = RegionView("?", (), (NodeView("n2", error="refused"),))
+        page.regions.views = [lost, EU]
+        async with asyncio.timeout(20):
+            while True:
+                ((name, data),) = await events(response, 1)
+                if name == "region" and data["region"] == "us" and data["errors"]:
+                    break
+        assert data["errors"] == ["n2: refused"]
+        assert data["nodes"][0]["zone"] == "z2"  # type: ignore[index]
+
+
+async def test_regions_are_read_seldom_while_no_page_is_open_and_an_error_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collector_module, "UNWATCHED_SECONDS", 3600.0)
+    async with web() as page:
+        await eventually(lambda: page.regions.looks >= 2)
+        before = page.regions.looks
+        assert (await page.ask("/", **page.cookie))[0] == 200
+        assert page.regions.looks == before
+        page.regions.error = "no cluster"
+        async with page.client.get(f"{page.url}/events", headers=page.cookie) as response, asyncio.timeout(20):
+            while True:
+                ((name, data),) = await events(response, 1)
+                if name == "summary" and data["error"]:
+                    break
+        assert (data["error"], data["nodes"]) == ("no cluster", 2), "with what was read last"
+
+
+async def test_the_checks_run_once_at_a_time_and_their_result_stays() -> None:
+    async with web() as page:
+
+        async def check(seconds: str) -> tuple[int, str]:
+            return await page.ask(f"/verify?observe={seconds}", "POST", **page.cookie)
+
+        first, second = await asyncio.gather(check("1s"), check("1s"))
+        assert sorted((first[0], second[0])) == [200, 409]
+        found = json.loads(first[1] if first[0] == 200 else second[1])
+        assert {one["level"] for one in found["findings"]} == {"fail", "ok"}
+        assert (await check("61s"))[0] == 400
+        assert (await check("soon"))[0] == 400
+        async with page.client.get(f"{page.url}/events", headers=page.cookie) as response:
+            verify = dict(await events(response, 9))["verify"]
+        assert verify["findings"] == found["findings"]
+        assert verify["is_running"] is False
+        page.regions.error = "no cluster"
+        assert await check("0s") == (502, "no cluster\n")
+
+
+# --- the state of a node ---------------------------------------------------------------------------------------
+
+
+def test_a_state_that_is_no_speils_is_an_error_and_one_of_an_older_version_is_read_otherwise() -> None:
+    assert read_state("n", '{"region": "eu"}') is None
+    for text in ("[]", "{", '{"traffic": {}}', '{"traffic": 1, "region": 2}'):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            read_state("n", text)
+
+
+# --- the command -----------------------------------------------------------------------------------------------
+
+
+async def test_the_command_prints_its_address_and_ends_on_a_signal(tmp_path: Path) -> None:
+    file = tmp_path / "x.lease"
+    file.write_text('{"metadata": {"annotations": {"speil.dev/region": "x"}}, "spec": {"holderIdentity": "somebody"}}')
+    async with running("region", "web", "--no-browser", f"--lease-files={file}") as process, asyncio.timeout(30):
+        assert process.stdout is not None
+        line = (await process.stdout.readline()).decode()
+        match = re.fullmatch(r"all regions: (http://127\.0\.0\.1:(\d+)/\?token=\S{20,})\n", line)
+        assert match, line
+        jar = aiohttp.CookieJar(unsafe=True)  # it keeps cookies of IP addresses too, as browsers do
+        async with aiohttp.ClientSession(cookie_jar=jar) as session, session.get(match[1]) as response:
+            assert response.status == 200
+            assert response.url.path == "/"
+        code, _, err = await speil("region", "web", "--no-browser", f"--port={match[2]}", f"--lease-files={file}")
+        assert (code, "(--port)" in err) == (1, True)
+        process.terminate()
+        assert await process.wait() == 143
+    assert (await speil("region", "web", "--port=70000"))[0] == 2
+    code, _, err = await speil("region", "web", "--no-browser", f"--kubeconfig-path={tmp_path}/none")
+    assert code == 1
+    assert "Traceback" not in err
