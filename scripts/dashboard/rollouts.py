@@ -58,7 +58,7 @@ ROLLOUTS = Row(
         ),
         Panel(
             "Sources left, followers refused",
-            "Sources that followers left before the end, by reason; followers that a node sent elsewhere; held requests "
+            "Sources that followers left before the end, by reason; followers that a node sent elsewhere; requests "
             "that were ended so that a download that others wait for got a slot of containerd.",
             "ops",
             (
