@@ -58,11 +58,13 @@ ROLLOUTS = Row(
         ),
         Panel(
             "Sources left, followers refused",
-            "Sources that followers left before the end, by reason; followers that a node sent elsewhere.",
+            "Sources that followers left before the end, by reason; followers that a node sent elsewhere; requests "
+            "that were ended so that a download that others wait for got a slot of containerd.",
             "ops",
             (
                 Query(rate("speil_left_sources_total{%node}", "reason"), f"{WHO} left {{{{reason}}}}"),
                 Query(rate("speil_refused_followers_total{%node}"), f"{WHO} refused"),
+                Query(rate("speil_stepped_aside_total{%node}"), f"{WHO} stepped aside"),
             ),
         ),
         Panel(

@@ -28,7 +28,7 @@ class Chapter:
 CHAPTERS = (
     Chapter("Start", ("install", "first-two-regions", "migrating-from-spegel")),
     Chapter("How it works", ("how-a-pull-works", "regions", "faq")),
-    Chapter("Operate", ("operations", "chart", "image", SCREENSHOTS)),
+    Chapter("Operate", ("operations", "web", "commands", "chart", "image", SCREENSHOTS)),
     Chapter("Reference", ("settings", "metrics", "benchmarks", "faults")),
     Chapter("Decisions", ("decisions", "architecture")),
     Chapter("Project", ("contributing", "security", "changelog")),

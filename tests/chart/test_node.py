@@ -77,7 +77,7 @@ def test_every_setting_of_a_node_can_be_set_or_is_left_out_on_purpose() -> None:
     everything: dict[str, Any] = {
         "regions": [{"name": "eu", "zone": "z", "regionNetworks": ["10.0.0.0/8"]}],
         "spegel": {"kubeconfigPath": "/k", "mirroredRegistries": ["https://a.b"], "registryFilters": ["x"]},
-        "speil": {"defaultRegistry": "a.b", "dhtProtocolPrefix": "/x"},
+        "speil": {"defaultRegistry": "a.b", "dhtProtocolPrefix": "/x", "debugWebHosts": ["a.b"]},
         "regionSecret": {"generate": True},
     }
     kinds: list[dict[str, Any]] = [

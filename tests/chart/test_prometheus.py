@@ -43,6 +43,7 @@ SELDOM = {
     "Peers that failed or erred: missing in the store": NO_BAD_PEER,
     "Sources left, followers refused: left {{reason}}": NO_BAD_PEER,
     "Sources left, followers refused: refused": NO_OVERLOAD,
+    "Sources left, followers refused: stepped aside": "only containerd 2.1 and later is asked to come again",
     "Claims refused": NO_OVERLOAD,
     "libp2p connections closed": NO_OVERLOAD,
     "Addresses not dialed": NO_OVERLOAD,
