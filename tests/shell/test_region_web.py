@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -218,11 +219,43 @@ async def test_the_checks_run_once_at_a_time_and_their_result_stays() -> None:
 # --- the state of a node ---------------------------------------------------------------------------------------
 
 
-def test_a_state_that_is_no_speils_is_an_error_and_one_of_an_older_version_is_read_otherwise() -> None:
-    assert read_state("n", '{"region": "eu"}') is None
-    for text in ("[]", "{", '{"traffic": {}}', '{"traffic": 1, "region": 2}'):
-        with pytest.raises((ValueError, KeyError, TypeError)):
-            read_state("n", text)
+STATE: dict[str, Any] = {
+    "region": "eu", "zone": "z1", "lease": "", "peer_id": "p1", "ready": True, "started_at": 1.5,
+    "rejected": {"http": 2},
+    "peers": [{"peer": "p2", "hosts": "10.0.0.2"}], "traffic": {"r": {"hits": 1, "peer_bytes": 7}},
+    "from_peers": [{"peer": "p2", "bytes": 7, "minute": 3}], "addresses": "/ip4/10.0.0.1/tcp/5001",
+    "transfers": [{"key": "k", "role": "following", "peer": "p2", "offset": 1, "total": 9, "seconds": 1.0}],
+    "requests_in_flight": [
+        {"key": "k", "role": "getting", "peer": "p2", "offset": 1, "total": 9, "image": "r/a"},
+        {"key": "k", "role": "serving", "peer": "10.0.0.3", "offset": 1, "total": 9, "image": "r/a"},
+    ],
+    "kept_out": [{"layer": "http", "who": "x", "why": "y", "what_to_do": "z", "count": 2, "time": 5.0}],
+}  # fmt: skip
+
+
+def test_a_state_is_read_with_each_body_once() -> None:
+    found = read_state("n", json.dumps(STATE))
+    assert found is not None
+    assert (found.total.peer_bytes, found.started_at, found.hosts) == (7, 1.5, ("10.0.0.1",))
+    assert [(one.role, one.peer) for one in found.in_flight] == [("following", "p2"), ("serving", "10.0.0.3")]
+    assert found.from_peers == {"p2": FromPeer(7, 3)}
+    assert read_state("n", '{"region": "eu"}') is None, "of an older version"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"traffic": [1]}, {"traffic": {"r": 1}}, {"traffic": {"r": {"hits": "1"}}}, {"peers": {"a": 1}},
+        {"peers": ["x"]},
+        {"from_peers": [{"peer": "p", "bytes": 1e400, "minute": 0}]}, {"started_at": float("nan")}, {"region": 5},
+        {"from_peers": [{"peer": "p", "bytes": -1, "minute": 0}]}, {"kept_out": [{"layer": []}]}, {"transfers": 7},
+        {"requests_in_flight": [{"key": {"a": 1}}]}, {"rejected": {"http": "<b>"}}, {"peer_id": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_state_that_is_no_speils_is_an_error_of_that_node_alone(change: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        read_state("n", json.dumps({**STATE, **change}))
 
 
 # --- the command -----------------------------------------------------------------------------------------------
