@@ -115,6 +115,7 @@ GROUPS = (
             "speil.verifyBytesMax": ("2MiB", "--verify-bytes-max=2MiB"),
             "speil.verifyMemoryMax": ("16MiB", "--verify-memory-max=16MiB"),
             "speil.zeroCopy": (False, "--zero-copy=false"),
+            "speil.shareWait": ("5s", "--share-wait=5s"),
             "speil.defaultRegistry": ("ghcr.io", "--default-registry=ghcr.io"),
             "speil.leaseDuration": ("30s", "--lease-duration=30s"),
             "speil.renewDeadline": ("20s", "--renew-deadline=20s"),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from speil.claims.codec import encode
+from speil.claims.message import Ask, Ending, Fetch, Release
 from speil.kad.message import Message, MessageType
 from speil.libp2p._pb import keys_pb2
 from speil.libp2p.connection_table import Identified, PeerEvent
@@ -21,7 +23,9 @@ from speil.multiformats.peer_id import PeerId
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.http import HttpBootstrapper
 from speil.routing.dht import DhtRouter
+from speil.routing.network import NetworkError
 from speil.setting import ListenAddress
+from speil.testing.claim_network_conformance import Statuses
 from speil.testing.eventually import eventually
 from tests.interop.peers import PeerProgram, PeerProgramError, peer_program
 from tests.requirements import tool_path
@@ -137,6 +141,51 @@ async def test_go_finds_what_we_provide_and_we_find_what_go_provides(go_peer: Pe
         await eventually(
             lambda: _finds(router, "reg.test/app:1", go_peer.id), timeout_seconds=20, what="we find go's record"
         )
+
+
+async def test_go_answers_the_rest_of_a_message_with_a_claim_and_is_never_an_umpire(go_peer: PeerProgram) -> None:
+    statuses = Statuses()
+    async with (
+        dht_node(multiaddr(go_peer), status=statuses.of) as router,
+        dht_node(multiaddr(go_peer), status=statuses.of) as other,
+    ):
+        go = await eventually(
+            lambda: next((peer for peer in router.peers() if str(peer.peer_id) == go_peer.id), None), what="we know go"
+        )
+        await eventually(
+            lambda: other.local.peer_id in {peer.peer_id for peer in router.peers()}, what="and each other"
+        )
+        key = content_key(DIGEST)
+        question = Message(MessageType.GET_PROVIDERS, key, claim=encode(Ask()))
+
+        async def names_the_other() -> bool:
+            answer = await router._network.request(go, question)
+            assert answer.claim == b""
+            return other.local.peer_id in {peer.peer_id for peer in answer.closer_peers}
+
+        await eventually(names_the_other, timeout_seconds=20, what="go answers as without the claim")
+        with pytest.raises(NetworkError, match="no valid claim"):
+            await router.claims.ask(go, key, Ask())
+        # messages without a provider are nothing to go, and its connection lives
+        await router._network.send(go, Message(MessageType.ADD_PROVIDER, key, claim=encode(Release(Ending.CANCELLED))))
+        await router._network.request(go, question)
+        for number in range(20):
+            assert go.peer_id not in {peer.peer_id for peer in router.claims.closest(content_key(f"content {number}"))}
+
+
+async def test_go_finds_providers_at_a_node_with_claims(go_peer: PeerProgram) -> None:
+    statuses = Statuses()
+    async with dht_node(multiaddr(go_peer), status=statuses.of) as router:
+        await eventually(lambda: len(router.peers()) == 1, what="we know go")
+        key = content_key(DIGEST)
+        assert await router.claims.ask(router.claims.local, key, Ask()) == Fetch()
+        await router.provide([DIGEST])
+
+        async def found() -> bool:
+            return str(router.local.peer_id) in (await go_peer.ask("find_providers", key=DIGEST))["providers"]
+
+        await eventually(found, timeout_seconds=20, what="go finds our record while the claim is kept")
+        assert router.claims.held == 1
 
 
 async def _finds(router: object, key: str, peer_id: str) -> bool:

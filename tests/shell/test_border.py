@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 from random import Random
@@ -22,6 +22,7 @@ from speil.border.gate import RegionGate
 from speil.border.http import NODE_TOKEN_HEADER, REGION_HEADER, TOKEN_HEADER
 from speil.border.record import LOGGED_MAX, BorderRecord
 from speil.border.secret_file import SecretFile
+from speil.claims.message import Ask, Defer, Ending, Follow, Holders, Phase, Release, Row, Status, Tell
 from speil.kad.message import Message, MessageType
 from speil.libp2p import identify, ping
 from speil.libp2p.error import Libp2pError
@@ -109,6 +110,7 @@ async def node(
         router = DhtRouter(
             Libp2pNetwork(host, prefix, metrics, record, dht_policy or policy), bootstrap, metrics, Random(2)
         )
+        router.claims.attach(lambda key: Status(Phase.NONE))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(router.run())
             yield Node(host, router, metrics)
@@ -237,6 +239,48 @@ async def test_a_node_without_a_label_goes_with_both_and_tells_neither_of_the_ot
             await one.router._lookups.refresh()
         assert [peer.peer_id for peer in one.router.peers()] == [plain.router.local.peer_id]
         assert not one.rejected(Layer.IDENTIFY), "it was never told where the other is"
+
+
+async def test_a_source_of_another_label_is_not_used_though_a_node_of_both_names_it() -> None:
+    async with (
+        node(region="a") as plain,
+        node(plain.address, region="a", label="eu", gate=OpenGate()) as one,
+        node(plain.address, region="a", label="us", gate=OpenGate()) as other,
+    ):
+        await eventually(lambda: len(plain.router.peers()) == 2)
+        claims, foreign = one.router.claims, other.router.claims.local
+        assert claims._peers.checked(plain.router.local.peer_id, Follow(foreign)) == Follow(foreign)
+        with suppress(Libp2pError):
+            await other.host.connect(one.address)
+        await eventually(lambda: one.rejected(Layer.DHT_PROTOCOL) > 0, what="its label is known now")
+        for named in (Follow(foreign), Defer(foreign), Holders((foreign,)), Tell((Row(foreign, Phase.FETCHING, 2),))):
+            assert claims._peers.checked(plain.router.local.peer_id, named) is None
+        with pytest.raises(NetworkError):
+            await claims.ask(foreign, content_key(KEY), Ask())
+        with pytest.raises(NetworkError):
+            await other.router.claims.ask(claims.local, content_key(KEY), Ask())
+        assert not claims.state()["claims"]
+
+
+@pytest.mark.parametrize("theirs", ["no secret", "another region"])
+async def test_a_stranger_reaches_no_umpire_and_is_no_umpire(theirs: str) -> None:
+    async with AsyncExitStack() as stack:
+        if theirs == "no secret":
+            one = await stack.enter_async_context(node(psks=noise_keys(OLD)))
+            other = await stack.enter_async_context(node(one.address))
+        else:
+            one = await stack.enter_async_context(node(region="a"))
+            other = await stack.enter_async_context(node(one.address, region="b"))
+        key = content_key(KEY)
+        for asker, umpire in ((other, one), (one, other)):
+            with pytest.raises(NetworkError):
+                await asker.router.claims.ask(umpire.router.claims.local, key, Ask())
+            with pytest.raises(NetworkError):
+                await asker.router.claims.ask_status(umpire.router.claims.local, key)
+            await asker.router.claims.release(umpire.router.claims.local, key, Release(Ending.CANCELLED))
+            assert [peer.peer_id for peer in asker.router.claims.closest(key)] == [asker.router.local.peer_id]
+            assert umpire.router.claims.held == 0
+        assert sample(one.metrics, "speil_claims_answers_total") == 0
 
 
 async def test_networks_alone_keep_strangers_from_being_dialled_and_from_coming_in() -> None:

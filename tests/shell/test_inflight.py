@@ -6,21 +6,32 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from speil.claims.claim import Claim
 from speil.claims.message import Phase, Reason, Status
 from speil.claims.states import PullState
+from speil.config import Arguments, ConfigError, build
+from speil.inflight.link import link_bytes_per_second
 from speil.inflight.serving import FOLLOWERS_PER_CONTENT_MAX
+from speil.inflight.settings import SharingSettings
+from speil.mirror.filters import compile_filter
 from speil.oci.digest import Digest
+from speil.region.policy import Policy
+from speil.region.proof import bound
 from speil.routing.memory import MemoryMesh
 from speil.routing.memory_claims import ClaimMesh
+from speil.sources.peer_client import GROWING_HEADER
+from speil.sources.peer_error import PeerError
+from speil.store.memory_ingests import MemoryIngests
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
+from speil.wire.connection_pool import Endpoint
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.runtime import PullError, Runtime, Upstream
+from tests.shell.test_answer_proofs import node_headers, secret_of
 
 SECONDS_MAX = 60.0
 LAYER = Random(7).randbytes(9 << 20)  # larger than what is verified first
@@ -157,10 +168,10 @@ async def test_an_upstream_that_is_slow_to_answer_is_asked_once() -> None:
     upstream = paced()
     digest = upstream.add(LAYER)
     upstream.opens.clear()
-    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+    async with region(3, upstream, share_wait=15.0) as nodes, asyncio.TaskGroup() as group:
         pulls = [group.create_task(one.pull(digest)) for one in nodes]
         await eventually(lambda: len(nodes.by_state(digest, PullState.JOINING)) == 2, what="two nodes wait")
-        await asyncio.sleep(2.0)  # as slow as an upstream may be
+        await eventually(lambda: nodes.claims.messages > 6, timeout_seconds=15, what="they ask whether it is alive")
         upstream.opens.set()
         await asyncio.gather(*pulls)
         assert upstream.gets[digest] == 1
@@ -316,12 +327,41 @@ async def test_a_source_that_stands_still_is_left_by_one_node() -> None:
         assert sum(one.node.sample("speil_left_sources_total") for one in others) <= len(others)
 
 
+@pytest.mark.parametrize("crawls", [False, True], ids=["stalls", "crawls"])
+async def test_the_upstream_of_one_node_stops_and_one_other_fetches_the_rest(crawls: bool) -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1, crawls=crawls)
+    digest = upstream.add(LAYER)
+    async with region(4, upstream) as nodes, asyncio.TaskGroup() as group:
+        pulls = [group.create_task(one.pull(digest)) for one in nodes]
+        await eventually(lambda: all(offset_of(one, digest) >= HALF for one in nodes), what="half of it is everywhere")
+        (fetcher,) = nodes.by_state(digest, PullState.FETCHING)
+        others = [pull for pull, one in zip(pulls, nodes, strict=True) if one is not fetcher]
+        await asyncio.gather(*others)
+        assert upstream.gets[digest] == 2
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert upstream.gets[digest] == 2
+        assert nodes.total("speil_left_sources_total", reason="crawling" if crawls else "no_byte") >= 1
+
+
+async def test_a_download_that_begins_again_is_left() -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1)
+    digest = upstream.add(LAYER)
+    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+        fetcher, _, pulls = await halfway(nodes, digest, group)
+        await fetcher.node.ingests._ingests[0].rewind()
+        await asyncio.gather(*pulls[1:])
+        assert upstream.gets[digest] == 2
+        pulls[0].cancel()
+
+
 async def test_the_upstream_stops_and_all_wait_for_the_node_that_fetches() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)
-    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+    async with region(3, upstream, share_wait=15.0) as nodes, asyncio.TaskGroup() as group:
         _, _, pulls = await halfway(nodes, digest, group)
-        await asyncio.sleep(1.5)  # less than the share wait
+        before = nodes.claims.messages
+        await eventually(lambda: nodes.claims.messages > before + 4, timeout_seconds=15, what="they ask and stay")
         upstream.goes_on.set()
         await asyncio.gather(*pulls)
         assert upstream.gets[digest] == 1
@@ -373,8 +413,10 @@ async def test_a_runtime_that_gives_up_following_leaves_nothing_behind() -> None
     digest = upstream.add(LAYER)
     async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
         _, others, pulls = await halfway(nodes, digest, group)
+        assert nodes.total("speil_open_followers") == 2
         await gave_up(pulls[1])
         await eventually(lambda: not others[0].node.inflight.pulls.flights, what="its pull is over")
+        await eventually(lambda: nodes.total("speil_open_followers") == 1, what="its place is free")
         upstream.goes_on.set()
         await asyncio.gather(pulls[0], pulls[2])
         assert upstream.gets[digest] == 1
@@ -401,6 +443,50 @@ async def test_two_nodes_that_name_each_other_do_not_wait() -> None:
         await asyncio.gather(*pulls)
 
 
+# --- the border ------------------------------------------------------------------------------------------------
+
+
+async def test_followers_prove_themselves_and_strangers_get_nothing(tmp_path: Path) -> None:
+    secret = secret_of(tmp_path / "secret", "the secret of the region")
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    token = next(iter(node_headers(secret).values()))
+    policy = Policy("a", unsaid=False)
+    async with region(2, upstream, policy=policy, secret=secret) as nodes, asyncio.TaskGroup() as group:
+        for one in nodes:
+            one.headers = f"X-Speil-Node-Token: {token}\r\n"
+        fetcher, _, pulls = await halfway(nodes, digest, group)
+        follows = ("X-Spegel-Mirrored: true", "X-Speil-Follow: true")
+        for headers in (follows, (*follows, "X-Speil-Region: a"), (*follows, "X-Speil-Region: b")):
+            assert await ask(fetcher.node, "GET", digest, *headers) == 404
+        assert fetcher.node.sample("speil_cross_region_rejected_total") == 3
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert upstream.gets[digest] == 1
+        assert fetcher.node.sample("speil_shared_bytes_total", role="source") == len(LAYER)
+
+
+async def test_a_growing_answer_says_so_under_its_proof_and_only_to_followers() -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(1, upstream) as nodes, asyncio.TaskGroup() as group:
+        (fetcher,) = nodes
+        pull = group.create_task(fetcher.pull(digest))
+        await eventually(lambda: offset_of(fetcher, digest) == HALF, what="half of it is there")
+        client = fetcher.node.built.client
+        endpoint = Endpoint(fetcher.node.host, fetcher.node.port)
+        target = f"/v2/app/blobs/{digest}?ns=reg.test"
+        with pytest.raises(PeerError, match="does not have it"):
+            await client.request("GET", endpoint, fetcher.node.router.local.peer_id, target)
+        response = await client.request("GET", endpoint, fetcher.node.router.local.peer_id, target, follows=True)
+        assert response.headers[GROWING_HEADER.lower()] == "true"
+        assert GROWING_HEADER.lower() in bound(response.headers.items())
+        assert response.left == len(LAYER)
+        response.close()
+        upstream.goes_on.set()
+        await pull
+
+
 # --- what operators see ----------------------------------------------------------------------------------------
 
 
@@ -420,4 +506,97 @@ async def test_transfers_are_listed_with_their_progress() -> None:
         assert row["total"] == len(LAYER)
         upstream.goes_on.set()
         await asyncio.gather(*pulls)
-    assert Claim is not None
+
+
+# --- settings and limits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("3s", 3.0), ("0", 0.0), ("0s", 0.0), ("200ms", 0.2), ("15s", 15.0)])
+def test_a_share_wait_is_a_duration(text: str, seconds: float) -> None:
+    settings = build(SharingSettings, Arguments({"share_wait": [text]}), {})
+    assert settings.share_wait == seconds
+    assert build(SharingSettings, Arguments(), {"SHARE_WAIT": text}).share_wait == seconds
+
+
+@pytest.mark.parametrize("text", ["100ms", "1m", "-1s", "3", "soon"])
+def test_a_wrong_share_wait_is_refused_with_what_would_be_right(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--share-wait: .*(such as|to 15s)"):
+        build(SharingSettings, Arguments({"share_wait": [text]}), {})
+
+
+def test_the_link_is_that_of_the_fastest_physical_interface(tmp_path: Path) -> None:
+    assert link_bytes_per_second(tmp_path / "nothing") == 0
+    for name, speed, is_physical in (("eth0", "1000\n", True), ("eth1", "-1\n", True), ("veth1", "10000\n", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "speed").write_text(speed)
+        if is_physical:
+            (tmp_path / name / "device").mkdir()
+    (tmp_path / "eth2" / "device").mkdir(parents=True)
+    assert link_bytes_per_second(tmp_path) == 125_000_000
+
+
+async def test_where_ingests_can_not_be_read_nothing_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(MemoryIngests, "is_readable", False)
+    upstream = paced()
+    digest = upstream.add(LAYER)
+    async with region(2, upstream) as nodes:
+        await all_pull(nodes, digest)
+        assert upstream.gets[digest] == 2
+        assert nodes.claims.messages == 0
+
+
+async def test_content_of_a_repository_that_may_be_shared_is_followed_with_filters() -> None:
+    upstream = paced()
+    digest = upstream.add(LAYER)
+    private = upstream.add(LAYER[::-1])
+    async with region(2, upstream, registry_filters=(compile_filter("^reg.test/secret/"),)) as nodes:
+        await all_pull(nodes, digest)
+        assert upstream.gets[digest] == 1
+        await asyncio.gather(*(one.pull(private, image="secret/app") for one in nodes))
+        assert upstream.gets[private] == 2
+        assert nodes.total("speil_shared_bytes_total", role="source") == len(LAYER)
+
+
+async def test_a_bug_of_ours_costs_copies_and_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+        _, others, pulls = await halfway(nodes, digest, group)
+
+        def fails(*args: object) -> None:
+            raise RuntimeError("a bug")
+
+        for one in others:
+            monkeypatch.setattr(one.node.inflight.pulls._asker, "tick", fails)
+            one.node.inflight.pulls._changed.set()
+        await eventually(lambda: upstream.gets[digest] == 3, what="all go upstream")
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert nodes.total("speil_shared_pulls_total", outcome="failed") == 2
+
+
+async def test_ranges_that_resume_a_download_are_followed() -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(2, upstream) as nodes, asyncio.TaskGroup() as group:
+        first, second = nodes
+        pull = group.create_task(first.pull(digest))
+        await eventually(lambda: offset_of(first, digest) == HALF, what="half of it is there")
+        reader, writer = await asyncio.open_connection(second.node.host, second.node.port)
+        lines = (
+            f"GET /v2/app/blobs/{digest}?ns=reg.test HTTP/1.1",
+            "Host: x",
+            "User-Agent: containerd/1",
+            "Range: bytes=1000-",
+        )
+        writer.write("\r\n".join((*lines, "", "")).encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        assert head.startswith("HTTP/1.1 206")
+        assert f"Content-Range: bytes 1000-{len(LAYER) - 1}/{len(LAYER)}" in head
+        upstream.goes_on.set()
+        assert await reader.readexactly(len(LAYER) - 1000) == LAYER[1000:]
+        writer.close()
+        await pull
+        assert upstream.gets[digest] == 1

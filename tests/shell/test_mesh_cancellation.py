@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from speil.claims.message import Ask, Ending, Release
 from speil.election.ownership import Owner
 from speil.kad.key import Key
 from speil.kad.message import Message, MessageType
@@ -40,6 +41,7 @@ from speil.routing.peerstore import Peerstore
 from speil.setting import ListenAddress
 from speil.store.memory import MemoryStore
 from speil.testing.cancellation import AnyTask, cancel_at_each_step
+from speil.testing.claim_network_conformance import Statuses
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.shell.hostile_peer import Victim
@@ -182,7 +184,8 @@ class Mesh:
 
 @asynccontextmanager
 async def mesh() -> AsyncIterator[Mesh]:
-    async with dht_node() as far, dht_node(far.local.addresses[0]) as near:
+    status = Statuses().of
+    async with dht_node(status=status) as far, dht_node(far.local.addresses[0], status=status) as near:
         await eventually(lambda: near.peers() and far.peers(), what="the nodes have met")
         yield Mesh(near, far)
 
@@ -207,6 +210,18 @@ async def _announce(mesh: Mesh) -> None:
     await mesh.near._network.announce(mesh.far.local, [Key.of(KEY)])
 
 
+async def _ask(mesh: Mesh) -> None:
+    await mesh.near.claims.ask(mesh.far.claims.local, content_key(KEY), Ask(dead=(mesh.near.local.peer_id,)))
+
+
+async def _ask_status(mesh: Mesh) -> None:
+    await mesh.near.claims.ask_status(mesh.far.claims.local, content_key(KEY))
+
+
+async def _release(mesh: Mesh) -> None:
+    await mesh.near.claims.release(mesh.far.claims.local, content_key(KEY), Release(Ending.CANCELLED))
+
+
 async def _dial(mesh: Mesh) -> None:
     await mesh.near._network.dial(mesh.far.local.addresses[0])
 
@@ -224,6 +239,9 @@ def owned_by_a_router(task: AnyTask) -> bool:
         (_lookup, owned_by_a_host),
         (_request, owned_by_a_host),
         (_announce, owned_by_a_host),
+        (_ask, owned_by_a_host),
+        (_ask_status, owned_by_a_host),
+        (_release, owned_by_a_host),
         (_dial, owned_by_a_host),
     ],
 )

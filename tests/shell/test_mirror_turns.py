@@ -125,7 +125,7 @@ async def test_a_loop_that_can_watch_no_more_descriptors_fails_that_body_alone(
 
     class End:
         fd = near.fileno()
-        is_gone = False
+        is_gone = has_ended = False
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left for watches")

@@ -197,8 +197,7 @@ class Asker:
         pull = self._following(key, source)
         if pull is None or pull.state is PullState.WITH_HOLDERS:
             return []
-        pull.life_at = pull.said_at = now
-        pull.source_phase, pull.source_offset, pull.path = status.phase, status.offset, status.path
+        pull.heard(status, now)
         pull.found_fetcher(status.path[-1] if status.path else tag(source), now)
         if self._tag in status.path:
             return self._leave(key, pull, Reason.LOOP, now)
@@ -241,9 +240,11 @@ class Asker:
         if is_slow and pull.source_phase is not None and now < pull.said_at + LIFE_SECONDS_MAX:
             if pull.source_phase is Phase.COMPLETE or pull.source_offset - pull.offset > AHEAD_BYTES:
                 return self._leave(key, pull, Reason.SLOW, now)
-            if pull.source_phase is Phase.FETCHING and not pull.has_crawled:
+            may_crawl = pull.source_phase is Phase.FETCHING and not pull.has_crawled
+            if may_crawl and pull.source_crawls(self._usual_rate(pull, now)):
                 return self._leave(key, pull, Reason.CRAWLING, now)
-            pull.mark(now)
+            if not may_crawl or pull.source_rate is not None:
+                pull.mark(now)
         elif not is_slow and now >= pull.mark_at + CRAWL_SECONDS:
             pull.mark(now)
         is_quiet = now >= max(pull.life_at, pull.question_at) + QUESTION_SECONDS

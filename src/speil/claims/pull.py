@@ -23,6 +23,11 @@ RESTARTS_MAX = 3  # of the wait without a byte; a source could name new fetchers
 AHEAD_BYTES = 4 << 20  # a source that is further ahead sends slowly; one that is not waits itself
 
 
+def slow_rate(usual_rate: float) -> float:
+    """A download below this is slow, where the others of the node have `usual_rate`; bytes per second."""
+    return max(usual_rate / CRAWL_FRACTION, CRAWL_BYTES_PER_SECOND_MIN)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the shell knows when containerd asks; 0 where it is unknown. Rates are bytes per second.
@@ -62,6 +67,7 @@ class Pull:
     source_phase: Phase | None = None  # None: it has not said yet
     source_offset: int = 0
     path: tuple[int, ...] = ()
+    source_rate: float | None = None  # between its last two answers, while it fetches
     life_at: float = 0.0  # the source's last sign of life
     question_at: float = 0.0  # the last question to the source
     said_at: float = float("-inf")  # its last answer
@@ -82,7 +88,7 @@ class Pull:
 
     def join(self, source: PeerInfo, now: float) -> None:
         """Follow `source` from now on."""
-        self.source, self.source_phase, self.source_offset, self.path = source, None, 0, ()
+        self.source, self.source_phase, self.source_offset, self.path, self.source_rate = source, None, 0, (), None
         self.said_at = float("-inf")
         self.life_at = self.wait_from = self.question_at = self.mark_at = now
         self.fetcher, self.restarts = None, 0
@@ -93,6 +99,13 @@ class Pull:
         self.offset = offset
         self.byte_at = self.wait_from = self.life_at = now
         self.restarts = 0
+
+    def heard(self, status: Status, now: float) -> None:
+        """The source's answer."""
+        seconds, fetches = now - self.said_at, self.source_phase is status.phase is Phase.FETCHING
+        self.source_rate = (status.offset - self.source_offset) / seconds if fetches and seconds else None
+        self.life_at = self.said_at = now
+        self.source_phase, self.source_offset, self.path = status.phase, status.offset, status.path
 
     def found_fetcher(self, fetcher: int, now: float) -> None:
         """The source says who fetches. Where that is another node than before, it has just begun: wait anew."""
@@ -148,6 +161,10 @@ class Pull:
         seconds = now - self.mark_at
         return (self.offset - self.mark_offset) / seconds if seconds >= RATE_SECONDS_MIN else 0.0
 
+    def source_crawls(self, usual_rate: float) -> bool:
+        """Whether the source fetches as slowly; not known before its second answer: it may have begun just now."""
+        return self.source_rate is not None and self.source_rate < slow_rate(usual_rate)
+
     def is_slow(self, usual_rate: float, now: float) -> bool:
         """Whether bytes come much more slowly than at `usual_rate`, measured over at least CRAWL_SECONDS.
 
@@ -155,7 +172,7 @@ class Pull:
         """
         if now < self.mark_at + CRAWL_SECONDS or self.offset == self.mark_offset:
             return False
-        return self.rate(now) < max(usual_rate / CRAWL_FRACTION, CRAWL_BYTES_PER_SECOND_MIN)
+        return self.rate(now) < slow_rate(usual_rate)
 
     def mark(self, now: float) -> None:
         """Measure the rate from here on."""

@@ -144,7 +144,7 @@ class Delivery:
             if self.manifest:
                 self._access.knowledge.learn_sizes(self.manifest.children)
         if not is_right:
-            self._pulls.spoiled(self._flight)
+            self._pulls.spoiled(self._flight.digest)
         return is_right
 
     async def _open_holder(self, holders: tuple[PeerInfo, ...]) -> bool:

@@ -72,10 +72,10 @@ class Downloads:
         match event.end:
             case IngestEnd.COMMITTED:
                 self.pulls.completed(key_of(digest))
-            case IngestEnd.GONE if flight is not None and self._ingests.find(digest) is None:
+            case IngestEnd.GONE if self._ingests.find(digest) is None:
                 if event.is_suspect:
-                    self.pulls.spoiled(flight)
-                else:
+                    self.pulls.spoiled(digest)
+                elif flight is not None:
                     self.pulls.cancelled(flight)
 
     async def _look_often(self) -> None:

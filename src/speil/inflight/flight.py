@@ -31,6 +31,7 @@ class Flight:
     total: int = 0  # 0 while it is not known
     follows_since: float | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # set when it ends, or its ingest begins
+    why: str = ""  # the umpire's reason why nobody may follow
     ended: bool = False
 
     def wake(self) -> None:

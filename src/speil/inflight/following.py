@@ -13,6 +13,7 @@ from speil.claims.pull import Facts
 from speil.inflight.delivered import Delivered
 from speil.inflight.delivery import Delivery
 from speil.inflight.held import HeldRequest
+from speil.inflight.link import link_bytes_per_second
 from speil.inflight.pulls import Pulls
 from speil.inflight.series import InflightSeries
 from speil.observe.logs import get_log
@@ -35,7 +36,7 @@ class Following:
         self, pulls: Pulls, ingests: Ingests, access: PeerAccess, peers: Peers, series: InflightSeries
     ) -> None:
         self._pulls, self._ingests, self._access, self._peers, self._series = pulls, ingests, access, peers, series
-        self._odd = Seldom()
+        self._odd, self._link = Seldom(), link_bytes_per_second()
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """See Source. It waits while a live node is known to download the content."""
@@ -81,4 +82,5 @@ class Following:
         sizes = self._access.knowledge.sizes.get(digest, asyncio.get_running_loop().time())
         size = next(iter(sizes)) if len(sizes) == 1 else 0
         patience = MANIFEST_PATIENCE_SECONDS if request.content.is_manifest else 0.0
-        return Facts(size, rate=int(self._ingests.growth_bytes_per_second), patience_seconds=patience)
+        rate = int(self._ingests.growth_bytes_per_second)
+        return Facts(size, rate, self._link, patience)

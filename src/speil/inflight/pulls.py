@@ -103,12 +103,12 @@ class Pulls:
             if flight.request is not None or self.state(flight) in _UPSTREAM:
                 return None
             if self.state(flight) is PullState.DELIVERED:  # the content was wrong, or got lost: not again from a source
-                self.spoiled(flight)
-        if self._group is None:
-            return None
-        actions = self._asker.miss(key, self._claims.closest(key), facts, now)
+                self.spoiled(digest)
+        closest = self._claims.closest(key) if self._group is not None else []
+        actions = self._asker.miss(key, closest, facts, now)
         if self._asker.pull(key) is None:
-            self._series.shared_pulls.labels("alone").inc()
+            why = "spoiled" if self._asker.is_spoiled(key, now) else "limit" if closest else "not_ready"
+            self._series.shared_pulls.labels("alone", why).inc()
             return None
         self._asker.received(key, start, now)
         flight = self._flights[key] = Flight(key, content, digest, now, now, request, total=facts.size_bytes)
@@ -144,7 +144,7 @@ class Pulls:
     def delivered(self, flight: Flight, peer: PeerId | None, size: int) -> None:
         """containerd has the last byte: from `peer`, a source, or from complete holders (None)."""
         self._asker.delivered(flight.key)
-        self._series.shared_pulls.labels("followed" if peer else "holders").inc()
+        self._series.shared_pulls.labels("followed" if peer else "holders", "").inc()
         if peer is not None:
             seconds = round(_now() - (flight.follows_since or flight.started), 3)
             log.info("download followed to its end", key=flight.digest, peer=peer, bytes=size, seconds=seconds)
@@ -166,15 +166,18 @@ class Pulls:
         """The download is gone."""
         self._over(flight, "cancelled", self._asker.cancelled(flight.key))
 
-    def spoiled(self, flight: Flight) -> None:
-        """Its bytes did not match the digest."""
-        log.warning("bytes shared in flight are wrong: each node fetches them by itself", key=flight.digest)
-        self._over(flight, "spoiled", self._asker.spoiled(flight.key, _now()))
+    def spoiled(self, digest: Digest) -> None:
+        """Bytes did not match this digest, of a pull or of an older ingest."""
+        key = key_of(digest)
+        log.warning("a download has wrong bytes: for a while each node fetches this content by itself", key=digest)
+        actions = self._asker.spoiled(key, _now())
+        if flight := self._flights.get(key):
+            self._over(flight, "spoiled", actions)
 
     def _over(self, flight: Flight, outcome: str, actions: list[Action]) -> None:
         if self._end(flight.key) is not flight:
             return
-        self._series.shared_pulls.labels(outcome).inc()
+        self._series.shared_pulls.labels(outcome, "").inc()
         self._carry_out(actions)
         if flight.request is not None:
             flight.request.give(GoUpstream(flight.key, claimed=False))
@@ -217,9 +220,11 @@ class Pulls:
                 log.info("following a download", key=flight.digest, peer=source.peer_id, at=self.offset(flight))
             case GoUpstream(_, claimed):
                 flight.source = None
-                self._series.shared_pulls.labels("fetched" if claimed else "alone").inc()
+                why = "" if claimed else flight.why or "waited"
+                self._series.shared_pulls.labels("fetched" if claimed else "alone", why).inc()
                 said = "fetching from upstream for the region" if claimed else "fetching from upstream alone"
-                log.info(said, key=flight.digest, image=flight.content.image, at=self.offset(flight) or None)
+                at = self.offset(flight) or None
+                log.info(said, key=flight.digest, image=flight.content.image, at=at, why=why or None)
             case UseHolders(_, peers):
                 flight.source = peers[0]
         if flight.request is not None:
@@ -252,8 +257,8 @@ class Pulls:
             log.debug("an umpire does not answer", peer=umpire.peer_id, error=error)
             self._carry_out(self._asker.unanswered(key, umpire.peer_id, _now()))
             return
-        if isinstance(answer, Alone):
-            log.debug("the umpire lets nobody follow", peer=umpire.peer_id, why=answer.why.name.lower())
+        if isinstance(answer, Alone) and (flight := self._flights.get(key)):
+            flight.why = answer.why.name.lower()
         self._carry_out(self._asker.answered(key, umpire.peer_id, answer, _now()))
 
     async def _ask_source(self, action: AskSource) -> None:

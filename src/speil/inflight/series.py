@@ -19,9 +19,10 @@ class InflightSeries:
             "speil_shared_pulls",
             "Content that no peer had complete when this node asked, by outcome: fetched from upstream for the region "
             "(fetched), followed to its end (followed), complete at a peer meanwhile (holders), fetched without a "
-            "claim (alone), given up by the container runtime (cancelled), wrong bytes (spoiled).",
-            "outcome",
-        )
+            "claim (alone; why: spoiled, limit, waited, not_ready), given up by the container runtime (cancelled), "
+            "wrong bytes (spoiled), a bug (failed).",
+            "outcome", "why",
+        )  # fmt: skip
         self.left_sources = metrics.counter(
             "speil_left_sources",
             "Sources left before the end, by reason (silent, no_byte, gone, full, slow, crawling, loop).",

@@ -182,10 +182,11 @@ class DhtRouter:
                 zone = self._network.zone_of(peer.peer_id)
                 if message.places:
                     return self._count(peer, zone, message)
+                if claim := self.claims.answer(peer, message):
+                    return Message(message.type, message.key, claim=claim)  # who asks this uses no other part
                 providers = self._holders(message.key, zone)
                 closer = self._closer(peer, message.key)
-                claim = self.claims.answer(peer, message, providers)
-                return Message(message.type, message.key, closer, tuple(providers), claim=claim)
+                return Message(message.type, message.key, closer, tuple(providers))
             case MessageType.ADD_PROVIDER:
                 self._take_record(peer, message)
                 self.claims.take(peer, message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -33,7 +33,7 @@ from speil.routing.claim_peers import ClaimPeers, Nearest
 from speil.routing.lookups import Lookups
 from speil.routing.network import NetworkError, NotAskedError, PeerNetwork
 from speil.routing.series import ClaimSeries
-from speil.routing.umpire_server import UmpireServer
+from speil.routing.umpire_server import HoldersOf, UmpireServer
 
 ASK_SECONDS_MAX = 2.0  # for one peer; an asker does not wait that long, and a late answer is of no use
 
@@ -52,14 +52,14 @@ class DhtClaims:
         metrics: Metrics,
         rng: Random,
         *,
-        holders: Callable[[bytes, str], Sequence[PeerInfo]],
+        holders: HoldersOf,
         nearest: Nearest,
         zone: str = "",
     ) -> None:
-        """`holders`: the peers with a provider record of a key, for an asker in a zone. `nearest`: see ClaimPeers."""
-        self._network, self._lookups, self._holders, self._zone = network, lookups, holders, zone
+        """`holders`: see UmpireServer. `nearest`: see ClaimPeers."""
+        self._network, self._lookups = network, lookups
         self._peers = ClaimPeers(network, table, own, lookups.gone, nearest, zone)
-        self._server = UmpireServer(network, self._peers, metrics.of(ClaimSeries), rng)
+        self._server = UmpireServer(network, self._peers, holders, metrics.of(ClaimSeries), rng)
 
     # --- the port ---------------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class DhtClaims:
     async def ask(self, umpire: PeerInfo, key: bytes, ask: Ask) -> Answer:
         """See ClaimNetwork."""
         if umpire.peer_id == self._network.local.peer_id:
-            return self._server.answer_own(key, ask, self._holders(key, self._zone))
+            return self._server.answer_own(key, ask)
         said = await self._request(umpire, key, ask)
         if isinstance(said, Fetch | Follow | Holders | Defer | Alone):
             return said
@@ -128,9 +128,9 @@ class DhtClaims:
         """Run the umpire until cancelled."""
         await self._server.run()
 
-    def answer(self, peer: PeerInfo, message: Message, holders: Sequence[PeerInfo]) -> bytes:
-        """The claim of the answer to a peer's GET_PROVIDERS."""
-        return self._server.answer(peer, message.key, message.claim, holders) if message.claim else b""
+    def answer(self, peer: PeerInfo, message: Message) -> bytes:
+        """The claim of the answer to a peer's GET_PROVIDERS, b"" for none."""
+        return self._server.answer(peer, message.key, message.claim) if message.claim else b""
 
     def take(self, peer: PeerInfo, message: Message) -> None:
         """A peer's ADD_PROVIDER."""

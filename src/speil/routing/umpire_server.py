@@ -46,6 +46,7 @@ from speil.token_bucket import Bucket
 TELL_BURST, TELLS_PER_SECOND = 256, 50.0  # so that a flood of questions does not become a flood of messages
 CLAIMS_LISTED_MAX = 50  # in /debug/state
 NODES_LISTED_MAX = 8  # fetchers of one claim, and its followers
+HoldersOf = Callable[[bytes, str], Sequence[PeerInfo]]
 _KINDS: dict[type[Answer], str] = {
     Fetch: "fetch",
     Follow: "follow",
@@ -60,8 +61,11 @@ log = get_log("claims")
 class UmpireServer:
     """The umpire of one node."""
 
-    def __init__(self, network: PeerNetwork, peers: ClaimPeers, series: ClaimSeries, rng: Random) -> None:
-        self._network, self._peers, self._series = network, peers, series
+    def __init__(
+        self, network: PeerNetwork, peers: ClaimPeers, holders: HoldersOf, series: ClaimSeries, rng: Random
+    ) -> None:
+        """`holders`: the peers with a provider record of a key, for an asker in a zone."""
+        self._network, self._peers, self._holders, self._series = network, peers, holders, series
         self._umpire = Umpire(rng)
         self._status: StatusOf | None = None
         self._keys: dict[int, bytes] = {}  # the keys of claims by place: announcements name places
@@ -86,8 +90,8 @@ class UmpireServer:
 
     # --- questions --------------------------------------------------------------------------------------
 
-    def answer(self, peer: PeerInfo, key: bytes, claim: bytes, holders: Sequence[PeerInfo]) -> bytes:
-        """The claim of the answer to a GET_PROVIDERS; b"" for none. `holders`: peers with a provider record."""
+    def answer(self, peer: PeerInfo, key: bytes, claim: bytes) -> bytes:
+        """The claim of the answer to a GET_PROVIDERS with a claim; b"" for none."""
         if self._status is None or not self._peers.understands(peer.peer_id):
             return b""
         match self._decoded(claim):
@@ -96,7 +100,7 @@ class UmpireServer:
                 if not sender.peer.addresses:
                     self._refused("invalid")  # others could not follow it
                     return encode(Alone(Why.LIMIT))
-                return encode(self._ask(key, sender, ask, holders))
+                return encode(self._ask(key, sender, ask))
             case AskStatus():
                 return encode(self._status(key))
             case None:
@@ -105,12 +109,13 @@ class UmpireServer:
                 self._refused("invalid")
                 return b""
 
-    def answer_own(self, key: bytes, ask: Ask, holders: Sequence[PeerInfo]) -> Answer:
+    def answer_own(self, key: bytes, ask: Ask) -> Answer:
         """The answer to a question of this node itself."""
-        return self._ask(key, self._peers.own_sender, ask, holders)
+        return self._ask(key, self._peers.own_sender, ask)
 
-    def _ask(self, key: bytes, sender: Sender, ask: Ask, holders: Sequence[PeerInfo]) -> Answer:
+    def _ask(self, key: bytes, sender: Sender, ask: Ask) -> Answer:
         asker = sender.peer.peer_id
+        holders = self._holders(key, sender.peer.zone)
         around = Around(self._peers.closer(key), holders, self._peers.barred(asker))
         answer = self._umpire.ask(key, sender, ask, now(), around)
         self._series.answers.labels(_KINDS[type(answer)]).inc()

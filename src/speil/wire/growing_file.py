@@ -19,6 +19,8 @@ from speil.wire.sink import Sink
 from speil.wire.splice import SourceBrokeOffError, SourceStalledError
 from speil.wire.turns import Wire
 
+CLIENT_LOOK_SECONDS = 1.0  # nothing is written while the file stands still: a client that has left is looked for
+
 
 class Growth(Protocol):
     """A file that grows. The receiver of a body owns it and keeps it open."""
@@ -47,7 +49,7 @@ class Growth(Protocol):
 
 
 class SendGrowing(Pump):
-    """Sends `size` bytes of a growing file from `offset` on.
+    """Sends `size` bytes of a growing file from `offset` on. A client that sends FIN has left: peers do not half-close.
 
     A piece raises SourceBrokeOffError where the file ends before, and SourceStalledError where it does not grow for
     `stall_seconds` and the client has all of it. The caller may change `stall_seconds` between pieces.
@@ -78,6 +80,12 @@ class SendGrowing(Pump):
             return Wait.NOTHING
         return Wait.CLIENT if count < ready else Wait.SOURCE
 
+    def _tick(self) -> None:
+        if self._ended is not None and not self._ended.done() and self._client.has_ended:
+            self._end(ClientGoneError())
+        else:
+            super()._tick()
+
     def _watch_source(self) -> None:
         self._file.watch(self._is_ready)
 
@@ -103,7 +111,7 @@ class GrowingBody:
         """Send all that is left, as it comes. Raises what `move` raises."""
         while self.left:
             # a turn is taken for bytes that are there: a slow file would keep the upload limit from other bodies
-            ready = await self._ready()
+            ready = await self._ready(sink)
             granted = await sink.turn(min(ready if sink.is_paced else self.left, PIECE_BYTES_MAX))
             sink.give_back(granted - await self.move(sink, granted))
 
@@ -125,7 +133,7 @@ class GrowingBody:
         return size
 
     async def _copy(self, sink: Sink, size_max: int) -> int:
-        ready = await self._ready()
+        ready = await self._ready(sink)
         await sink.wire.copies.enter()
         data = os.pread(self._file.fd, min(ready, size_max, COPY_BYTES), self._offset)
         if not data:
@@ -133,21 +141,26 @@ class GrowingBody:
         await sink.write(data)
         return len(data)
 
-    async def _ready(self) -> int:
-        """How many bytes can be sent now, at least one. Raises SourceBrokeOffError, SourceStalledError."""
+    async def _ready(self, sink: Sink) -> int:
+        """How many bytes can be sent now, at least one. Raises what `move` raises."""
         changed = asyncio.Event()
         self._file.watch(changed.set)
         try:
             while (ready := min(self._file.size - self._offset, self.left)) <= 0:
                 if error := self._file.broken:
                     raise SourceBrokeOffError(str(error)) from error
+                if sink.has_ended:
+                    raise ClientGoneError
                 changed.clear()
                 stall_seconds = self._stall_seconds()
+                now, stalls_at = asyncio.get_running_loop().time(), self._file.grew_at + stall_seconds
+                if now >= stalls_at:
+                    raise SourceStalledError(f"it did not grow for {stall_seconds:g} s")
                 try:
-                    async with asyncio.timeout_at(self._file.grew_at + stall_seconds):
+                    async with asyncio.timeout_at(min(stalls_at, now + CLIENT_LOOK_SECONDS)):
                         await changed.wait()
                 except TimeoutError:
-                    raise SourceStalledError(f"it did not grow for {stall_seconds:g} s") from None
+                    continue
         finally:
             self._file.unwatch(changed.set)
         return ready

@@ -40,6 +40,10 @@ class ClientEnd(Protocol):
     def is_gone(self) -> bool:
         """Whether the connection is closed or closing."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the client has sent FIN: it may still read."""
+
 
 class Wait(Enum):
     """How a turn ends: the side to wait for next, or nothing left to move."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from speil.wire.pump import CLIENT_STALL_SECONDS_MAX, PIECE_BYTES_MAX, ClientGoneError
 from speil.wire.turns import Wire
+
+_CLOSE_WAIT = 8  # Linux's tcp_states.h
 
 __all__ = ["ClientGoneError", "Outlet", "Pacing", "Sink"]
 
@@ -64,6 +67,18 @@ class Sink:
     def is_gone(self) -> bool:
         """Whether the connection is closed or closing."""
         return self._transport.is_closing()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the client has sent FIN. A peer that does so reads no more; other clients may."""
+        connection = self._transport.get_extra_info("socket")
+        if connection is None or self.is_gone:
+            return self.is_gone
+        try:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except OSError:  # no TCP
+            return False
+        return bool(info[0] == _CLOSE_WAIT)
 
     @property
     def is_paced(self) -> bool:
