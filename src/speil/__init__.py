@@ -17,6 +17,7 @@ Vocabulary, which every package may import:
     token_bucket    so much at once, so much a second after that
     interface_addresses  the IP addresses of this machine's interfaces
     tcp             opens TCP connections
+    progress        shows people how far long work is: a bar on a terminal, lines in a pipe
 
 Cores:
 

@@ -27,6 +27,7 @@ from speil.demo.upstream import REGION_HEADER, Upstream
 from speil.http1.client import HttpClient, HttpError
 from speil.http1.message import Request
 from speil.http1.reply import Outgoing, Reply
+from speil.progress import Progress
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from tests.browser.checks import SCREENSHOTS, is_quiet, keep
@@ -102,7 +103,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         regions = await stack.enter_async_context(running(("eu", "us"), 3, folder, ports, http, *flags))
         for region in regions:
             await region.leader()
-        yield World(regions, Pulls(url, http), folder, ports)
+        yield World(regions, Pulls(url, http, Progress(quiet=True)), folder, ports)
 
 
 @asynccontextmanager

@@ -78,6 +78,8 @@ GROUPS = (
             "service.cleanup.port": (8888, "--addr=:8888"),
             "cleanup.timeoutSeconds": (111, "--timeout=111s"),
             "resources": ({"limits": {"memory": "333Mi"}}, "memory: 333Mi"),
+            "initResources": ({"limits": {"memory": "334Mi"}}, "memory: 334Mi"),
+            "hookResources": ({"limits": {"memory": "335Mi"}}, "memory: 335Mi"),
             "nodeSelector": ({"example.org/site": "here"}, "example.org/site: here"),
             "updateStrategy": ({"type": "OnDelete"}, "type: OnDelete"),
             "tolerations": ([{"key": "example.org/taint", "operator": "Exists"}], "key: example.org/taint"),

@@ -180,6 +180,12 @@ async def test_prepull_runs_until_it_is_ended() -> None:
         assert await process.wait() == 0
 
 
+async def test_the_first_node_of_a_prepull_ends_by_itself() -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        code, _, err = await speil("prepull", "--settle=10ms")
+    assert (code, "running for a time" in err) == (0, True), err
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [

@@ -20,7 +20,7 @@ from speil.region_web import collector as collector_module
 from speil.region_web.collector import Collector
 from speil.region_web.server import RegionWeb
 from speil.region_web.session import Session, redirect_file
-from speil.survey.leases import SurveyError
+from speil.survey.error import SurveyError
 from speil.survey.node_state import read_state
 from speil.testing.eventually import eventually
 from tests.shell.nodes import free_ports

@@ -16,9 +16,9 @@ from speil.routing.memory import MemoryMesh
 from speil.testing.images import random_image
 from speil.testing.samples import sample
 from speil.trace.document import document
+from speil.trace.named import TraceError, parse_reference
 from speil.trace.verdict import Source, totals
 from speil.web import probe as probe_module
-from speil.web.tracer import TraceError, parse_reference
 from tests.shell.mirrors import Mirror, mirror
 from tests.shell.pages import pages, tracer_of
 

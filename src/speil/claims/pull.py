@@ -10,8 +10,8 @@ from speil.claims.states import HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-ASK_SECONDS_MAX = 0.1  # for an umpire's answer, until the next one is asked too: it looks into memory only
-ASK_ALL_SECONDS_MAX = 1.0  # for the answer of any umpire: thousands of questions at one instant take a while
+ASK_SECONDS_MAX = 0.5  # for an umpire's answer, then the next one is asked too: a busy one takes a while
+ASK_ALL_SECONDS_MAX = 2.0  # for the answer of any umpire: thousands of questions at one instant take a while
 LIFE_SECONDS_MAX = 1.0
 QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
 REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
@@ -81,6 +81,7 @@ class Pull:
     failures: int = 0
     has_crawled: bool = False  # it left a source as CRAWLING
     moves: int = 0
+    is_aside: bool = False  # containerd's request was ended before a byte came; it will be back
 
     def change(self, event: PullEvent) -> None:
         """The next state. Raises IllegalEventError."""
@@ -146,7 +147,7 @@ class Pull:
 
     def next_deadline(self, wait_seconds: float) -> float | None:
         """When something is due; None while nothing is awaited."""
-        if self.state not in HELD:
+        if self.state not in HELD or self.is_aside:
             return None
         if self.state in (PullState.ASKING, PullState.ASKING_AGAIN):
             next_at = self.asked_at + ASK_SECONDS_MAX

@@ -57,6 +57,7 @@ class _SumGauge(Collector):
 
     def __init__(self, name: str, meaning: str, gauges: Sequence[Gauge]) -> None:
         self._name, self._meaning, self._gauges = name, meaning, gauges
+        self._labelnames = gauges[0]._labelnames
 
     def collect(self) -> Iterator[Metric]:
         sums: dict[tuple[str, ...], float] = {}
@@ -65,7 +66,7 @@ class _SumGauge(Collector):
                 for sample in family.samples:
                     labels = tuple(sample.labels.values())
                     sums[labels] = sums.get(labels, 0) + sample.value
-        found = GaugeMetricFamily(self._name, self._meaning, labels=self._gauges[0]._labelnames)
+        found = GaugeMetricFamily(self._name, self._meaning, labels=self._labelnames)
         for labels, value in sums.items():
             found.add_metric(labels, value)
         yield found

@@ -111,6 +111,7 @@ class NodeView:
     peer_id: str = ""
     ready: bool = False
     leads: bool = False
+    elects: bool = True  # takes part in an election: not where it finds its peers by dns, http or static
     peers: tuple[str, ...] = ()  # peer ids of its routing table
     started_at: float = 0.0
     traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by registry

@@ -21,7 +21,7 @@ from speil.overview.history import History
 from speil.overview.verify import verify
 from speil.overview.view import NodeView, RegionView
 from speil.region_web import document
-from speil.survey.leases import SurveyError
+from speil.survey.error import SurveyError
 from speil.survey.look import Look
 
 UNWATCHED_SECONDS = 30.0  # between two looks while no page is open

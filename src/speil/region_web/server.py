@@ -24,7 +24,7 @@ from speil.http1.server import GuardedServer
 from speil.region_web.collector import OBSERVE_SECONDS_MAX, Collector, VerifyRunningError
 from speil.region_web.session import Session
 from speil.setting import ListenAddress, SettingError, duration
-from speil.survey.leases import SurveyError
+from speil.survey.error import SurveyError
 from speil.web.assets import SHARED, send_file
 from speil.web.event_stream import EventStreams
 from speil.web.headers import SECURITY_HEADERS

@@ -15,8 +15,9 @@ from speil.observe.logs import get_log
 from speil.setting import SettingError, boolean
 from speil.token_bucket import Buckets
 from speil.trace.document import document
+from speil.trace.named import TraceError, parse_platform, parse_reference
 from speil.web.series import WebSeries
-from speil.web.tracer import TraceError, Tracer, parse_platform, parse_reference
+from speil.web.tracer import Tracer
 
 TRACES_MAX = 2  # at a time: a measuring pull is to see the node's bandwidth, not the other trace
 # of one address that is not this node's: an operator traces a few images, and looks at the answers

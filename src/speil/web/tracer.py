@@ -16,8 +16,8 @@ from speil.oci import platform as platforms
 from speil.oci.digest import Digest
 from speil.oci.endpoint import Content
 from speil.oci.manifest import Descriptor, Manifest
-from speil.oci.platform import Platform, PlatformError
-from speil.oci.reference import InvalidReferenceError, Reference
+from speil.oci.platform import Platform
+from speil.oci.reference import Reference
 from speil.sources.base import ContentRequest, Origin
 from speil.sources.build import Sources
 from speil.sources.tags import this_machine
@@ -32,34 +32,6 @@ NESTED_MAX = 8  # levels of indexes; images have at most two
 PROBES_AT_ONCE = 4  # without measuring; a measuring pull has the node's bandwidth for itself
 MEASURED_BYTES_MAX = 256 << 20  # of one trace
 _ANY = Digest.parse(f"sha256:{0:064x}")
-
-
-class TraceError(ValueError):
-    """What was asked for is no image. The message says what is wrong."""
-
-
-def parse_reference(text: str) -> Reference:
-    """An image as people write it: `busybox` is `docker.io/library/busybox:latest`. Raises TraceError."""
-    text = text.strip()
-    if not text:
-        raise TraceError("no image is named: write it like docker.io/library/busybox:1.37")
-    first, slash, _ = text.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
-        text = f"docker.io/{text}" if slash else f"docker.io/library/{text}"
-    if "@" not in text and ":" not in text.rpartition("/")[2]:
-        text = f"{text}:latest"
-    try:
-        return Reference.parse(text)
-    except InvalidReferenceError as error:
-        raise TraceError(str(error)) from error
-
-
-def parse_platform(text: str) -> Platform | None:
-    """`linux/arm64`; None for "". Raises TraceError."""
-    try:
-        return Platform.parse(text) if text else None
-    except PlatformError as error:
-        raise TraceError(str(error)) from error
 
 
 class Tracer:
