@@ -29,6 +29,7 @@ OF_PACKAGE = {
     "border": "The border of the region",
     "store": "The content store",
     "libp2p": "libp2p",
+    "web": "The pages",
     "observe": "The process",
 }
 
