@@ -116,7 +116,8 @@ class _Region:
         started = time.perf_counter()
         first = await self._rolled_out(tag, self.nodes[:1])
         if len(self.nodes) > 1:
-            await Pulls(self._url, self._http, Progress(quiet=True)).announced(self.nodes[0], self.nodes[1:], self._images[int(tag)])
+            pulls = Pulls(self._url, self._http, Progress(quiet=True))
+            await pulls.announced(self.nodes[0], self.nodes[1:], self._images[int(tag)])
             await self._rolled_out(tag, self.nodes[1:])
         return Pulled(self.upstream.copies(self._images[int(tag)]), first.first_seconds, time.perf_counter() - started)
 
