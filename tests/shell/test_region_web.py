@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -281,3 +283,29 @@ async def test_the_command_prints_its_address_and_ends_on_a_signal(tmp_path: Pat
     code, _, err = await speil("region", "web", "--no-browser", f"--kubeconfig-path={tmp_path}/none")
     assert code == 1
     assert "Traceback" not in err
+
+
+async def test_the_browser_is_opened_through_a_file_and_not_with_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, opened, browser, pid = (tmp_path / name for name in ("x.lease", "opened", "browser", "pid"))
+    lease.write_text('{"metadata": {"annotations": {"speil.dev/region": "x"}}, "spec": {"holderIdentity": "somebody"}}')
+    copied = f'echo "$1" > {opened}.new; cp "${{1#file://}}" {tmp_path}/page; mv {opened}.new {opened}'
+    stays = f"echo $$ > {pid}; exec sleep 3600 </dev/null >/dev/null 2>&1"  # as a browser does
+    browser.write_text(f"#!/bin/sh\n{copied}\n{stays}\n")
+    browser.chmod(0o755)
+    command = ("region", "web", f"--lease-files={lease}")
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("DISPLAY", ":9")
+    async with running(*command) as process, asyncio.timeout(30):
+        assert process.stdout is not None
+        address = (await process.stdout.readline()).decode().removeprefix("all regions: ").strip()
+        await eventually(opened.exists, what="the browser is started")
+        assert opened.read_text().startswith("file:///")
+        assert address.partition("token=")[2] not in opened.read_text()
+        assert address in (tmp_path / "page").read_text()
+        await eventually(lambda: pid.exists() and pid.read_text().endswith("\n"), what="the browser stays")
+        process.terminate()
+        assert await process.wait() == 143
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+    assert not Path(opened.read_text().strip().removeprefix("file://")).exists(), "the file is gone with the command"
