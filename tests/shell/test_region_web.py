@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -218,11 +221,43 @@ async def test_the_checks_run_once_at_a_time_and_their_result_stays() -> None:
 # --- the state of a node ---------------------------------------------------------------------------------------
 
 
-def test_a_state_that_is_no_speils_is_an_error_and_one_of_an_older_version_is_read_otherwise() -> None:
-    assert read_state("n", '{"region": "eu"}') is None
-    for text in ("[]", "{", '{"traffic": {}}', '{"traffic": 1, "region": 2}'):
-        with pytest.raises((ValueError, KeyError, TypeError)):
-            read_state("n", text)
+STATE: dict[str, Any] = {
+    "region": "eu", "zone": "z1", "lease": "", "peer_id": "p1", "ready": True, "started_at": 1.5,
+    "rejected": {"http": 2},
+    "peers": [{"peer": "p2", "hosts": "10.0.0.2"}], "traffic": {"r": {"hits": 1, "peer_bytes": 7}},
+    "from_peers": [{"peer": "p2", "bytes": 7, "minute": 3}], "addresses": "/ip4/10.0.0.1/tcp/5001",
+    "transfers": [{"key": "k", "role": "following", "peer": "p2", "offset": 1, "total": 9, "seconds": 1.0}],
+    "requests_in_flight": [
+        {"key": "k", "role": "getting", "peer": "p2", "offset": 1, "total": 9, "image": "r/a"},
+        {"key": "k", "role": "serving", "peer": "10.0.0.3", "offset": 1, "total": 9, "image": "r/a"},
+    ],
+    "kept_out": [{"layer": "http", "who": "x", "why": "y", "what_to_do": "z", "count": 2, "time": 5.0}],
+}  # fmt: skip
+
+
+def test_a_state_is_read_with_each_body_once() -> None:
+    found = read_state("n", json.dumps(STATE))
+    assert found is not None
+    assert (found.total.peer_bytes, found.started_at, found.hosts) == (7, 1.5, ("10.0.0.1",))
+    assert [(one.role, one.peer) for one in found.in_flight] == [("following", "p2"), ("serving", "10.0.0.3")]
+    assert found.from_peers == {"p2": FromPeer(7, 3)}
+    assert read_state("n", '{"region": "eu"}') is None, "of an older version"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"traffic": [1]}, {"traffic": {"r": 1}}, {"traffic": {"r": {"hits": "1"}}}, {"peers": {"a": 1}},
+        {"peers": ["x"]},
+        {"from_peers": [{"peer": "p", "bytes": 1e400, "minute": 0}]}, {"started_at": float("nan")}, {"region": 5},
+        {"from_peers": [{"peer": "p", "bytes": -1, "minute": 0}]}, {"kept_out": [{"layer": []}]}, {"transfers": 7},
+        {"requests_in_flight": [{"key": {"a": 1}}]}, {"rejected": {"http": "<b>"}}, {"peer_id": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_state_that_is_no_speils_is_an_error_of_that_node_alone(change: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        read_state("n", json.dumps({**STATE, **change}))
 
 
 # --- the command -----------------------------------------------------------------------------------------------
@@ -248,3 +283,29 @@ async def test_the_command_prints_its_address_and_ends_on_a_signal(tmp_path: Pat
     code, _, err = await speil("region", "web", "--no-browser", f"--kubeconfig-path={tmp_path}/none")
     assert code == 1
     assert "Traceback" not in err
+
+
+async def test_the_browser_is_opened_through_a_file_and_not_with_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, opened, browser, pid = (tmp_path / name for name in ("x.lease", "opened", "browser", "pid"))
+    lease.write_text('{"metadata": {"annotations": {"speil.dev/region": "x"}}, "spec": {"holderIdentity": "somebody"}}')
+    copied = f'echo "$1" > {opened}.new; cp "${{1#file://}}" {tmp_path}/page; mv {opened}.new {opened}'
+    stays = f"echo $$ > {pid}; exec sleep 3600 </dev/null >/dev/null 2>&1"  # as a browser does
+    browser.write_text(f"#!/bin/sh\n{copied}\n{stays}\n")
+    browser.chmod(0o755)
+    command = ("region", "web", f"--lease-files={lease}")
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("DISPLAY", ":9")
+    async with running(*command) as process, asyncio.timeout(30):
+        assert process.stdout is not None
+        address = (await process.stdout.readline()).decode().removeprefix("all regions: ").strip()
+        await eventually(opened.exists, what="the browser is started")
+        assert opened.read_text().startswith("file:///")
+        assert address.partition("token=")[2] not in opened.read_text()
+        assert address in (tmp_path / "page").read_text()
+        await eventually(lambda: pid.exists() and pid.read_text().endswith("\n"), what="the browser stays")
+        process.terminate()
+        assert await process.wait() == 143
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+    assert not Path(opened.read_text().strip().removeprefix("file://")).exists(), "the file is gone with the command"

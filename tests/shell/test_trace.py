@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,13 +14,15 @@ from speil.fetch.settings import FetchSettings
 from speil.mirror.filters import filters
 from speil.oci.reference import Reference
 from speil.routing.memory import MemoryMesh
+from speil.testing.eventually import eventually
 from speil.testing.images import random_image
 from speil.testing.samples import sample
 from speil.trace.document import document
 from speil.trace.named import TraceError, parse_reference
 from speil.trace.verdict import Source, totals
 from speil.web import probe as probe_module
-from tests.shell.mirrors import Mirror, mirror
+from tests.shell.mirrors import Mirror, mirror, peer_at
+from tests.shell.nodes import free_ports
 from tests.shell.pages import pages, tracer_of
 
 NAME = "reg.test/app:1"
@@ -206,3 +209,29 @@ async def test_another_pages_post_starts_no_trace() -> None:
         assert asker.sample("speil_web_traces_total", measured="true") == 1
         assert await status(Host="node-1.example:9090", Origin="http://node-1.example:9090") == 200
         assert await status(Host="api.cluster.example", Sec_Speil_Client="1") == 200, "a client that is no browser"
+
+
+async def test_a_client_that_hangs_up_ends_its_trace() -> None:
+    """A peer that takes requests and never answers: the trace waits for it, and its client does not."""
+    came = asyncio.Event()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await reader.read()
+        writer.close()
+
+    (port,) = free_ports("127.0.0.1", 1)
+    silent = await asyncio.start_server(take, "127.0.0.1", port)
+    mesh, digest = MemoryMesh(), f"sha256:{7:064x}"
+    async with mirror(mesh) as asker, pages(asker) as shown, silent:
+        mesh.records[digest] = {peer_at("127.0.0.1", port): None}
+        host, _, metrics_port = shown.url.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(metrics_port))
+        target = f"/debug/web/measure?image=reg.test/app@{digest}"
+        writer.write(f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
+        await came.wait()
+        writer.transport.abort()
+        await eventually(lambda: shown.pages.trace.running == 0, what="the trace has ended")
+        assert asker.sample("speil_web_traces_total") == 0, "it was given up, not finished"
+        found = await traced(asker, f"reg.test/app@{digest}")
+        assert [part["source"] for part in found["parts"]] == ["upstream"]

@@ -71,7 +71,8 @@ def test_ci_runs_what_the_release_runs() -> None:
 
 def test_the_published_site_is_the_one_that_ci_built() -> None:
     assert "make site" in (ROOT / ".ci" / "run").read_text()
-    (kept,) = (step["with"] for step in steps(ROOT / ".github/workflows/ci.yml") if "artifact" in step.get("uses", ""))
+    uploads = [step["with"] for step in steps(ROOT / ".github/workflows/ci.yml") if "artifact" in step.get("uses", "")]
+    (kept,) = (one for one in uploads if one["name"] == "site")
     assert kept["path"] == "dist/site/"
     (taken,) = (
         step["with"] for step in steps(ROOT / ".github/workflows/site.yml") if "download" in step.get("uses", "")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
+import threading
 import webbrowser
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -58,7 +58,8 @@ async def _run(settings: Settings) -> None:
         print(f"all regions: {session.url_with_token}", flush=True)
         if not settings.no_browser and _has_display():
             uri = stack.enter_context(redirect_file(session.url_with_token))
-            await asyncio.to_thread(webbrowser.open, uri)
+            # some browsers end their command when they are closed: nothing here waits for that
+            threading.Thread(target=webbrowser.open, args=(uri,), daemon=True).start()
         await collector.run()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from speil.border.series import BorderSeries
 from speil.mirror.node_state import NodeState
+from speil.multiformats.peer_id import PeerId
 from speil.oci.digest import Digest
 from speil.store.base import StoreError
 from speil.web.held_images import HeldImages
@@ -52,7 +53,7 @@ class NodeFeed:
         self._look("traffic", QUIET_SECONDS, self._traffic)
         self._look("kept_out", QUIET_SECONDS, self._kept_out)
         self._look("images", QUIET_SECONDS, self._images.document, lambda: self._images.version)
-        self._look("peers", PEERS_SECONDS, self._peers, lambda: [peer.peer_id for peer in self._state.router.peers()])
+        self._look("peers", PEERS_SECONDS, self._peers, self._peers_version)
         return self._sections
 
     async def stats(self) -> dict[str, Any]:
@@ -117,6 +118,10 @@ class NodeFeed:
 
     def _kept_out(self) -> dict[str, Any]:
         return {"layers": self._state.metrics.of(BorderSeries).counts(), "last": self._state.kept_out()}
+
+    def _peers_version(self) -> list[tuple[PeerId, str]]:
+        router = self._state.router
+        return [(peer.peer_id, router.zone_of(peer.peer_id)) for peer in router.peers()]
 
     def _peers(self) -> dict[str, Any]:
         peers = self._state.peers()

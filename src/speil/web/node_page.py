@@ -42,7 +42,7 @@ class NodePages:
     """Answers them; see `speil.web.build` for the parts."""
 
     def __init__(self, guard: Guard, trace: TraceRoute, feed: NodeFeed, series: WebSeries) -> None:
-        self._guard, self._trace, self._feed, self._series = guard, trace, feed, series
+        self._guard, self.trace, self._feed, self._series = guard, trace, feed, series
         self.streams = EventStreams(feed, opened=series.streams.set, refused=series.refused.labels("streams").inc)
         self._refusals = Seldom()
 
@@ -88,7 +88,7 @@ class NodePages:
         try:
             async with asyncio.timeout(None) as limit:
                 reply.when_abandoned(lambda: limit.reschedule(asyncio.get_running_loop().time()))
-                found = await self._trace.answer(request)
+                found = await self.trace.answer(request)
         except TimeoutError:
             found = Refused(503, "this node stops")
         reply.when_abandoned(lambda: None)

@@ -29,12 +29,12 @@ log = get_log("web")
 
 
 class TraceRoute:
-    """The traces of one node."""
+    """The traces of one node, of which `running` are under way."""
 
     def __init__(self, tracer: Tracer, series: WebSeries) -> None:
         self._tracer, self._series = tracer, series
         self._rates = Buckets(TRACES_BURST, TRACES_PER_SECOND, RATES_MAX)
-        self._running = 0
+        self.running = 0
 
     async def answer(self, request: Request) -> Refused | dict[str, object]:
         """The document, or why there is none."""
@@ -47,14 +47,14 @@ class TraceRoute:
             measure = bool(boolean.parse(query.get("measure", "false")))
         except (TraceError, SettingError) as error:
             return Refused(400, str(error))
-        if self._running >= TRACES_MAX or not self._has_turn(request.place):
+        if self.running >= TRACES_MAX or not self._has_turn(request.place):
             self._series.refused.labels("traces").inc()
             return Refused(429, "other traces are running: try again in a moment")
-        self._running += 1
+        self.running += 1
         try:
             found = document(await self._tracer.trace(reference, measure=measure, platform=platform))
         finally:
-            self._running -= 1
+            self.running -= 1
         self._series.traces.labels(str(measure).lower()).inc()
         log.info(
             "image traced", image=found["image"], client=request.place.host, measured=measure, does=found["does"],
