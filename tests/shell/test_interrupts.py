@@ -48,6 +48,12 @@ def test_a_region_that_is_watched(tmp_path: Path) -> None:
     check_interrupt([*SPEIL, "region", "verify", "--observe=1h", files], "traffic: 0 of 3600 s", tmp_path)
 
 
+def test_the_page_of_all_regions(tmp_path: Path) -> None:
+    (tmp_path / "a.lease").write_text("{}")
+    argv = [*SPEIL, "region", "web", "--no-browser", f"--lease-files={tmp_path}/a.lease"]
+    check_interrupt(argv, "all regions: http://", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("command", "when"),
     [(("trace", "a/b"), "tracing docker.io/a/b:latest on the nodes: 0 of 1"), (("verify",), "reading nodes: 0 of 1")],
