@@ -69,6 +69,8 @@ class Node:
 
     def start(self) -> None:
         """Switch it on. The kubelet is not waited for. Images and hosts.toml of before are still there."""
+        if (self.folder / "up").exists():
+            self._network.renew(self.plan)
         shutil.rmtree(self.folder / "run", ignore_errors=True)  # a boot empties /run
         self._write_files()
         self._cgroups.make()
