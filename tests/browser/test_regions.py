@@ -166,6 +166,7 @@ async def _before(made: World, regions: Page, node: Page, url: str) -> None:
         leader = await region.leader()
         await regions.wait_text(f"#region-{region.name} .leader", leader.host)
         await regions.wait_text(f"#region-{region.name}", "3 of 3 ready")
+        await regions.wait_text(f"#region-{region.name}", "z1: 3")
     assert await regions.run("document.querySelectorAll('#map circle.node').length") == 6
     assert await regions.run("document.querySelectorAll('#map circle.leader').length") == 2
     assert await regions.run("document.querySelector('#map .border-zero').textContent") == "0 B"

@@ -56,6 +56,13 @@ function showCards(regions) {
   }
 }
 
+function zonesOf(region) {
+  const counts = new Map();
+  for (const node of region.nodes) counts.set(node.zone, (counts.get(node.zone) || 0) + 1);
+  return [...counts].sort(([one], [other]) => one.localeCompare(other))
+    .map(([zone, count]) => `${zone || "no zone"}: ${count}`).join(", ") || "none";
+}
+
 function fillCard(card, region) {
   const lease = region.lease, leaders = region.nodes.filter((one) => one.leads).map((one) => one.name);
   const ready = region.nodes.filter((one) => one.ready).length;
@@ -67,6 +74,7 @@ function fillCard(card, region) {
       lease.transitions ? `, ${lease.transitions} ${lease.transitions === 1 ? "change" : "changes"} of the leader` : ""}`],
     ["Nodes", el("span", { class: ready === region.nodes.length ? "good" : "bad" },
       `${ready} of ${region.nodes.length} ready${region.pending.length ? `, ${region.pending.length} pending` : ""}`)],
+    ["Zones", zonesOf(region)],
     ...region.errors.map((one) => ["Can't be read", el("span", { class: "bad" }, one)]),
     ...(region.errors_total > region.errors.length ? [["", `and ${region.errors_total - region.errors.length} more`]] : []),
     ...region.pending.map((one) => ["Pending", one]),
