@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from aiohttp import web as web_server
 
 from speil.overview.view import FromPeer, NodeView, RegionView, Traffic
 from speil.region_web import collector as collector_module
@@ -23,7 +24,9 @@ from speil.region_web.collector import Collector
 from speil.region_web.server import RegionWeb
 from speil.region_web.session import Session, redirect_file
 from speil.survey.error import SurveyError
+from speil.survey.look import ClusterSettings, SurveySettings, looking
 from speil.survey.node_state import read_state
+from speil.survey.nodes import ASKED_AT_ONCE_MAX
 from speil.testing.eventually import eventually
 from tests.shell.nodes import free_ports
 from tests.shell.test_cli import running, speil
@@ -309,3 +312,57 @@ async def test_the_browser_is_opened_through_a_file_and_not_with_the_token(
         assert await process.wait() == 143
     os.kill(int(pid.read_text()), signal.SIGTERM)
     assert not Path(opened.read_text().strip().removeprefix("file://")).exists(), "the file is gone with the command"
+
+
+# --- a cluster -------------------------------------------------------------------------------------------------
+
+
+async def test_a_cluster_is_read_by_one_client_and_a_bounded_number_of_requests_at_once(tmp_path: Path) -> None:
+    """An API server with 100 pods, each of which is asked for its brief state alone."""
+    asked: list[str] = []
+    now = most = 0
+
+    async def answer(request: web_server.Request) -> web_server.StreamResponse:
+        nonlocal now, most
+        if request.path.endswith("/pods"):
+            pods = [
+                {
+                    "metadata": {"name": f"speil-{number}", "namespace": "speil"},
+                    "spec": {"nodeName": f"node-{number}"},
+                    "status": {"phase": "Running"},
+                }
+                for number in range(100)
+            ]
+            return web_server.json_response({"items": pods})
+        if request.path.endswith("/leases"):
+            return web_server.json_response({"items": []})
+        now, most = now + 1, max(most, now + 1)
+        asked.append(request.path_qs)
+        await asyncio.sleep(0)
+        now -= 1
+        return web_server.Response(text=json.dumps(STATE))
+
+    app = web_server.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web_server.AppRunner(app)
+    await runner.setup()
+    (port,) = free_ports("127.0.0.1", 1)
+    await web_server.TCPSite(runner, "127.0.0.1", port).start()
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "users": [{"name": "u", "user": {}}],
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    settings = SurveySettings(ClusterSettings(kubeconfig_path=str(tmp_path / "kubeconfig")))
+    try:
+        async with looking(settings) as look:
+            for _ in range(2):
+                (view,) = await look()
+    finally:
+        await runner.cleanup()
+    assert (view.region, len(view.nodes)) == ("eu", 100)
+    assert {path.partition(":9090")[2] for path in asked} == {"/proxy/debug/state?brief=true"}
+    assert len(asked) == 200
+    assert 1 < most <= ASKED_AT_ONCE_MAX
