@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from scripts.image.root import (
     make_base,
     make_interpreter,
 )
+from scripts.image.scratch import scratch_folder
 
 from speil.cli.signals import leave
 from speil.progress import Progress
@@ -75,9 +75,9 @@ def _main() -> None:
     architectures = [] if arguments.trees else arguments.architectures.split(",")
     if unknown := set(architectures) - set(MACHINES.values()):
         parser.error(f"no image is made for {', '.join(sorted(unknown))}")
-    with tempfile.TemporaryDirectory(prefix="speil-image-") as folder, Progress(quiet=arguments.quiet) as progress:
-        os.environ["TMPDIR"] = folder  # of the programs that are run: nothing of them stays either
-        build = make(Path(folder), architectures, progress, cache=not arguments.no_cache)
+    with scratch_folder() as folder, Progress(quiet=arguments.quiet) as progress:
+        os.environ["TMPDIR"] = str(folder)  # of the programs that are run: nothing of them stays either
+        build = make(folder, architectures, progress, cache=not arguments.no_cache)
         if arguments.trees:
             progress.stage("copying the trees")
             for tree in (build.trees[0].base, build.trees[0].application):

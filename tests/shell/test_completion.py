@@ -127,6 +127,8 @@ def start(shell: str, folder: Path) -> dict[str, str]:
         "ZDOTDIR": str(folder),
         "XDG_CONFIG_HOME": str(folder),
         "XDG_DATA_HOME": str(folder),
+        "XDG_RUNTIME_DIR": str(folder),
+        "TMPDIR": str(folder),
         "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "PS1": "$ ",

@@ -169,6 +169,40 @@ async def test_waiting_takes_the_time_and_is_shown() -> None:
     assert out.getvalue() == "watching\n"
 
 
+FINDINGS = """
+from speil.cli.findings import show
+from speil.finding import Finding, Level
+show([Finding("a", Level.OK, "fine"), Finding("b", Level.FAIL, "not fine", "mend it")], "text")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_findings_are_coloured_on_a_terminal_alone(environ: dict[str, str], is_coloured: bool) -> None:
+    environ = {"PYTHONPATH": str(ROOT / "src"), **environ}
+    with terminal(sys.executable, "-c", FINDINGS, environ=environ) as opened:
+        assert opened.end() == 0
+    assert (b"\x1b[32mok   \x1b[0m a: fine" in opened.output) == is_coloured
+    assert (b"\x1b" in opened.output) == is_coloured
+    done = subprocess.run(
+        [sys.executable, "-c", FINDINGS], capture_output=True, check=True, env={**os.environ, **environ}
+    )
+    assert done.stdout.decode() == "ok    a: fine\nfail  b: not fine\n      → mend it\n"
+
+
+def test_a_note_of_another_program_can_not_break_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bar, "LINE_SECONDS", 0.0)
+    out = io.StringIO()
+    with Progress(stream=out) as progress:
+        progress.stage("running", 1)
+        progress.note("one\ntwo\x1b[2J" + "x" * 1000)
+    first, second, end = out.getvalue().split("\n")
+    assert (first, end) == ("running", "")
+    assert second.startswith("running: 0 of 1  one two [2Jxxx")
+    assert len(second) == bar.LINE_CELLS_MAX
+
+
 def test_texts_are_measured_in_columns() -> None:
     assert cells("layer") == 5
     assert cells("映像") == 4

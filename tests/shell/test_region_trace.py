@@ -13,6 +13,7 @@ from speil.progress import Progress
 from speil.survey import trace as traces
 from speil.survey.trace import NodeTrace, trace_at
 from speil.survey.trace_table import document, layer_table, node_table, part_table
+from tests.shell.nodes import running_node
 from tests.shell.test_cli import speil
 from tests.shell.test_region_commands import IMAGE, LAYER, two_regions
 
@@ -120,6 +121,15 @@ async def test_the_command_on_two_regions(tmp_path: Path) -> None:
         code, out, err = await speil("region", "trace", image, urls, "-q")
         assert code == 0
         assert f"{holder.host}:{holder.metrics_port}: http" in err
+
+
+async def test_a_node_without_the_pages_is_named(tmp_path: Path) -> None:
+    async with running_node(tmp_path, tmp_path / "layout", "--debug-web-enabled=false") as running:
+        url = f"http://{running.host}:{running.metrics_port}"
+        code, out, err = await speil("region", "trace", "a/b", f"--metrics-urls={url}", "-q")
+    assert (code, out) == (1, "")
+    assert f"{running.host}:{running.metrics_port}: its speil has no traces: it is older, or runs with" in err
+    assert err.splitlines()[-1] == "speil region trace: no node could be traced"
 
 
 async def test_a_server_that_is_no_node(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from speil.progress.terminal import CYAN, can_redraw, cells, coloured, columns, 
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 10.0  # between two lines about one stage, where lines are printed: a log of CI stays short
+LINE_CELLS_MAX = 300  # of such a line: a note may be another program's text
 BAR_CELLS_MAX = 24
 _STEP_SECONDS = 1.0  # of `wait`
 
@@ -69,7 +70,7 @@ class Progress:
                 self._draw()
                 self._start()
             elif self._prints:
-                self._write(f"{label}\n")
+                self._write(f"{fitted(label, LINE_CELLS_MAX)}\n")
 
     def advance(self, count: float = 1, note: str | None = None) -> None:
         """`count` more of the stage's total is done. `note` is shown behind it, until another one is given."""
@@ -79,7 +80,7 @@ class Progress:
             if not self._prints or time.monotonic() < self._printed + LINE_SECONDS:
                 return
             self._printed = time.monotonic()
-            self._write(f"{self._text()}\n")
+            self._write(f"{fitted(self._text(), LINE_CELLS_MAX)}\n")
 
     def note(self, text: str) -> None:
         """Show `text` behind the bar. Where lines are printed, it is part of the next one."""
