@@ -25,7 +25,7 @@ from speil.sources.peer_access import PeerAccess
 from speil.sources.peers import Peers
 from speil.store.ingests import Ingests
 
-MANIFEST_PATIENCE_SECONDS = 0.3  # an upstream sends a manifest in less; containerd has three slots for all it fetches
+MANIFEST_PATIENCE_SECONDS = 1.0  # registries count GETs of manifests; one far away answers in half a second
 _FROM = re.compile(r"bytes=(\d{1,19})-", re.ASCII)
 
 log = get_log("sharing")

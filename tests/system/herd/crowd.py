@@ -24,7 +24,7 @@ from tests.system.herd.outcome import BUSY_MAX, Outcome, measure
 
 COPIES_MAX = 1.05
 SLOWEST_MAX = 1.5
-MESSAGES_MAX = 3.0  # a node and layer
+MESSAGES_MAX = 3.0  # a node and content: layers, config, manifests
 SENT_IMAGES_MAX = 2.0
 HEADERS = 1.1  # what a link carries beside the content
 # larger than what is verified before it is passed on; each comes several times faster than what counts as crawling
@@ -52,11 +52,13 @@ async def crowd(folder_of_logs: Path | None, nodes: int, flags: Sequence[str], r
 def misses(outcome: Outcome) -> list[str]:
     """The goals of a large region that were missed."""
     herd = outcome.herd
-    messages = herd.messages / len(herd.seconds) / len(LAYERS)
+    messages = herd.messages_each
     sent = max(herd.sent_images) / HEADERS
     found = [f"{herd.copies:.3f} copies"] if herd.copies > COPIES_MAX else []
-    found += [f"{messages:.1f} messages a node and layer"] if messages > MESSAGES_MAX else []
-    found += [f"a node sent {sent:.1f} images"] if sent > SENT_IMAGES_MAX else []
+    found += [f"{messages:.1f} messages a node and content"] if messages > MESSAGES_MAX else []
+    # an umpire that answers late has places for two followers, and the next one that is asked then too
+    sent_max = SENT_IMAGES_MAX * (2 if herd.busy > BUSY_MAX else 1)
+    found += [f"a node sent {sent:.1f} images"] if sent > sent_max else []
     if outcome.slowest > SLOWEST_MAX and not outcome.is_cpu_bound:
         found.append(f"slowest {outcome.slowest:.2f}×")
     return found
@@ -71,7 +73,7 @@ def report(outcome: Outcome) -> str:
         f"copies: {herd.copies:.3f}, from the upstream to {herd.fetchers} nodes",
         f"seconds: {alone.wall_seconds:.1f} alone; first {min(herd.seconds):.1f}, last {max(herd.seconds):.1f}: "
         f"{outcome.slowest:.2f} times",
-        f"messages a node and layer: {herd.messages / len(herd.seconds) / len(LAYERS):.2f}",
+        f"messages a node and content (layers, config, manifests): {herd.messages_each:.2f}",
         f"most sent by a node: {max(herd.sent_images):.2f} images, headers included",
         f"cores busy: {alone.busy:.0%} alone, {herd.busy:.0%} all",
     ]

@@ -65,6 +65,11 @@ class Run:
         return max((gets[str(digest)] for digest in self.manifests), default=0)
 
     @property
+    def messages_each(self) -> float:
+        """Messages of one pull for one content: layers, config, manifests."""
+        return self.messages / len(self.seconds) / (len(self.needed) + len(self.manifests))
+
+    @property
     def fetchers(self) -> int:
         """Nodes to which the upstream sent configs or layers."""
         return len({one.client for one in self.served if one.kind == "blobs"})

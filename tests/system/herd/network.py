@@ -23,6 +23,8 @@ FIRST_HOST = 11
 NODES_PER_ZONE_MAX = 240
 BURST_SECONDS, QUEUE_SECONDS = 0.002, 0.02
 BURST_BYTES_MIN = 96 << 10  # above the kernel's largest segment, which tbf would divide otherwise
+# on a slow link one large segment would fill the queue, and connections that lost one would get nothing for seconds
+SLOW_MEGABITS, SEGMENT_BYTES = 100.0, 8 << 10
 HEADER_BYTES = 52  # IPv4 and TCP with timestamps; the kernel counts the header of a large segment once
 
 
@@ -129,6 +131,8 @@ def _shape(namespace: Namespace, device: str, megabits: float) -> None:
     burst = max(int(rate * BURST_SECONDS), BURST_BYTES_MIN)
     limit = burst + max(int(rate * QUEUE_SECONDS), BURST_BYTES_MIN)
     shape = ["tbf", "rate", f"{megabits:.6f}mbit", "burst", str(burst), "limit", str(limit)]
+    if megabits < SLOW_MEGABITS:
+        ip("-n", namespace.name, "link", "set", "dev", device, "gso_max_size", str(SEGMENT_BYTES))
     subprocess.run(
         ["tc", "-n", namespace.name, "qdisc", "replace", "dev", device, "root", *shape],
         check=True, capture_output=True, timeout=30,
