@@ -242,6 +242,39 @@ def test_a_closer_node_is_named_instead_unless_it_is_dead_or_the_tree_is_here() 
     assert len(one) == 1
 
 
+def test_barred_peers_are_named_neither_as_closer_nor_as_source_nor_anybody_below_them() -> None:
+    one = umpire()
+    tree(one, 7)
+    barred = frozenset((peer(1).peer_id, peer(70).peer_id))
+    around = Around(closer=(peer(70), peer(71)), holders=(peer(1),), barred=barred)
+    assert one.ask(b"other", sender(8), MISS, 1.0, around) == Defer(peer(71))
+    assert one.ask(b"other", sender(8), MISS, 1.0, Around(closer=(peer(70),), barred=barred)) == Fetch()
+    assert one.ask(KEY, sender(8), MISS, 1.0, Around(barred=barred)) == Fetch(), "all others are below the first"
+    assert named(one.ask(KEY, sender(9), MISS, 1.0, Around(barred=barred))) == 8
+    assert named(one.ask(KEY, sender(10), MISS, 1.0)) == 4, "who may be named the first one is placed as before"
+
+
+def test_a_search_for_a_source_looks_at_each_node_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_module, "CHAIN_MAX", 0)
+    one = umpire()
+    chain = [sender(number) for number in range(1, 81)]
+    for who in chain:  # each node follows the one before it: the others have no place left
+        one.ask(KEY, who, MISS, 0.0)
+    looked_at, slot = 0, vars(claim_module.Node)["state"]
+
+    def state(node: claim_module.Node) -> NodeState:
+        nonlocal looked_at
+        looked_at += 1
+        return slot.__get__(node)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(claim_module.Node, "state", property(state))
+    claim = one.claim(KEY)
+    assert claim is not None
+    first, last = claim.nodes[chain[0].peer.peer_id], claim.nodes[chain[-1].peer.peer_id]
+    assert claim.find_source(last, {first.peer.peer_id}, (), Random(1)) is None
+    assert looked_at <= 3 * len(claim.nodes)
+
+
 def test_the_next_closest_are_told_of_the_first_grant_at_once_and_then_in_batches() -> None:
     one, next_one = umpire(), umpire()
     one.ask(KEY, sender(1), MISS, 0)

@@ -77,6 +77,25 @@ def is_above(source: Node, node: Node) -> bool:
     return True
 
 
+def _leads_up(node: Node, unusable: set[Node]) -> bool:
+    """Whether the content comes from a root to `node`, past none of `unusable`.
+
+    Where it does not, the nodes on the way are added to `unusable`: so one search looks at each node once.
+    """
+    way = list[Node]()
+    one: Node | None = node
+    for _ in range(DEPTH_MAX):
+        if one is not None and one not in unusable and one.state in (NodeState.FETCHING, NodeState.COMPLETE):
+            return True
+        if one is None or one in unusable or one.state is not NodeState.FOLLOWING:
+            unusable.update(way)
+            return False
+        way.append(one)
+        one = one.source
+    unusable.add(node)  # it is too deep, those above it are not
+    return False
+
+
 def root_of(node: Node) -> Node:
     """The node at the top of the tree that `node` is in."""
     while node.source is not None:
@@ -163,33 +182,29 @@ class Claim:
     ) -> Node | None:
         """A source for `asker`: not one of `without` nor below one, and not one of `full`. None where there is none."""
         looks = iter(range(LOOKS_MAX))
+        unusable, busy = {asker, *self._known(without)}, set(self._known(full))
         zone = asker.peer.zone
-        if found := self._find_in((zone,), asker, without, full, rng, looks):
+        if found := self._find_in((zone,), unusable, busy, rng, looks):
             return found
-        return self._find_in([one for one in self._zones if one != zone], asker, without, full, rng, looks)
+        return self._find_in([one for one in self._zones if one != zone], unusable, busy, rng, looks)
 
     def is_usable(self, node: Node, asker: Node, without: Collection[PeerId] = ()) -> bool:
         """Whether `asker` gets the content if it follows `node`."""
-        one: Node | None = node
-        for _ in range(DEPTH_MAX):
-            if one is None or one is asker or one.peer.peer_id in without:
-                return False
-            if one.state is not NodeState.FOLLOWING:
-                return one.state in (NodeState.FETCHING, NodeState.COMPLETE)
-            one = one.source
-        return False
+        return _leads_up(node, {asker, *self._known(without)})
 
     def complete_nodes(self, without: Collection[PeerId]) -> Iterator[Node]:
         """Nodes that have the whole content and a free place."""
         nodes = (node for zone in self._complete.values() for node in zone.values())
         return (node for node in nodes if node.peer.peer_id not in without)
 
+    def _known(self, peer_ids: Iterable[PeerId]) -> Iterator[Node]:
+        return (node for peer_id in peer_ids if (node := self.nodes.get(peer_id)))
+
     def _find_in(
         self,
         zones: Iterable[str],
-        asker: Node,
-        without: Collection[PeerId],
-        full: Collection[PeerId],
+        unusable: set[Node],
+        busy: set[Node],
         rng: Random,
         looks: Iterator[int],
     ) -> Node | None:
@@ -198,7 +213,7 @@ class Claim:
             node
             for zone in zones
             for node in islice(self._complete.get(zone, {}).values(), LOOKS_MAX)
-            if node is not asker and node.peer.peer_id not in without and node.peer.peer_id not in full
+            if node not in unusable and node not in busy
         ]
         if complete:
             return rng.choice(complete)
@@ -206,7 +221,7 @@ class Claim:
             for node in self._growing.get(zone, {}).values():
                 if next(looks, None) is None:
                     return None
-                if node.peer.peer_id not in full and self.is_usable(node, asker, without):
+                if node not in busy and _leads_up(node, unusable):
                     return node
         return None
 
