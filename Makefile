@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-after-check check properties bench hostile faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs sbom proto clean
+.PHONY: help setup demo test test-after-check check properties bench hostile herd faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,10 @@ bench: setup ## the figures, side by side with a baseline (six minutes): docs/be
 
 hostile: setup ## attacks beside own pulls, with what was seen and the targets (ten minutes)
 	@$(BIN)/python -m bench --only hostile
+
+herd: setup ## many nodes that pull one image at once, over links with a limit, and 200 processes (root; forty minutes)
+	@$(BIN)/python -m tests.system.herd
+	@$(BIN)/python -m tests.system.herd.crowd
 
 faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
 	@$(BIN)/python -m tests.system.faults

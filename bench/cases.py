@@ -19,6 +19,7 @@ from bench.crowd import crowd_of
 from bench.election import figures as election_figures
 from bench.fleet import BenchNode, nodes
 from bench.following import figures as following
+from bench.herd import figures as herd
 from bench.hostile import figures as hostile
 from bench.image import image
 from bench.imports import figures as imports
@@ -303,6 +304,7 @@ CASES: dict[str, Case] = {
     "local": Case("From the node's own store", local),
     "remote": Case("From a peer", remote),
     "rollout": Case("A staged roll-out", rollout),
+    "herd": Case("All nodes at once", herd),
     "following": Case("Following a download", following),
     "crowd": Case("A crowd at once", crowd),
     "mesh": Case("The mesh", mesh),

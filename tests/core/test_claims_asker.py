@@ -249,6 +249,21 @@ def test_a_crawling_fetcher_is_left_once_and_a_slow_source_for_another_reason() 
         assert now >= 3.0
 
 
+def test_a_source_that_has_just_begun_to_fetch_is_not_taken_for_a_slow_one() -> None:
+    one, now, answers = asker(), 0.0, 0
+    following(one)
+    while now < 3.9:
+        now = round(now + 0.1, 3)
+        one.received(KEY, int(now * 10_000), now)  # what the fetcher before it sent
+        for action in one.tick(now):
+            assert isinstance(action, AskSource)
+            said = Status(Phase.FETCHING, 30_000 + answers * 1_000_000)
+            answers += 1
+            assert one.source_said(KEY, SOURCE.peer_id, said, now) == []
+    assert answers == 2
+    assert state(one) is PullState.RECEIVING
+
+
 def test_a_slow_pull_beside_a_fast_one_is_slow_and_one_that_waits_with_its_source_stays() -> None:
     one, now = asker(), 0.0
     following(one)

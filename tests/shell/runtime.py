@@ -24,6 +24,8 @@ class Upstream:
     """A registry that counts. It sends `piece_bytes`, then waits `piece_seconds`.
 
     `opens`: no answer before it is set. `holds_at`: it stops after so many bytes of a body, until `goes_on` is set.
+    `faulty_gets`: so many GETs of content are held, or slow (`crawls`: 1 KiB a tenth of a second); those after them are
+    not. None: all are.
     """
 
     blobs: dict[Digest, bytes] = field(default_factory=dict)
@@ -32,6 +34,8 @@ class Upstream:
     holds_at: int | None = None
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
     opens: asyncio.Event = field(default_factory=asyncio.Event)
+    faulty_gets: int | None = None
+    crawls: bool = False
     corrupt: bool = False
     gets: Counter[Digest] = field(default_factory=Counter)
     sent: Counter[Digest] = field(default_factory=Counter)
@@ -49,21 +53,24 @@ class Upstream:
         """The body of a GET from `offset` on."""
         data = self.blobs[digest]
         self.gets[digest] += 1
+        is_faulty = self.faulty_gets is None or self.gets[digest] <= self.faulty_gets
         await self.opens.wait()
         while offset < len(data):
-            if self.holds_at is not None and offset >= self.holds_at and not self.goes_on.is_set():
-                await self.goes_on.wait()
-            piece = data[offset : min(offset + self.piece_bytes, self._stop(offset, len(data)))]
+            size, seconds = self.piece_bytes, self.piece_seconds
+            if self.holds_at is not None and is_faulty and not self.goes_on.is_set():
+                if offset < self.holds_at:
+                    size = min(size, self.holds_at - offset)
+                elif self.crawls:
+                    size, seconds = 1 << 10, 0.1
+                else:
+                    await self.goes_on.wait()
+            piece = data[offset : offset + size]
             if self.corrupt:
                 piece = bytes(len(piece))
             offset += len(piece)
             self.sent[digest] += len(piece)
             yield piece
-            await asyncio.sleep(self.piece_seconds)
-
-    def _stop(self, offset: int, size: int) -> int:
-        held = self.holds_at is not None and not self.goes_on.is_set() and offset < self.holds_at
-        return min(self.holds_at or size, size) if held else size
+            await asyncio.sleep(seconds)
 
 
 class Runtime:

@@ -327,6 +327,34 @@ async def test_a_source_that_stands_still_is_left_by_one_node() -> None:
         assert sum(one.node.sample("speil_left_sources_total") for one in others) <= len(others)
 
 
+@pytest.mark.parametrize("crawls", [False, True], ids=["stalls", "crawls"])
+async def test_the_upstream_of_one_node_stops_and_one_other_fetches_the_rest(crawls: bool) -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1, crawls=crawls)
+    digest = upstream.add(LAYER)
+    async with region(4, upstream) as nodes, asyncio.TaskGroup() as group:
+        pulls = [group.create_task(one.pull(digest)) for one in nodes]
+        await eventually(lambda: all(offset_of(one, digest) >= HALF for one in nodes), what="half of it is everywhere")
+        (fetcher,) = nodes.by_state(digest, PullState.FETCHING)
+        others = [pull for pull, one in zip(pulls, nodes, strict=True) if one is not fetcher]
+        await asyncio.gather(*others)
+        assert upstream.gets[digest] == 2
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert upstream.gets[digest] == 2
+        assert nodes.total("speil_left_sources_total", reason="crawling" if crawls else "no_byte") >= 1
+
+
+async def test_a_download_that_begins_again_is_left() -> None:
+    upstream = Upstream(holds_at=HALF, faulty_gets=1)
+    digest = upstream.add(LAYER)
+    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+        fetcher, _, pulls = await halfway(nodes, digest, group)
+        await fetcher.node.ingests._ingests[0].rewind()
+        await asyncio.gather(*pulls[1:])
+        assert upstream.gets[digest] == 2
+        pulls[0].cancel()
+
+
 async def test_the_upstream_stops_and_all_wait_for_the_node_that_fetches() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)

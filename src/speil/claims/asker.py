@@ -57,6 +57,7 @@ MOVES_MAX = 8  # sources of one pull that were left, with those that were only f
 HOLD_SECONDS_MAX = 15.0  # without a byte, whatever the sources say
 SPOILED_SECONDS = 10 * 60.0
 SPOILED_MAX = 1_000
+LATE_SECONDS = 0.1  # of a tick; a loop with enough CPU is late by milliseconds
 PULLS_MAX = 1_024  # more at a time go upstream without a claim; containerd has three slots for each image
 
 
@@ -112,6 +113,21 @@ class Asker:
         """containerd took none of the bytes that are there for it until now: no fault of the source."""
         if (pull := self._pulls.get(key)) and pull.source is not None:
             pull.held_up(now)
+
+    def step_aside(self, key: bytes) -> None:
+        """containerd's request got no byte of its source, is ended, and will be back: nothing is due until then."""
+        if (pull := self._pulls.get(key)) and pull.state is PullState.JOINING:
+            pull.is_aside = True
+
+    def resumed(self, key: bytes, now: float) -> list[Action]:
+        """The request that stepped aside is back: the source is joined now."""
+        pull = self._pulls.get(key)
+        if pull is None or not pull.is_aside or pull.source is None:
+            return []
+        pull.is_aside = False
+        pull.byte_at = now
+        pull.join(pull.source, now)
+        return [Join(key, pull.source, pull.offset)]
 
     def delivered(self, key: bytes) -> None:
         """containerd has the last byte, from a source or from holders: it verifies the content now."""
@@ -197,8 +213,7 @@ class Asker:
         pull = self._following(key, source)
         if pull is None or pull.state is PullState.WITH_HOLDERS:
             return []
-        pull.life_at = pull.said_at = now
-        pull.source_phase, pull.source_offset, pull.path = status.phase, status.offset, status.path
+        pull.heard(status, now)
         pull.found_fetcher(status.path[-1] if status.path else tag(source), now)
         if self._tag in status.path:
             return self._leave(key, pull, Reason.LOOP, now)
@@ -214,7 +229,14 @@ class Asker:
         return min((at for at in known if at is not None), default=None)
 
     def tick(self, now: float) -> list[Action]:
-        """What is due."""
+        """What is due.
+
+        Called late, this node had no CPU, and answers may have come meanwhile: then all waits last longer.
+        """
+        due_at = self.next_deadline()
+        if due_at is not None and now - due_at > LATE_SECONDS:
+            for pull in self._pulls.values():
+                pull.postpone(now - due_at + LATE_SECONDS)
         deadlines = [(key, pull.next_deadline(self._wait_seconds)) for key, pull in self._pulls.items()]
         due = [key for key, at in deadlines if at is not None and at <= now]
         return [action for key in due for action in self._late(key, self._pulls[key], now)]
@@ -241,9 +263,11 @@ class Asker:
         if is_slow and pull.source_phase is not None and now < pull.said_at + LIFE_SECONDS_MAX:
             if pull.source_phase is Phase.COMPLETE or pull.source_offset - pull.offset > AHEAD_BYTES:
                 return self._leave(key, pull, Reason.SLOW, now)
-            if pull.source_phase is Phase.FETCHING and not pull.has_crawled:
+            may_crawl = pull.source_phase is Phase.FETCHING and not pull.has_crawled
+            if may_crawl and pull.source_crawls(self._usual_rate(pull, now)):
                 return self._leave(key, pull, Reason.CRAWLING, now)
-            pull.mark(now)
+            if not may_crawl or pull.source_rate is not None:
+                pull.mark(now)
         elif not is_slow and now >= pull.mark_at + CRAWL_SECONDS:
             pull.mark(now)
         is_quiet = now >= max(pull.life_at, pull.question_at) + QUESTION_SECONDS

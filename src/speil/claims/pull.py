@@ -10,8 +10,9 @@ from speil.claims.states import HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-ASK_SECONDS_MAX = 0.1  # for an umpire's answer, until the next one is asked too: it looks into memory only
-ASK_ALL_SECONDS_MAX = 1.0  # for the answer of any umpire: thousands of questions at one instant take a while
+ASK_SECONDS_MAX = 0.5  # for an umpire's answer, then the next one is asked too: a busy one takes a while
+ASK_ALL_SECONDS_MAX = 2.5  # for the answer of any umpire: thousands of questions at one instant take a while
+POSTPONED_SECONDS_MAX = 3.0  # of one pull; a node without CPU for longer is of no use to its containerd
 LIFE_SECONDS_MAX = 1.0
 QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
 REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
@@ -21,6 +22,11 @@ CRAWL_FRACTION = 20  # slower than this part of the fastest other pull of this n
 CRAWL_BYTES_PER_SECOND_MIN = 64 << 10  # any upstream is faster: the bound for a body of a peer, too
 RESTARTS_MAX = 3  # of the wait without a byte; a source could name new fetchers without end
 AHEAD_BYTES = 4 << 20  # a source that is further ahead sends slowly; one that is not waits itself
+
+
+def slow_rate(usual_rate: float) -> float:
+    """A download below this is slow, where the others of the node have `usual_rate`; bytes per second."""
+    return max(usual_rate / CRAWL_FRACTION, CRAWL_BYTES_PER_SECOND_MIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Pull:
     source_phase: Phase | None = None  # None: it has not said yet
     source_offset: int = 0
     path: tuple[int, ...] = ()
+    source_rate: float | None = None  # between its last two answers, while it fetches
     life_at: float = 0.0  # the source's last sign of life
     question_at: float = 0.0  # the last question to the source
     said_at: float = float("-inf")  # its last answer
@@ -75,6 +82,8 @@ class Pull:
     failures: int = 0
     has_crawled: bool = False  # it left a source as CRAWLING
     moves: int = 0
+    postponed: float = 0.0
+    is_aside: bool = False  # containerd's request was ended before a byte came; it will be back
 
     def change(self, event: PullEvent) -> None:
         """The next state. Raises IllegalEventError."""
@@ -82,7 +91,7 @@ class Pull:
 
     def join(self, source: PeerInfo, now: float) -> None:
         """Follow `source` from now on."""
-        self.source, self.source_phase, self.source_offset, self.path = source, None, 0, ()
+        self.source, self.source_phase, self.source_offset, self.path, self.source_rate = source, None, 0, (), None
         self.said_at = float("-inf")
         self.life_at = self.wait_from = self.question_at = self.mark_at = now
         self.fetcher, self.restarts = None, 0
@@ -93,6 +102,13 @@ class Pull:
         self.offset = offset
         self.byte_at = self.wait_from = self.life_at = now
         self.restarts = 0
+
+    def heard(self, status: Status, now: float) -> None:
+        """The source's answer."""
+        seconds, fetches = now - self.said_at, self.source_phase is status.phase is Phase.FETCHING
+        self.source_rate = (status.offset - self.source_offset) / seconds if fetches and seconds else None
+        self.life_at = self.said_at = now
+        self.source_phase, self.source_offset, self.path = status.phase, status.offset, status.path
 
     def found_fetcher(self, fetcher: int, now: float) -> None:
         """The source says who fetches. Where that is another node than before, it has just begun: wait anew."""
@@ -133,7 +149,7 @@ class Pull:
 
     def next_deadline(self, wait_seconds: float) -> float | None:
         """When something is due; None while nothing is awaited."""
-        if self.state not in HELD:
+        if self.state not in HELD or self.is_aside:
             return None
         if self.state in (PullState.ASKING, PullState.ASKING_AGAIN):
             next_at = self.asked_at + ASK_SECONDS_MAX
@@ -143,10 +159,26 @@ class Pull:
         life_at = self.life_at + LIFE_SECONDS_MAX
         return min(question_at, slow_at, life_at, self.wait_ends_at(wait_seconds), self.given_up_at)
 
+    def postpone(self, seconds: float) -> None:
+        """Wait so much longer, up to POSTPONED_SECONDS_MAX in all: this node was late itself."""
+        seconds = min(seconds, POSTPONED_SECONDS_MAX - self.postponed)
+        self.postponed += seconds
+        self.started_at += seconds
+        self.asked_at += seconds
+        self.asking_since += seconds
+        self.life_at += seconds
+        self.question_at += seconds
+        self.wait_from += seconds
+        self.mark_at += seconds
+
     def rate(self, now: float) -> float:
         """Bytes per second since the mark; 0 where it is too early to say."""
         seconds = now - self.mark_at
         return (self.offset - self.mark_offset) / seconds if seconds >= RATE_SECONDS_MIN else 0.0
+
+    def source_crawls(self, usual_rate: float) -> bool:
+        """Whether the source fetches as slowly; not known before its second answer: it may have begun just now."""
+        return self.source_rate is not None and self.source_rate < slow_rate(usual_rate)
 
     def is_slow(self, usual_rate: float, now: float) -> bool:
         """Whether bytes come much more slowly than at `usual_rate`, measured over at least CRAWL_SECONDS.
@@ -155,7 +187,7 @@ class Pull:
         """
         if now < self.mark_at + CRAWL_SECONDS or self.offset == self.mark_offset:
             return False
-        return self.rate(now) < max(usual_rate / CRAWL_FRACTION, CRAWL_BYTES_PER_SECOND_MIN)
+        return self.rate(now) < slow_rate(usual_rate)
 
     def mark(self, now: float) -> None:
         """Measure the rate from here on."""

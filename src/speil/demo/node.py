@@ -49,6 +49,12 @@ class Node:
         self._ports, self._lease_file, self._flags = ports, lease_file, flags
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def pid(self) -> int:
+        """Its process id; it has been started."""
+        assert self._process is not None
+        return self._process.pid
+
     async def start(self) -> None:
         """Start the process; `wait_ready` waits until it serves."""
         data = self.layout.parent / "data"

@@ -19,7 +19,7 @@ from speil.claims.message import Reason
 from speil.fetch.resume import Extent, Wanted, WrongAnswerError
 from speil.inflight.buffer import Buffer
 from speil.inflight.flight import Flight
-from speil.inflight.held import HeldRequest, LeftError
+from speil.inflight.held import HeldRequest, LeftError, StepAside
 from speil.inflight.leg import Leg, reason_of
 from speil.inflight.promise import Promise
 from speil.inflight.pulls import Pulls
@@ -60,6 +60,7 @@ class Delivery:
         self._leg_order: Join | None = None
         self._holder: Opened | None = None
         self._last: PeerId | None = None  # the source that sent last; None for holders
+        self.steps_aside = False  # containerd's request is ended without a byte, and will be back
         self.kind = media_type.OCTET_STREAM
         self.manifest: Manifest | None = None
         sizes = access.knowledge.sizes.get(flight.digest, _now())
@@ -81,6 +82,9 @@ class Delivery:
             match order:
                 case GoUpstream():
                     self._request.notes.miss = "fetched from upstream"
+                    return False
+                case StepAside():
+                    self.steps_aside = True
                     return False
                 case UseHolders(_, peers):
                     if await self._open_holder(peers):
@@ -220,6 +224,8 @@ class Delivery:
             match order:
                 case GoUpstream():
                     raise BrokeOffError("the rest comes from upstream")
+                case StepAside():
+                    raise BrokeOffError("it steps aside")
                 case UseHolders(_, peers):
                     await self._open_holder(peers)
                 case Join():

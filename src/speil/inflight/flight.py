@@ -33,6 +33,11 @@ class Flight:
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # set when it ends, or its ingest begins
     why: str = ""  # the umpire's reason why nobody may follow
     ended: bool = False
+    frees_slot: bool = False  # see ContentRequest
+    granted_at: float = float("-inf")  # when this node was to fetch it for the region
+    is_aside: bool = False
+    aside_at: float = float("-inf")  # when its request stepped aside last, and how often it did
+    times_aside: int = 0
 
     def wake(self) -> None:
         """Something happened: those who wait look again."""

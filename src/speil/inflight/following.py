@@ -16,8 +16,10 @@ from speil.inflight.held import HeldRequest
 from speil.inflight.link import link_bytes_per_second
 from speil.inflight.pulls import Pulls
 from speil.inflight.series import InflightSeries
+from speil.inflight.slots import SteppedAside
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
+from speil.oci.digest import Digest
 from speil.sources.base import ContentRequest, Opened
 from speil.sources.peer_access import PeerAccess
 from speil.sources.peers import Peers
@@ -44,7 +46,9 @@ class Following:
         if start is None or not self._may_share():
             return None
         held = HeldRequest()
-        flight = self._pulls.begin(request.content, start, held, self._facts(request))
+        flight = self._pulls.begin(
+            request.content, start, held, self._facts(request), frees_slot=request.frees_slot
+        )  # fmt: skip
         if flight is None:
             return None
         delivery = Delivery(
@@ -56,6 +60,9 @@ class Following:
         finally:
             if not is_shared:
                 await delivery.close()
+        if delivery.steps_aside:
+            request.notes.comes_again = True
+            return SteppedAside(flight.digest, flight.total)
         return Delivered(delivery, flight.digest) if is_shared else None
 
     def _may_share(self) -> bool:
@@ -80,7 +87,15 @@ class Following:
         digest = request.content.digest
         assert digest is not None
         sizes = self._access.knowledge.sizes.get(digest, asyncio.get_running_loop().time())
-        size = next(iter(sizes)) if len(sizes) == 1 else 0
+        size = next(iter(sizes)) if len(sizes) == 1 else self._expected_size(digest)
         patience = MANIFEST_PATIENCE_SECONDS if request.content.is_manifest else 0.0
         rate = int(self._ingests.growth_bytes_per_second)
         return Facts(size, rate, self._link, patience)
+
+    def _expected_size(self, digest: Digest) -> int:
+        """What the runtime expects: it begins a layer's ingest before it asks for the content. 0: not known."""
+        try:
+            found = self._ingests.find(digest)
+        except OSError:
+            return 0
+        return (found.total or 0) if found else 0

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from speil.claims.action import GoUpstream, Join, UseHolders
 
-Order = Join | UseHolders | GoUpstream
+
+@dataclass(frozen=True, slots=True)
+class StepAside:
+    """End containerd's request before its first byte: it will be back (`slots`)."""
+
+
+Order = Join | UseHolders | GoUpstream | StepAside
 
 
 class LeftError(Exception):
@@ -40,7 +47,8 @@ class HeldRequest:
         self.order = order
         self._changed.set()
         if self._stop is not None:
-            self._stop()
+            stop, self._stop = self._stop, None  # a second order in the same turn must not end the block again
+            stop()
         if self.feed is not None:
             self.feed.interrupt()
 

@@ -17,8 +17,9 @@ from speil.claims.message import Alone, Reason, Status
 from speil.claims.pull import Facts
 from speil.claims.states import PullState
 from speil.inflight.flight import Flight, key_of
-from speil.inflight.held import HeldRequest
+from speil.inflight.held import HeldRequest, StepAside
 from speil.inflight.series import InflightSeries
+from speil.inflight.slots import SLOTS, behind, may_step_aside
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -93,25 +94,42 @@ class Pulls:
         """Whether bytes of it did not match the digest lately: it is not shared in flight."""
         return self._asker.is_spoiled(key_of(digest), _now())
 
-    def begin(self, content: Content, start: int, request: HeldRequest, facts: Facts) -> Flight | None:
-        """containerd asks for content from byte `start` on. None: it goes upstream. Else call `close` at its end."""
+    def begin(
+        self, content: Content, start: int, request: HeldRequest, facts: Facts, *, frees_slot: bool = False
+    ) -> Flight | None:
+        """containerd asks for content from byte `start` on. None: it goes upstream. Else call `close` at its end.
+
+        frees_slot: see ContentRequest.
+        """
         digest = content.digest
         assert digest is not None
         key, now = key_of(digest), _now()
         flight = self._flights.get(key)
-        if flight is not None:
+        if flight is not None and not (flight.is_aside and not start):
             if flight.request is not None or self.state(flight) in _UPSTREAM:
                 return None
             if self.state(flight) is PullState.DELIVERED:  # the content was wrong, or got lost: not again from a source
                 self.spoiled(digest)
+            flight = None
         closest = self._claims.closest(key) if self._group is not None else []
+        flight = flight or Flight(key, content, digest, now, now, total=facts.size_bytes, frees_slot=frees_slot)
+        flight.request, flight.is_aside = request, False
+        if self._asker.pull(key) is not None:
+            self._flights[key] = flight
+            self._carry_out(self._asker.resumed(key, now))
+            return flight
+        if len(closest) > 1 and not start and may_step_aside(flight) and self._behind(flight) >= SLOTS:
+            self._flights[key] = flight
+            self._step_aside(flight)
+            return flight
         actions = self._asker.miss(key, closest, facts, now)
         if self._asker.pull(key) is None:
+            self._flights.pop(key, None)
             why = "spoiled" if self._asker.is_spoiled(key, now) else "limit" if closest else "not_ready"
             self._series.shared_pulls.labels("alone", why).inc()
             return None
         self._asker.received(key, start, now)
-        flight = self._flights[key] = Flight(key, content, digest, now, now, request, total=facts.size_bytes)
+        self._flights[key] = flight
         self._series.pulls_in_flight.set(len(self._flights))
         self._carry_out(actions)
         return flight
@@ -119,6 +137,8 @@ class Pulls:
     def close(self, flight: Flight) -> None:
         """containerd's request has ended; where it was not served to its end, containerd has given up."""
         flight.request, flight.idle_since = None, _now()
+        if flight.is_aside:
+            return
         if self._flights.get(flight.key) is flight and self.state(flight) not in (*_UPSTREAM, PullState.DELIVERED):
             self.cancelled(flight)
 
@@ -215,11 +235,20 @@ class Pulls:
                     "left a source", key=flight.digest, peer=source.peer_id, reason=reason.name.lower(),
                     at=self.offset(flight),
                 )  # fmt: skip
+            case Join(_, source) if self._is_in_the_way(flight):
+                flight.source = source
+                self._step_aside(flight)
+                return
             case Join(_, source):
                 flight.source, flight.follows_since = source, flight.follows_since or _now()
                 log.info("following a download", key=flight.digest, peer=source.peer_id, at=self.offset(flight))
             case GoUpstream(_, claimed):
                 flight.source = None
+                if claimed:
+                    flight.granted_at = _now()
+                    for other in self.flights:
+                        if self._is_in_the_way(other):
+                            self._step_aside(other)
                 why = "" if claimed else flight.why or "waited"
                 self._series.shared_pulls.labels("fetched" if claimed else "alone", why).inc()
                 said = "fetching from upstream for the region" if claimed else "fetching from upstream alone"
@@ -229,6 +258,25 @@ class Pulls:
                 flight.source = peers[0]
         if flight.request is not None:
             flight.request.give(None if isinstance(action, Leave) else action)
+
+    def _is_in_the_way(self, flight: Flight) -> bool:
+        if flight.request is None or self.state(flight) is not PullState.JOINING or self.offset(flight):
+            return False
+        return may_step_aside(flight) and self._behind(flight) > 0
+
+    def _behind(self, flight: Flight) -> int:
+        return behind(flight, self.flights, self._has_begun)
+
+    def _has_begun(self, flight: Flight) -> bool:
+        return self.state(flight) is not PullState.FETCHING or self.offset(flight) > 0
+
+    def _step_aside(self, flight: Flight) -> None:
+        assert flight.request is not None
+        flight.is_aside, flight.aside_at, flight.times_aside = True, _now(), flight.times_aside + 1
+        self._series.stepped_aside.inc()
+        log.debug("a request steps aside", key=flight.digest)
+        self._asker.step_aside(flight.key)
+        flight.request.give(StepAside())
 
     def _start(self, message: Coroutine[Any, Any, None]) -> None:
         if self._group is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from speil.border.http import is_peer
@@ -12,6 +13,9 @@ from speil.oci import endpoint
 from speil.oci.endpoint import Content, EndpointError, Ping
 from speil.sources.peer_client import FOLLOW_HEADER
 
+FREES_SLOT_SINCE = (2, 1)  # of containerd
+_CONTAINERD = re.compile(r"containerd/(?:v?(\d{1,4})\.(\d{1,4}))?", re.ASCII)
+
 log = get_log("mirror")
 
 
@@ -21,6 +25,7 @@ class Asked:
 
     from_peer: another node sends it, which is never answered from a third one.
     follows: that node takes content that this one is downloading, too.
+    frees_slot: see ContentRequest.
     """
 
     content: Content
@@ -29,6 +34,7 @@ class Asked:
     accept: str
     is_containerd: bool
     follows: bool = False
+    frees_slot: bool = False
 
     @property
     def client(self) -> str:
@@ -55,13 +61,15 @@ class Parser:
             return None
         headers = request.headers
         from_peer = is_peer(headers)
+        client = _CONTAINERD.match(headers.get("User-Agent", ""))
         return Asked(
             found,
             from_peer,
             headers.get("Range", ""),
             headers.get("Accept", ""),
-            headers.get("User-Agent", "").startswith("containerd/"),
+            client is not None,
             from_peer and headers.get(FOLLOW_HEADER, "").lower() == "true",
+            client is not None and _version(client) >= FREES_SLOT_SINCE,
         )
 
     def _serves(self, content: Content) -> bool:
@@ -70,3 +78,8 @@ class Parser:
         if not self._settings.resolve_tags or content.registry is None:
             return False
         return self._selection.allows_tag(content.registry, content.name, str(content.reference))
+
+
+def _version(client: re.Match[str]) -> tuple[int, int]:
+    """Of a containerd; (0, 0) where it does not say."""
+    return int(client[1] or 0), int(client[2] or 0)

@@ -106,7 +106,7 @@ class Recorder:
             self._series.http_response_size.labels(*labels).observe(record.length)
         if record.asked is None:
             return
-        if record.notes.asked_peers:
+        if record.notes.asked_peers and not record.notes.comes_again:
             self._count_mirrored(record, record.asked)
         source = record.source or "none"
         self._recent.add(record.method, record.asked.content.key, source, record.outcome, record.asked.client)

@@ -31,7 +31,13 @@ class Resolver:
     async def open(self, asked: Asked, record: Record) -> Opened | None:
         """The content, from the first source that has it; None: nobody has it. Raises UnsatisfiableError."""
         request = ContentRequest(
-            asked.content, record.method, asked.range_header, asked.accept, asked.is_containerd, record.notes
+            asked.content,
+            record.method,
+            asked.range_header,
+            asked.accept,
+            asked.is_containerd,
+            asked.frees_slot,
+            record.notes,
         )
         for source in self._order(asked):
             if (opened := await source.open(request)) is not None:

@@ -43,6 +43,7 @@ class Notes:
     peer: PeerId | None = None  # that serves, or served last
     asked_peers: bool = False  # the answer depends on peers: a hit if one of them serves it, else a miss
     miss: str = "not found"  # why `open` returned None
+    comes_again: bool = False  # it is ended without a byte, and the client will ask again: neither a hit nor a miss
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class ContentRequest:
 
     `method` is GET or HEAD, `range_header` the client's ("" for all), `accept` its Accept (the type of a manifest that
     does not state its own). `verifies`: the client verifies content and keeps it, so that a second request for it means
-    that the first delivery was wrong: containerd does.
+    that the first delivery was wrong: containerd does. `frees_slot`: the client waits for a download slot before each
+    request, also before the next one for the same content: containerd 2.1 and later.
     """
 
     content: Content
@@ -59,6 +61,7 @@ class ContentRequest:
     range_header: str = ""
     accept: str = ""
     verifies: bool = False
+    frees_slot: bool = False
     notes: Notes = field(default_factory=Notes)
 
 

@@ -58,7 +58,8 @@ class SocketBody:
         if self._splice is not None:
             self._splice.interrupt()
         if self._waiting is not None:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
+            waiting, self._waiting = self._waiting, None  # a limit that has passed can't be set again
+            waiting.reschedule(asyncio.get_running_loop().time())
 
     async def move(self, sink: Sink, stall_seconds: float) -> int:
         """Move the next piece to the client; its size. A piece that was moved is returned before a break is raised.

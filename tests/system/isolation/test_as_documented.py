@@ -17,6 +17,7 @@ from tests.system.isolation.checks import (
     leader_of,
     lease,
     pull_twice,
+    quiet_mark,
     roll_out,
     service_account,
     verify,
@@ -92,6 +93,24 @@ async def test_as_documented_not_one_packet_passes_between_the_regions(lab: Regi
         assert (lab.lans.api_server.address, node.address) in seen, "the router sees who asks the API server"
         for layer in Layer:
             assert node.rejected(layer) == 0
+
+
+async def test_when_both_regions_pull_at_once_each_takes_one_copy_and_nothing_crosses(lab: RegionLab) -> None:
+    await lab.configure()
+    await quiet_mark(lab)
+    mark = lab.lans.capture.mark()
+    shared = Pushed(lab, "both", (900_000, 900_000, 300_000, 300))
+    lab.registry.forget()
+    await asyncio.gather(*(node.pull(f"{shared.name}:1") for node in lab.nodes))
+    gets = lab.registry.gets()
+    blobs = {str(digest) for digest in shared.image.blobs if shared.image.kind(digest) == "blobs"}
+    assert {digest: gets[digest] for digest in blobs & wanted(shared.image)} == dict.fromkeys(
+        blobs & wanted(shared.image), len(REGIONS)
+    ), "once a region"
+    assert not lab.lans.crossings(mark)
+    for region in REGIONS:
+        shared_bytes = sum(node.metric("speil_shared_bytes_total", role="follower") for node in lab.regions[region])
+        assert shared_bytes > 0, f"nodes of {region} follow each other"
 
 
 async def test_the_elections_never_touch_each_others_lease(lab: RegionLab) -> None:

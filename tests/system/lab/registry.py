@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from speil.oci.image_builder import BuiltImage
@@ -20,7 +21,20 @@ storage: {{filesystem: {{rootdirectory: {directory}/data}}}}
 http: {{addr: 0.0.0.0:{port}}}
 """
 _GET = re.compile(r'"GET /v2/\S+?/(?:blobs|manifests)/(sha256:[0-9a-f]{64}|[^/\s?]+)\S* HTTP/1\.[01]" (20[06])')
+_SERVED = re.compile(
+    r'(?m)^(\S+) - - \[[^]]*\] "GET /v2/\S+?/(blobs|manifests)/([^/\s?]+)\S* HTTP/1\.[01]" 20[06] (\d+)'
+)
 _SENT = re.compile(r'(?m)^(\S+) - - \[[^]]*\] "GET \S+ HTTP/1\.[01]" 20[06] (\d+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A GET with a body: who asked (its address), for what, and how many bytes of it were sent."""
+
+    client: str
+    kind: str
+    reference: str
+    size: int
 
 
 class Registry:
@@ -72,6 +86,11 @@ class Registry:
         """Body bytes of the GETs of a host (its address) since `forget`."""
         log = self._process.log_text()[self._counted_from :].replace('\\"', '"')
         return sum(int(match[2]) for match in _SENT.finditer(log) if match[1] == client)
+
+    def served(self) -> list[Served]:
+        """GETs that were served since `forget`, also those that broke off."""
+        log = self._process.log_text()[self._counted_from :].replace('\\"', '"')
+        return [Served(match[1], match[2], match[3], int(match[4])) for match in _SERVED.finditer(log)]
 
     def gets(self) -> Counter[str]:
         """GETs that were served since `forget`, by digest (or tag)."""

@@ -1,0 +1,100 @@
+"""Two hundred real speil processes on one machine, all of which pull one image at once.
+
+    python -m tests.system.herd.crowd [--nodes NUMBER] [--flag FLAG …] [--logs FOLDER]
+
+Each has a namespace, an address and a link of its own, and a runtime that downloads as containerd does. The ratio of
+upstream to link is that of the goal, 100 Mbit/s to 1 Gbit/s, but all is slower, so that two cores are enough. Takes
+root, 16 GiB and ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.system.herd.cases import Case, same
+from tests.system.herd.lab import herd_lab
+from tests.system.herd.network import Rates
+from tests.system.herd.nodes import SIMULATED
+from tests.system.herd.outcome import BUSY_MAX, Outcome, measure
+
+COPIES_MAX = 1.05
+SLOWEST_MAX = 1.5
+MESSAGES_MAX = 3.0  # a node and layer
+SENT_IMAGES_MAX = 2.0
+HEADERS = 1.1  # what a link carries beside the content
+LAYERS = (640_000,) * 10
+RATES = Rates(upstream=1.6, link=16.0)
+PIECE_BYTES = 16 << 10  # as containerd's 1 MiB is to layers of 40 MB
+
+
+def case_of(nodes: int) -> Case:
+    """All nodes at once."""
+    return Case(f"{nodes} nodes at once", nodes, same(LAYERS))
+
+
+async def crowd(folder_of_logs: Path | None, nodes: int, flags: Sequence[str], rates: Rates = RATES) -> Outcome:
+    """One node alone, then all at once."""
+    with herd_lab(SIMULATED, (nodes,), rates, *flags, piece_bytes=PIECE_BYTES) as lab:
+        try:
+            await lab.start()
+            return await measure(lab, case_of(nodes), rates, 1.0)
+        finally:
+            if folder_of_logs is not None:
+                lab.keep_logs(folder_of_logs)
+
+
+def misses(outcome: Outcome) -> list[str]:
+    """The goals of a large region that were missed."""
+    herd = outcome.herd
+    messages = herd.messages / len(herd.seconds) / len(LAYERS)
+    sent = max(herd.sent_images) / HEADERS
+    found = [f"{herd.copies:.3f} copies"] if herd.copies > COPIES_MAX else []
+    found += [f"{messages:.1f} messages a node and layer"] if messages > MESSAGES_MAX else []
+    found += [f"a node sent {sent:.1f} images"] if sent > SENT_IMAGES_MAX else []
+    if outcome.slowest > SLOWEST_MAX and not outcome.is_cpu_bound:
+        found.append(f"slowest {outcome.slowest:.2f}×")
+    return found
+
+
+def report(outcome: Outcome) -> str:
+    """What was measured."""
+    herd, alone = outcome.herd, outcome.alone
+    lines = [
+        f"{outcome.case.name}, {herd.needed_bytes / 1e6:.1f} MB, {len(LAYERS)} layers, "
+        f"{outcome.rates.upstream:g} Mbit/s upstream, {outcome.rates.link:g} Mbit/s links",
+        f"copies: {herd.copies:.3f}, from the upstream to {herd.fetchers} nodes",
+        f"seconds: {alone.wall_seconds:.1f} alone; first {min(herd.seconds):.1f}, last {max(herd.seconds):.1f}: "
+        f"{outcome.slowest:.2f} times",
+        f"messages a node and layer: {herd.messages / len(herd.seconds) / len(LAYERS):.2f}",
+        f"most sent by a node: {max(herd.sent_images):.2f} images, headers included",
+        f"cores busy: {alone.busy:.0%} alone, {herd.busy:.0%} all",
+    ]
+    if outcome.is_cpu_bound:
+        lines.append(f"above {BUSY_MAX:.0%} the cores were the bottleneck: the time says nothing about the links")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m tests.system.herd.crowd")
+    parser.add_argument("--nodes", type=int, default=200)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the rates of links")
+    parser.add_argument("--flag", action="append", default=[], help="a flag for every speil")
+    parser.add_argument("--logs", type=Path, help="a folder for the logs of the nodes")
+    chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the lab is taken down then too
+    outcome = asyncio.run(crowd(chosen.logs, chosen.nodes, chosen.flag, RATES.scaled(chosen.scale)))
+    print(report(outcome))
+    missed = misses(outcome)
+    for line in missed:
+        print(f"missed: {line}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""Nodes that pull one image at once, over links with a limit: a sample of `make herd`, and of its large region."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.conftest import need
+from tests.system.herd.cases import CASES, Case
+from tests.system.herd.crowd import PIECE_BYTES, RATES, case_of, misses
+from tests.system.herd.lab import herd_lab
+from tests.system.herd.network import Rates
+from tests.system.herd.nodes import MODES, SIMULATED, Mode
+from tests.system.herd.outcome import Outcome, measure
+from tests.system.herd.table import row
+
+pytestmark = [pytest.mark.system, pytest.mark.requires("namespaces", "registry")]
+SCALE = 0.2  # 40 Mbit/s upstream, 200 Mbit/s links
+CROWD = 12
+CROWD_SCALE = 4.0
+
+
+def _named(mode: str, name: str) -> tuple[Mode, Case]:
+    return (
+        next(one for one in MODES if one.key == mode),
+        next(case for case in CASES if case.name == name),
+    )
+
+
+SAMPLE = (
+    _named("containerd-1.6", "ten layers, 3 nodes at once"),
+    _named("containerd-2-multipart", "ten layers, 6 nodes within 1 s"),
+)
+
+
+@pytest.mark.parametrize(("mode", "case"), SAMPLE, ids=[f"{mode.key}-{case.name}" for mode, case in SAMPLE])
+def test_one_copy_leaves_the_upstream(mode: Mode, case: Case) -> None:
+    need(f"containerd-{mode.major}")
+    rates = Rates().scaled(SCALE)
+
+    async def measured() -> Outcome:
+        await lab.start()
+        outcome = await measure(lab, case, rates, SCALE)
+        print(row(outcome))
+        return await measure(lab, case, rates, SCALE) if outcome.is_cpu_bound else outcome
+
+    with herd_lab(mode, (case.nodes,), rates) as lab:
+        outcome = asyncio.run(measured())
+    print(row(outcome))
+    assert not outcome.misses
+
+
+def test_a_crowd_gets_one_copy_with_few_messages() -> None:
+    rates = RATES.scaled(CROWD_SCALE)
+
+    async def measured() -> Outcome:
+        await lab.start()
+        return await measure(lab, case_of(CROWD), rates, 1.0)
+
+    with herd_lab(SIMULATED, (CROWD,), rates, piece_bytes=PIECE_BYTES) as lab:
+        outcome = asyncio.run(measured())
+    print(row(outcome))
+    assert not misses(outcome)
