@@ -295,7 +295,10 @@ class Pulls:
         log.exception("sharing in flight failed: content under way goes upstream", error)
         self._asker = Asker(self._claims.local.peer_id, self._share_wait_seconds)
         for flight in self.flights:
-            self._over(flight, "failed", [])
+            try:
+                self._over(flight, "failed", [])
+            except Exception as other:  # the others still end, and the node goes on
+                log.exception("content under way could not be ended", other, key=flight.digest)
 
     async def _ask(self, action: AskUmpire) -> None:
         key, umpire = action.key, action.umpire

@@ -30,7 +30,7 @@ class Parts:
         """The whole page. A part without outcomes is taken from the page as it was `before`."""
         had_one, _, had_at_once = before.partition(f"{AT_ONCE}\n")
         one = page(self.one) if self.one else had_one
-        second = f"{AT_ONCE}\n" + (at_once_table.part(self.at_once) if self.at_once else had_at_once)
+        second = f"{AT_ONCE}\n" + (at_once_table.part(self.at_once, had_at_once) if self.at_once else had_at_once)
         return f"{one.rstrip()}\n\n{second.rstrip()}\n"
 
 

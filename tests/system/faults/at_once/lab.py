@@ -26,7 +26,7 @@ from tests.system.faults.lab import Mode
 from tests.system.faults.node import START_SECONDS_MAX, FaultNode
 from tests.system.lab.containerd import ContainerdVersion
 from tests.system.lab.doors import door
-from tests.system.lab.namespaces import Namespace, ip, namespaces
+from tests.system.lab.namespaces import Namespace, namespaces
 from tests.system.lab.node import REGISTRY
 
 NODES = 4
@@ -190,12 +190,10 @@ class SharingLab:
 
     def cut(self, one: Namespace, *others: Namespace) -> None:
         """Packets between a host and others are lost: nobody is told."""
-        for other in others:
-            for here, there in ((one, other), (other, one)):
-                if here is not self.hub:
-                    ip("-n", here.name, "neigh", "replace", there.address, "lladdr", NOWHERE, "nud", "permanent",
-                       "dev", "eth0")  # fmt: skip
-                    self._cut.append((here, there.address))
+        for here, there in ((one, others), *((other, (one,)) for other in others)):
+            if here is not self.hub:
+                _neighbours(here, *(f"replace {two.address} lladdr {NOWHERE} nud permanent" for two in there))
+                self._cut += [(here, two.address) for two in there]
 
     def cut_off(self, node: SharingNode) -> None:
         """As a node without power: nothing of it reaches anybody, nor the other way round."""
@@ -203,11 +201,8 @@ class SharingLab:
 
     def join_networks(self) -> None:
         """Undo all of `cut`."""
-        for here, address in self._cut:
-            subprocess.run(
-                ["ip", "-n", here.name, "neigh", "del", address, "dev", "eth0"],
-                check=False, capture_output=True, timeout=30,
-            )  # fmt: skip
+        for here in dict.fromkeys(here for here, _ in self._cut):
+            _neighbours(here, *(f"del {address}" for one, address in self._cut if one is here))
         self._cut.clear()
 
     def calm(self) -> None:
@@ -244,6 +239,14 @@ def old_source(folder: Path) -> Path | None:
     with tarfile.open(archive) as opened:
         opened.extractall(folder / "old", filter="data")
     return folder / "old" / "src"
+
+
+def _neighbours(here: Namespace, *changes: str) -> None:
+    lines = "".join(f"neigh {one} dev eth0\n" for one in changes)
+    subprocess.run(
+        ["ip", "-n", here.name, "-batch", "-"],
+        input=lines.encode(), check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
 
 
 def _mount(*arguments: str) -> None:

@@ -7,17 +7,41 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 
+from tests.system.faults.at_once.cases import CASES, CLEAN, CLEAN_MIDDLE
 from tests.system.faults.at_once.lab import BYTES_PER_SECOND, LAYERS, NODES
 from tests.system.faults.at_once.trial import Outcome
 
+_AT_ONCE = "At once, "
+_LINES = "What the log says of shared pulls"
+_HEADER = "| fault | pull, s | added, s | copies | took over | pulls |"
+_LINES_HEADER = "| fault | line |"
 
-def part(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
-    """Behind its title; `outcomes` by the title of the containerd."""
+
+def part(outcomes: Mapping[str, Sequence[Outcome]], before: str) -> str:
+    """Behind its title; `outcomes` by the title of the containerd.
+
+    Rows without an outcome are as in the text `before`, so that a row can be measured anew by itself.
+    """
+    had = _tables(before)
     parts = [_intro()]
-    for title, rows in outcomes.items():
-        parts += [f"### At once, {title}\n", _table(rows)]
-    first = next(iter(outcomes.values()))
-    return "\n".join([*parts, "### What the log says of shared pulls\n", _lines(first)])
+    titles = [*outcomes, *(one.removeprefix(_AT_ONCE) for one in had if one.startswith(_AT_ONCE))]
+    for title in sorted(dict.fromkeys(titles)):
+        rows = {one.case.name: _row(one) for one in outcomes.get(title, ())}
+        parts += [f"### {_AT_ONCE}{title}\n", _table(_HEADER, had.get(f"{_AT_ONCE}{title}", {}) | rows)]
+    lines = {one.case.name: _line(one) for rows in outcomes.values() for one in rows}
+    return "\n".join([*parts, f"### {_LINES}\n", _table(_LINES_HEADER, had.get(_LINES, {}) | lines)])
+
+
+def _tables(page: str) -> dict[str, dict[str, str]]:
+    """The rows of each table by their first cell, by the heading above it."""
+    found: dict[str, dict[str, str]] = {}
+    heading = ""
+    for line in page.splitlines():
+        if line.startswith("### "):
+            heading = line.removeprefix("### ")
+        elif line.startswith("| ") and not line.startswith("| fault "):
+            found.setdefault(heading, {})[line.split(" | ")[0].removeprefix("| ")] = line
+    return found
 
 
 def _intro() -> str:
@@ -45,19 +69,17 @@ disk or upstream fails, is not counted either, but has the image once the fault 
 """
 
 
-def _table(rows: Sequence[Outcome]) -> str:
-    lines = ["| fault | pull, s | added, s | copies | took over | pulls |", "|---|---|---|---|---|---|"]
-    for one in rows:
-        added = "" if one.case.name.startswith("no fault") else f"{one.added_seconds:+.1f}"
-        lines.append(
-            f"| {one.case.name} | {one.seconds:.1f} | {added} | {one.copies:.2f} | {one.takeovers} | {one.pulls} |"
-        )
-    return "\n".join(lines) + "\n"
+def _table(header: str, rows: Mapping[str, str]) -> str:
+    names = [one.name for one in (CLEAN, CLEAN_MIDDLE, *CASES)]
+    dashes = "|---" * header.count(" | ") + "|---|"
+    return "\n".join([header, dashes, *(rows[name] for name in names if name in rows)]) + "\n"
 
 
-def _lines(rows: Sequence[Outcome]) -> str:
-    lines = ["| fault | line |", "|---|---|"]
-    for one in rows:
-        text = one.line.replace("|", "\\|")
-        lines.append(f"| {one.case.name} | `{text}` |")
-    return "\n".join(lines) + "\n"
+def _row(one: Outcome) -> str:
+    added = "" if one.case.name.startswith("no fault") else f"{one.added_seconds:+.1f}"
+    return f"| {one.case.name} | {one.seconds:.1f} | {added} | {one.copies:.2f} | {one.takeovers} | {one.pulls} |"
+
+
+def _line(one: Outcome) -> str:
+    text = one.line.replace("|", "\\|")
+    return f"| {one.case.name} | `{text}` |"
