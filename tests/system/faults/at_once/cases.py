@@ -15,7 +15,6 @@ from tests.system.faults.at_once.trial import Case, Trial
 from tests.system.lab.processes import LabProcess
 
 LIE_SECONDS_MAX = 60.0
-INGEST_GONE_SECONDS_MAX = 0.3  # of a pull that is cancelled; containerd takes about 0.05 s
 SLOW_FIRST_BYTE_SECONDS = 2.0
 
 
@@ -312,7 +311,7 @@ CASES = (
     Case("its speil frozen", LEFT, during=freeze_speil, copies_max=2.0),
     Case("its containerd frozen", LEFT, during=freeze_containerd, copies_max=1.9),
     Case("its pull cancelled", LEFT, during=cancel_pull, copies_max=1.9, in_ci=OLD),
-    Case("its containerd restarted", LEFT, during=restart_containerd, copies_max=2.0, pulls_max=2),
+    Case("its containerd restarted", FETCHES, during=restart_containerd, copies_max=2.0, pulls_max=2),
     Case("its disk full", LEFT, during=fill_disk, copies_max=2.0, pulls_max=3),
     Case("its ingest truncated", FETCHES, during=truncate_ingest, copies_max=3.0, pulls_max=3, takeovers_max=None),
     Case("its upstream stalls", LEFT, during=stall_upstream, copies_max=1.9),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
 import signal
 import subprocess
@@ -35,6 +36,7 @@ LAYERS = (16_000_000, 4_600_000, 300_000)
 BYTES_PER_SECOND = 6_000_000
 SLOW_BYTES_PER_SECOND = 1_500_000  # until each node is where the fault is to come in
 CONTENT_BYTES = 1 << 30
+GROWS_MEANWHILE_BYTES = 1 << 20  # a disk can't be made smaller than what is on it
 NOWHERE = "02:00:00:00:00:99"  # no network card has it
 REGION = "lab"
 OLD_COMMIT = "d7161350a5b7d6d1beeacdbe9c5c5a96c3271db9"
@@ -70,9 +72,10 @@ class SharingNode(FaultNode):
         self._has_disk = True
 
     def fill_disk(self) -> None:
-        """No byte more fits into its content store."""
-        used = sum(file.stat().st_blocks * 512 for file in self.content.rglob("*") if file.is_file())
-        _mount("-o", f"remount,size={used}", str(self.content))
+        """Next to nothing more fits into its content store."""
+        found = os.statvfs(self.content)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        _mount("-o", f"remount,size={used + GROWS_MEANWHILE_BYTES}", str(self.content))
 
     def freeze_containerd(self) -> None:
         """SIGSTOP."""
