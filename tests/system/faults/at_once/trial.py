@@ -215,7 +215,7 @@ class Trial:
                 return
 
     def _can_pull(self, node: SharingNode) -> bool:
-        is_right = not self.upstream.corrupt and not (self.waits_for_collection and node.containerd.ingests())
+        is_right = not self.upstream.corrupt and not (self.waits_for_collection and self.layer.hex in node.ingested)
         return is_right and node.containerd.process.running and node not in self.unready
 
     def _line(self) -> str:
