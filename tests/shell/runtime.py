@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from speil.oci.digest import Digest
@@ -82,6 +83,7 @@ class Runtime:
         self.freeze: asyncio.Event | None = None  # while it is set and not `is_set`, nothing is taken from a body
         self.headers = ""  # more of them, each with its line's end
         self.came = Counter[str]()  # bytes by where they came from
+        self.slots: asyncio.Semaphore | None = None  # from 2.1 on each request waits in line for one
 
     async def pull(self, digest: Digest, kind: str = "blobs", image: str = "app") -> None:
         """Download content into the store. Raises PullError."""
@@ -99,15 +101,17 @@ class Runtime:
         empty = 0
         while ingest.record.size < total:
             before = ingest.record.size
-            if not await self._from_mirror(f"/v2/{image}/{kind}/{digest}?ns=reg.test", before, total, ingest):
-                break
+            async with self.slots or nullcontext():
+                if not await self._from_mirror(f"/v2/{image}/{kind}/{digest}?ns=reg.test", before, total, ingest):
+                    break
             empty = 0 if ingest.record.size > before else empty + 1
             if empty >= EMPTY_MAX:
                 raise PullError("short read")
         if ingest.record.size < total:
-            async for piece in self.upstream.read(digest, ingest.record.size):
-                await ingest.write(piece)
-                self.came["upstream"] += len(piece)
+            async with self.slots or nullcontext():
+                async for piece in self.upstream.read(digest, ingest.record.size):
+                    await ingest.write(piece)
+                    self.came["upstream"] += len(piece)
 
     async def _from_mirror(self, target: str, offset: int, total: int, ingest: MemoryIngest) -> bool:
         """Whether the mirror had it; the body may end early."""

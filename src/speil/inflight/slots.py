@@ -24,7 +24,7 @@ from speil.sources.base import BrokeOffError, Opened, Origin
 from speil.wire.sink import Sink
 
 SLOTS = 3  # containerd's default; with more of them layers are begun later than they could be
-# containerd fails a pull with the fourth body in a row that ends before its first byte: two are left for the upstream.
+# containerd fails a pull with the fourth body in a row that ends before its first byte: one is left for the upstream.
 TIMES_ASIDE_MAX = 2
 
 

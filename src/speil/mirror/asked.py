@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from speil.border.http import is_peer
-from speil.http1.message import Request
+from speil.http1.message import Headers, Request
 from speil.mirror.settings import MirrorSettings
 from speil.observe.logs import get_log
 from speil.oci import endpoint
@@ -14,7 +14,7 @@ from speil.oci.endpoint import Content, EndpointError, Ping
 from speil.sources.peer_client import FOLLOW_HEADER
 
 FREES_SLOT_SINCE = (2, 1)  # of containerd
-_CONTAINERD = re.compile(r"containerd/(?:v?(\d{1,4})\.(\d{1,4}))?", re.ASCII)
+_CONTAINERD = re.compile(r"containerd/v?(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 log = get_log("mirror")
 
@@ -61,15 +61,14 @@ class Parser:
             return None
         headers = request.headers
         from_peer = is_peer(headers)
-        client = _CONTAINERD.match(headers.get("User-Agent", ""))
         return Asked(
             found,
             from_peer,
             headers.get("Range", ""),
             headers.get("Accept", ""),
-            client is not None,
+            headers.get("User-Agent", "").startswith("containerd/"),
             from_peer and headers.get(FOLLOW_HEADER, "").lower() == "true",
-            client is not None and _version(client) >= FREES_SLOT_SINCE,
+            frees_slot(headers),
         )
 
     def _serves(self, content: Content) -> bool:
@@ -80,6 +79,7 @@ class Parser:
         return self._selection.allows_tag(content.registry, content.name, str(content.reference))
 
 
-def _version(client: re.Match[str]) -> tuple[int, int]:
-    """Of a containerd; (0, 0) where it does not say."""
-    return int(client[1] or 0), int(client[2] or 0)
+def frees_slot(headers: Headers) -> bool:
+    """See ContentRequest; False where the client does not say its version."""
+    client = _CONTAINERD.match(headers.get("User-Agent", ""))
+    return client is not None and (int(client[1]), int(client[2])) >= FREES_SLOT_SINCE

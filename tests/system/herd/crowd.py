@@ -27,9 +27,10 @@ SLOWEST_MAX = 1.5
 MESSAGES_MAX = 3.0  # a node and layer
 SENT_IMAGES_MAX = 2.0
 HEADERS = 1.1  # what a link carries beside the content
-LAYERS = (640_000,) * 10
-RATES = Rates(upstream=1.6, link=16.0)
-PIECE_BYTES = 16 << 10  # as containerd's 1 MiB is to layers of 40 MB
+# larger than what is verified before it is passed on; each comes several times faster than what counts as crawling
+LAYERS = (6_000_000,) * 3
+RATES = Rates(upstream=8.0, link=80.0)
+PIECE_BYTES = 64 << 10  # as containerd's 1 MiB is to layers of 100 MB
 
 
 def case_of(nodes: int) -> Case:
