@@ -604,6 +604,22 @@ async def test_a_bug_while_all_shared_pulls_are_ended_costs_no_node(monkeypatch:
         assert upstream.gets[again] == 1, "the nodes share on"
 
 
+async def test_a_bug_in_what_watches_ingests_costs_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = Upstream()
+    async with region(2, upstream) as nodes:
+        for one in nodes:
+            monkeypatch.setattr(one.node.inflight.downloads, "_ended", lambda *args: 1 / 0)
+            monkeypatch.setattr(one.node.inflight.downloads, "_settle", lambda *args: 1 / 0)
+        await all_pull(nodes, upstream.add(LAYER))
+        await nodes.ended()
+        assert nodes.total("speil_shared_pulls_total", outcome="failed")
+        monkeypatch.undo()
+        digest = upstream.add(LAYER[1:])
+        await all_pull(nodes, digest)
+        assert upstream.gets[digest] == 1, "the nodes share on"
+        await nodes.ended()
+
+
 async def test_ranges_that_resume_a_download_are_followed() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)
