@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-after-check check properties bench hostile herd faults cluster cluster-up cluster-down image image-trees image-lock chart wheel release docs sbom proto clean
+.PHONY: help setup demo test test-after-check check properties bench hostile herd faults cluster cluster-up cluster-down image image-trees image-lock chart wheel man release docs site sbom proto clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -74,15 +74,24 @@ chart: setup ## the chart's package: dist/speil-VERSION.tgz (IMAGE_REPOSITORY=it
 wheel: setup ## the wheel and the source archive for a package index: dist/python
 	@$(BIN)/python -m hatchling build --directory dist/python
 
+man: setup ## the man pages, made from the declared settings: dist/man/man1
+	@$(BIN)/python scripts/generate_man_pages.py dist/man/man1
+
 release: setup ## what a release has, in dist (TAG=vVERSION IMAGE_REPOSITORY=where its image will be)
 	@$(BIN)/python scripts/check_release.py $(TAG)
 	@$(BIN)/python scripts/build_kube_tools.py helm
 	@$(MAKE) --no-print-directory image IMAGE=$(IMAGE_REPOSITORY):$$(cat dist/VERSION)
 	@$(MAKE) --no-print-directory chart wheel sbom
 
-docs: setup ## write the generated pages
+docs: setup ## write the generated pages, and the chart's dashboard
 	@$(BIN)/python scripts/generate_settings_page.py
+	@$(BIN)/python scripts/generate_metrics_page.py
 	@$(BIN)/python scripts/generate_chart_readme.py
+	@$(BIN)/python -m scripts.dashboard
+
+site: $(UV) ## the documentation as a site, without network: dist/site (SCREENSHOTS=folder of the browser tests' pictures)
+	@UV_PROJECT_ENVIRONMENT=.cache/site $(UV) run --quiet --frozen --only-group site --python "$$(cat .tools/base-python)" \
+		python -m scripts.site $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 sbom: setup ## the packages that a node runs, with versions and licences (CycloneDX): dist/speil.cdx.json
 	@$(BIN)/python scripts/write_sbom.py

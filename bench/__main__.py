@@ -29,7 +29,7 @@ def main() -> None:
         for figure in figures[case]:
             print(figure.line(), flush=True)
     if arguments.write:
-        PAGE.write_text(page(figures, {name: case.title for name, case in CASES.items()}))
+        PAGE.write_text(page(figures, CASES))
 
 
 if __name__ == "__main__":

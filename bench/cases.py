@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from bench.election import figures as election_figures
 from bench.fleet import BenchNode, nodes
 from bench.following import figures as following
 from bench.herd import figures as herd
+from bench.holder import NOTE as HOLDER_NOTE
+from bench.holder import figures as holder
 from bench.hostile import figures as hostile
 from bench.image import image
 from bench.imports import figures as imports
@@ -38,6 +41,7 @@ from bench.nginx import PROXY, PROXY_UNBUFFERED, STATIC, available, nginx
 from bench.relayed import figures as relayed
 from bench.rollout import figures as rollout
 from bench.table import Figure
+from bench.web import figures as web
 
 IDLE_SECONDS = 60.0
 ROUNDS = 9
@@ -45,6 +49,7 @@ REQUESTS = 300
 MESH_NODES = 60
 RELAYS = 3  # what containerd downloads at a time
 CROWD, CROWD_BLOB_BYTES = 500, 6 << 20
+UNSHARED = "--share-wait=0"
 _NO_NGINX = "nginx is not installed"
 
 
@@ -104,7 +109,7 @@ def remote(directory: Path) -> list[Figure]:
     """The same from another node's store, by splice and by copying, next to nginx as a proxy in front of nginx."""
     layout, layer, manifest = gigabyte(directory / "big")
     layouts = [layout, empty(directory / "splices"), empty(directory / "copies")]
-    with nodes(layouts, [], [], ["--zero-copy=false"]) as (holder, asker, copier):
+    with nodes(layouts, [], [], ["--zero-copy=false", UNSHARED]) as (holder, asker, copier):
         holder.wait_metric("speil_provided_keys", 3)
         path, manifest_path = _paths(layer, manifest)
         for node in (asker, copier):
@@ -116,8 +121,12 @@ def remote(directory: Path) -> list[Figure]:
         )
         times = latencies_ms(asker.host, asker.port, manifest_path, REQUESTS)
         busy = _latencies_beside_relays(asker, path, manifest_path)
-        unknown = _unknown_ms(asker)
+        unknown, unshared = _unknown_ms(asker, copier)
         proxied, their_shares = _proxied(directory, holder, layout, layer)
+    with nodes([empty(directory / "alone")]) as (alone,):
+        (lone,) = _unknown_ms(alone)
+    with nodes([empty(directory / "alone, unshared")], [UNSHARED]) as (alone,):
+        (lone_unshared,) = _unknown_ms(alone)
     return [
         Figure(
             "1 GiB blob, from a peer: GB/s · CPU-s/GiB of the relay",
@@ -131,6 +140,9 @@ def remote(directory: Path) -> list[Figure]:
         Figure("manifest, from a peer: ms p50/p99", _milliseconds(times), goal="≤ 4/9", spegel="2–4 / 6–9"),
         Figure(f"the same beside {RELAYS} relays of 1 GiB: ms p50/p99", _milliseconds(busy)),
         Figure("unknown digest → 404: ms p50/p99", _milliseconds(unknown), goal="≤ 4/10", spegel="2–4 / 7–10"),
+        Figure(f"the same with {UNSHARED}", _milliseconds(unshared)),
+        Figure("unknown digest → 404, one node alone: ms p50/p99", _milliseconds(lone), goal="≤ 3 ms more than below"),
+        Figure(f"the same with {UNSHARED}", _milliseconds(lone_unshared)),
     ]
 
 
@@ -246,12 +258,15 @@ def _latencies_beside_relays(node: BenchNode, path: str, manifest_path: str) -> 
     return sorted(found)
 
 
-def _unknown_ms(node: BenchNode) -> list[float]:
-    """Milliseconds to the 404 of digests that nobody has, a new one each time."""
-    found = []
-    with socket.create_connection((node.host, node.port)) as connection:
-        for number in range(REQUESTS):
+def _unknown_ms(*nodes: BenchNode) -> list[list[float]]:
+    """Milliseconds to the 404 of digests that nobody has, a new one each time, from each node by turns."""
+    found: list[list[float]] = [[] for _ in nodes]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(socket.create_connection((node.host, node.port))) for node in nodes]
+        for number in range(REQUESTS * len(nodes)):
             digest = hashlib.sha256(number.to_bytes(4, "big")).hexdigest()
+            turn = number % len(nodes)
+            connection = connections[turn]
             start = time.perf_counter()
             connection.sendall(
                 f"GET /v2/{NAME}/blobs/sha256:{digest}?ns={REGISTRY} HTTP/1.1\r\nHost: bench\r\n"
@@ -260,8 +275,8 @@ def _unknown_ms(node: BenchNode) -> list[float]:
             answer = connection.recv(65536)
             if not answer.startswith(b"HTTP/1.1 404"):
                 raise ConnectionError(f"expected a 404, got {answer[:80]!r}")
-            found.append((time.perf_counter() - start) * 1e3)
-    return sorted(found)
+            found[turn].append((time.perf_counter() - start) * 1e3)
+    return [sorted(one) for one in found]
 
 
 def _microseconds(values: list[float]) -> str:
@@ -278,10 +293,11 @@ def election(directory: Path) -> list[Figure]:
 
 
 class Case(NamedTuple):
-    """The title of its section on the page, and what measures it in a directory of its own."""
+    """The title of its section on the page, what measures it in a directory of its own, and a text below the table."""
 
     title: str
     measure: Callable[[Path], list[Figure]]
+    note: str = ""
 
 
 CASES: dict[str, Case] = {
@@ -293,11 +309,13 @@ CASES: dict[str, Case] = {
     "remote": Case("From a peer", remote),
     "rollout": Case("A staged roll-out", rollout),
     "herd": Case("All nodes at once", herd),
+    "holder": Case("The holder of a blob, on veth", holder, HOLDER_NOTE),
     "following": Case("Following a download", following),
     "crowd": Case("A crowd at once", crowd),
     "mesh": Case("The mesh", mesh),
     "announce": Case("Announcing", announce),
     "election": Case("Election", election),
     "idle": Case("Idle", idle),
+    "web": Case("The pages", web),
     "hostile": Case("Under attack", hostile),
 }

@@ -1,6 +1,6 @@
-"""speil nodes for the bench: real `speil registry` processes on loopback addresses of their own.
+"""speil nodes for the bench: real `speil registry` processes, each with an address of its own and an OCI-layout store.
 
-Node n listens on 127.32.0.n, all on the same ports, each with an OCI-layout store.
+Node n listens on 127.32.0.n, or on a host of its own (`veth`); all on the same ports.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cgroup import LIMIT_MIB, MemoryLimit
 from bench.measure import cpu_seconds
+from bench.veth import Host
 
 _START_SECONDS_MAX = 60.0
 _STOP_SECONDS_MAX = 10.0
@@ -48,11 +49,18 @@ class Ports:
     metrics: int
 
 
+_VETH_PORTS = Ports(5000, 5001, 9090)  # each host has its own
+
+
 class BenchNode:
     """One running node."""
 
-    def __init__(self, number: int, layout: Path, ports: Ports, extra: list[str]) -> None:
-        self.host, self.port, self.layout = f"127.32.0.{number}", ports.registry, layout
+    def __init__(
+        self, number: int, layout: Path, ports: Ports, extra: list[str], *, on: Host | None = None, first: str = ""
+    ) -> None:
+        """`on` is the host that it runs on, `first` the address of the node that it joins; None and "": loopback."""
+        self._on = on
+        self.host, self.port, self.layout = on.address if on else f"127.32.0.{number}", ports.registry, layout
         self.ports, self._metrics_port = ports, ports.metrics
         self.log = layout.parent / f"node{number}.log"
         command, layout_seen = _program.get()
@@ -62,7 +70,7 @@ class BenchNode:
             f"--registry-addr={self.host}:{ports.registry}",
             f"--router-addr={self.host}:{ports.router}",
             f"--metrics-addr={self.host}:{ports.metrics}",
-            "--bootstrap-kind=static", f"--static-bootstrap-peers=/ip4/127.32.0.1/tcp/{ports.router}",
+            "--bootstrap-kind=static", f"--static-bootstrap-peers=/ip4/{first or '127.32.0.1'}/tcp/{ports.router}",
             # a lookup of the bench must not depend on the 20 ms that a busy machine may miss
             "--mirror-resolve-timeout=1s", *extra,
         ]  # fmt: skip
@@ -70,7 +78,7 @@ class BenchNode:
         if self._limit is not None:
             argv = self._limit.argv(argv)
         self.started = time.perf_counter()
-        with self.log.open("wb") as log:
+        with self.log.open("wb") as log, self._network():
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.pid = self._process.pid
         self.ready_seconds = self.cpu_seconds_when_ready = 0.0
@@ -87,7 +95,7 @@ class BenchNode:
             if self._process.poll() is not None:
                 raise RuntimeError(f"the node ended:\n{self.log.read_text()[-2000:]}")
             try:
-                with urllib.request.urlopen(url, timeout=5) as response:
+                with self._network(), urllib.request.urlopen(url, timeout=5) as response:
                     if response.status == 200:
                         return time.perf_counter() - self.started
             except (urllib.error.URLError, OSError):
@@ -96,7 +104,8 @@ class BenchNode:
 
     def metric(self, name: str) -> float:
         """The sum over a series' label sets."""
-        with urllib.request.urlopen(f"http://{self.host}:{self._metrics_port}/metrics", timeout=5) as response:
+        url = f"http://{self.host}:{self._metrics_port}/metrics"
+        with self._network(), urllib.request.urlopen(url, timeout=5) as response:
             lines = response.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
@@ -108,6 +117,9 @@ class BenchNode:
                 return time.perf_counter() - self.started
             time.sleep(_POLL_SECONDS)
         raise TimeoutError(f"{name} is {self.metric(name)}, not {least}")
+
+    def _network(self) -> AbstractContextManager[None]:
+        return self._on.inside() if self._on else nullcontext()
 
     def stop(self) -> None:
         """End the process, kindly first."""
@@ -122,13 +134,15 @@ class BenchNode:
 
 
 @contextmanager
-def nodes(layouts: list[Path], *extra: list[str]) -> Iterator[list[BenchNode]]:
-    """One node for each layout, ready; `extra` are further flags of the first, the second, …"""
-    ports = Ports(*free_ports("127.32.0.1", 3))
+def nodes(layouts: list[Path], *extra: list[str], on: Sequence[Host] = ()) -> Iterator[list[BenchNode]]:
+    """One node for each layout, ready; `extra` are further flags of the first, the second, … `on`: their hosts."""
+    ports = _VETH_PORTS if on else Ports(*free_ports("127.32.0.1", 3))
     running: list[BenchNode] = []
     try:
         for number, layout in enumerate(layouts, 1):
-            running.append(BenchNode(number, layout, ports, extra[number - 1] if number <= len(extra) else []))
+            flags = extra[number - 1] if number <= len(extra) else []
+            host, first = (on[number - 1], on[0].address) if on else (None, "")
+            running.append(BenchNode(number, layout, ports, flags, on=host, first=first))
         for node in running:
             node.ready_seconds = node.wait_ready()
             node.cpu_seconds_when_ready = cpu_seconds([node.pid])

@@ -29,6 +29,7 @@ from speil.demo.pulls import NAME, REGISTRY, Pulls
 from speil.demo.region import running
 from speil.http1.client import HttpClient
 from speil.oci.image_builder import BuiltImage, ImageBuilder
+from speil.progress import Progress
 from speil.store.oci_layout import OciLayoutStore
 
 SIZES = (1, 3, 6, 12)
@@ -115,7 +116,8 @@ class _Region:
         started = time.perf_counter()
         first = await self._rolled_out(tag, self.nodes[:1])
         if len(self.nodes) > 1:
-            await Pulls(self._url, self._http).announced(self.nodes[0], self.nodes[1:], self._images[int(tag)])
+            pulls = Pulls(self._url, self._http, Progress(quiet=True))
+            await pulls.announced(self.nodes[0], self.nodes[1:], self._images[int(tag)])
             await self._rolled_out(tag, self.nodes[1:])
         return Pulled(self.upstream.copies(self._images[int(tag)]), first.first_seconds, time.perf_counter() - started)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _CHUNK_BYTES = 1 << 20
+PAUSE_SECONDS = 0.02
 GIB = 1 << 30
 
 
@@ -121,6 +123,38 @@ def latencies_ms(host: str, port: int, path: str, count: int, warmup: int = 20) 
             if number >= warmup:
                 found.append((time.perf_counter() - start) * 1e3)
     return sorted(found)
+
+
+def first_bytes_ms(host: str, port: int, paths: Sequence[str], *, keep: bool) -> list[float]:
+    """Milliseconds from each request to the first byte of its body, sorted.
+
+    With `keep` all go over one connection, and each body is read to its end. Without it each has a new connection,
+    which is closed after the first byte.
+    """
+    found = []
+    connection = _connected(host, port)
+    try:
+        for path in paths:
+            start = time.perf_counter()
+            left = _request(connection, host, path)
+            left -= len(connection.recv(1))
+            found.append((time.perf_counter() - start) * 1e3)
+            if keep:
+                while left:
+                    left -= connection.recv_into(_SCRATCH, min(left, _CHUNK_BYTES), socket.MSG_TRUNC)
+            else:
+                connection.close()
+                connection = _connected(host, port)
+            time.sleep(PAUSE_SECONDS)  # what the request before left to do is not to be measured
+    finally:
+        connection.close()
+    return sorted(found)
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    connection = socket.create_connection((host, port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def percentile(values: list[float], percent: float) -> float:

@@ -26,6 +26,7 @@ from speil.demo.region import running
 from speil.demo.upstream import Upstream
 from speil.http1.client import HttpClient
 from speil.oci.image_builder import BuiltImage, ImageBuilder
+from speil.progress import Progress
 from speil.store.oci_layout import OciLayoutStore
 
 SIZES = (3, 6, 12)
@@ -91,7 +92,7 @@ async def roll_out(directory: Path, count: int, image: BuiltImage) -> Rollout:
         starting = running(["rollout"], count, directory, ports, http, PATIENCE)
         (region,) = await stack.enter_async_context(starting)
         await region.leader()
-        pulls = Pulls(url, http)
+        pulls = Pulls(url, http, Progress(lines=False))
         first, *others = region.nodes
         await pulls.one(first, TAG)
         await pulls.announced(first, others, image)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Protocol
 
 from speil.version import __version__
 
@@ -39,15 +40,27 @@ class Figure:
 HEADER = Figure("figure", "speil", "baseline, same run", "goal", SPEGEL)
 
 
-def page(figures: Mapping[str, Sequence[Figure]], titles: Mapping[str, str]) -> str:
-    """The Markdown page: a section for each case that was measured, under its title."""
+class Section(Protocol):
+    """What the page says of a case beside its figures."""
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+
+    @property
+    def note(self) -> str:
+        """A text below the table, "" for none."""
+
+
+def page(figures: Mapping[str, Sequence[Figure]], sections: Mapping[str, Section]) -> str:
+    """The Markdown page: a section for each case that was measured."""
     lines = [
         "# Benchmarks",
         "",
         f"Measured {date.today().isoformat()} with speil {__version__} on {_machine()}.",
-        "All processes of a case run on that machine, client and baseline included, on loopback. The speed of a",
-        "large blob is the median of nine rounds. Repeat all with `make bench`, or a section with the command below",
-        "its title.",
+        "All processes of a case run on that machine, client and baseline included, on loopback unless the title says",
+        "otherwise. The speed of a large blob is the median of nine rounds. Repeat all with `make bench`, or a section",
+        "with the command below its title.",
         "",
         f"The column {SPEGEL} was measured elsewhere: another run, 2 cores, network namespaces and veth, containerd",
         "2.4.2. Compare its ratios to the nginx of that run (own store 3.0 · 0.31, proxy_pass 0.55 · 1.6, unbuffered",
@@ -56,13 +69,15 @@ def page(figures: Mapping[str, Sequence[Figure]], titles: Mapping[str, str]) -> 
     for case, rows in figures.items():
         lines += [
             "",
-            f"## {titles[case]}",
+            f"## {sections[case].title}",
             f"`python -m bench --only {case}`",
             "",
             HEADER.row(),
             "|---|---|---|---|---|",
         ]
         lines += [row.row() for row in rows]
+        if note := sections[case].note:
+            lines += ["", note]
     return "\n".join(lines) + "\n"
 
 

@@ -51,7 +51,8 @@ def _table(settings: list[Setting], *, by_hand: bool) -> str:
     for one in settings:
         default = "required" if one.required else f"`{shown}`" if (shown := one.kind.show(one.default)) else "empty"
         variable, kind = one.variable(by_hand=by_hand), one.kind.name.replace("|", " or ")
-        rows.append(f"| `{one.flag}` | `{variable}` | {kind} | {default} | {one.help} |")
+        flags = ", ".join(f"`{flag}`" for flag in ((one.place, one.flag) if one.is_positional else one.flags))
+        rows.append(f"| {flags} | `{variable}` | {kind} | {default} | {one.help} |")
     return "\n".join(rows) + "\n"
 
 

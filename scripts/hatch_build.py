@@ -5,6 +5,10 @@ set, else of git. Without both nothing is written, and `speil version` says the 
 checkout asks git itself.
 
 The README with links that lead to the repository: a package index shows it without the files beside it.
+
+The man pages (share/man/man1 of a wheel), made from the declared settings by scripts/generate_man_pages.py. It imports
+speil, and so needs what speil needs: `make wheel` has it. A source archive carries the pages, so a wheel that is built
+from one has them too. Where neither is there (pip with a git URL), the wheel has none, and the build says so.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import os
 import posixpath
 import re
 import subprocess
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +27,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 REPOSITORY = "https://github.com/speil-dev/speil"
+MAN_PAGES = "man"  # the folder of a source archive
 _VERSION = re.compile(r'__version__ = "([^"]+)"')
 # of a link in Markdown, where it is relative: no scheme and no place in the same page
 _RELATIVE = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)]+)")
@@ -49,23 +55,43 @@ def absolute_links(text: str, folder: str, version: str) -> str:
     return _RELATIVE.sub(absolute, text)
 
 
-class BuildInfoHook(BuildHookInterface[Any]):
+class MadeFilesHook(BuildHookInterface[Any]):
     """hatchling calls it for each archive."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the file, unless a source archive already has it."""
-        root = Path(self.root)
-        if version == "editable" or (root / "src/speil/_build.py").exists():
+        """Add the files, unless a source archive already has them."""
+        if version == "editable":
             return
-        if (commit := _commit(root)) is None:
+        self._folder = tempfile.TemporaryDirectory(prefix="speil-build-")
+        self._add_build_info(Path(self.root), build_data)
+        self._add_man_pages(Path(self.root), build_data)
+
+    def _add_build_info(self, root: Path, build_data: dict[str, Any]) -> None:
+        if (root / "src/speil/_build.py").exists() or (commit := _commit(root)) is None:
             return
         name, time = commit
         build = os.environ.get("SPEIL_BUILD", "wheel")
-        self._folder = tempfile.TemporaryDirectory(prefix="speil-build-")
         file = Path(self._folder.name, "_build.py")
         file.write_text(f'COMMIT = "{name}"\nCOMMIT_TIME = "{time}"\nBUILD = "{build}"\n')
         target = "src/speil/_build.py" if self.target_name == "sdist" else "speil/_build.py"
         build_data["force_include"][str(file)] = target
+
+    def _add_man_pages(self, root: Path, build_data: dict[str, Any]) -> None:
+        """Of the source archive, else made now."""
+        pages = root / MAN_PAGES
+        if not pages.is_dir():
+            pages = Path(self._folder.name, "man1")
+            command = [sys.executable, str(root / "scripts" / "generate_man_pages.py"), str(pages)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                self.app.display_warning(f"no man pages are built, since speil can't be imported: {why}")
+                return
+        for page in sorted(pages.glob("*.1")):
+            if self.target_name == "sdist":
+                build_data["force_include"][str(page)] = f"{MAN_PAGES}/{page.name}"
+            else:
+                build_data["shared_data"][str(page)] = f"share/man/man1/{page.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what `initialize` wrote."""

@@ -71,6 +71,7 @@ CHECK = (Step("core, shell, conformance", ("pytest", "-q", *SIDE_BY_SIDE, "-m", 
 MACHINE = (
     Step("long, packaging", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "-m", "long", *UNIT_TESTS, "tests/packaging")),
     Step("interop, chart", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/interop", "tests/chart")),
+    Step("browser", ("pytest", "-q", "-rfE", "tests/browser")),
     Step("system", ("pytest", "-q", "-rfE", *SIDE_BY_SIDE, "tests/system")),
     # kubelets and what they start take both cores
     Step("cluster", ("pytest", "-q", "-rfE", "--durations=5", "tests/cluster")),

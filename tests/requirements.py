@@ -15,6 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts import fetch_axe
+
+from tests.cluster.lab.cgroups import ROOT as ROOT_OF_CGROUPS
+from tests.cluster.lab.cgroups import has_memory, is_unified
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -44,6 +49,19 @@ def kube_tool_path(name: str) -> Path:
     return _tool(name, "build_kube_tools.py")
 
 
+def _has_axe() -> bool:
+    """One small file, which is fetched where the registry can be reached."""
+    try:
+        fetch_axe.fetch()
+    except OSError:
+        return False
+    return True
+
+
+def _has_program(name: str) -> bool:
+    return shutil.which(name) is not None
+
+
 def _can_make_namespaces() -> bool:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return False
@@ -64,7 +82,7 @@ def _can_run_nodes() -> bool:
     ]  # fmt: skip
     return (
         _can_make_namespaces()
-        and Path("/sys/fs/cgroup/memory").exists()  # the nodes' cgroups are made for v1
+        and has_memory()
         and Path("/usr/lib/cni/bridge").exists()
         and all(map(shutil.which, programs))
         and all(path.exists() for path in (*tools, *map(kube_tool_path, kube)))
@@ -90,6 +108,11 @@ REQUIREMENTS = {
         Requirement("skopeo", lambda: shutil.which("skopeo") is not None, "apt-get install skopeo"),
         Requirement("runc", lambda: shutil.which("runc") is not None, "apt-get install runc"),
         Requirement("registry", lambda: shutil.which("docker-registry") is not None, "apt-get install docker-registry"),
+        Requirement(
+            "buildah",
+            lambda: os.geteuid() == 0 and shutil.which("buildah") is not None,
+            "run as root; apt-get install buildah",
+        ),
         Requirement(
             "loop-device",
             lambda: Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None,
@@ -118,12 +141,26 @@ REQUIREMENTS = {
         Requirement(
             "cluster",
             _can_run_nodes,
-            "run as root on cgroup v1; apt-get install iptables ipset containernetworking-plugins runc docker-registry;"
+            "run as root, where cgroups have memory limits;"
+            " apt-get install iptables ipset containernetworking-plugins runc docker-registry;"
             " python scripts/build_go_tools.py; python scripts/build_kube_tools.py",
+        ),
+        Requirement(
+            "cgroup2",
+            lambda: is_unified() or is_unified(ROOT_OF_CGROUPS / "unified"),
+            "mkdir /sys/fs/cgroup/unified; mount -t cgroup2 none /sys/fs/cgroup/unified",
         ),
         Requirement("helm", lambda: kube_tool_path("helm").exists(), "python scripts/build_kube_tools.py helm"),
         Requirement(
             "kubectl", lambda: kube_tool_path("kubectl").exists(), "python scripts/build_kube_tools.py kubectl"
+        ),
+        Requirement(
+            "chromium", lambda: shutil.which("chromium") is not None, "apt-get install --no-install-recommends chromium"
+        ),
+        Requirement("axe-core", _has_axe, "python scripts/fetch_axe.py"),
+        *(
+            Requirement(shell, functools.partial(_has_program, shell), f"apt-get install {shell}")
+            for shell in ("bash", "zsh", "fish", "mandoc", "groff")
         ),
         Requirement("promtool", lambda: shutil.which("promtool") is not None, "apt-get install prometheus"),
         Requirement(

@@ -107,12 +107,15 @@ class Archive:
         }
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
-        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
-            for name, data in files.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-        partial.rename(target)
+        try:
+            with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
+                for name, data in files.items():
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
         return str(entry["digest"])
 
     def _blob(self, data: bytes, media_type: str) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from scripts.image.commands import run
 
 LOCK = Path(__file__).with_name("debian.lock")
 CACHE = Path(os.environ.get("SPEIL_CACHE") or Path.home() / ".cache" / "speil") / "debian"
@@ -63,12 +64,14 @@ def fetch(package: Package) -> Path:
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{package.path}"
         command = [str(APT_HELPER), "download-file", url, str(partial), f"SHA256:{package.sha256}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            partial.rename(target)
-            return target
-        errors.append(done.stderr.strip()[-300:])
-    partial.unlink(missing_ok=True)
+        try:
+            done = run(command)
+            if done.code == 0:
+                partial.rename(target)
+                return target
+        finally:
+            partial.unlink(missing_ok=True)
+        errors.append(done.end.strip()[-300:])
     sys.exit(
         f"no archive has {package.name} {package.version}: run `make image-lock` to take the current versions, or name "
         f"an archive that keeps old ones in {MIRRORS_VARIABLE}\n" + "\n".join(errors)
@@ -77,12 +80,12 @@ def fetch(package: Package) -> Path:
 
 def unpack(package: Path, target: Path) -> None:
     """Unpack its files; its scripts are not run."""
-    subprocess.run(["dpkg-deb", "--extract", str(package), str(target)], check=True)
+    run(["dpkg-deb", "--extract", str(package), str(target)], must=True)
 
 
 def control(package: Path) -> str:
     """Its control file, as it stands in dpkg's status."""
-    return subprocess.run(["dpkg-deb", "--field", str(package)], check=True, capture_output=True, text=True).stdout
+    return run(["dpkg-deb", "--field", str(package)], must=True).text
 
 
 def _mirrors(archive: str) -> list[str]:
@@ -96,8 +99,7 @@ def _mirrors(archive: str) -> list[str]:
 def apt_archives() -> tuple[str, ...]:
     """The archives of apt's sources, such as http://…/debian and http://…/debian-security."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return tuple(sorted(set(done.stdout.split())))
+    return tuple(sorted(set(run(command, must=True).text.split())))
 
 
 def _sha256(file: Path) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from scripts.image.commands import run
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("SPEIL_CACHE") or Path.home() / ".cache" / "speil") / "image-layers"
@@ -64,8 +65,11 @@ class Interpreter:
         compressed = self._run("-c", _COMPRESS, data=data)
         partial = cached.with_suffix(f".{os.getpid()}")
         partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(compressed)
-        partial.rename(cached)
+        try:
+            partial.write_bytes(compressed)
+            partial.rename(cached)
+        finally:
+            partial.unlink(missing_ok=True)
         return compressed
 
     def _run(self, *arguments: str, data: bytes = b"") -> bytes:
@@ -80,7 +84,7 @@ class Interpreter:
             "PYTHONDONTWRITEBYTECODE": "1",
             "LC_ALL": "C.UTF-8",
         }
-        done = subprocess.run(command, input=data, env=environment, capture_output=True, check=False)
-        if done.returncode:
-            sys.exit(f"the image's Python failed:\n{(done.stdout + done.stderr)[-3000:].decode(errors='replace')}")
-        return done.stdout
+        done = run(command, data=data, environment=environment)
+        if done.code:
+            sys.exit(f"the image's Python failed:\n{done.end}")
+        return done.out

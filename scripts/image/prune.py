@@ -91,6 +91,7 @@ AMD64_ONLY = {"lib/{lib}/libmvec.so*"}
 # Below the folder of the wheels. These may match nothing: the lock decides which wheels there are.
 WHEELS = {
     "scripts with the build machine's interpreter in their first line": ("bin",),
+    "man pages: the image has no pager": ("share",),
     "sources of compiled modules": ("**/*.c", "**/*.h", "**/*.pxd", "**/*.pyx", "**/*.cc"),
     "what only type checkers read": ("**/*.pyi", "**/py.typed"),
     "what the installer wrote about this machine": (

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.image import bill
+from scripts.image.commands import run
 from scripts.image.debian import fetch, read_lock, unpack
 from scripts.image.identity import Identity
 from scripts.image.interpreter import LIBRARY_FOLDERS, ZSTANDARD, Interpreter
 from scripts.image.prune import prune_debian, prune_wheels
 from scripts.image.strip import strip_modules
+
+from speil.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = ROOT / ".tools" / "bin" / "uv"
@@ -30,10 +32,12 @@ PLATFORMS = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"
 _ENTRY_POINT = """#!/usr/bin/python3.11
 import sys
 
-from speil.cli import main
+from speil.cli import {function}
 
-sys.exit(main())
+sys.exit({function}())
 """
+# the programs of pyproject.toml and their functions in speil.cli; a test compares
+PROGRAMS = {"speil": "main", "kubectl-speil": "plugin", "kubectl_complete-speil": "complete_plugin"}
 _PASSWD = "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 _GROUP = "root:x:0:\nnogroup:x:65534:\n"
 
@@ -47,15 +51,19 @@ class Trees:
     application: Path
 
 
-def make_base(folder: Path, architecture: str) -> Path:
+def make_base(folder: Path, architecture: str, progress: Progress) -> Path:
     """Debian's packages and the locked wheels."""
     root = folder / "base"
     root.mkdir(parents=True)
     packages = read_lock(architecture)
+    progress.stage(f"{architecture}: Debian packages", len(packages))
     for package in packages:
+        progress.note(package.name)
         file = fetch(package)
         unpack(file, root)
         bill.write_status(package, file, root)
+        progress.advance()
+    progress.stage(f"{architecture}: wheels")
     _write_certificates(root)
     prune_debian(root, LIBRARY_FOLDERS[architecture])
     (root / "usr/bin/python3").symlink_to("python3.11")
@@ -72,7 +80,8 @@ def make_application(folder: Path, architecture: str, wheel: Path, identity: Ide
     """speil. It needs the base beside it, whose packages its SBOM names."""
     root = folder / "application"
     _install(root / SITE, architecture, str(wheel))
-    _write(root / "usr/bin/speil", _ENTRY_POINT, mode=0o755)
+    for program, function in PROGRAMS.items():
+        _write(root / "usr/bin" / program, _ENTRY_POINT.format(function=function), mode=0o755)
     bill.write_sbom(folder / "base", root, architecture, identity)
     return root
 
@@ -81,9 +90,9 @@ def build_wheel(folder: Path, identity: Identity) -> Path:
     """speil's wheel, with the locked hatchling."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     environment = {**os.environ, **identity.environment}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"the wheel could not be built:\n{done.stderr[-3000:]}")
+    done = run(command, folder=ROOT, environment=environment)
+    if done.code:
+        sys.exit(f"the wheel could not be built:\n{done.end}")
     (wheel,) = folder.glob("speil-*.whl")
     return wheel
 
@@ -115,9 +124,9 @@ def _uv(*arguments: str) -> None:
     uv = str(UV) if UV.exists() else shutil.which("uv")
     if uv is None:
         sys.exit("there is no uv: run `make setup`")
-    done = subprocess.run([uv, *arguments, "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"uv {' '.join(arguments[:2])} failed:\n{done.stderr[-3000:]}")
+    done = run([uv, *arguments, "--quiet"], folder=ROOT)
+    if done.code:
+        sys.exit(f"uv {' '.join(arguments[:2])} failed:\n{done.end}")
 
 
 def _write(file: Path, text: str, *, mode: int = 0o644) -> None:

@@ -17,6 +17,7 @@ Vocabulary, which every package may import:
     token_bucket    so much at once, so much a second after that
     interface_addresses  the IP addresses of this machine's interfaces
     tcp             opens TCP connections
+    progress        shows people how far long work is: a bar on a terminal, lines in a pipe
 
 Cores:
 
@@ -27,6 +28,7 @@ Cores:
     fetch           which peer to ask, when to ask the next one, what to do after a break, whom to trust
     upload          which peers are served, how fast, which are sent elsewhere
     claims          who fetches content from the upstream, and who follows whom while it is downloaded
+    trace           from where a node would take each part of an image
     overview        all regions as an operator sees them: plan, view, verify
 
 Shells:
@@ -44,9 +46,11 @@ Shells:
     sources         opens content: from this node's store, from peers; answers tags
     inflight        shares content while it is downloaded: follows other nodes, serves followers
     mirror          the registry port and the metrics port: lets requests in, answers them
+    web             the node's pages: event streams, traces
     config          settings from flags, environment and defaults
     daemon          `speil registry`: puts a node together and runs it
     survey          reads Leases and nodes of all regions, for `speil region`
+    region_web      `speil region web`
     doctor          `speil doctor`
     demo            `speil demo`
     cli             the commands

@@ -27,6 +27,7 @@ from speil.store.settings import StoreSettings
 
 T = TypeVar("T")
 _FLAG = re.compile(r"--([a-z0-9][a-z0-9-]*)(?:=(.*))?", re.DOTALL)
+_SHORT_FLAG = re.compile(r"-([a-zA-Z])(?:=?(.+))?", re.DOTALL)
 
 
 class ConfigError(Exception):
@@ -88,42 +89,75 @@ class Arguments:
 def split_arguments(command: str, argv: Sequence[str], settings: Sequence[Setting]) -> Arguments:
     """Assign the arguments of `command` to its settings. Raises ConfigError, HelpRequested."""
     known, old = {one.name: one for one in settings}, {one.name: one for one in OLD_NAMES.get(command, ())}
+    spelled = {flag: one for one in settings for flag in one.flags}
+    places = [one for one in known.values() if one.is_positional]
+    ends = frozenset(flag for flag in spelled if not flag.startswith("--"))
     found = Arguments()
     items = list(argv)
     while items:
         item = items.pop(0)
         if item in ("-h", "--help"):
             raise HelpRequested
-        match = _FLAG.fullmatch(item)
+        if item == "--":
+            found.positional += items
+            break
+        match = _FLAG.fullmatch(item) or _SHORT_FLAG.fullmatch(item)
         if match is None:
             if item.startswith("-") and len(item) > 1:
                 raise ConfigError(f"unknown flag {item}{_nearest(item, known)}")
             found.positional.append(item)
             continue
-        name, value = match[1].replace("-", "_"), match[2]
+        flag, value = item[: match.end(1)], match[2]
+        name = match[1].replace("-", "_")
         if name in old:
             _take_old(old[name], value, items, known, found)
-        elif name in known:
-            found.values.setdefault(name, []).extend(_take(known[name], value, items))
+        elif setting := spelled.get(flag):
+            found.values.setdefault(setting.name, []).extend(_take(setting, value, items, ends, is_alone=bool(places)))
         else:
-            raise ConfigError(f"unknown flag --{match[1]}{_nearest(item, known)}")
+            raise ConfigError(f"unknown flag {flag}{_nearest(item, known)}")
+    _place(places, found)
     return found
 
 
-def _take(setting: Setting, value: str | None, items: list[str]) -> list[str]:
-    """The values of a flag; those that follow it are removed from `items`. Raises ConfigError."""
+def _place(places: Sequence[Setting], found: Arguments) -> None:
+    """Give the values without a flag to the positional settings. What is left stays in `found.positional`."""
+    for setting in places:
+        if not found.positional:
+            return
+        value = found.positional.pop(0)
+        if setting.name in found.values:
+            raise ConfigError(f"{setting.place} is given twice: as {value!r} and by {setting.flag}")
+        found.values[setting.name] = [value]
+
+
+def _take(
+    setting: Setting,
+    value: str | None,
+    items: list[str],
+    short_flags: frozenset[str] = frozenset(),
+    *,
+    is_alone: bool = False,
+) -> list[str]:
+    """The values of a flag; those that follow it are removed from `items`. Raises ConfigError.
+
+    `is_alone`: the command has positional values, so a flag takes the next word and no more.
+    """
+
+    def is_value() -> bool:
+        return bool(items) and not items[0].startswith("--") and items[0][:2] not in short_flags
+
     if value is not None:
         return [value]
     if setting.kind.is_flag:
-        # `--flag false` too: a word there can be nothing else, since no command has positional arguments
-        return [items.pop(0)] if items and items[0] in BOOLEAN_WORDS else ["true"]
+        # `--flag false` too, where a word there can be nothing else
+        return [items.pop(0)] if items and items[0] in BOOLEAN_WORDS and not is_alone else ["true"]
     if setting.kind.is_list:
-        taken = []
-        while items and not items[0].startswith("--"):
+        taken: list[str] = []
+        while is_value() and not (taken and is_alone):
             taken.append(items.pop(0))
         if taken:
             return taken
-    elif items and not items[0].startswith("--"):
+    elif is_value():
         return [items.pop(0)]
     raise ConfigError(f"{setting.flag} needs a value ({setting.kind.name})")
 
@@ -158,7 +192,7 @@ def read_old_variables(
 
 
 def _nearest(item: str, known: Mapping[str, Setting]) -> str:
-    flags = [setting.flag for setting in known.values()]
+    flags = [flag for setting in known.values() for flag in setting.flags]
     near = difflib.get_close_matches(item.partition("=")[0], flags, n=1, cutoff=0.6)
     return f", did you mean {near[0]}?" if near else "; --help lists the known ones"
 
@@ -192,7 +226,8 @@ def _parts(kind: type) -> dict[str, type]:
 def _value(setting: Setting, arguments: Arguments, environ: Mapping[str, str], variable: str) -> Any:
     value = _given(setting, arguments, environ, variable)
     if setting.required and value in (None, (), ""):
-        raise ConfigError(f"{setting.flag} is required: {setting.help}")
+        name = setting.place if setting.is_positional else setting.flag
+        raise ConfigError(f"{name} is required: {setting.help}")
     return value
 
 

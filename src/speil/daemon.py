@@ -28,7 +28,7 @@ from speil.kube.kubeconfig import access_of_node
 from speil.kube.node_region import identify_node
 from speil.libp2p.host import Host
 from speil.mirror.basic_auth import BasicAuth
-from speil.mirror.build import PortGuards, metrics_port, registry_port
+from speil.mirror.build import PortGuards, browser_guard, metrics_port, registry_port
 from speil.mirror.descriptors import raise_limit
 from speil.mirror.filters import warn_about_commas
 from speil.mirror.node_state import NodeState
@@ -45,6 +45,7 @@ from speil.store.news import NewsReader, StoreNews
 from speil.store.series import StoreSeries
 from speil.store.sharing import Sharing
 from speil.version import __version__
+from speil.web.build import NodeParts, NodeWeb
 
 log = get_log("daemon")
 
@@ -116,8 +117,11 @@ async def node(settings: NodeSettings, turn_away: TurnAway | None = None) -> Asy
         )  # fmt: skip
         stack.callback(registry.close)
         settling, inflight = registry.sources.settling, registry.inflight
-        state = NodeState(border, door, bootstrapper, router, store, registry, settings.mirror.resolve_tags)
-        debug = metrics_port(settings.mirror, metrics, state.document, guards)
+        state = NodeState(border, door, bootstrapper, router, store, registry, metrics, settings.mirror.resolve_tags)
+        guard = browser_guard(settings.mirror, border.node_name)
+        web = NodeWeb(NodeParts(settings.mirror, state, registry, settings.store.store_kind, guard))
+        pages = web.answer if settings.mirror.debug_web_enabled else None
+        debug = metrics_port(metrics, state, guards, guard, web=pages)
         await _listen(stack, debug.serve(settings.mirror.metrics_addr), "--metrics-addr", settings.mirror.metrics_addr)
         if turn_away is not None:
             turn_away.relieve += [debug.port.relieve, registry.server.port.relieve]

@@ -77,7 +77,7 @@ def test_every_setting_of_a_node_can_be_set_or_is_left_out_on_purpose() -> None:
     everything: dict[str, Any] = {
         "regions": [{"name": "eu", "zone": "z", "regionNetworks": ["10.0.0.0/8"]}],
         "spegel": {"kubeconfigPath": "/k", "mirroredRegistries": ["https://a.b"], "registryFilters": ["x"]},
-        "speil": {"defaultRegistry": "a.b", "dhtProtocolPrefix": "/x"},
+        "speil": {"defaultRegistry": "a.b", "dhtProtocolPrefix": "/x", "debugWebHosts": ["a.b"]},
         "regionSecret": {"generate": True},
     }
     kinds: list[dict[str, Any]] = [
@@ -367,9 +367,10 @@ def test_every_container_has_the_least_rights() -> None:
             "seccompProfile": {"type": "RuntimeDefault"},
         }, container["name"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), container["name"]
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}, container["name"]
+        assert set(container["resources"]["limits"]) == {"memory"}, "a limit of CPU would slow down pulls and starts"
     (node,) = objects.only("DaemonSet")["spec"]["template"]["spec"]["containers"]
     assert node["resources"]["limits"] == {"memory": "128Mi"}, "what the test of the image gives it"
-    assert set(node["resources"]["requests"]) == {"cpu", "memory"}
 
 
 def test_more_arguments_and_variables_reach_the_node_and_win_over_the_charts() -> None:

@@ -59,7 +59,9 @@ def test_values_that_null_takes_away_are_the_charts_defaults() -> None:
 
 
 def test_null_removes_the_limits_and_the_host_port() -> None:
-    values = {"resources": None, "service": {"registry": {"hostPort": None, "nodePort": 30021}}}
-    (node,) = render(values).only("DaemonSet")["spec"]["template"]["spec"]["containers"]
-    assert "resources" not in node
+    taken_away = dict.fromkeys(("resources", "initResources", "hookResources"))
+    values = {**taken_away, "service": {"registry": {"hostPort": None, "nodePort": 30021}}}
+    objects = render(values)
+    assert not any("resources" in container for container, _ in objects.containers())
+    (node,) = objects.only("DaemonSet")["spec"]["template"]["spec"]["containers"]
     assert not any("hostPort" in port for port in node["ports"])

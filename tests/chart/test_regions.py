@@ -8,7 +8,7 @@ import pytest
 
 from speil.region.identity import identify
 from speil.region.label import RegionError
-from tests.chart.rendering import Manifest, Objects, RefusedError, Values, environment, render
+from tests.chart.rendering import Manifest, Objects, RefusedError, Values, environment, notes, render
 
 pytestmark = pytest.mark.requires("helm")
 REGION = "topology.kubernetes.io/region"
@@ -81,6 +81,12 @@ def test_whoever_waits_for_the_cleanup_leaves_a_node_that_goes_down(two: Objects
     """It prefers the region's nodes, which have its image, and no toleration keeps it on a dead one."""
     for job in two.of("Job", hooks=True):
         pod = job["spec"]["template"]["spec"]
+        assert "podFailurePolicy" not in job["spec"], "with it a pod is replaced when its node says that it has ended"
+        assert job["spec"]["backoffLimit"] == 1
+        seconds = job["spec"]["activeDeadlineSeconds"]
+        assert "--since-creation" in pod["containers"][0]["args"]
+        assert f"--timeout={seconds - 60}s" in pod["containers"][0]["args"]
+        assert pod["terminationGracePeriodSeconds"] == 0
         assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
         assert "requiredDuringSchedulingIgnoredDuringExecution" not in pod["affinity"]["nodeAffinity"]
         no_execute = [one for one in pod["tolerations"] if one.get("effect", "NoExecute") == "NoExecute"]
@@ -90,6 +96,15 @@ def test_whoever_waits_for_the_cleanup_leaves_a_node_that_goes_down(two: Objects
             "node-role.kubernetes.io/control-plane": None,
             "CriticalAddonsOnly": None,
         }
+
+
+def test_no_toleration_of_the_values_keeps_whoever_waits_on_a_node_that_is_down() -> None:
+    down = [{"key": f"node.kubernetes.io/{key}", "operator": "Exists"} for key in ("unreachable", "not-ready")]
+    ours = {"key": "example.org/taint", "operator": "Exists"}
+    job = render({"region": "eu", "tolerations": [*down, ours]}).only("Job", hooks=True)
+    tolerations = job["spec"]["template"]["spec"]["tolerations"]
+    assert ours in tolerations
+    assert not [one for one in tolerations if one in down]
 
 
 def test_what_the_hooks_may_do_is_about_their_own_objects(two: Objects) -> None:
@@ -372,3 +387,13 @@ def test_strict_takes_no_node_without_the_label() -> None:
 
 def test_an_upgrade_without_a_cluster_to_look_at_pulls_no_image_before() -> None:
     assert not [one for one in render({"region": "eu"}, "--is-upgrade").all if "prepull" in one["metadata"]["name"]]
+
+
+def test_the_notes_say_that_a_node_port_reaches_its_own_node_alone() -> None:
+    """The policy turns other nodes away, unless their network is named."""
+    words = "reaches the node that is asked and no other"
+    values = {"region": "eu", "service": {"registry": {"nodePort": 30021}}}
+    assert words in notes(values)
+    named = {"networkPolicy": {"registryFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}}
+    assert words not in notes({**values, **named})
+    assert words not in notes({"region": "eu"})

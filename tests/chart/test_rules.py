@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from speil.observe.metrics import Metrics
 from speil.testing.declared_series import declare_all
+from tests.chart.questions import DASHBOARD, RULES, questions, rules
 from tests.chart.rendering import CHART, render
 
-RULES, DASHBOARD = CHART / "files" / "rules.yaml", CHART / "files" / "dashboard.json"
 FOLDER = Path(__file__).parent
 _SERIES = re.compile(r"\b((?:speil|spegel|http)_[a-z_]+)\b")
 needs_promtool = pytest.mark.requires("promtool")
@@ -29,24 +27,14 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def rules() -> list[dict[str, Any]]:
-    """All rules."""
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
-
-
-def panels() -> Iterator[tuple[str, str]]:
-    """Title and expression of each of the dashboard's queries."""
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"]
-
-
 def series() -> set[str]:
     """The names that a node exposes."""
     found, metrics = set(), Metrics("1")
     declare_all(metrics)
     for family in metrics.registry.collect():
-        endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "info": ["_info"]}.get(
+            family.type, [""]
+        )
         found |= {family.name + ending for ending in endings}
     return found
 
@@ -70,13 +58,7 @@ def test_the_rules_say_what_they_should() -> None:
 
 @needs_promtool
 def test_promtool_takes_the_dashboards_queries(tmp_path: Path) -> None:
-    variables = {"$__rate_interval": "5m", "$__range": "1h", "$region": ".*"}
-    queries = []
-    for number, (_, expression) in enumerate(panels()):
-        for name, value in variables.items():
-            expression = expression.replace(name, value)
-        assert "$" not in expression
-        queries.append({"record": f"query:{number}", "expr": expression})
+    queries = [{"record": f"query:{at}", "expr": one.asked()} for at, one in enumerate(questions())]
     file = tmp_path / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": queries}]}))
     assert f"{len(queries)} rules found" in promtool("check", "rules", file)
@@ -84,7 +66,10 @@ def test_promtool_takes_the_dashboards_queries(tmp_path: Path) -> None:
 
 def test_rules_and_dashboard_ask_for_series_that_nodes_have() -> None:
     known = series()
-    asked = [*((rule.get("alert") or rule["record"], rule["expr"]) for rule in rules()), *panels()]
+    asked = [
+        *((rule.get("alert") or rule["record"], rule["expr"]) for rule in rules()),
+        *((one.panel, one.expression) for one in questions()),
+    ]
     for name, expression in asked:
         # names of recorded series have colons; what stands between them is no series
         plain = re.sub(r"[a-z_]+:[a-z_:0-9]+", "", expression)
@@ -110,3 +95,9 @@ def test_the_operators_get_the_same_rules_and_the_same_dashboard() -> None:
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert monitor["endpoints"][0]["honorLabels"] is True
+    pods = render({"podMonitor": {"enabled": True, "relabelings": [{"targetLabel": "own"}]}}).only("PodMonitor")["spec"]
+    by_node = [
+        {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": label} for label in ("node", "instance")
+    ]
+    assert monitor["endpoints"][0]["relabelings"] == by_node
+    assert pods["podMetricsEndpoints"][0]["relabelings"] == [*by_node, {"targetLabel": "own"}]

@@ -78,9 +78,12 @@ def test_people_see_both_regions_through_the_api_server(regions: Cluster) -> Non
         assert {line.split()[0] for line in doctor.splitlines()} == {"ok"}, doctor
         name = pods(regions)[node]["metadata"]["name"]
         client = regions.control.client()
-        page = client.request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:9090/proxy/debug/web/")
-        assert page[0] == 200
-        assert region.encode() in page[1]
+        web = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:9090/proxy/debug/web/"
+        status, page = client.request("GET", web)
+        assert status == 200
+        assert b"Trace an image" in page
+        status, metadata = client.request("GET", f"{web}metadata")
+        assert (status, json.loads(metadata)["region"]) == (200, region)
         service = f"/api/v1/namespaces/{NAMESPACE}/services/speil-{region}-metrics:9090/proxy/metrics"
         status, metrics = client.request("GET", service)
         assert status == 200

@@ -9,19 +9,12 @@ import pytest
 
 from tests.cluster.conftest import BASE_NODES
 from tests.cluster.lab.cluster import Cluster, is_ready
-from tests.cluster.lab.install import CHART, EXAMPLES, NAMESPACE, install, pods, uninstall, wait_until_ready
+from tests.cluster.lab.install import CHART, EXAMPLES, NAMESPACE, install, logs, pods, uninstall, wait_until_ready
 from tests.cluster.lab.waiting import wait_for
 from tests.cluster.test_nodes import pull_on
 
 pytestmark = pytest.mark.system
 LABEL = "topology.kubernetes.io/region"
-
-
-def logs(cluster: Cluster, node: str) -> list[dict[str, Any]]:
-    """The lines of a node's speil."""
-    name = pods(cluster)[node]["metadata"]["name"]
-    said = cluster.kubectl("-n", NAMESPACE, "logs", name, "-c", "registry")
-    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
 def label(cluster: Cluster, node: str, region: str | None) -> None:
@@ -116,7 +109,7 @@ def test_a_pending_pod_is_seen_by_status_and_verify(regions: Cluster) -> None:
         values=values,
     )  # fmt: skip
     try:
-        wait_for(lambda: "1 pending" in regions.speil("region", "status", "--regions=regionc"), what="status shows it")
+        wait_for(lambda: "1 pending" in regions.speil("region", "status"), what="status shows it")
         said = regions.speil("region", "verify", "--regions=regionc", fails=True)
         assert "is Pending: " in said
         assert "free ports" in said

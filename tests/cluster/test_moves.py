@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.conftest import BASE_NODES
 from tests.cluster.lab.cluster import Cluster
+from tests.cluster.lab.dns import cluster_dns
 from tests.cluster.lab.images import make_image
 from tests.cluster.lab.install import (
     CHART,
@@ -99,16 +100,39 @@ def test_the_regions_secret_is_rotated(regions: Cluster) -> None:
     assert "fail" not in regions.speil("region", "verify")
 
 
+def test_nodes_find_each_other_by_the_headless_service(regions: Cluster) -> None:
+    """bootstrapKind dns: no Lease is written, and no right is needed for one."""
+    before = regions.network.packets_between_regions()
+    uninstall(regions, "speil-regiona")
+    lease = ("leases", "spegel-regiona", "spegel-leader-election-regiona")
+    wait_for(lambda: regions.control.client().find(*lease) is None, what="the Lease has gone with its region")
+    with cluster_dns(regions) as asked:
+        install(regions, "speil-regiona", {"bootstrapKind": "dns", "region": "regiona"})
+        wait_until_ready(regions, *BASE_NODES)
+        assert "speil-regiona-bootstrap.speil.svc.cluster.local" in asked
+        assert pull_on(regions, "by-dns", "a1", "a2")["a2"] == 0
+        assert pull_on(regions, "by-dns-back", "a2", "a1")["a1"] == 0
+        assert "fail" not in regions.speil("region", "verify")
+        uninstall(regions, "speil-regiona")
+    assert regions.control.client().find(*lease) is None
+    assert "_default/hosts.toml" not in regions.nodes["a1"].hosts_tree()
+    list(install_regions(regions))
+    wait_until_ready(regions, *BASE_NODES)
+    assert_no_failed_pulls(regions)
+    assert regions.network.packets_between_regions() == before
+
+
 def test_speils_image_comes_from_a_peer_while_the_registry_is_away(regions: Cluster) -> None:
     """A node that has lost it: its containerd asks the node port, where the region's other node answers."""
     values = {
         "service": {"registry": {"nodePort": 30021}},
         "networkPolicy": {"registryFrom": [{"ipBlock": {"cidr": "10.90.0.0/16"}}]},
     }
-    regions.helm(
-        "upgrade", "speil-regiona", str(CHART), "-n", NAMESPACE, "--reuse-values", "--wait", "--timeout=120s",
-        f"--set=image.tag={TAG}", values=values,
-    )  # fmt: skip
+    upgrade = ["upgrade", "speil-regiona", str(CHART), "-n", NAMESPACE, "--reuse-values", f"--set=image.tag={TAG}"]
+    said = regions.helm(*upgrade, "--dry-run=server", values={"service": values["service"]})
+    assert "reaches the node that is asked and no other" in said
+    said = regions.helm(*upgrade, "--wait", "--timeout=120s", values=values)
+    assert "reaches the node that is asked and no other" not in said
     wait_until_ready(regions, *BASE_NODES)
     node = regions.nodes["a2"]
     regions.control.stop_registries()

@@ -10,8 +10,9 @@ import pytest
 from tests.cluster.conftest import BASE_NODES
 from tests.cluster.lab.cluster import Cluster, is_ready
 from tests.cluster.lab.images import make_image
-from tests.cluster.lab.install import holder, leader, pods, wait_until_ready
+from tests.cluster.lab.install import REPOSITORY, holder, leader, pods, wait_until_ready
 from tests.cluster.lab.layout import SPARE
+from tests.cluster.lab.node_files import PAUSE_REFERENCE
 from tests.cluster.lab.waiting import wait_for
 from tests.cluster.lab.workloads import assert_no_failed_pulls, remove_all, start_pod, wait_running
 
@@ -139,12 +140,33 @@ def test_the_api_server_is_away_for_a_while(regions: Cluster) -> None:
     assert regions.network.packets_between_regions() == before
 
 
-@pytest.mark.full
-def test_the_kubelet_collects_images_and_peers_are_not_sent_there(regions: Cluster) -> None:
-    """What its containerd has lost, a node does not offer: another node asks the upstream, and no pull fails."""
+def test_the_kubelet_collects_an_image_and_gets_it_back_from_a_peer(regions: Cluster) -> None:
+    """What its containerd has lost a node does not offer: a peer asks the upstream, and then has it for the node."""
+    before, restarted = regions.network.packets_between_regions(), restarts(regions)
+    node, image, reference = regions.nodes["a1"], make_image("collected", 4, 2), "reg.test/collected:1"
     pull_on(regions, "collected", "a1")
+    layer = next(str(digest) for digest, data in image.blobs.items() if len(data) > 1 << 20)
+    assert node.mirror_status("collected", "blobs", layer) == 200
+    used = {one for one in node.images() if one.startswith((REPOSITORY, PAUSE_REFERENCE))}
     remove_all(regions)
-    regions.nodes["a1"].run(*regions.nodes["a1"].ctr("images", "remove", "--sync", "reg.test/collected:1"))
-    start_pod(regions, "collected-again", "reg.test/collected:1", "a2")
-    wait_running(regions, ["collected-again"])
+    wait_for(lambda: reference not in node.run(*node.ctr("containers", "list")), what="no container uses the image")
+
+    with node.collects_images():
+        wait_for(lambda: reference not in node.images(), what="the kubelet has collected the image")
+        assert used <= node.images(), "what containers use stays"
+        assert node.mirror_status("collected", "blobs", layer) == 404
+        assert node.mirror_status("collected", "manifests", "1") == 404
+        log = regions.registry_log()
+        start_pod(regions, "collected-a2", reference, "a2")
+        wait_running(regions, ["collected-a2"])
+        assert set(log.blobs("regiona", "collected").values()) == {1}, "the record of a1 is stale"
+    wait_for(lambda: "a1" in regions.ready_nodes(), what="a1 is Ready")
+    wait_for(lambda: reference in regions.nodes["a2"].images(), what="a2 has the image")
+
+    log = regions.registry_log()
+    start_pod(regions, "collected-a1", reference, "a1")
+    wait_running(regions, ["collected-a1"])
+    assert not log.by_node("collected")["a1"], "a1 takes it from a2"
     assert_no_failed_pulls(regions)
+    assert restarts(regions) == restarted
+    assert regions.network.packets_between_regions() == before

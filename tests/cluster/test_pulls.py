@@ -19,6 +19,7 @@ from tests.cluster.lab.workloads import (
     scale,
     start_deployment,
     start_pod,
+    update_image,
     wait_running,
 )
 
@@ -55,6 +56,24 @@ def test_the_second_node_takes_all_from_the_first(regions: Cluster, policy: str)
         assert len(blobs) == 4, "a config and three layers; the fourth is the sandbox image's too"
     start_deployment(regions, f"{name}-never", reference, "regiona", "Never", 2)
     assert nodes_of(regions, f"{name}-never", 2) == ["a1", "a2"]
+    assert_no_failed_pulls(regions)
+    assert regions.network.packets_between_regions() == before
+
+
+def test_a_rolling_update_takes_one_copy_of_the_new_image_a_region(regions: Cluster) -> None:
+    """No node waits for another here: the Deployment goes on as soon as a pod is Ready."""
+    before, names = regions.network.packets_between_regions(), [f"rolled-{region}" for region in REGIONS]
+    first, second = (regions.push(make_image(f"rolled-{tag}", 12, 3), "rolled", tag) for tag in ("1", "2"))
+    for name, region in zip(names, REGIONS, strict=True):
+        start_deployment(regions, name, first, region, "IfNotPresent", 2)
+    for name in names:
+        nodes_of(regions, name, 2)
+    log = regions.registry_log()
+    for name, region in zip(names, REGIONS, strict=True):
+        update_image(regions, name, second)
+        blobs = log.blobs(region, "rolled")
+        assert len(blobs) == 4, "a config and three layers; the fourth is that of the first image"
+        assert set(blobs.values()) == {1}, blobs
     assert_no_failed_pulls(regions)
     assert regions.network.packets_between_regions() == before
 

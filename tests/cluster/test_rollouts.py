@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,14 +20,16 @@ from tests.cluster.lab.install import (
     REPOSITORY,
     holder,
     leader,
+    logs,
     pods,
     push_speil,
     speil_image,
     wait_until_ready,
 )
+from tests.cluster.lab.layout import SPARE
 from tests.cluster.lab.waiting import wait_for
 from tests.cluster.lab.workloads import assert_no_failed_pulls, start_pod, wait_running
-from tests.cluster.test_nodes import restarts
+from tests.cluster.test_nodes import NODE_READY_SECONDS_MAX, restarts
 
 pytestmark = pytest.mark.system
 HANDOVER_SECONDS_MAX = 3.0
@@ -112,6 +115,8 @@ def test_the_leaders_pod_is_deleted_and_another_leads_in_time(regions: Cluster) 
     took = time.monotonic() - started
     assert took <= 2 * HANDOVER_SECONDS_MAX, f"{took:.1f} s, of which the pod's end is a part"
     wait_until_ready(regions, *BASE_NODES)
+    lines = [line for line in logs(regions, "a1" if node == "a2" else "a2") if "bootstrapping again" in line["msg"]]
+    assert {line["level"] for line in lines} <= {"INFO"}, "its only peer has left: that is no warning"
 
 
 def test_upgraded_with_new_values_and_rolled_back(regions: Cluster) -> None:
@@ -135,19 +140,50 @@ def test_upgraded_with_new_values_and_rolled_back(regions: Cluster) -> None:
     assert "fail" not in regions.speil("region", "verify")
 
 
+def push_next(cluster: Cluster, name: str) -> str:
+    """A later release of speil in the registry, which no earlier run has left on a node; its tag."""
+    tag = f"{name}-{os.getpid()}"
+    push_speil(cluster, with_more(speil_image(cluster), tag), tag)
+    return tag
+
+
 def test_a_new_image_of_speil_is_asked_of_the_upstream_once_a_region(regions: Cluster) -> None:
-    push_speil(regions, with_more(speil_image(regions), "next"), "next")
+    tag = push_next(regions, "next")
     log, before = regions.registry_log(), regions.network.packets_between_regions()
     for region in ("regiona", "regionb"):
         regions.helm(
-            "upgrade", f"speil-{region}", str(CHART), "-n", NAMESPACE, "--reuse-values", "--set=image.tag=next",
+            "upgrade", f"speil-{region}", str(CHART), "-n", NAMESPACE, "--reuse-values", f"--set=image.tag={tag}",
             "--wait", "--timeout=180s",
         )  # fmt: skip
         blobs = log.blobs(region, "speil")
         assert len(blobs) == 2, "a config and a layer; the others are there"
         assert set(blobs.values()) == {1}, f"{region}: {blobs}"
     wait_until_ready(regions, *BASE_NODES)
-    assert {pod["spec"]["containers"][0]["image"] for pod in pods(regions).values()} == {f"{REPOSITORY}:next"}
+    assert {pod["spec"]["containers"][0]["image"] for pod in pods(regions).values()} == {f"{REPOSITORY}:{tag}"}
     assert not regions.control.client().list("jobs", NAMESPACE)
     assert len(regions.control.client().list("daemonsets", NAMESPACE)) == 2
     assert regions.network.packets_between_regions() == before
+
+
+@pytest.mark.full
+def test_a_new_image_of_speil_is_asked_of_the_upstream_once_in_a_region_of_three(regions: Cluster) -> None:
+    regions.nodes[SPARE].start()
+    wait_for(lambda: SPARE in regions.ready_nodes(), seconds=NODE_READY_SECONDS_MAX, what=f"{SPARE} is Ready")
+    wait_until_ready(regions, *BASE_NODES, SPARE)
+    tag = push_next(regions, "third")
+    log, before = regions.registry_log(), regions.network.packets_between_regions()
+    regions.helm(
+        "upgrade", "speil-regiona", str(CHART), "-n", NAMESPACE, "--reuse-values", f"--set=image.tag={tag}",
+        "--wait", "--timeout=180s",
+    )  # fmt: skip
+    blobs = log.blobs("regiona", "speil")
+    assert len(blobs) == 2, "a config and a layer; the others are there"
+    assert set(blobs.values()) == {1}, blobs
+    wait_until_ready(regions, *BASE_NODES, SPARE)
+    assert {pod["spec"]["containers"][0]["image"] for pod in pods(regions, "regiona").values()} == {
+        f"{REPOSITORY}:{tag}"
+    }
+    assert regions.network.packets_between_regions() == before
+    regions.nodes[SPARE].power_off()
+    regions.control.client().delete("nodes", "", SPARE)
+    wait_until_ready(regions, *BASE_NODES)

@@ -351,6 +351,24 @@ def test_new_keys_come_up_at_once_and_once() -> None:
     assert schedule.first_due(0) is None
 
 
+def test_the_delay_of_a_batch_is_the_time_since_its_first_key_was_due() -> None:
+    schedule = ProvideSchedule(Random(1))
+    schedule.add(["a"], now=10)
+    schedule.add(["b"], now=12)
+    taken = schedule.take_new()
+    assert schedule.delay(taken, now=13) == 3
+    schedule.failed(taken, now=13)
+    key = schedule.first_due(13 + RETRY_SECONDS)
+    assert key
+    taken = schedule.take_neighbours(key, 0, now=13 + RETRY_SECONDS)
+    assert schedule.delay(taken, now=15 + RETRY_SECONDS) == 2
+    schedule.announced(taken, now=15 + RETRY_SECONDS)
+    early = schedule.take_neighbours(taken[0], 0, now=0)
+    assert schedule.delay(early, now=0) == 0, "a key that is announced before its time is not late"
+    schedule.remove(["a", "b"])
+    assert schedule.delay(early, now=0) == 0
+
+
 @given(
     st.sets(st.text(min_size=1, max_size=3), min_size=1, max_size=40),
     st.lists(st.sampled_from(["announced", "skipped", "failed"]), min_size=1, max_size=60),

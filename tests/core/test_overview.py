@@ -103,6 +103,7 @@ UNREAD = LeaseView(A.leases[0].name, error="there is none")
         (replace(A, leases=(*A.leases, lease("a", 1))), "leases", Level.FAIL, "has 2 Leases"),
         (change_lease(A, holder_identity=""), "leases", Level.FAIL, "nobody holds"),
         (change_nodes(A, 0, leads=False), "election", Level.FAIL, "no node leads"),
+        (change_nodes(A, 1, elects=False), "election", Level.FAIL, "1 nodes take no part in its election: a-1"),
         (change_nodes(A, 1, leads=True), "election", Level.FAIL, "2 nodes say that they lead"),
         (change_lease(A, holder_identity="/p2p/stranger"), "election", Level.FAIL, "none of region a's nodes"),
         (change_lease(A, renew_time=START), "election", Level.FAIL, "was not renewed in 5 s"),
@@ -127,6 +128,16 @@ def test_what_is_wrong_is_named_with_what_to_do(broken: RegionView, check: str, 
     assert (match[0].check, match[0].level) == (check, level)
     assert all(one.remedy for one in found), "whatever is not well says what to do"
     assert not any("region b" in one.message and "routes to" not in one.message for one in found), "b is well"
+
+
+def test_a_region_that_elects_nobody_needs_no_lease() -> None:
+    by_dns = replace(A, nodes=tuple(replace(node, elects=False, leads=False) for node in A.nodes))
+    found = judge(look(0), [replace(by_dns, leases=()), B])
+    assert not bad(found)
+    assert any("region a needs no Lease" in one.message for one in found)
+    (left,) = bad(judge(look(0), [by_dns, B]))
+    assert (left.level, left.check) == (Level.WARN, "leases")
+    assert "kubectl delete lease" in left.remedy
 
 
 def test_a_stale_lease_is_found_in_one_look() -> None:

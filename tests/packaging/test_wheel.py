@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
+from speil.cli.man import pages
 from tests.requirements import ROOT
 
 pytestmark = pytest.mark.long
@@ -33,6 +36,38 @@ def test_the_wheel_holds_all_of_speil_except_the_test_kit(wheel: Path) -> None:
     names = {str(path.relative_to(ROOT / "src")) for path in files}
     made = "speil/_build.py"  # by scripts/hatch_build.py
     assert inside == {name for name in names if not name.startswith("speil/testing/")} | {made}
+
+
+def test_it_has_the_programs_and_their_man_pages(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+        programs = set(re.findall(r"^([\w-]+) =", archive.read(entry_points).decode(), flags=re.MULTILINE))
+        found = {
+            name.rpartition("/")[2]: archive.read(name).decode() for name in names if "/data/share/man/man1/" in name
+        }
+    assert programs == {"speil", "kubectl-speil", "kubectl_complete-speil"}
+    assert set(found) == set(pages(""))
+    assert re.search(r'^\.TH "SPEIL" 1 "\d{4}-\d\d-\d\d"', found["speil.1"]), "the date of the commit"
+
+
+def test_a_wheel_of_the_source_archive_has_its_man_pages(tmp_path: Path) -> None:
+    """Where speil can't be imported, as where pip builds it alone."""
+
+    def build(target: str, root: Path) -> None:
+        argv = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(tmp_path)]
+        subprocess.run(argv, cwd=root, check=True, timeout=BUILD_SECONDS_MAX, stdout=subprocess.DEVNULL)
+
+    build("sdist", ROOT)
+    (archive,) = tmp_path.glob("speil-*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    folder = tmp_path / archive.name.removesuffix(".tar.gz")
+    (folder / "scripts" / "generate_man_pages.py").write_text("raise SystemExit('speil can not be imported')")
+    build("wheel", folder)
+    (built,) = tmp_path.glob("speil-*.whl")
+    found = {name.rpartition("/")[2] for name in ZipFile(built).namelist() if "/data/share/man/man1/" in name}
+    assert found == set(pages(""))
 
 
 def test_the_demo_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ async def test_what_is_there_at_the_start_and_what_comes_later() -> None:
         fill(store, OTHER, "reg.test/lab/other:2")
         wanted = keys(IMAGE, NAME) | keys(OTHER, "reg.test/lab/other:2")
         await eventually(lambda: announced() == wanted, what="news is announced")
+        # the gauges follow the news, not only the next scan of the store
+        await eventually(lambda: sample(metrics, "spegel_advertised_image_tags", registry="reg.test") == 2)
+        assert sample(metrics, "spegel_advertised_image_digests", registry="reg.test") == 2
+        content = len({*IMAGE.blobs, *OTHER.blobs})
+        assert sample(metrics, "spegel_advertised_content_digests", registry="reg.test") == content
 
 
 class FailingDisk(MemoryStore):

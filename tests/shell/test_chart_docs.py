@@ -78,7 +78,7 @@ def test_the_schema_lets_nothing_unknown_through() -> None:
     # Kubernetes' own types, which its API server checks, and Helm's
     assert free == {
         "global", "items", "dnsConfig", "valueFrom", "podSecurityContext",
-        "securityContext", "resources", "updateStrategy", "affinity",
+        "securityContext", "resources", "initResources", "hookResources", "updateStrategy", "affinity",
         "maxAllowed", "minAllowed",
     }  # fmt: skip
 

@@ -180,6 +180,12 @@ async def test_prepull_runs_until_it_is_ended() -> None:
         assert await process.wait() == 0
 
 
+async def test_the_first_node_of_a_prepull_ends_by_itself() -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        code, _, err = await speil("prepull", "--settle=10ms")
+    assert (code, "running for a time" in err) == (0, True), err
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
@@ -250,8 +256,9 @@ async def test_a_node_serves_its_layout_tells_its_state_and_ends_on_sigterm(tmp_
         async with session.get(f"{metrics}/debug/state") as response:
             state = await response.json()
             assert (state["ready"], state["store_available"], state["requests_total"]) == (True, True, 1)
+            assert state["recent_requests"][0]["key"] == "reg.test/a:1"
         async with session.get(f"{metrics}/debug/web/") as response:
-            assert "reg.test/a:1" in await response.text()
+            assert "Trace an image" in await response.text()
         async with session.get(f"{metrics}/metrics") as response:
             assert "speil_provided_keys" in await response.text()
         node.process.send_signal(signal.SIGTERM)

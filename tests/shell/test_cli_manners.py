@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from speil import config
-from speil.cli import app
+from speil.cli import app, program
 from speil.config import ConfigError, NodeSettings
 from speil.observe.settings import LogSettings
 from speil.setting import SettingError, declared, socket_path
@@ -90,7 +90,10 @@ def test_help_and_version_in_all_forms(speil_here: Speil, argv: list[str], words
         (["region", "xyzzy"], "unknown command 'region xyzzy'"),
         (["help", "regstry"], "did you mean registry?"),
         (["help", "region", "stauts"], "did you mean region status?"),
-        (["region"], "region is a group of commands: region plan, region status, region verify"),
+        (
+            ["region"],
+            "region is a group of commands: region plan, region status, region verify, region web",
+        ),
         (["xyzzy"], "--help lists the commands"),
         (["--log-levle=DEBUG", "version"], "unknown flag --log-levle before the command, did you mean --log-level?"),
         (["-x"], "unknown flag -x before the command"),
@@ -107,7 +110,7 @@ def test_what_is_not_known_names_what_is_near(speil_here: Speil, argv: list[str]
 
 
 def test_the_flags_before_a_command_are_those_of_logging() -> None:
-    assert tuple(setting.flag for setting in declared(LogSettings)) == app._GLOBAL_FLAGS
+    assert tuple(setting.flag for setting in declared(LogSettings)) == program.GLOBAL_FLAGS
 
 
 # --- values -------------------------------------------------------------------------------------------------------
@@ -173,15 +176,17 @@ _NAMES = "OUTPUT IMAGE NODES REGION REGIONS ZONE FORMAT LAYERS WATCH INTERVAL OB
 COMMON = dict.fromkeys(re.findall(r"\w+", _NAMES), "something/else")
 
 
-def _settings(command: app.Command) -> type:
+def _settings(command: program.Command) -> type:
     kind: type = importlib.import_module(f"speil.cli.{command.module}").Settings
     return kind
 
 
 @pytest.mark.parametrize("command", BY_HAND, ids=lambda command: command.name)
-def test_common_names_are_not_read_by_commands_of_people(command: app.Command) -> None:
+def test_common_names_are_not_read_by_commands_of_people(command: program.Command) -> None:
     kind = _settings(command)
-    nothing = config.split_arguments(command.name, [], config.all_settings(kind))
+    known = config.all_settings(kind)
+    places = [(*one.kind.choices, "x")[0] for one in known if one.is_positional]
+    nothing = config.split_arguments(command.name, places, known)
     for parts in (kind, LogSettings):
         assert config.build(parts, nothing, COMMON, by_hand=True) == config.build(parts, nothing, {}, by_hand=True)
     for setting in (*config.all_settings(kind), *declared(LogSettings)):

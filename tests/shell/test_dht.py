@@ -25,12 +25,14 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.static import StaticBootstrapper
-from speil.routing.dht import PROVIDERS_TAKEN_MAX, DhtRouter
+from speil.routing.dht import LOCAL_FIRST_SECONDS, PROVIDERS_TAKEN_MAX, DhtRouter
+from speil.routing.lookups import now
 from speil.routing.network import NetworkError
 from speil.routing.peerstore import Peerstore
 from speil.routing.search import FOUND_MAX
 from speil.testing.eventually import eventually
 from speil.testing.network import MemoryNetwork, MemoryWire
+from speil.testing.virtual_time import run_virtual
 from tests.conformance.test_routers import memory_dht
 from tests.shell.mesh import address, dht_node, new_host, providers
 
@@ -90,6 +92,48 @@ async def test_nodes_that_die_in_mid_lookup_do_not_stop_it() -> None:
             assert str(holder.local.peer_id) in lookup.result()
         # and the dead leave the tables of those who ask them
         await eventually(lambda: found(asker, KEYS[0], holder), what="still found with a third of the nodes dead")
+
+
+async def _known_locally(routers: list[DhtRouter], key: str) -> DhtRouter:
+    """A node, not the holder, that has the record itself; every node does in a small mesh."""
+    await routers[1].provide([key])
+    asker = routers[2]
+    await eventually(lambda: routers[1].local in asker._records.live(content_key(key), now()), what="it is announced")
+    return asker
+
+
+def test_a_provider_that_is_known_here_is_named_before_any_message_goes_out() -> None:
+    async def scenario() -> None:
+        wire = MemoryWire(seed=3)
+        async with memory_dht(wire, 5) as routers:
+            asker, sent = await _known_locally(routers, KEYS[0]), list[int]()
+            await asyncio.sleep(60)  # the mesh is quiet
+            before = wire.messages
+            assert asker.known_providers(KEYS[0]) == [routers[1].local]
+            async for peer in asker.find_providers(KEYS[0], timeout_seconds=2):
+                assert peer.peer_id == routers[1].local.peer_id
+                await asyncio.sleep(LOCAL_FIRST_SECONDS / 2)  # the peer answers meanwhile
+                sent.append(wire.messages - before)
+            assert sent == [0]
+            assert wire.messages > before, "others are looked for all the same"
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize(("key", "zone"), [("reg.test/a:1", ""), (KEYS[0], "other")], ids=["a tag", "another zone"])
+def test_all_holders_of_a_tag_and_nearer_peers_are_looked_for_at_once(key: str, zone: str) -> None:
+    async def scenario() -> None:
+        wire = MemoryWire(seed=3)
+        async with memory_dht(wire, 5) as routers:
+            asker = await _known_locally(routers, key)
+            asker._zone = zone
+            await asyncio.sleep(60)
+            before = wire.messages
+            async for _ in asker.find_providers(key, timeout_seconds=2):
+                await asyncio.sleep(LOCAL_FIRST_SECONDS / 2)
+                assert wire.messages > before, "others are looked for"
+
+    run_virtual(scenario())
 
 
 async def test_losses_are_survived() -> None:

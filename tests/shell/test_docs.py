@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from scripts import generate_metrics_page
 from scripts.generate_settings_page import PAGE, page
 
 from speil.observe.metrics import Metrics
@@ -16,6 +17,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_the_settings_page_is_what_the_declarations_say() -> None:
     assert PAGE.read_text() == page(), "run `make docs`"
+
+
+def test_the_metrics_page_is_what_the_declarations_say() -> None:
+    assert generate_metrics_page.PAGE.read_text() == generate_metrics_page.page(), "run `make docs`"
 
 
 def test_every_series_is_documented_and_every_documented_series_exists() -> None:

@@ -181,7 +181,7 @@ CASES = (
         "leases_in_cluster", lambda server: with_api(server, lambda api: leases.leases_in_cluster(api, ("a", "b", "c")))
     ),
     Case("leases_in_files", lambda server: leases.leases_in_files([server.folder / "lease"]), suspends=False),
-    Case("nodes_in_cluster", lambda server: with_api(server, lambda api: nodes.nodes_in_cluster(api, 9090))),
+    Case("nodes_in_cluster each_node", lambda server: with_api(server, lambda api: nodes.nodes_in_cluster(api, 9090))),
     Case("nodes_at", lambda server: nodes.nodes_at(["http://127.0.0.1:1", "http://127.0.0.1:2"])),
     Case("look ClusterSettings.api", lambda server: look.look(survey_in_cluster(server))),
     Case("look", lambda server: look.look(survey_by_hand(server)), suspends=False),

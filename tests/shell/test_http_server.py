@@ -531,6 +531,18 @@ async def test_what_strangers_ask_for_is_told_now_and_then_and_what_this_node_as
     assert stream.getvalue().count("asked by the node") == LINES_PER_MINUTE_MAX + 30
 
 
+class _NoState:
+    def document(self) -> dict[str, object]:
+        return {}
+
+    def brief(self) -> dict[str, object]:
+        return {}
+
+
+async def _page(request: Request, reply: Reply) -> None:
+    await reply.send(200)
+
+
 # --- the metrics port, and few descriptors ---------------------------------------------------------------------
 
 
@@ -538,7 +550,7 @@ async def test_idle_connections_to_the_metrics_port_are_few_and_end(monkeypatch:
     monkeypatch.setattr(connection_module, "HEAD_SECONDS_MAX", 1.0)
     (port,) = free_ports("127.0.0.1", 1)
     metrics = Metrics()
-    server = MetricsServer(metrics, dict, web_enabled=True)
+    server = MetricsServer(metrics, _NoState(), web=_page)
     async with server.serve(ListenAddress("127.0.0.1", port)), clients() as connect:
         for number in range(300):
             await connect("127.0.0.1", port, f"127.0.{2 + number % 100}.1")
@@ -555,7 +567,7 @@ async def test_idle_connections_to_the_metrics_port_are_few_and_end(monkeypatch:
 
 async def test_pages_of_the_metrics_port_have_a_rate_for_strangers() -> None:
     (port,) = free_ports("127.0.0.1", 1)
-    server, scrape = MetricsServer(Metrics(), dict, web_enabled=True), b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    server, scrape = MetricsServer(Metrics(), _NoState(), web=_page), b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
     async def statuses(source: str, count: int) -> Counter[int]:
         return Counter([await (await connect("127.0.0.1", port, source)).ask(scrape) for _ in range(count)])

@@ -577,6 +577,49 @@ async def test_a_bug_of_ours_costs_copies_and_no_pull(monkeypatch: pytest.Monkey
         assert nodes.total("speil_shared_pulls_total", outcome="failed") == 2
 
 
+async def test_a_bug_while_all_shared_pulls_are_ended_costs_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
+        _, others, pulls = await halfway(nodes, digest, group)
+
+        def fails(*args: object) -> None:
+            raise RuntimeError("a bug")
+
+        for one in others:
+            sharing = one.node.inflight.pulls
+            flight = sharing.flight(digest)
+            assert flight is not None
+            assert flight.request is not None
+            assert flight.request.feed is not None
+            monkeypatch.setattr(type(flight.request.feed), "interrupt", fails)
+            monkeypatch.setattr(sharing._asker, "tick", fails)
+            sharing._changed.set()
+        await eventually(lambda: nodes.total("speil_shared_pulls_total", outcome="failed") == 2, what="all are ended")
+        monkeypatch.undo()
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        again = upstream.add(LAYER[1:])
+        await all_pull(nodes, again)
+        assert upstream.gets[again] == 1, "the nodes share on"
+
+
+async def test_a_bug_in_what_watches_ingests_costs_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = Upstream()
+    async with region(2, upstream) as nodes:
+        for one in nodes:
+            monkeypatch.setattr(one.node.inflight.downloads, "_ended", lambda *args: 1 / 0)
+            monkeypatch.setattr(one.node.inflight.downloads, "_settle", lambda *args: 1 / 0)
+        await all_pull(nodes, upstream.add(LAYER))
+        await nodes.ended()
+        assert nodes.total("speil_shared_pulls_total", outcome="failed")
+        monkeypatch.undo()
+        digest = upstream.add(LAYER[1:])
+        await all_pull(nodes, digest)
+        assert upstream.gets[digest] == 1, "the nodes share on"
+        await nodes.ended()
+
+
 async def test_ranges_that_resume_a_download_are_followed() -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)

@@ -57,12 +57,27 @@ def test_no_job_may_more_than_it_needs() -> None:
         assert document["permissions"] == {"contents": "read"}
         for name, job in document["jobs"].items():
             writes = {scope for scope, level in job.get("permissions", {}).items() if level == "write"}
-            expected = {"push": {"packages", "id-token", "attestations"}, "index": {"id-token"}}.get(name, set())
+            expected = {
+                "push": {"packages", "id-token", "attestations"},
+                "index": {"id-token"},
+                "publish": {"pages", "id-token"},
+            }.get(name, set())
             assert writes == expected, name
 
 
 def test_ci_runs_what_the_release_runs() -> None:
     assert "make release" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_published_site_is_the_one_that_ci_built() -> None:
+    assert "make site" in (ROOT / ".ci" / "run").read_text()
+    uploads = [step["with"] for step in steps(ROOT / ".github/workflows/ci.yml") if "artifact" in step.get("uses", "")]
+    (kept,) = (one for one in uploads if one["name"] == "site")
+    assert kept["path"] == "dist/site/"
+    (taken,) = (
+        step["with"] for step in steps(ROOT / ".github/workflows/site.yml") if "download" in step.get("uses", "")
+    )
+    assert taken["name"] == kept["name"]
 
 
 def test_a_release_whose_parts_disagree_is_refused() -> None:

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
+from tests.shell.terminals import check_interrupt
 from tests.system.conftest import Lab
+from tests.system.lab.namespaces import inside
 from tests.system.lab.node import REGISTRY, Node
 from tests.system.test_pulls import LAYERS
 
 pytestmark = pytest.mark.system
 
 
+def doctor_argv(node: Node) -> list[str]:
+    """The command line for a node of the lab."""
+    return [
+        sys.executable, "-m", "speil", "doctor", f"--containerd-sock={node.containerd.socket}",
+        f"--containerd-registry-config-path={node.containerd.certs}",
+        f"--containerd-config={node.containerd.config_file}", "--output=json",
+    ]  # fmt: skip
+
+
 async def doctor(node: Node, *flags: str) -> tuple[int, dict[str, Any]]:
     """Run it inside the node; exit code and findings by check."""
-    argv = [
-        sys.executable, "-m", "speil", "doctor", "--output=json", f"--containerd-sock={node.containerd.socket}",
-        f"--containerd-registry-config-path={node.containerd.certs}",
-        f"--containerd-config={node.containerd.config_file}", *flags,
-    ]  # fmt: skip
+    argv = [*doctor_argv(node), *flags]
 
     def run() -> subprocess.CompletedProcess[bytes]:
         process = node.namespace.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -33,7 +42,8 @@ async def doctor(node: Node, *flags: str) -> tuple[int, dict[str, Any]]:
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     done = await asyncio.to_thread(run)
-    assert b"Traceback" not in done.stderr
+    image = next((flag.partition("=")[2] for flag in flags if flag.startswith("--image=")), "")
+    assert done.stderr.decode() == (f"pulling {image} through containerd\n" if image else "")
     findings = json.loads(done.stdout)["findings"]
     return done.returncode, {finding["check"]: finding for finding in findings}
 
@@ -57,6 +67,18 @@ async def test_a_pull_that_goes_past_speil_is_seen(lab: Lab) -> None:
     assert found["self-test"]["level"] == "fail"
     assert "no request arrived" in found["self-test"]["message"]
     assert found[f"hosts.toml of {REGISTRY}"]["level"] == "warn"
+
+
+async def test_an_interrupt_ends_the_self_test_at_once(lab: Lab, tmp_path: Path) -> None:
+    """While containerd pulls from a registry that does not answer."""
+    node = lab.nodes[0]
+    with inside(node.namespace), socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        hosts = node.containerd.certs / REGISTRY / "hosts.toml"
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        hosts.write_text(f'server = "{url}"\n\n[host."{url}"]\n')
+        argv = ["ip", "netns", "exec", node.namespace.name, *doctor_argv(node)[:-1], f"--image={REGISTRY}/lab/never:1"]
+        shown = check_interrupt(argv, f"pulling {REGISTRY}/lab/never:1 through containerd: 0 s", tmp_path)
+        assert "self-test" not in shown
 
 
 async def test_a_containerd_that_reads_another_directory_is_seen(lab: Lab) -> None:

@@ -18,7 +18,7 @@ default of its own, and at ports and paths that may be missing: these stay away.
 {{- else -}}
   {{- $_ := set $defaults.service "registry" (omit $defaults.service.registry "hostPort" "nodePort") -}}
   {{- $_ := set $defaults "spegel" (omit $defaults.spegel "containerdContentPath") -}}
-  {{- $none := list "resources" "securityContext" "tolerations" "nodeSelector" "priorityClassName" "namespaceCheck" -}}
+  {{- $none := list "resources" "initResources" "hookResources" "securityContext" "tolerations" "nodeSelector" "priorityClassName" "namespaceCheck" -}}
   {{- range $key, $default := $defaults -}}
     {{- if not (has $key $none) }}{{ include "speil.fill" (dict "values" $.Values "defaults" (dict $key $default)) }}{{ end -}}
   {{- end -}}

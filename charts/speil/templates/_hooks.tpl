@@ -52,7 +52,10 @@ subjects:
 
 {{/*
 A Job: dict root, region, ending, component, event, weight, what (the end of its name), seconds, args. It prefers the
-region's nodes, which have the image, and leaves a node that goes down at once: there it would wait for ever.
+region's nodes, which have the image, and leaves a node that goes down at once: there it would wait for ever. Nobody on
+such a node says that the pod has ended. So the Job has no podFailurePolicy, with which it would wait for that, and makes
+another pod as soon as the old one is deleted. What a pod waits for counts from the DaemonSet's creation (--since-creation):
+a second pod does not start anew, and one that follows a failure says the same at once.
 */}}
 {{- define "speil.hookJob" -}}
 {{- $policy := "before-hook-creation,hook-succeeded" -}}
@@ -66,18 +69,8 @@ metadata:
   {{- include "speil.metadata" $scope | nindent 2 }}
 spec:
   activeDeadlineSeconds: {{ add (int .seconds) 60 }}
-  backoffLimit: 3
-  podFailurePolicy:
-    rules:
-      - action: FailJob
-        onExitCodes:
-          containerName: {{ .what }}
-          operator: In
-          values: [1, 2]
-      - action: Ignore
-        onPodConditions:
-          - type: DisruptionTarget
-            status: "True"
+  # one for a node that goes down
+  backoffLimit: 1
   template:
     metadata:
       labels:
@@ -121,13 +114,14 @@ spec:
         - key: node-role.kubernetes.io/control-plane
           operator: Exists
         {{- range .region.tolerations | default list }}
-        {{- if and .key (ne .effect "NoExecute") }}
+        {{- if and .key (ne .effect "NoExecute") (not (hasPrefix "node.kubernetes.io/" .key)) }}
         - {{ toJson . }}
         {{- end }}
         {{- end }}
       containers:
         - name: {{ .what }}
           {{- include "speil.container" .root | nindent 10 }}
+          {{- include "speil.resources" .root.Values.hookResources | nindent 10 }}
           terminationMessagePolicy: FallbackToLogsOnError
           args:
             {{- range .args }}

@@ -89,3 +89,11 @@ annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{/* Series name their node: in `instance`, as the dashboard reads it, and in `node`, as the kubelet's series have it. */}}
+{{- define "speil.nodeNames" -}}
+- sourceLabels: [__meta_kubernetes_pod_node_name]
+  targetLabel: node
+- sourceLabels: [__meta_kubernetes_pod_node_name]
+  targetLabel: instance
+{{- end }}

@@ -231,6 +231,13 @@ securityContext:
 {{- end }}
 {{- end }}
 
+{{- define "speil.resources" -}}
+{{- with . -}}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "speil.logArgs" -}}
 {{ include "speil.flag" (list "log-level" .Values.spegel.logLevel) }}
 {{ include "speil.flag" (list "log-format" .Values.speil.logFormat) }}

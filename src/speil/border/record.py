@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
+from dataclasses import dataclass
 
 from speil.border.series import BorderSeries
 from speil.observe.line_limit import LineLimit
@@ -14,6 +16,8 @@ from speil.region.policy import Layer
 LABEL_CHARS_SHOWN = 80  # of a label that a peer sent, in a log line
 AGAIN_SECONDS = 600.0  # between two lines about the same peer and layer
 LOGGED_MAX = 256  # peers remembered as logged; strangers choose how many they are
+KEPT_OUT_MAX = 50  # of these the pages show the last ones
+WHO_CHARS_SHOWN = 200
 
 _WHAT_TO_DO = {
     Layer.LEASE: "give each region its own --leader-election-name and --leader-election-namespace",
@@ -38,13 +42,26 @@ _LABELS_DIFFER = (
 log = get_log("border")
 
 
+@dataclass(slots=True)
+class KeptOut:
+    """One node that was kept out by one layer, `count` times, the last time at `time` (Unix seconds)."""
+
+    layer: str
+    who: str
+    why: str
+    what_to_do: str
+    count: int = 0
+    time: float = 0.0
+
+
 class BorderRecord:
-    """Counts and logs rejections. One for each node."""
+    """Counts and logs rejections. One for each node. `kept_out` has the last ones, by layer and who."""
 
     def __init__(self, region: str, metrics: Metrics) -> None:
         self._region, self._series = region, metrics.of(BorderSeries)
         self._logged: dict[tuple[Layer, str], float] = {}
         self._lines = LineLimit()
+        self.kept_out: OrderedDict[tuple[Layer, str], KeptOut] = OrderedDict()
 
     def other_label(self, layer: Layer, who: str, label: str, own: str) -> None:
         """Count a node of a region with the same name and another topology label. `who`: an address or peer id."""
@@ -54,6 +71,8 @@ class BorderRecord:
     def rejected(self, layer: Layer, who: str, why: str, what_to_do: str = "") -> None:
         """Count a node that was kept out, and log it. `who`: an address or peer id; `why`: a clause about it."""
         self._series.rejected(layer)
+        what_to_do = what_to_do or _WHAT_TO_DO[layer]
+        self._keep(layer, who[:WHO_CHARS_SHOWN], why, what_to_do)
         now = time.monotonic()
         if now - self._logged.get((layer, who), -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
@@ -71,5 +90,14 @@ class BorderRecord:
             why=why,
             region=self._region or "(none)",
             left_out=left_out or None,
-            what_to_do=what_to_do or _WHAT_TO_DO[layer],
+            what_to_do=what_to_do,
         )
+
+    def _keep(self, layer: Layer, who: str, why: str, what_to_do: str) -> None:
+        kept = self.kept_out.get((layer, who))
+        if kept is None:
+            kept = self.kept_out[layer, who] = KeptOut(layer.value, who, why, what_to_do)
+            if len(self.kept_out) > KEPT_OUT_MAX:
+                self.kept_out.popitem(last=False)
+        self.kept_out.move_to_end((layer, who))
+        kept.why, kept.what_to_do, kept.count, kept.time = why, what_to_do, kept.count + 1, time.time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speil.observe.metrics import Metrics
+from speil.observe.metrics import Metrics, values
 from speil.region.policy import Layer
 
 
@@ -21,3 +21,7 @@ class BorderSeries:
     def rejected(self, layer: Layer) -> None:
         """Count one attempt."""
         self._cross_region_rejected.labels(layer.value).inc()
+
+    def counts(self) -> dict[str, int]:
+        """How many attempts each layer has rejected since the start."""
+        return {labels["layer"]: int(value) for labels, value in values(self._cross_region_rejected)}

@@ -1,4 +1,4 @@
-"""`speil COMMAND …`: finds the command, reads its settings, runs it.
+"""`speil COMMAND …` and `kubectl speil COMMAND …`: finds the command, reads its settings, runs it.
 
 Exit codes: 0 success, 1 failure, 2 wrong configuration, 128 plus the signal's number where a signal ended the command.
 A failure is one line on stderr, never a traceback. A bug is one line too; --log-level DEBUG logs its traceback.
@@ -11,42 +11,23 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from speil.cli import signals
+from speil.cli.program import HELP, Command, Program, UsageError, split_command, unknown
 from speil.version import __version__
 
-_GLOBAL_FLAGS = ("--log-level", "--log-format")  # of LogSettings; a test compares
-_HELP = ("-h", "--help")
-_VERSION = ("-V", "--version")
+COMPLETE = "__complete"  # what the completion scripts of shells and kubectl call
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class UsageError(Exception):
-    """The arguments name no command. The message is the line to print; exit code 2."""
 
 
 class CommandError(Exception):
     """The command failed. The message is the line to print; exit code 1."""
-
-
-class Command(NamedTuple):
-    """A command. `module` below `speil.cli` has its `Settings` and `run(settings)`, which returns the exit code."""
-
-    name: str
-    module: str
-    summary: str
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether people run it, and not charts or units: see setting.declare."""
-        return self.name not in (
-            "registry", "configuration", "cleanup", "cleanup-wait", "prepull", "prepull-wait",
-        )  # fmt: skip
 
 
 COMMANDS = (
@@ -63,46 +44,89 @@ COMMANDS = (
         "region status", "region_status", "show all regions: Lease, holder, nodes, hit ratio, bytes, rejected attempts"
     ),
     Command("region verify", "region_verify", "prove that the regions are isolated: Leases, election, traffic"),
+    Command("region web", "region_web", "a page of all regions: map, roll-outs, traffic, border; on loopback"),
+    Command("region trace", "region_trace", "show where each node would get the layers of an image"),
+    Command("region doctor", "region_doctor", "run doctor in the pod of a node"),
     Command("doctor", "doctor", "find out why pulls on this node do or do not go through speil"),
     Command("demo", "demo", "two regions on this machine pull images; a leader is killed; no byte crosses"),
+    Command("completion", "completion", "print the script that completes commands and flags in a shell"),
     Command("version", "version", "print the version"),
+)
+SPEIL = Program("speil", COMMANDS)
+# `kubectl speil status` is `speil region status`: what people do with a cluster
+PLUGIN = Program(
+    "kubectl speil",
+    tuple(
+        command._replace(name=command.name.removeprefix("region "))
+        for command in COMMANDS
+        if command.name.startswith("region ") or command.name == "version"
+    ),
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (None: of the process) names. Returns the exit code."""
+def main(argv: Sequence[str] | None = None, program: Program = SPEIL) -> int:
+    """Run the command that `argv` (None: of the process) names. Returns the exit code.
+
+    After an interrupt the process ends here, where `argv` is its own: no thread is waited for.
+    """
     signals.end_cleanly()
+    _never_fail_to_encode()
+    is_interrupted = False
     try:
-        code = _main(list(sys.argv[1:] if argv is None else argv))
+        code = _main(program, list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
             sys.stdout.flush()
     except UsageError as error:
-        print(f"speil: {error}", file=sys.stderr)
+        print(f"{program.name}: {error}", file=sys.stderr)
         code = 2
     except BrokenPipeError:
         code = _hang_up()
     except OSError as error:  # of the flush: the output was not written
-        print(f"speil: the output can't be written: {error.strerror}", file=sys.stderr)
+        print(f"{program.name}: the output can't be written: {error.strerror}", file=sys.stderr)
         _hang_up()
         code = 1
     except KeyboardInterrupt:
-        code = signals.exit_code()
+        code, is_interrupted = signals.exit_code(), True
+    if is_interrupted and argv is None:
+        signals.leave(code)
     return code
 
 
-def _main(arguments: list[str]) -> int:
-    before, words, rest = _split_command(arguments)
+def plugin() -> int:
+    """See the package."""
+    return main(program=PLUGIN)
+
+
+def complete_plugin() -> int:
+    """See the package."""
+    return main([COMPLETE, *sys.argv[1:]], PLUGIN)
+
+
+def _main(program: Program, arguments: list[str]) -> int:
+    if arguments[:1] == [COMPLETE]:
+        from speil.cli.complete import complete
+
+        print("\n".join(complete(program, arguments[1:])))
+        return 0
+    before, words, rest = split_command(program, arguments)
     if words and words[0] == "help":
-        return _print_help([*words[1:], *(item for item in rest if not item.startswith("-"))])
+        return _print_help(program, [*words[1:], *(item for item in rest if not item.startswith("-"))])
     if not words:
-        print(_overview())
+        print(_overview(program))
         return 0
-    if command := _find(words):
-        return _run(command, [*before, *rest])
-    if _group(words[0]) and any(item in _HELP for item in rest):
-        print(_overview(words[0]))
+    if command := program.find(words):
+        return _run(program, command, [*before, *rest])
+    if program.group(words[0]) and any(item in HELP for item in rest):
+        print(_overview(program, words[0]))
         return 0
-    raise _unknown(words)
+    raise unknown(program, words)
+
+
+def _never_fail_to_encode() -> None:
+    """A character that the locale's encoding does not have is printed as `?`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _hang_up() -> int:
@@ -111,74 +135,21 @@ def _hang_up() -> int:
     return 141
 
 
-def _split_command(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Splits into global flags before the command (as in Spegel), the words of the command, and the rest."""
-    before: list[str] = []
-    while arguments:
-        item = arguments[0]
-        if item in _HELP:
-            return before, ["help"], arguments[1:]
-        if item in _VERSION:
-            return before, ["version"], []
-        if not item.startswith("-"):
-            count = 2 if _group(item) and len(arguments) > 1 and not arguments[1].startswith("-") else 1
-            if item == "help":
-                return before, ["help"], arguments[1:]
-            if count == 2 and arguments[1] == "help":
-                return before, ["help", item], arguments[2:]
-            return before, arguments[:count], arguments[count:]
-        flag, equals, _ = item.partition("=")
-        if flag not in _GLOBAL_FLAGS:
-            raise UsageError(f"unknown flag {flag} before the command{_nearest(flag, _GLOBAL_FLAGS)}")
-        count = 1 if equals else 2
-        before += arguments[:count]
-        arguments = arguments[count:]
-    return before, [], []
-
-
-def _group(word: str) -> list[Command]:
-    """The commands of the group `word`; none where there is no such group."""
-    return [command for command in COMMANDS if command.name.startswith(f"{word} ")]
-
-
-def _find(words: Sequence[str]) -> Command | None:
-    return next((command for command in COMMANDS if command.name == " ".join(words)), None)
-
-
-def _unknown(words: Sequence[str]) -> UsageError:
-    """The error for an unknown command, with the nearest known one."""
-    if len(words) == 1 and (group := _group(words[0])):
-        return UsageError(f"{words[0]} is a group of commands: {', '.join(command.name for command in group)}")
-    # `stauts` is near `region status`, `regoin` near the group
-    names = {form: command.name for command in COMMANDS for form in (command.name, command.name.rpartition(" ")[2])}
-    groups = {name.partition(" ")[0]: name.partition(" ")[0] for name in names.values() if " " in name}
-    return UsageError(f"unknown command {' '.join(words)!r}{_nearest(' '.join(words), {**names, **groups})}")
-
-
-def _nearest(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
-    """The end of an error line, with the nearest known word; a mapping gives the name to print."""
-    import difflib
-
-    near = difflib.get_close_matches(word, list(known), n=1)
-    shown = known[near[0]] if near and isinstance(known, Mapping) else "".join(near)
-    return f", did you mean {shown}?" if near else "; --help lists the commands"
-
-
-def _print_help(words: Sequence[str]) -> int:
+def _print_help(program: Program, words: Sequence[str]) -> int:
     """`speil help`, `speil help region`, `speil help region status`."""
     if not words or words == ["help"]:
-        print(_overview())
+        print(_overview(program))
         return 0
     for count in (2, 1):
-        if command := _find(words[:count]):
-            return _run(command, ["--help"])
-    if not _group(words[0]) or len(words) > 1:
-        raise _unknown(words[:2])
-    print(_overview(words[0]))
+        if command := program.find(words[:count]):
+            return _run(program, command, ["--help"])
+    if not program.group(words[0]) or len(words) > 1:
+        raise unknown(program, words[:2])
+    print(_overview(program, words[0]))
     return 0
 
 
-def _run(command: Command, argv: list[str]) -> int:
+def _run(program: Program, command: Command, argv: list[str]) -> int:
     module = importlib.import_module(f"speil.cli.{command.module}")
     from speil import config
     from speil.config import ConfigError, HelpRequested
@@ -191,7 +162,7 @@ def _run(command: Command, argv: list[str]) -> int:
         *config.all_settings(kind),
         *(one for one in declared(LogSettings) if one not in config.all_settings(kind)),
     ]
-    prefix = f"speil {command.name}"
+    prefix = f"{program.name} {command.name}"
     try:
         arguments = config.split_arguments(command.name, argv, known)
         if arguments.positional:
@@ -200,7 +171,9 @@ def _run(command: Command, argv: list[str]) -> int:
         log_settings = config.build(LogSettings, arguments, os.environ, by_hand=command.by_hand)
         settings: Any = config.build(kind, arguments, os.environ, by_hand=command.by_hand)
     except HelpRequested:
-        print(_help(command, kind))
+        from speil.cli.help import command_help
+
+        print(command_help(program.name, command.name, command.summary, kind, by_hand=command.by_hand))
         return 0
     except ConfigError as error:
         print(f"{prefix}: {error}", file=sys.stderr)
@@ -212,15 +185,14 @@ def _run(command: Command, argv: list[str]) -> int:
     for setting in known:
         if (variable := setting.variable(by_hand=command.by_hand)) != setting.env and setting.env in os.environ:
             log.debug(f"environment variable {setting.env} is not read by this command, {variable} is")
-    return _call(command, module, settings)
+    return _call(prefix, module, settings)
 
 
-def _call(command: Command, module: ModuleType, settings: Any) -> int:
+def _call(prefix: str, module: ModuleType, settings: Any) -> int:
     from speil.config import ConfigError
 
-    prefix, run = f"speil {command.name}", module.run
     try:
-        code: int = run(settings)
+        code: int = module.run(settings)
         return code
     except ConfigError as error:
         print(f"{prefix}: {error}", file=sys.stderr)
@@ -228,8 +200,6 @@ def _call(command: Command, module: ModuleType, settings: Any) -> int:
     except CommandError as error:
         print(f"{prefix}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return signals.exit_code()
     except BrokenPipeError:
         raise  # of the command's output; broken connections of a node do not get here
     except OSError as error:
@@ -252,35 +222,16 @@ def _bug(prefix: str, error: Exception) -> int:
     return 1
 
 
-def _overview(group: str = "") -> str:
-    usage = f"{group} COMMAND" if group else "COMMAND"
+def _overview(program: Program, group: str = "") -> str:
+    usage = f"{program.name} {group} COMMAND" if group else f"{program.name} COMMAND"
     lines = [
         f"speil {__version__}: a peer-to-peer OCI registry mirror",
         "",
-        f"usage: speil {usage} [--flag value ...]",
+        f"usage: {usage} [--flag value ...]",
         "",
     ]
-    lines += [f"  {command.name:<15}{command.summary}" for command in (_group(group) if group else COMMANDS)]
-    lines += ["", f"`speil {usage} --help` lists its flags; each is an environment variable too."]
-    return "\n".join(lines)
-
-
-def _help(command: Command, kind: type) -> str:
-    import textwrap
-
-    from speil.config import all_settings
-    from speil.observe.settings import LogSettings
-    from speil.setting import declared
-
-    lines = [f"usage: speil {command.name} [--flag value ...]", "", command.summary, ""]
-    shown_flags: set[str] = set()
-    for setting in (*all_settings(kind), *declared(LogSettings)):
-        if setting.flag in shown_flags:
-            continue
-        shown_flags.add(setting.flag)
-        default = setting.kind.show(setting.default)
-        shown = "required" if setting.required else f"default {default}" if default else "empty by default"
-        variable = setting.variable(by_hand=command.by_hand)
-        lines.append(f"  {setting.flag} <{setting.kind.name}>  ({shown}; {variable})")
-        lines += textwrap.wrap(setting.help, 100, initial_indent="      ", subsequent_indent="      ")
+    lines += [
+        f"  {command.name:<15}{command.summary}" for command in (program.group(group) if group else program.commands)
+    ]
+    lines += ["", f"`{usage} --help` lists its flags; each is an environment variable too."]
     return "\n".join(lines)

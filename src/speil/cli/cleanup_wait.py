@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from speil.cli.app import CommandError
+from speil.cli.running import run_async
 from speil.config import ConfigError
 from speil.http1.client import HttpClient, HttpError
 from speil.http1.url import parse_url
@@ -56,6 +57,9 @@ class Settings:
     probe_endpoint: str = setting(Kind("URL", _endpoint), "", help="An address behind which all nodes answer.")
     daemonset: str = setting(named_object, "", help="The DaemonSet that cleans up, as NAMESPACE/NAME.")
     timeout: float = setting(duration, 240.0, help="With --daemonset: how long to wait at most.")
+    since_creation: bool = setting(
+        boolean, False, help="With --daemonset: count --timeout from when the DaemonSet was made, not from now."
+    )
     remove: bool = setting(boolean, False, help="With --daemonset: remove it when all nodes have cleaned up.")
     lease: str = setting(
         named_object, "", help="With --daemonset: a Lease to remove where nobody renews it, as NAMESPACE/NAME."
@@ -68,7 +72,7 @@ def run(settings: Settings) -> int:
     """Wait as long as the settings say. Raises ConfigError, CommandError."""
     if bool(settings.probe_endpoint) == bool(settings.daemonset):
         raise ConfigError("give one of --daemonset and --probe-endpoint")
-    asyncio.run(_wait_for_pods(settings) if settings.daemonset else _wait_for_answers(settings))
+    run_async(_wait_for_pods(settings) if settings.daemonset else _wait_for_answers(settings))
     return 0
 
 
@@ -88,7 +92,9 @@ async def _wait_for_pods(settings: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             if settings.lease:
                 tasks.create_task(remove_lease(api, *settings.lease.split("/", 1)))
-            state = await wait_for_daemonset(api, namespace, name, settings.timeout, seen)
+            state = await wait_for_daemonset(
+                api, namespace, name, settings.timeout, seen, since_creation=settings.since_creation
+            )
         if state.is_ready and settings.remove:
             with suppress(KubeNotFoundError):
                 await remove_daemonset(api, namespace, name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 from speil.cli.app import CommandError
+from speil.cli.running import run_async
 from speil.config import ConfigError
 from speil.demo import DemoSettings
 from speil.demo import run as run_demo
@@ -22,7 +22,7 @@ def run(settings: DemoSettings) -> int:
     if not NODES_MIN <= settings.nodes <= NODES_MAX:
         raise ConfigError(f"--nodes must be between {NODES_MIN} and {NODES_MAX}")
     try:
-        return asyncio.run(run_demo(settings))
+        return run_async(run_demo(settings))
     except KeyboardInterrupt:
         print("\nspeil demo: interrupted; its nodes have ended and its files are gone", file=sys.stderr)
         raise

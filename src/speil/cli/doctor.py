@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from speil.cli.findings import show
+from speil.cli.findings import OUTPUTS, show
+from speil.cli.running import run_async
 from speil.config import ConfigError
 from speil.doctor.checks import findings
 from speil.doctor.facts import gather, local_url
@@ -16,14 +16,15 @@ from speil.finding import Finding
 from speil.hosts_toml.document import HostsTomlError, check_target
 from speil.mirror.settings import MirrorSettings
 from speil.oci.reference import InvalidReferenceError, Reference
+from speil.progress import Progress
 from speil.setting import (
     Kind,
     ListenAddress,
     SettingError,
+    boolean,
     declared,
     each,
     listen_address,
-    one_of,
     setting,
     socket_path,
     text,
@@ -47,7 +48,8 @@ class Settings:
     """See the help of each setting."""
 
     image: str = setting(text, "", help="Pull this image through containerd and check that its requests arrive.")
-    output: str = setting(one_of("text", "json"), "text", help="How to print the findings.")
+    output: str = setting(OUTPUTS, "text", also=("-o",), help="How to print the findings. wide: one line for each.")
+    quiet: bool = setting(boolean, False, also=("-q",), help="Show no progress on stderr.")
     mirror_targets: tuple[str, ...] = setting(
         each("URLs", _target), (), help="Where containerd reaches speil. Empty: --registry-addr on this node."
     )
@@ -74,7 +76,7 @@ def run(settings: Settings) -> int:
             Reference.parse(settings.image)
         except InvalidReferenceError as error:
             raise ConfigError(f"--image: {error}") from error
-    return show(asyncio.run(_findings(settings)), settings.output)
+    return show(run_async(_findings(settings)), settings.output)
 
 
 async def _findings(settings: Settings) -> list[Finding]:
@@ -91,7 +93,10 @@ async def _findings(settings: Settings) -> list[Finding]:
     )
     found = findings(facts)
     if settings.image and facts.containerd is not None:
-        found.append(
-            await self_test(settings.containerd_sock, settings.containerd_namespace, metrics_url, settings.image)
-        )
+        with Progress(quiet=settings.quiet) as progress:
+            found.append(
+                await self_test(
+                    settings.containerd_sock, settings.containerd_namespace, metrics_url, settings.image, progress
+                )
+            )
     return found

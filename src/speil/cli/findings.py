@@ -1,23 +1,37 @@
-"""Prints findings as lines or as JSON."""
+"""Prints findings: as lines, as a table (`wide`) or as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from speil.finding import Finding, Level
+from speil.progress.terminal import GREEN, RED, YELLOW, coloured
+from speil.setting import one_of
+from speil.survey.table import align
+
+OUTPUTS = one_of("text", "wide", "json")
+_COLOURS = {Level.OK: GREEN, Level.WARN: YELLOW, Level.FAIL: RED}
 
 
-def show(findings: Iterable[Finding], output: str) -> int:
-    """Print as `output` (text or json). Returns the exit code: 1 where a check failed."""
-    found = list(findings)
+def show(findings: Iterable[Finding], output: str, about: Mapping[str, str] | None = None) -> int:
+    """Print as `output` (one of OUTPUTS). Returns the exit code: 1 where a check failed.
+
+    `about`: what was looked at, as fields of the JSON and columns of the table.
+    """
+    found, about = list(findings), about or {}
     failed = any(finding.level is Level.FAIL for finding in found)
     if output == "json":
-        print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}, indent=1))
+        print(json.dumps({**about, "ok": not failed, "findings": [asdict(finding) for finding in found]}, indent=1))
+    elif output == "wide":
+        rows = [(*about.values(), one.level.value, one.check, one.message, one.remedy) for one in found]
+        print(align([(*about, "level", "check", "finding", "remedy"), *rows]))
     else:
         for finding in found:
-            print(f"{finding.level:<5} {finding.check}: {finding.message}")
+            level = coloured(f"{finding.level:<5}", _COLOURS[finding.level], sys.stdout)
+            print(f"{level} {finding.check}: {finding.message}")
             if finding.remedy:
                 print(f"      → {finding.remedy}")
     return int(failed)

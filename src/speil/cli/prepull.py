@@ -10,20 +10,32 @@ import signal
 from dataclasses import dataclass
 
 from speil.observe.logs import get_log
+from speil.setting import duration, setting
 
 log = get_log("prepull")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """None but those of the log."""
+    """For how long, beside those of the log."""
+
+    settle: float = setting(
+        duration,
+        0.0,
+        help="How long to run; 0: until ended. The node that pulls a new image first runs for some seconds, in which "
+        "its speil announces the image.",
+    )
 
 
 def run(settings: Settings) -> int:
-    """Until SIGTERM or SIGINT."""
+    """Until SIGTERM, SIGINT, or the end of `settle`."""
     ends = {signal.SIGTERM, signal.SIGINT}
     # sigwait takes what is blocked; a handler would be called elsewhere
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    log.info("running until ended")
-    signal.sigwait(ends)
+    if settings.settle:
+        log.info("running for a time", seconds=settings.settle)
+        signal.sigtimedwait(ends, settings.settle)
+    else:
+        log.info("running until ended")
+        signal.sigwait(ends)
     return 0

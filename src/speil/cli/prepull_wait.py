@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from speil.cli.cleanup_wait import NAMED_MAX, named_object
+from speil.cli.running import run_async
 from speil.observe.logs import get_log
-from speil.setting import duration, setting
+from speil.setting import boolean, duration, setting
 from speil.version import __version__
 
 log = get_log("prepull-wait")
@@ -19,11 +19,14 @@ class Settings:
 
     daemonset: str = setting(named_object, required=True, help="The DaemonSet of `prepull`, as NAMESPACE/NAME.")
     timeout: float = setting(duration, 120.0, help="How long to wait at most.")
+    since_creation: bool = setting(
+        boolean, False, help="Count --timeout from when the DaemonSet was made, not from now."
+    )
 
 
 def run(settings: Settings) -> int:
     """Wait for the DaemonSet, or until the timeout. The exit code is 0 in both cases."""
-    asyncio.run(_wait(settings))
+    run_async(_wait(settings))
     return 0
 
 
@@ -41,7 +44,9 @@ async def _wait(settings: Settings) -> None:
     api = KubeApi(InClusterAccess(), f"speil/{__version__}")
     namespace, _, name = settings.daemonset.partition("/")
     try:
-        state = await wait_for_daemonset(api, namespace, name, settings.timeout, seen)
+        state = await wait_for_daemonset(
+            api, namespace, name, settings.timeout, seen, since_creation=settings.since_creation
+        )
     except KubeError as error:
         log.warning("nodes were not waited for: they pull the image when their pod is replaced", error=error)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from speil.cli.app import CommandError
+from speil.cli.running import run_async
 from speil.config import ConfigError
 from speil.finding import Level
 from speil.kube.error import KubeError
@@ -20,7 +20,9 @@ from speil.region.identity import REGION_LABEL
 from speil.region.label import RegionError
 from speil.region.naming import LEASE_NAME_BASE, LEASE_NAMESPACE_BASE
 from speil.setting import boolean, one_of, setting, text
+from speil.survey.error import survey_error
 from speil.survey.look import ClusterSettings, regions
+from speil.survey.table import align
 
 _HEAD = {
     "values": "# One release for all regions: helm upgrade --install speil charts/speil -f values.yaml\n",
@@ -33,22 +35,23 @@ class Settings:
     """See the help of each setting."""
 
     cluster: ClusterSettings
-    regions: tuple[str, ...] = setting(regions, (), help="The regions' names.")
+    regions: tuple[str, ...] = setting(regions, (), also=("--region",), help="The regions' names.")
     from_nodes: bool = setting(boolean, False, help=f"Take them from the label {REGION_LABEL} of the cluster's nodes.")
     leader_election_name_base: str = setting(text, LEASE_NAME_BASE, help="What the names of the Leases begin with.")
     leader_election_namespace_base: str = setting(
         text, LEASE_NAMESPACE_BASE, help="What the names of their namespaces begin with."
     )
     output: str = setting(
-        one_of("values", "releases", "json"),
+        one_of("values", "releases", "wide", "json"),
         "values",
-        help="Values for one release, for one release for each region, or JSON.",
+        also=("-o",),
+        help="Values for one release, for one release for each region, a table (wide), or JSON.",
     )
 
 
 def run(settings: Settings) -> int:
     """Plan, check, print. Findings go to stderr, so that stdout is a values file for helm."""
-    counted = asyncio.run(_count_nodes(settings)) if settings.from_nodes else Counter()
+    counted = run_async(_count_nodes(settings)) if settings.from_nodes else Counter()
     names = settings.regions or sorted(name for name in counted if name)
     try:
         planned = plan(names, settings.leader_election_name_base, settings.leader_election_namespace_base)
@@ -74,7 +77,7 @@ async def _count_nodes(settings: Settings) -> Counter[str]:
         try:
             answer = await api.request("GET", "/api/v1/nodes")
         except KubeError as error:
-            raise CommandError(f"the cluster's nodes can't be listed: {error}") from error
+            raise CommandError(f"the cluster's nodes can't be listed: {survey_error(error)}") from error
     labels = [node["metadata"].get("labels") or {} for node in answer.document.get("items") or ()]
     return Counter(str(one.get(REGION_LABEL, "")) for one in labels)
 
@@ -82,6 +85,9 @@ async def _count_nodes(settings: Settings) -> Counter[str]:
 def _text(planned: list[PlannedRegion], output: str) -> str:
     if output == "json":
         return json.dumps([_document(one) for one in planned], indent=1) + "\n"
+    if output == "wide":
+        rows = [(one.region, one.lease.namespace, one.lease.name, _count(one)) for one in planned]
+        return align([("region", "namespace of the Lease", "Lease", "nodes"), *rows]) + "\n"
     if output == "releases":
         return _HEAD[output] + "".join(
             f"---\n# region {one.region}{_nodes(one)}\n{_yaml(_release(one))}" for one in planned
@@ -89,6 +95,10 @@ def _text(planned: list[PlannedRegion], output: str) -> str:
     regions = [{"name": one.region, **_names(one)} for one in planned]
     heads = "".join(f"# region {one.region}{_nodes(one)}\n" for one in planned)
     return _HEAD[output] + heads + _yaml({"bootstrapKind": "kubernetes", "regions": regions})
+
+
+def _count(one: PlannedRegion) -> str:
+    return "-" if one.nodes is None else str(one.nodes)
 
 
 def _names(one: PlannedRegion) -> dict[str, str]:

@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass
 
 from speil.cli.app import CommandError
+from speil.cli.running import run_async
 from speil.setting import boolean, duration, one_of, setting
-from speil.survey.leases import SurveyError
+from speil.survey.error import SurveyError
 from speil.survey.look import SurveySettings, look
-from speil.survey.table import document, table
+from speil.survey.table import document, node_table, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +19,20 @@ class Settings:
     """See the help of each setting."""
 
     survey: SurveySettings
-    output: str = setting(one_of("table", "json"), "table", help="How to print them; JSON has more.")
-    watch: bool = setting(boolean, False, help="Print again and again, until interrupted.")
+    output: str = setting(
+        one_of("table", "wide", "json"),
+        "table",
+        also=("-o",),
+        help="How to print them. wide adds a line for each node, JSON has everything.",
+    )
+    watch: bool = setting(boolean, False, also=("-w",), help="Print again and again, until interrupted.")
     interval: float = setting(duration, 5.0, help="With --watch: how often.")
 
 
 def run(settings: Settings) -> int:
     """Read, print; with --watch again and again."""
     try:
-        asyncio.run(_run(settings))
+        run_async(_run(settings))
     except SurveyError as error:
         raise CommandError(str(error)) from error
     return 0
@@ -34,7 +40,7 @@ def run(settings: Settings) -> int:
 
 async def _run(settings: Settings) -> None:
     while True:
-        views = await look(settings.survey)
+        views = await look(settings.survey, must_exist=True)
         if not views:
             raise SurveyError(
                 "no region was found: is speil installed in this cluster, with --bootstrap-kind kubernetes?"
@@ -43,6 +49,8 @@ async def _run(settings: Settings) -> None:
             print(json.dumps(document(views), indent=None if settings.watch else 1), flush=True)
         else:
             print(table(views), flush=True)
+            if settings.output == "wide":
+                print(f"\n{node_table(views)}", flush=True)
             for view in views:
                 for node in view.nodes:
                     if node.error:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from speil.cli.app import CommandError
-from speil.cli.findings import show
+from speil.cli.findings import OUTPUTS, show
+from speil.cli.running import run_async
 from speil.finding import Finding
 from speil.overview.verify import verify
-from speil.setting import duration, one_of, setting
-from speil.survey.leases import SurveyError
+from speil.progress import Progress
+from speil.setting import boolean, duration, setting
+from speil.survey.error import SurveyError
 from speil.survey.look import SurveySettings, look
 
 
@@ -20,18 +21,21 @@ class Settings:
 
     survey: SurveySettings
     observe: float = setting(duration, 5.0, help="How long to watch elections and traffic; pull images meanwhile.")
-    output: str = setting(one_of("text", "json"), "text", help="How to print the findings.")
+    output: str = setting(OUTPUTS, "text", also=("-o",), help="How to print the findings. wide: one line for each.")
+    quiet: bool = setting(boolean, False, also=("-q",), help="Show no progress on stderr.")
 
 
 def run(settings: Settings) -> int:
     """Read twice, compare, print. Returns the exit code."""
     try:
-        return show(asyncio.run(_findings(settings)), settings.output)
+        return show(run_async(_findings(settings)), settings.output)
     except SurveyError as error:
         raise CommandError(str(error)) from error
 
 
 async def _findings(settings: Settings) -> list[Finding]:
-    before = await look(settings.survey)
-    await asyncio.sleep(settings.observe)
-    return list(verify(before, await look(settings.survey), settings.observe))
+    with Progress(quiet=settings.quiet) as progress:
+        before = await look(settings.survey, progress)
+        await progress.wait("watching elections and traffic", settings.observe)
+        after = await look(settings.survey, progress)
+    return list(verify(before, after, settings.observe))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 from types import FrameType
+from typing import NoReturn
 
 _came: list[int] = []
 
@@ -25,6 +29,15 @@ def exit_code() -> int:
     # exec() resets that.
     exec("")
     return 128 + (_came[0] if _came else signal.SIGINT)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now. Everything that needs cleaning up has been cleaned up."""
+    for stream in (sys.stdout, sys.stderr):
+        # it may be closed, or its reader may have gone
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

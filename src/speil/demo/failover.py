@@ -9,7 +9,6 @@ from collections.abc import Callable
 from speil.demo.node import Node
 from speil.demo.pulls import Pulls
 from speil.demo.region import Region
-from speil.demo.report import say
 from speil.oci.image_builder import BuiltImage
 
 
@@ -20,7 +19,9 @@ async def kill_the_leader(region: Region, pulls: Pulls, tag: str, image: BuiltIm
     """
     leader = await region.leader()
     second, third, *_ = [node for node in region.nodes if node is not leader]
+    say = pulls.progress.line
     say(f"{region.name}: {leader.name} leads and pulls a second image, {second.name} after it:")
+    pulls.progress.stage(f"pulling a second image in {region.name}", 3)
     await pulls.staged([leader, second], tag, image)
     await pulls.known(third, region.nodes)
     say(f"now {third.name} pulls it, and {leader.name} is killed in the middle:")
@@ -44,6 +45,7 @@ async def kill_the_leader(region: Region, pulls: Pulls, tag: str, image: BuiltIm
         await pulls.one(third, tag, on_bytes())
     await pulls.verify(third, image)
     say(f"  the pull went on, and every digest is right; {region.name} elects its next leader")
+    pulls.progress.stage("waiting for the next leader")
     following = await region.leader(other_than=leader)
     say(f"  {following.name} leads {time.monotonic() - killed_at:.1f} s after the kill")
     return leader

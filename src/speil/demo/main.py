@@ -28,7 +28,8 @@ from speil.demo.report import Report, node_table, region_table, say
 from speil.demo.upstream import Upstream
 from speil.http1.client import HttpClient
 from speil.oci.image_builder import BuiltImage
-from speil.setting import integer, setting
+from speil.progress import Progress
+from speil.setting import boolean, integer, setting
 from speil.survey.table import table
 
 REGIONS = ("regiona", "regionb")
@@ -45,25 +46,35 @@ class DemoSettings:
     nodes: int = setting(integer, 3, help="How many nodes to start in each of the two regions.")
     layers: int = setting(integer, 5, help="Layers of the image for this platform.")
     layer_mib: int = setting(integer, 24, help="MiB of files in each layer, before compression.")
+    quiet: bool = setting(boolean, False, also=("-q",), help="Print the tables and the verdict alone.")
 
 
 async def run(settings: DemoSettings) -> int:
     """Run the demo and print on stdout what happens. Returns the exit code: 1 where something was wrong."""
     try:
-        with tempfile.TemporaryDirectory(prefix="speil-demo-") as directory:
-            return await _run(settings, Path(directory), time.monotonic())
+        with (
+            tempfile.TemporaryDirectory(prefix="speil-demo-") as directory,
+            Progress(quiet=settings.quiet, lines=False) as progress,
+        ):
+            return await _run(settings, Path(directory), time.monotonic(), progress)
     except* (NodeError, PullError) as group:
         for failure in _leaves(group):
             say(f"the demo failed: {failure}")
     return 1
 
 
-async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
-    say(f"making two images of {settings.layers} layers from files of this machine")
+async def _run(settings: DemoSettings, directory: Path, started: float, progress: Progress) -> int:
+    progress.line(f"making two images of {settings.layers} layers from files of this machine")
+    progress.stage("making layers", 2 * (settings.layers + 1))
     stopped = threading.Event()
+
+    def made(line: str) -> None:
+        progress.line(f"  {line}")
+        progress.advance()
+
     try:
         first, second = await asyncio.to_thread(
-            make_images, 2, settings.layers, settings.layer_mib << 20, lambda line: say(f"  {line}"), stopped.is_set
+            make_images, 2, settings.layers, settings.layer_mib << 20, made, stopped.is_set
         )
     finally:
         stopped.set()
@@ -73,37 +84,50 @@ async def _run(settings: DemoSettings, directory: Path, started: float) -> int:
         http = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, connections_max=CONNECTIONS_MAX)
         stack.push_async_callback(http.close)
         url = await stack.enter_async_context(upstream.serve(UPSTREAM_HOST, _free_ports(UPSTREAM_HOST, 1)[0]))
-        say(f"upstream registry: {url} with {REGISTRY}/{NAME}:{FIRST_TAG}, {first.size_bytes >> 20} MiB in all")
+        progress.line(
+            f"upstream registry: {url} with {REGISTRY}/{NAME}:{FIRST_TAG}, {first.size_bytes >> 20} MiB in all"
+        )
         ports = Ports(*_free_ports("127.31.1.1", 3))
-        say(f"starting {settings.nodes} nodes in each of {' and '.join(REGIONS)}")
-        regions = await stack.enter_async_context(running(REGIONS, settings.nodes, directory, ports, http))
-        pulls = Pulls(url, http)
+        progress.line(f"starting {settings.nodes} nodes in each of {' and '.join(REGIONS)}")
+        progress.stage("starting nodes", settings.nodes * len(REGIONS))
+        regions = await stack.enter_async_context(
+            running(REGIONS, settings.nodes, directory, ports, http, ready=progress.advance)
+        )
+        pulls = Pulls(url, http, progress)
         for region in regions:
             leader = await region.leader()
-            say(f"{region.name}: {leader.name} leads, elected through {region.lease_file.name}")
+            progress.line(f"{region.name}: {leader.name} leads, elected through {region.lease_file.name}")
         await _pull_in_both(regions, pulls, first, report)
         views = await look(regions)
         report.asked_once(upstream.gets)
         report.stayed_inside(views)
+        progress.clear()
         say(f"\n{node_table(views, pulls.seconds)}\n\n{region_table(views)}\n")
 
         gone = await kill_the_leader(regions[0], pulls, SECOND_TAG, second)
-        say(f"\n{table(await look(regions, gone=[gone]))}")
+        after = table(await look(regions, gone=[gone]))
+        progress.clear()
+        say(f"\n{after}")
+        progress.stage("ending the nodes")
+    progress.clear()
     return _verdict(report, upstream, time.monotonic() - started)
 
 
 async def _pull_in_both(regions: list[Region], pulls: Pulls, image: BuiltImage, report: Report) -> None:
     for region in regions:
-        say(f"{region.name}: one node pulls first, while no other node has the image; then all others at once:")
+        line = f"{region.name}: one node pulls first, while no other node has the image; then all others at once:"
+        pulls.progress.line(line)
+        pulls.progress.stage(f"pulling in {region.name}", len(region.nodes))
         await pulls.staged(region.nodes, FIRST_TAG, image)
-    say("requesting everything once more from each node's own speil, verifying every digest")
+    pulls.progress.line("requesting everything once more from each node's own speil, verifying every digest")
+    pulls.progress.stage("verifying")
     async with asyncio.TaskGroup() as group:
         for region in regions:
             for node in region.nodes:
                 group.create_task(pulls.verify(node, image))
     here, there = regions[0].nodes[0], regions[1].nodes[0]
     status = await pulls.knock(there, here, image)
-    say(f"{there.name} asks {here.name} for a layer that it has, across the border: {status}")
+    pulls.progress.line(f"{there.name} asks {here.name} for a layer that it has, across the border: {status}")
     report.check(status == 404, f"a request across the border was answered with {status}")
 
 

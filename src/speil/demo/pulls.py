@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from speil.border.http import MIRRORED_HEADER, REGION_HEADER
 from speil.demo.client import PullClient, PullError, Target
 from speil.demo.node import Node
-from speil.demo.report import say
 from speil.http1.client import Answer, HttpClient
 from speil.oci.digest import Digest
 from speil.oci.image_builder import BuiltImage
+from speil.progress import Progress
 from speil.store.base import NotFoundError
 from speil.store.oci_layout import OciLayoutStore
 
@@ -24,19 +24,31 @@ _POLL_SECONDS = 0.1
 
 @dataclass
 class Pulls:
-    """Pulls from each node's own speil, then from `upstream` (a URL). `seconds`: how long each pull took, by host."""
+    """Pulls from each node's own speil, then from `upstream` (a URL).
+
+    `seconds`: how long each pull took, by host. `bytes`: of all pulls.
+    """
 
     upstream: str
     http: HttpClient
+    progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+    bytes: int = 0
 
     async def one(self, node: Node, tag: str, on_bytes: Callable[[int], None] = lambda count: None) -> None:
         """One node pulls. `on_bytes` is called with the size of each chunk. Raises PullError."""
         began = time.monotonic()
-        client = PullClient(node.region, OciLayoutStore(node.layout), self.http, on_bytes)
+
+        def received(count: int) -> None:
+            self.bytes += count
+            self.progress.note(f"{self.bytes >> 20} MiB pulled")
+            on_bytes(count)
+
+        client = PullClient(node.region, OciLayoutStore(node.layout), self.http, received)
         await client.pull(Target(REGISTRY, NAME, tag, (node.url, self.upstream)))
         self.seconds[node.host] = time.monotonic() - began
-        say(f"  {node.name}: done in {self.seconds[node.host]:.2f} s")
+        self.progress.line(f"  {node.name}: done in {self.seconds[node.host]:.2f} s")
+        self.progress.advance()
 
     async def staged(self, nodes: Sequence[Node], tag: str, image: BuiltImage) -> None:
         """The first node pulls. When its content is announced, all others pull at once. Raises PullError."""

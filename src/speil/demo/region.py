@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from speil.demo.node import Node, NodeError, Ports
 from speil.http1.client import HttpClient
@@ -50,11 +51,18 @@ def _host(identity: str) -> str:
 
 @asynccontextmanager
 async def running(
-    names: Sequence[str], node_count: int, directory: Path, ports: Ports, http: HttpClient, *flags: str
+    names: Sequence[str],
+    node_count: int,
+    directory: Path,
+    ports: Ports,
+    http: HttpClient,
+    *flags: str,
+    ready: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[list[Region]]:
     """Regions of `node_count` ready nodes each; they end with the block. `flags` are added to each command line.
 
-    Raises NodeError.
+    `ready` is called for each node that is ready. Where the block fails or is interrupted, the nodes are killed: an
+    interrupt does not wait for them. Raises NodeError.
     """
     regions = []
     for number, name in enumerate(names, 1):
@@ -70,11 +78,18 @@ async def running(
             await node.start()
         for node in everybody:
             await node.wait_ready(http)
+            ready()
         yield regions
-    finally:
-        async with asyncio.TaskGroup() as group:
-            for node in everybody:
-                group.create_task(node.stop())
+    except BaseException:
+        await _all(everybody, Node.kill)
+        raise
+    await _all(everybody, Node.stop)
+
+
+async def _all(nodes: Sequence[Node], end: Callable[[Node], Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for node in nodes:
+            group.create_task(end(node))
 
 
 async def look(regions: Sequence[Region], gone: Sequence[Node] = ()) -> list[RegionView]:

@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
         "_machine",
         "_owes_head",
         "_owner",
+        "_reply",
         "_stage",
         "_timer",
         "_transport",
@@ -103,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._drops = False  # what comes is no request
         self._dropped_bytes = 0
         self._is_last = False  # the server stops: no request is begun any more
+        self._reply: Reply | None = None  # of the request that is being answered
 
     # --- what asyncio calls ---------------------------------------------------------------------------------
 
@@ -122,6 +124,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """See Protocol."""
         self._flow.lose()
+        self._abandon()
         self._deadline = float("inf")
         if self._timer is not None:
             self._timer.cancel()
@@ -156,6 +159,7 @@ class Connection(asyncio.Protocol):
             return False
         if self._stage is _Stage.WAITING:
             self._next()
+        self._abandon()
         return self._stage is _Stage.ANSWERING or self._transport.get_write_buffer_size() > 0
 
     # --- one request after the other ------------------------------------------------------------------------
@@ -183,7 +187,7 @@ class Connection(asyncio.Protocol):
         path, query = parse_target(target)
         request = Request(event.method.decode("ascii"), target, path, query, headers, self.place)
         reply = Reply(self._machine, self._transport, self._flow, is_head=event.method == b"HEAD")
-        self._owes_head = False
+        self._owes_head, self._reply = False, reply
         if has_body:
             reply.closes = self._drops = True
             self._drop(len(self._heads))
@@ -214,6 +218,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, reply: Reply) -> None:
         """The answer is written, or broken off."""
+        self._reply = None
         if self._is_gone:
             return
         try:
@@ -248,12 +253,17 @@ class Connection(asyncio.Protocol):
     def stop(self) -> None:
         """The server stops: the answer that is under way is the last one."""
         self._is_last = True
+        self._abandon()
         if self._stage is _Stage.WAITING:
             self._end()
 
     def abort(self) -> None:
         """End at once, whatever is under way."""
         self._transport.abort()
+
+    def _abandon(self) -> None:
+        if self._reply is not None:
+            self._reply.abandon()
 
     def _refuse(self, error: MalformedError) -> None:
         self._owner.malformed(self.place, str(error))

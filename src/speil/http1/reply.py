@@ -1,4 +1,5 @@
-"""The answer to one request: a whole one in one write, or a body of a known length that is streamed.
+"""The answer to one request: a whole one in one write, a body of a known length that is streamed, or one without an
+end, which goes on until its client is gone or the server stops.
 
 h11 checks the order and the length of what is sent. Bytes that the kernel moves from a file or another socket into the
 client's are counted by `Outgoing.moved`, so that h11 knows the end of the body all the same.
@@ -57,6 +58,29 @@ class Outgoing:
         self._reply.count(size)
 
 
+class OpenEnded:
+    """A body without a known length: chunks in HTTP/1.1, until the connection's end in HTTP/1.0.
+
+    `abandoned` is set where nobody waits for more of it: the client has sent FIN or is gone, or the server stops.
+    """
+
+    def __init__(self, machine: h11.Connection, transport: asyncio.Transport, flow: Flow, *, is_head: bool) -> None:
+        self.abandoned = asyncio.Event()
+        self._machine, self._transport, self._flow, self._is_head = machine, transport, flow, is_head
+
+    async def write(self, data: bytes) -> None:
+        """Write bytes, which go out at once, and wait until more may be written. Raises ConnectionResetError."""
+        if self._flow.is_lost or self._transport.is_closing():
+            raise ConnectionResetError("the connection is gone")
+        if data and not self._is_head:
+            self._transport.write(self._machine.send(h11.Data(data=data)) or b"")
+            await self._flow.drain()
+
+    def abort(self) -> None:
+        """End the connection at once: its client does not take what is written."""
+        self._transport.abort()
+
+
 class Reply:
     """The answer to one request. The server owns it; the handler sends one answer through it.
 
@@ -71,6 +95,7 @@ class Reply:
         self.is_broken = False  # the body ended before its length
         self.closes = False  # the connection ends with this answer
         self._machine, self._transport, self._flow, self._is_head = machine, transport, flow, is_head
+        self._is_abandoned, self._on_abandoned = False, _nothing
 
     async def send(self, status: int, headers: Fields = (), body: bytes = b"") -> None:
         """Send a whole answer; to HEAD the head alone, with the length of `body`.
@@ -111,14 +136,45 @@ class Reply:
         else:
             self._machine.send(h11.EndOfMessage())
 
+    @asynccontextmanager
+    async def stream_open(self, status: int, headers: Fields) -> AsyncIterator[OpenEnded]:
+        """Send the head, then what is written while the context lasts; its end is the body's. To HEAD the head alone.
+
+        Nothing ends it but the caller: leave the context once `abandoned` is set. Raises ConnectionResetError.
+        """
+        self._write(self._head(status, headers, None))
+        body = OpenEnded(self._machine, self._transport, self._flow, is_head=self._is_head)
+        self.when_abandoned(body.abandoned.set)
+        try:
+            yield body
+        except BaseException:
+            self.is_broken = True
+            raise
+        self._write(self._machine.send(h11.EndOfMessage()) or b"")
+
+    def when_abandoned(self, call: Callable[[], None]) -> None:
+        """Call this, at most once, where the client has sent FIN or is gone, or the server stops.
+
+        For answers that take long: others are finished all the same. The last call that was given counts.
+        """
+        self._on_abandoned = call
+        if self._is_abandoned:
+            call()
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more; the connection calls it."""
+        if not self._is_abandoned:
+            self._is_abandoned = True
+            self._on_abandoned()
+
     def count(self, size: int) -> None:
         """Bytes of the body that went out; `Outgoing` calls it."""
         self._machine.send_with_data_passthrough(h11.Data(data=cast(bytes, _Placeholder(size))))
         self.body_bytes_sent += size
 
-    def _head(self, status: int, headers: Fields, length: int) -> bytes:
+    def _head(self, status: int, headers: Fields, length: int | None) -> bytes:
         fields = list(headers)
-        if status not in _NO_LENGTH:
+        if length is not None and status not in _NO_LENGTH:
             fields.append(("Content-Length", str(length)))
         fields.append(("Date", _date(int(time.time()))))
         if self.closes:
@@ -138,6 +194,10 @@ class Reply:
     def _write(self, data: bytes) -> None:
         if not self._flow.is_lost and not self._transport.is_closing():
             self._transport.write(data)
+
+
+def _nothing() -> None:
+    """No call was given."""
 
 
 class _Placeholder:

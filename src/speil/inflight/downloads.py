@@ -51,15 +51,20 @@ class Downloads:
 
     async def _read_events(self) -> None:
         async for event in self._ingests.events():
-            if event.kind is IngestEventKind.RESYNC or event.digest is None:
-                continue
-            flight = self.pulls.flight(event.digest)
-            if event.kind is IngestEventKind.ENDED:
-                self._ended(event.digest, event, flight)
-            elif flight is not None:
-                self._grew(flight, event.size, event.total)
-                if event.kind is IngestEventKind.BEGAN:
-                    flight.wake()
+            if event.kind is not IngestEventKind.RESYNC and event.digest is not None:
+                try:
+                    self._take(event.digest, event)
+                except Exception as error:
+                    self.pulls.failed(error)
+
+    def _take(self, digest: Digest, event: IngestEvent) -> None:
+        flight = self.pulls.flight(digest)
+        if event.kind is IngestEventKind.ENDED:
+            self._ended(digest, event, flight)
+        elif flight is not None:
+            self._grew(flight, event.size, event.total)
+            if event.kind is IngestEventKind.BEGAN:
+                flight.wake()
 
     def _grew(self, flight: Flight, size: int, total: int | None) -> None:
         flight.total = total or flight.total
@@ -81,19 +86,25 @@ class Downloads:
     async def _look_often(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            waiting = [flight for flight in self.pulls.flights if flight.request is None]
-            if not waiting:
-                continue
-            current = {ingest.digest: ingest for ingest in self._ingests.current()}
-            for flight in waiting:
-                ingest = current.get(flight.digest)
-                if ingest is not None:
-                    if ingest.silent_seconds < QUIET_SECONDS_MAX:
-                        flight.idle_since = _now()
-                    else:
-                        self.pulls.cancelled(flight)
-                elif _now() - flight.idle_since > BEGIN_SECONDS_MAX:
-                    await self._settle(flight)
+            try:
+                await self._look_at_those_without_request()
+            except Exception as error:
+                self.pulls.failed(error)
+
+    async def _look_at_those_without_request(self) -> None:
+        waiting = [flight for flight in self.pulls.flights if flight.request is None]
+        if not waiting:
+            return
+        current = {ingest.digest: ingest for ingest in self._ingests.current()}
+        for flight in waiting:
+            ingest = current.get(flight.digest)
+            if ingest is not None:
+                if ingest.silent_seconds < QUIET_SECONDS_MAX:
+                    flight.idle_since = _now()
+                else:
+                    self.pulls.cancelled(flight)
+            elif _now() - flight.idle_since > BEGIN_SECONDS_MAX:
+                await self._settle(flight)
 
     async def _settle(self, flight: Flight) -> None:
         """It has no ingest: it is in the store, or nobody downloads it."""

@@ -59,7 +59,7 @@ class Pulls:
                     try:
                         self._tick()
                     except Exception as error:
-                        self._failed(error)
+                        self.failed(error)
             finally:
                 self._group = None
 
@@ -288,14 +288,17 @@ class Pulls:
         try:
             await message
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """A bug of ours costs a copy from the upstream, and no pull: all that is shared begins anew."""
         log.exception("sharing in flight failed: content under way goes upstream", error)
         self._asker = Asker(self._claims.local.peer_id, self._share_wait_seconds)
         for flight in self.flights:
-            self._over(flight, "failed", [])
+            try:
+                self._over(flight, "failed", [])
+            except Exception as other:  # the others still end, and the node goes on
+                log.exception("content under way could not be ended", other, key=flight.digest)
 
     async def _ask(self, action: AskUmpire) -> None:
         key, umpire = action.key, action.umpire

@@ -39,6 +39,7 @@ class _Entry:
     key: Key
     is_new: bool = True
     due: float | None = None  # None while it is being announced
+    was_due: float = 0.0  # what `due` was before that
 
 
 class ProvideSchedule:
@@ -113,6 +114,11 @@ class ProvideSchedule:
         """Whether a key had no outcome yet."""
         return (entry := self._entries.get(key.name)) is not None and entry.is_new
 
+    def delay(self, keys: Iterable[Key], now: float) -> float:
+        """For how many seconds the key that was due first has been due; 0 if none was due yet."""
+        due = (entry.was_due for key in keys if (entry := self._entries.get(key.name)))
+        return max(0.0, now - min(due, default=now))
+
     def announced(self, keys: Iterable[Key], now: float) -> None:
         """Outcome: records of this node were sent."""
         for key in keys:
@@ -141,7 +147,9 @@ class ProvideSchedule:
         return (entry := self._entries.get(key.name)) is not None and entry.due is not None
 
     def _take(self, key: Key) -> Key:
-        self._entries[key.name].due = None
+        entry = self._entries[key.name]
+        if entry.due is not None:
+            entry.was_due, entry.due = entry.due, None
         return key
 
     def _plan(self, key: Key, time: float) -> None:

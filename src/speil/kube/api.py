@@ -23,6 +23,7 @@ from speil.kube.error import (
     KubeError,
     KubeForbiddenError,
     KubeNotFoundError,
+    KubeTooManyRequestsError,
     KubeUnauthorizedError,
     KubeUnreachableError,
 )
@@ -47,8 +48,16 @@ class KubeAnswer:
 class KubeApi:
     """Sends requests with the access that `access` returns. The owner closes it."""
 
-    def __init__(self, access: AccessSource, user_agent: str) -> None:
+    def __init__(
+        self,
+        access: AccessSource,
+        user_agent: str,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        request_seconds_max: float = REQUEST_SECONDS_MAX,
+    ) -> None:
         self._access, self._user_agent = access, user_agent
+        self._connections_max, self._request_seconds_max = connections_max, request_seconds_max
         self._client: HttpClient | None = None
         self._client_of: tuple[str, ssl.SSLContext] | None = None
 
@@ -59,15 +68,17 @@ class KubeApi:
         body: Mapping[str, Any] | None = None,
         *,
         params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> KubeAnswer:
         """Send a request for `path` (`/apis/…`) with `body` as JSON. Raises KubeError or a class derived from it."""
-        data, served_at = await self._send(method, path, body, params, content_type)
+        fields = dict(headers or {}) | ({"Content-Type": content_type} if body is not None else {})
+        data, served_at = await self._send(method, path, body, params, fields)
         return KubeAnswer(_document(data), served_at)
 
     async def get_text(self, path: str) -> str:
         """GET a page that is not JSON, such as a pod's metrics through the API server's proxy. Raises KubeError."""
-        data, _ = await self._send("GET", path, None, None, "")
+        data, _ = await self._send("GET", path, None, None, {})
         return data.decode("utf-8", "replace")
 
     async def _send(
@@ -76,10 +87,10 @@ class KubeApi:
         path: str,
         body: Mapping[str, Any] | None,
         params: Mapping[str, str] | None,
-        content_type: str,
+        headers: Mapping[str, str],
     ) -> tuple[bytes, datetime | None]:
         access = await self._access.current()
-        answer = await self._ask(access, method, path, body, params, content_type)
+        answer = await self._ask(access, method, path, body, params, headers)
         if answer.status < 300:
             return answer.body, _date(answer.headers.get("Date", ""))
         if answer.status == 401:
@@ -93,12 +104,11 @@ class KubeApi:
         path: str,
         body: Mapping[str, Any] | None,
         params: Mapping[str, str] | None,
-        content_type: str,
+        headers: Mapping[str, str],
     ) -> Answer:
         client = await self._client_for(access)
-        headers = {"Authorization": access.authorization} if access.authorization else {}
-        if body is not None:
-            headers["Content-Type"] = content_type
+        if access.authorization:
+            headers = {**headers, "Authorization": access.authorization}
         try:
             return await client.request(
                 method,
@@ -112,7 +122,9 @@ class KubeApi:
         except AnswerTooLargeError as error:
             raise KubeError(str(error)) from error
         except NoAnswerError as error:
-            raise KubeUnreachableError(f"{access.server} did not answer within {REQUEST_SECONDS_MAX:.0f} s") from error
+            raise KubeUnreachableError(
+                f"{access.server} did not answer within {self._request_seconds_max:.0f} s"
+            ) from error
         except HttpError as error:
             raise KubeUnreachableError(str(error)) from error
 
@@ -127,10 +139,10 @@ class KubeApi:
         if self._client is None or self._client_of != of:
             await self.close()
             self._client = HttpClient(
-                timeout_seconds=REQUEST_SECONDS_MAX,
+                timeout_seconds=self._request_seconds_max,
                 tls=access.tls,
                 headers={"Accept": "application/json, */*;q=0.5", "User-Agent": self._user_agent},
-                connections_max=CONNECTIONS_MAX,
+                connections_max=self._connections_max,
                 idle_seconds_max=IDLE_SECONDS_MAX,
             )
             self._client_of = of
@@ -174,6 +186,8 @@ def _error(status: int, answer: Mapping[str, Any], server: str) -> KubeError:
             return KubeNotFoundError(message, str(details.get("kind") or ""))
         case 409:
             return KubeConflictError(message)
+        case 429:
+            return KubeTooManyRequestsError(message)
         case 422 if "must be specified for an update" in message:
             return KubeConflictError(message)  # an update without a version: another client created it first
     return KubeError(message)

@@ -40,3 +40,7 @@ class KubeNotFoundError(KubeError):
 
 class KubeConflictError(KubeError):
     """409, and the 422 when two clients create the same object: it has changed since it was read."""
+
+
+class KubeTooManyRequestsError(KubeError):
+    """429: the server, or the pod behind its proxy, has too many requests now. The same request later may succeed."""

@@ -30,6 +30,12 @@ def default_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
     return named or [Path(environ.get("HOME", "/")) / ".kube" / "config"]
 
 
+def context_names(paths: Sequence[Path]) -> list[str]:
+    """The contexts of kubeconfigs, those of the first file first, each once. Raises KubeAccessError."""
+    contexts = [entry for path in paths if path.exists() for entry in _parse(path).get("contexts") or ()]
+    return list(dict.fromkeys(str(entry["name"]) for entry in contexts if isinstance(entry, dict) and "name" in entry))
+
+
 def access_of_node(path: str, context: str = "") -> AccessSource:
     """A node's access: the kubeconfig at `path`; a pod's ServiceAccount where `path` is empty. Reads nothing yet."""
     return KubeconfigAccess([Path(path)], context) if path else InClusterAccess()
@@ -120,7 +126,7 @@ class KubeconfigAccess:
         documents = [(_parse(path), path.parent) for path in self._paths if path.exists() or len(self._paths) == 1]
         current = next((name for document, _ in documents if (name := document.get("current-context"))), "")
         if not (name := self._context or current):
-            raise KubeAccessError(f"the kubeconfig {self._names} has no current context: set --kubeconfig-context")
+            raise KubeAccessError(f"the kubeconfig {self._names} has no current context: set --context")
         context = _named(documents, "contexts", "context", str(name))
         self._cluster = _named(documents, "clusters", "cluster", context.text("cluster"))
         self._user = _named(documents, "users", "user", context.text("user"))

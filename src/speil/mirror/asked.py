@@ -57,7 +57,7 @@ class Parser:
             return None
         if isinstance(found, Ping):
             return found
-        if not self._serves(found):
+        if self.refusal(found):
             return None
         headers = request.headers
         from_peer = is_peer(headers)
@@ -71,12 +71,18 @@ class Parser:
             frees_slot(headers),
         )
 
-    def _serves(self, content: Content) -> bool:
+    def refusal(self, content: Content) -> str:
+        """Why this content is not served, with the setting that decides it; "" where it is."""
+        registry, name, settings = content.registry, content.name, self._settings
+        if registry is not None and not settings.mirrors(registry):
+            return f"{registry} is not mirrored (--mirrored-registries)"
         if content.digest is not None:
-            return self._selection.allows_repository(content.registry, content.name)
-        if not self._settings.resolve_tags or content.registry is None:
-            return False
-        return self._selection.allows_tag(content.registry, content.name, str(content.reference))
+            is_allowed = self._selection.allows_repository(registry, name)
+        elif not settings.resolve_tags:
+            return "tags are not answered (--resolve-tags=false)"
+        else:
+            is_allowed = registry is not None and self._selection.allows_tag(registry, name, str(content.reference))
+        return "" if is_allowed else "a registry filter excludes it (--registry-filters)"
 
 
 def frees_slot(headers: Headers) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from speil.border.http import HttpDoor
 from speil.fetch.settings import FetchSettings
+from speil.http1.guard import Guard
 from speil.http1.own_addresses import OwnAddresses
-from speil.http1.server import Shares
+from speil.http1.server import Handler, Shares
 from speil.inflight.build import Inflight, build_inflight
 from speil.inflight.series import InflightSeries
 from speil.inflight.settings import SharingSettings
@@ -67,9 +69,11 @@ class RegistryPort:
     """
 
     server: RegistryServer
+    parser: Parser
     sources: Sources
     upstream_bytes: UpstreamBytes
     recent: RecentRequests
+    recorder: Recorder
     wire: Wire
     client: PeerClient
     inflight: Inflight | None = None
@@ -127,8 +131,9 @@ def registry_port(
     inflight = build_inflight(share, claims, ingests, store, sharing, sources, metrics)
     recorder = Recorder(series, recent, upstream_bytes, lines, metrics.of(InflightSeries))
     sender = Sender(wire, recorder, series)
+    parser = Parser(settings)
     registry = Registry(
-        Parser(settings),
+        parser,
         auth,
         OpenRequests(series, settings.uploads_per_peer_max),
         Resolver(sources, inflight),
@@ -142,16 +147,26 @@ def registry_port(
         bounds=REGISTRY_CONNECTIONS.within(guards.descriptors // REGISTRY_PART),
         own=guards.own, neighbourhood=guards.neighbourhood, lines=lines,
     )  # fmt: skip
-    return RegistryPort(server, sources, upstream_bytes, recent, wire, client, inflight)
+    return RegistryPort(server, parser, sources, upstream_bytes, recent, recorder, wire, client, inflight)
 
 
-def metrics_port(settings: MirrorSettings, metrics: Metrics, state: State, guards: PortGuards) -> MetricsServer:
-    """`state` returns the node's state as a JSON object."""
+def metrics_port(
+    metrics: Metrics, state: State, guards: PortGuards, guard: Guard, *, web: Handler | None = None
+) -> MetricsServer:
+    """`web` answers the node's pages; `guard` is that of browsers."""
     return MetricsServer(
-        metrics, state, web_enabled=settings.debug_web_enabled,
+        metrics, state, web=web, guard=guard,
         bounds=METRICS_CONNECTIONS.within(guards.descriptors // METRICS_PART),
         own=guards.own, neighbourhood=guards.neighbourhood,
     )  # fmt: skip
+
+
+def browser_guard(settings: MirrorSettings, node_name: str) -> Guard:
+    """By which names browsers reach the metrics port."""
+    return Guard(
+        (socket.gethostname(), node_name, *settings.debug_web_hosts),
+        hint="use the IP address, kubectl port-forward, or name it in --debug-web-hosts",
+    )
 
 
 def _endpoints(peer: PeerInfo, port: int) -> list[Endpoint]:

@@ -1,4 +1,4 @@
-"""The last requests, for the debug page, and for doctor's self-test: it looks whether its request arrived."""
+"""The last requests, for the pages, and for doctor's self-test: it looks whether its request arrived."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ RECENT_MAX = 200  # a pull of a large image makes tens
 
 @dataclass(frozen=True, slots=True)
 class RecentRequest:
-    """One request; `time` is Unix seconds, `key` its digest or tag, `client` "node" or "peer"."""
+    """One request; `time` is Unix seconds, `key` its digest or tag, `client` "node" or "peer".
+
+    `size` is the number of body bytes sent in `seconds`, `peer` the id of the peer that served them, "" for none.
+    """
 
     time: float
     method: str
@@ -20,6 +23,10 @@ class RecentRequest:
     source: str
     outcome: str
     client: str
+    image: str = ""
+    size: int = 0
+    seconds: float = 0.0
+    peer: str = ""
 
 
 class RecentRequests:
@@ -29,10 +36,19 @@ class RecentRequests:
         self._requests: deque[RecentRequest] = deque(maxlen=RECENT_MAX)
         self.total = 0
 
-    def add(self, method: str, key: str, source: str, outcome: str, client: str) -> None:
+    def add(
+        self, method: str, key: str, source: str, outcome: str, client: str,
+        *, image: str = "", size: int = 0, seconds: float = 0.0, peer: str = "",
+    ) -> None:  # fmt: skip
         """Add a request that has ended."""
         self.total += 1
-        self._requests.append(RecentRequest(time.time(), method, key, source, outcome, client))
+        found = RecentRequest(time.time(), method, key, source, outcome, client, image, size, round(seconds, 6), peer)
+        self._requests.append(found)
+
+    def since(self, total: int, count_max: int = RECENT_MAX) -> list[RecentRequest]:
+        """The requests that ended after `total` of them had, newest first; at most `count_max` of them."""
+        count = min(max(self.total - total, 0), len(self._requests), count_max)
+        return [self._requests[-number] for number in range(1, count + 1)]
 
     def snapshot(self) -> list[dict[str, Any]]:
         """As JSON objects, newest first."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from speil.http1.places import Place
 from speil.inflight.series import InflightSeries
 from speil.mirror.asked import Asked
+from speil.mirror.peer_bytes import PeerBytes
 from speil.mirror.recent import RecentRequests
 from speil.mirror.series import MirrorSeries
 from speil.mirror.upstream_bytes import UpstreamBytes
@@ -71,6 +72,9 @@ class Recorder:
         self._inflight = inflight
         self._series, self._recent, self._upstream_bytes, self._lines = series, recent, upstream_bytes, lines
         self._registries: set[str] = set()
+        self.open_records: dict[int, Record] = {}  # of the requests that are being answered, in their order
+        self._last_number = 0
+        self.peer_bytes = PeerBytes()
 
     @contextmanager
     def record(self, handler: str, method: str, place: Place) -> Iterator[Record]:
@@ -79,6 +83,9 @@ class Recorder:
         inflight = self._series.http_requests_inflight.labels(handler)
         record = Record(handler, method, place, now())
         inflight.inc()
+        self._last_number += 1
+        number = self._last_number
+        self.open_records[number] = record
         try:
             yield record
         except BaseException as error:
@@ -87,6 +94,7 @@ class Recorder:
             raise
         finally:
             inflight.dec()
+            del self.open_records[number]
             self._end(record, now() - record.started)
 
     def sent(self, record: Record, size: int) -> None:
@@ -95,6 +103,8 @@ class Recorder:
         if (asked := record.asked) and record.source:
             labels = (self._label(asked), record.source, asked.client)
             self._series.served_bytes.labels(*labels).inc(size)
+            if record.source is Origin.PEER and not asked.from_peer and record.notes.peer is not None:
+                self.peer_bytes.add(record.notes.peer, size, asyncio.get_running_loop().time())
             if record.source is Origin.INGEST:
                 self._inflight.shared_bytes.labels("source").inc(size)
 
@@ -109,7 +119,11 @@ class Recorder:
         if record.notes.asked_peers and not record.notes.comes_again:
             self._count_mirrored(record, record.asked)
         source = record.source or "none"
-        self._recent.add(record.method, record.asked.content.key, source, record.outcome, record.asked.client)
+        content = record.asked.content
+        self._recent.add(
+            record.method, content.key, source, record.outcome, record.asked.client, image=content.image,
+            size=record.sent, seconds=seconds, peer=str(record.notes.peer or ""),
+        )  # fmt: skip
         self._log(record, record.asked, source, seconds)
 
     def _count_mirrored(self, record: Record, asked: Asked) -> None:

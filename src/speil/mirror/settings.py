@@ -51,6 +51,12 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    if not is_registry(value) or ":" in value:
+        raise SettingError(f"{value!r} is not a host name: write it like speil.example.com, without a port")
+    return value
+
+
 def _upload_limit(value: str) -> int:
     limit: int = byte_size.parse(value)
     if 0 < limit < UPLOAD_LIMIT_MIN:
@@ -108,6 +114,12 @@ class MirrorSettings:
         Kind("registry host", _namespace), "", help="The registry of requests without ns. Empty: tags need ns."
     )
     debug_web_enabled: bool = setting(boolean, True, help="Serve the page /debug/web/ on the metrics port.")
+    debug_web_hosts: tuple[str, ...] = setting(
+        each("host names", _host_name),
+        (),
+        help="Further names by which browsers reach /debug/web/. IP addresses, localhost, the node's name and those of "
+        "Services need not be named; all others are refused.",
+    )
     basic_auth_dir: Path = setting(
         Kind("directory", Path),
         Path("/etc/secrets/basic-auth"),

@@ -24,7 +24,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "DURATION_BUCKETS", "Gauge", "Metrics", "Series"]
+__all__ = ["CONTENT_TYPE", "DURATION_BUCKETS", "Gauge", "Metrics", "Series", "values"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # client_golang's default buckets, which Spegel uses: alerts and recording rules name them by `le`
@@ -57,6 +57,7 @@ class _SumGauge(Collector):
 
     def __init__(self, name: str, meaning: str, gauges: Sequence[Gauge]) -> None:
         self._name, self._meaning, self._gauges = name, meaning, gauges
+        self._labelnames = gauges[0]._labelnames
 
     def collect(self) -> Iterator[Metric]:
         sums: dict[tuple[str, ...], float] = {}
@@ -65,7 +66,7 @@ class _SumGauge(Collector):
                 for sample in family.samples:
                     labels = tuple(sample.labels.values())
                     sums[labels] = sums.get(labels, 0) + sample.value
-        found = GaugeMetricFamily(self._name, self._meaning, labels=self._gauges[0]._labelnames)
+        found = GaugeMetricFamily(self._name, self._meaning, labels=self._labelnames)
         for labels, value in sums.items():
             found.add_metric(labels, value)
         yield found
@@ -78,6 +79,11 @@ class Series(Protocol):
 
 
 S = TypeVar("S", bound=Series)
+
+
+def values(series: Counter | Gauge) -> list[tuple[dict[str, str], float]]:
+    """The labels and the value of each sample of a series now."""
+    return [(sample.labels, sample.value) for family in series.collect() for sample in family.samples]
 
 
 class Metrics:

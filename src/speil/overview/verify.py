@@ -13,6 +13,7 @@ from speil.overview.verify_identity import LEASES, check_labels, kept_out, read_
 from speil.overview.view import LeaseView, NodeView, RegionView
 
 ELECTION, TRAFFIC = "election", "traffic"
+NAMED_MAX = 5  # nodes in one line
 IN_FLIGHT_BYTES = 64 << 20  # of one node: bytes that the receiver has counted already and the sender has not
 
 
@@ -34,8 +35,11 @@ def verify(before: Sequence[RegionView], after: Sequence[RegionView], seconds: f
             continue
         yield from _pending(view)
         yield from check_labels(view)
-        yield from _leases(view, after)
-        yield from _election(view, earlier.get(view.region), seconds)
+        if view.nodes and not any(node.elects for node in view.nodes):
+            yield from _without_election(view)
+        else:
+            yield from _leases(view, after)
+            yield from _election(view, earlier.get(view.region), seconds)
         yield from _members(view, owners)
         yield from _bytes(view, earlier.get(view.region))
         yield from _rejected(view)
@@ -61,6 +65,17 @@ def _pending(view: RegionView) -> Iterator[Finding]:
     for node in view.pending:
         message = f"region {view.region or '(none)'}: {node.pending}"
         yield Finding(TRAFFIC, Level.WARN, message, "a Pending pod holds up each rollout: see `kubectl describe pod`")
+
+
+def _without_election(view: RegionView) -> Iterator[Finding]:
+    """Its nodes have another --bootstrap-kind than kubernetes."""
+    name = view.region or "(none)"
+    yield from kept_out(view)
+    yield Finding(LEASES, Level.OK, f"region {name} needs no Lease: its nodes find their peers without an election")
+    for lease in view.leases:
+        namespace, _, of = lease.name.rpartition("/")
+        remedy = f"if no node is to elect a leader again: kubectl delete lease -n {namespace} {of}"
+        yield Finding(LEASES, Level.WARN, f"no node of region {name} uses its Lease {lease.name}", remedy)
 
 
 def _leases(view: RegionView, everybody: Sequence[RegionView]) -> Iterator[Finding]:
@@ -116,6 +131,13 @@ def _election(view: RegionView, before: RegionView | None, seconds: float) -> It
     name = view.region or "(none)"
     leaders = [node.name for node in view.nodes if node.leads]
     if view.nodes and view.region != "?":
+        if outside := [node.name for node in view.nodes if not node.elects]:
+            yield Finding(
+                ELECTION,
+                Level.FAIL,
+                f"region {name}: {len(outside)} nodes take no part in its election: {', '.join(outside[:NAMED_MAX])}",
+                "give all nodes of a region the same --bootstrap-kind",
+            )
         if len(leaders) == 1:
             yield Finding(ELECTION, Level.OK, f"region {name}: {leaders[0]} leads, {len(view.nodes) - 1} follow")
         else:

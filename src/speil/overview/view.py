@@ -63,6 +63,40 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class FromPeer:
+    """Bytes that a peer has sent to a node: while the node remembers the peer, and in the last minute."""
+
+    total: int = 0
+    minute: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A body that is being sent or downloaded. `role`: getting, following (from `peer`), fetching (from the upstream),
+    serving (to `peer`), reading (from the own store). `peer` is a peer id or an address. `total` is 0 for unknown.
+    """
+
+    key: str
+    role: str
+    peer: str
+    offset: int
+    total: int
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOut:
+    """One node that was kept out, as the node that did so recorded it; `time` is in Unix seconds."""
+
+    layer: str
+    who: str
+    why: str
+    what_to_do: str
+    count: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeView:
     """A node's own account of itself. With an `error` only its name is known."""
 
@@ -77,10 +111,15 @@ class NodeView:
     peer_id: str = ""
     ready: bool = False
     leads: bool = False
+    elects: bool = True  # takes part in an election: not where it finds its peers by dns, http or static
     peers: tuple[str, ...] = ()  # peer ids of its routing table
     started_at: float = 0.0
     traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by registry
     rejected: Mapping[str, int] = field(default_factory=dict)  # by layer, those that are not zero
+    from_peers: Mapping[str, FromPeer] = field(default_factory=dict)  # by peer id
+    in_flight: tuple[InFlight, ...] = ()
+    kept_out: tuple[KeptOut, ...] = ()
+    hosts: tuple[str, ...] = ()  # its addresses
     error: str = ""
     pending: str = ""  # why its pod has not started yet; then only its name and region are known
 

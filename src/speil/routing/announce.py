@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from speil.observe.logs import get_log
-from speil.observe.metrics import Gauge, Metrics
+from speil.observe.metrics import Metrics
 from speil.oci.digest import Digest
 from speil.oci.selection import Pattern, Selection
+from speil.routing.announced_counts import AnnouncedCounts
 from speil.routing.base import Router
 from speil.routing.series import AnnounceSeries
 from speil.store.base import ContentStore, Image, NotFoundError, StoreError
@@ -71,6 +72,7 @@ class Announcer:
         self._came = asyncio.Event()
         self._withheld: dict[str, Digest] = {}  # tags of images that are not whole
         self._recheck = asyncio.Event()
+        self._counts = AnnouncedCounts()
 
     async def run(self) -> None:
         """Read the store's news for this announcer alone, until cancelled. Where others read them too: `follow_up`."""
@@ -114,6 +116,9 @@ class Announcer:
             return  # it was removed already
         if keys := await self._keys_of(image, {}):
             await self._add(keys)
+            if reference := self._sharing.reference(name):
+                self._counts.image(reference.registry, str(image.target), keys)
+                self._counts.show(self._series)
         if tag := self._tag_of(image):
             await self._follow_tag(tag, image.target)
 
@@ -134,26 +139,25 @@ class Announcer:
         wanted: dict[str, None] = {}
         walked: dict[Digest, list[Digest]] = {}  # containerd has three names for an image
         withheld: dict[str, Digest] = {}
-        tags, manifests, content = _Counts(), _Counts(), _Counts()
+        counts = AnnouncedCounts()
         for image in await self._store.images():
             if (reference := self._sharing.reference(image.name)) is None:
                 continue
             keys = await self._keys_of(image, walked)
             wanted.update(dict.fromkeys(keys))
-            manifests.add(reference.registry, [str(image.target)])
-            content.add(reference.registry, keys)
+            counts.image(reference.registry, str(image.target), keys)
             if tag := self._tag_of(image):
                 if await self._whole.images(image.target):
                     wanted[tag] = None
-                    tags.add(reference.registry, [tag])
+                    counts.tag(tag)
                 elif len(withheld) < WITHHELD_MAX:
                     withheld[tag] = image.target
         came = {tag: target for tag, target in self._withheld.items() if tag not in withheld_before}
         self._withheld = withheld | came
         self._series.withheld_tags.set(len(self._withheld))
-        tags.show(self._series.image_tags)
-        manifests.show(self._series.image_digests)
-        content.show(self._series.content_digests)
+        # the scan is right where events were missed; what an image added while it ran is counted by the next one
+        self._counts = counts
+        counts.show(self._series)
         self._sharing.forget(known.difference(*walked.values()))
         gone = await self._gone(before - wanted.keys())
         self._remove(gone)
@@ -196,6 +200,8 @@ class Announcer:
         if await self._whole.images(target):
             self._withheld.pop(tag, None)
             await self._add([tag])
+            self._counts.tag(tag)
+            self._counts.show(self._series)
         else:
             if tag not in self._withheld:
                 log.debug("tag withheld, its image is whole for no platform", tag=tag, key=target)
@@ -249,18 +255,3 @@ class Announcer:
 
 def _is_digest(key: str) -> bool:
     return key.startswith(("sha256:", "sha512:"))
-
-
-class _Counts:
-    """Distinct keys by registry, for the gauges; a registry without keys is removed from the gauge."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, set[str]] = {}
-
-    def add(self, registry: str, keys: Iterable[str]) -> None:
-        self._keys.setdefault(registry, set()).update(keys)
-
-    def show(self, gauge: Gauge) -> None:
-        gauge.clear()
-        for registry, keys in self._keys.items():
-            gauge.labels(registry).set(len(keys))

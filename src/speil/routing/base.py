@@ -30,6 +30,9 @@ class Router(Protocol):
     def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
         """Peers that announced `key`, as they are found: each once, never this node. Ends at the timeout."""
 
+    def known_providers(self, key: str) -> list[PeerInfo]:
+        """Begin the search that `find_providers` follows; the peers that are known already, never this node."""
+
     async def provide(self, keys: Iterable[str]) -> None:
         """Announce `keys` from now on, until they are withdrawn. Returns before peers have the records."""
 

@@ -35,6 +35,9 @@ SEARCHES_MAX = 512  # running or remembered; further requests get the providers 
 PROVIDERS_TAKEN_MAX = 40
 FOUND_MEMORY_SECONDS = 3.0  # containerd requests a layer by HEAD, GET and Range within moments
 EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced at any time
+# Where this node's own records name a provider of a blob or manifest, that one is asked at once. The lookup begins when
+# the provider has mostly answered: earlier, its messages would delay the first byte by more than the provider takes.
+LOCAL_FIRST_SECONDS = 0.005
 LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for this long gets a ping
 REFRESH_SECONDS = 10 * 60.0  # go-libp2p-kad-dht's
 EXPIRE_SECONDS = 60.0
@@ -105,6 +108,10 @@ class DhtRouter:
 
     # --- searches ---------------------------------------------------------------------------------------
 
+    def known_providers(self, key: str) -> list[PeerInfo]:
+        """See Router."""
+        return list(self._search(key).found.values())
+
     async def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
         """See Router."""
         async for peer in self._search(key).follow(timeout_seconds):
@@ -123,7 +130,9 @@ class DhtRouter:
             search.end(time)
             return search
         self._searches[multihash] = search
-        self._tasks.create_task(self._run_search(multihash, search))
+        # for a tag all holders are waited for; and where a nearer peer is looked for, it must be found soon
+        is_known = "/" not in key and any(not self._zone or peer.zone == self._zone for peer in search.found.values())
+        self._tasks.create_task(self._run_search(multihash, search, LOCAL_FIRST_SECONDS if is_known else 0.0))
         return search
 
     def _make_room(self, time: float) -> bool:
@@ -132,7 +141,7 @@ class DhtRouter:
                 del self._searches[key]
         return len(self._searches) < SEARCHES_MAX
 
-    async def _run_search(self, multihash: bytes, search: Search) -> None:
+    async def _run_search(self, multihash: bytes, search: Search, delay_seconds: float) -> None:
         started = now()
         first = started if search.found else None
 
@@ -145,6 +154,8 @@ class DhtRouter:
 
         outcome = "error"
         try:
+            if delay_seconds:
+                await asyncio.sleep(delay_seconds)
             async with asyncio.timeout(SEARCH_SECONDS_MAX):
                 lookup = await self._lookups.run(multihash, MessageType.GET_PROVIDERS, found)
             search.nearest = tuple(lookup.result())

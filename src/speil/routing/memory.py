@@ -40,11 +40,14 @@ class MemoryRouter:
         """This node."""
         return self._local
 
+    def known_providers(self, key: str) -> list[PeerInfo]:
+        """See Router; here all are known."""
+        return [peer for peer in self._mesh.records.get(key, ()) if peer != self._local]
+
     async def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
         """See Router."""
-        for peer in list(self._mesh.records.get(key, ())):
-            if peer != self._local:
-                yield peer
+        for peer in self.known_providers(key):
+            yield peer
 
     async def provide(self, keys: Iterable[str]) -> None:
         """See Router."""

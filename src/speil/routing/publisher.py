@@ -212,6 +212,8 @@ class Publisher:
         missed = [key for key in keys if not alone and key not in sent]
         self._series.announced_keys.labels("alone" if alone else "announced").inc(len(reached))
         self._series.announced_keys.labels("failed").inc(len(missed))
+        if reached and not alone:
+            self._series.announcement_delay.observe(self._schedule.delay(reached, now()))
         self._schedule.announced(reached, now())
         self._schedule.failed(missed, now())
         self._renew_own(keys)

@@ -26,6 +26,11 @@ class DhtSeries:
         self.announcement_keys = metrics.histogram(
             "speil_announcement_keys", "Keys announced to a peer at once.", buckets=(1, 4, 16, 64, 256, 1024)
         )
+        self.announcement_delay = metrics.histogram(
+            "speil_announcement_delay_seconds",
+            "Time from when a key was due to when peers had its record, of the oldest key of each batch.",
+            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+        )
         self.messages = metrics.counter(
             "speil_dht_messages", "DHT messages, by direction (in, out) and type.", "direction", "type"
         )

@@ -37,6 +37,7 @@ class Kind:
     take: Callable[[list[str]], Any] | None = (
         None  # parses the values of the command line, where a value of this list may hold commas
     )
+    choices: tuple[str, ...] = ()  # all values that it takes; () where they can't be listed
 
     def show(self, value: Any) -> str:
         """The value as text that `parse` takes; "" for None."""
@@ -52,11 +53,23 @@ class Setting:
     default: Any
     help: str
     required: bool = False
+    also: tuple[str, ...] = ()  # other spellings of the flag: `--context`, `-o`
+    is_positional: bool = False  # the value may stand without a flag before it: `doctor NODE`
 
     @property
     def flag(self) -> str:
         """`--mirror-resolve-timeout`."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All spellings, the long one of the name first."""
+        return (self.flag, *self.also)
+
+    @property
+    def place(self) -> str:
+        """How a usage line names the value of a positional setting: `NODE`."""
+        return self.name.upper().replace("_", "-")
 
     @property
     def env(self) -> str:
@@ -69,12 +82,22 @@ class Setting:
         return f"{PREFIX}{self.env}" if by_hand and is_common else self.env
 
 
-def setting(kind: Kind, default: Any = None, *, help: str, required: bool = False) -> Any:
+def setting(
+    kind: Kind,
+    default: Any = None,
+    *,
+    help: str,
+    required: bool = False,
+    also: tuple[str, ...] = (),
+    positional: bool = False,
+) -> Any:
     """A dataclass field that is a setting. `help` is one sentence with the unit and the reason.
 
-    A `required` setting without a value is refused by `config.build`.
+    A `required` setting without a value is refused by `config.build`. `also`: other spellings of the flag, such as
+    `-o`. `positional`: the value may stand without a flag before it; values go to such settings in their order.
     """
-    return dataclasses.field(default=default, metadata={"kind": kind, "help": help, "required": required})
+    metadata = {"kind": kind, "help": help, "required": required, "also": also, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def declared(settings: type) -> list[Setting]:
@@ -86,6 +109,8 @@ def declared(settings: type) -> list[Setting]:
             field.default,
             field.metadata["help"],
             field.metadata["required"],
+            field.metadata["also"],
+            field.metadata["positional"],
         )
         for field in dataclasses.fields(settings)
         if "kind" in field.metadata

@@ -134,7 +134,7 @@ def one_of(*choices: str) -> Kind:
             raise SettingError(f"{value!r} is not known: use one of {', '.join(choices)}")
         return value
 
-    return Kind("|".join(choices), parse)
+    return Kind("|".join(choices), parse, choices=choices)
 
 
 def each(name: str, parse_item: Callable[[str], Any], show_item: Callable[[Any], str] = str) -> Kind:

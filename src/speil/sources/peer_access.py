@@ -50,6 +50,17 @@ class PeerAccess:
         known = self.knowledge
         return Judge(known.health, known.trust, caution, self.config.zone, known.zone_of, verified, key)
 
+    def known(self, key: str) -> list[PeerInfo]:
+        """Peers that announced `key`, as far as this node knows without asking others. Begins the search for more."""
+        try:
+            found = self._router.known_providers(key)
+        except Exception as error:  # see `find`
+            log.exception("the search for peers failed", error, key=key)
+            return []
+        for peer in found:
+            self.knowledge.record_zone(peer.peer_id, peer.zone)
+        return found
+
     async def find(self, key: str) -> AsyncIterator[PeerInfo]:
         """Peers that announced `key`, as they are found. A search that fails is logged and ends.
 

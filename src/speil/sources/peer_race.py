@@ -185,6 +185,10 @@ class PeerRace:
         for action in actions:
             match action:
                 case Search():
+                    if known := self._access.known(self._content.key):
+                        # at once: a task for them would cost two rounds of the event loop
+                        self._transfer.found(known, self._now())
+                        self._changed.set()
                     self._search = self._group.create_task(self._run_search())
                 case Ask(peer, range_header):
                     self._notes.attempts = self._transfer.attempts_total

@@ -15,12 +15,10 @@ from speil.lease.file import FileLease
 from speil.lease.kubernetes import KubernetesLease
 from speil.overview.view import LeaseView
 from speil.region.naming import lease_of
+from speil.survey.error import SurveyError, survey_error
 
+NO_LEASE = "there is none"
 _LEASES = "/apis/coordination.k8s.io/v1/leases"
-
-
-class SurveyError(Exception):
-    """Nothing can be read. The message has the reason and the setting that helps."""
 
 
 async def leases_in_cluster(api: KubeApi, regions: Sequence[str]) -> list[LeaseView]:
@@ -32,12 +30,14 @@ async def leases_in_cluster(api: KubeApi, regions: Sequence[str]) -> list[LeaseV
         answer = await api.request("GET", _LEASES)
     except KubeForbiddenError as error:
         if not regions:
-            raise SurveyError(f"not allowed to list Leases of all namespaces: set --regions ({error})") from error
+            raise SurveyError(
+                f"{survey_error(error)}. Or set --regions: then each Lease is read by its name"
+            ) from error
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_named(api, region)) for region in regions]
         return [task.result() for task in tasks]
     except KubeError as error:
-        raise SurveyError(str(error)) from error
+        raise survey_error(error) from error
     items: list[dict[str, Any]] = [item for item in answer.document.get("items") or () if isinstance(item, dict)]
     found = []
     for item in items:
@@ -63,4 +63,4 @@ async def _read(lock: LeaseLock, region: str = "") -> LeaseView:
         lease = await lock.get()
     except LeaseError as error:
         return LeaseView(str(lock), error=str(error), asked_for=region)
-    return LeaseView(str(lock), lease, "" if lease else "there is none", region)
+    return LeaseView(str(lock), lease, "" if lease else NO_LEASE, region)

@@ -1,4 +1,4 @@
-"""Reads the nodes of all regions: `/metrics` and `/debug/state` of each node's metrics port."""
+"""Reads the nodes of all regions: `/debug/state` of each node's metrics port, and `/metrics` of older versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from math import isnan
-from typing import Any
+from typing import TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -15,62 +15,48 @@ from speil.kube.api import KubeApi
 from speil.kube.error import KubeError
 from speil.local_file import parse_json
 from speil.overview.view import NodeView, Traffic
-from speil.survey.leases import SurveyError
+from speil.progress import Progress
+from speil.survey.error import MissingRightError, SurveyError, survey_error
+from speil.survey.node_state import read_state
+from speil.survey.pods import Pod, pods_in_cluster
 
-POD_LABEL = "app.kubernetes.io/name=speil"
-REGION_LABEL = "speil.dev/region"  # the chart's
+T = TypeVar("T")
+R = TypeVar("R")
 ASKED_AT_ONCE_MAX = 16  # through the API server's proxy: ten thousand nodes must not become ten thousand requests
 REQUEST_SECONDS_MAX = 10.0
 ANSWER_BYTES_MAX = 16 << 20  # the metrics of a node have some hundreds of KiB
+STATE_PATH = "/debug/state?brief=true"
 Fetch = Callable[[str], Awaitable[str]]  # a path on the metrics port → its text
 
 
-async def nodes_in_cluster(api: KubeApi, port: int) -> list[NodeView]:
+async def nodes_in_cluster(
+    api: KubeApi, port: int, namespace: str = "", progress: Progress | None = None
+) -> list[NodeView]:
     """The speil pods of the cluster that run, or have not started. Raises SurveyError.
 
     A running pod that can't be read carries an error.
     """
-    try:
-        answer = await api.request("GET", "/api/v1/pods", params={"labelSelector": POD_LABEL})
-    except KubeError as error:
-        raise SurveyError(str(error)) from error
-    items: list[dict[str, Any]] = [pod for pod in answer.document.get("items") or () if isinstance(pod, dict)]
-    pods = [pod for pod in items if _is_in(pod, "Running")]
-    pending = [_pending(pod) for pod in items if _is_in(pod, "Pending")]
+    pods = await pods_in_cluster(api, namespace)
 
-    def fetch(pod: dict[str, Any]) -> tuple[str, Fetch]:
-        metadata = pod["metadata"]
-        base = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy"
-
+    def fetch(pod: Pod) -> tuple[str, Fetch]:
         async def get(path: str) -> str:
             try:
-                return await api.get_text(base + path)
+                return await api.get_text(pod.proxy_path(port) + path)
             except KubeError as error:
-                raise SurveyError(str(error)) from error
+                raise survey_error(error) from error
 
-        return pod.get("spec", {}).get("nodeName") or metadata["name"], get
+        return pod.node or pod.name, get
 
-    return [*await _views([fetch(pod) for pod in pods]), *pending]
-
-
-def _is_in(pod: dict[str, Any], phase: str) -> bool:
-    return (pod.get("status") or {}).get("phase") == phase and not pod["metadata"].get("deletionTimestamp")
+    read = await _views([fetch(pod) for pod in pods if not pod.waits], progress)
+    return [*read, *map(_pending, (pod for pod in pods if pod.waits))]
 
 
-def _pending(pod: dict[str, Any]) -> NodeView:
-    """Named by its node once it has one. The reason is the scheduler's or the kubelet's."""
-    metadata, status = pod["metadata"], pod.get("status") or {}
-    node = (pod.get("spec") or {}).get("nodeName") or ""
-    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    waiting = [(one.get("state") or {}).get("waiting") or {} for one in containers]
-    scheduled = [one for one in status.get("conditions") or () if one.get("type") == "PodScheduled"]
-    said = [one.get("message") or one.get("reason") for one in (waiting if node else scheduled)]
-    reason = next((one for one in said if one), "no reason given")
-    region = (metadata.get("labels") or {}).get(REGION_LABEL, "")
-    return NodeView(node or metadata["name"], region=region, pending=f"pod {metadata['name']} is Pending: {reason}")
+def _pending(pod: Pod) -> NodeView:
+    """Named by its node once it has one."""
+    return NodeView(pod.node or pod.name, region=pod.region, pending=f"pod {pod.name} is Pending: {pod.waits}")
 
 
-async def nodes_at(urls: Sequence[str]) -> list[NodeView]:
+async def nodes_at(urls: Sequence[str], progress: Progress | None = None) -> list[NodeView]:
     """The nodes whose metrics ports are at `urls`. A node that can't be read carries an error."""
     client = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, connections_max=ASKED_AT_ONCE_MAX)
 
@@ -87,26 +73,49 @@ async def nodes_at(urls: Sequence[str]) -> list[NodeView]:
         return url.removeprefix("http://"), get
 
     try:
-        return await _views([fetch(url.rstrip("/")) for url in urls])
+        return await _views([fetch(url.rstrip("/")) for url in urls], progress)
     finally:
         await client.close()
 
 
-async def _views(sources: Sequence[tuple[str, Fetch]]) -> list[NodeView]:
+async def _views(sources: Sequence[tuple[str, Fetch]], progress: Progress | None) -> list[NodeView]:
+    if progress is not None:
+        progress.stage("reading nodes", len(sources))
+
+    async def view(source: tuple[str, Fetch]) -> NodeView:
+        name, fetch = source
+        try:
+            state = await fetch(STATE_PATH)
+            if (found := read_state(name, state)) is not None:
+                return found
+            return read_node(name, await fetch("/metrics"), state)
+        except MissingRightError:
+            raise
+        except (SurveyError, ValueError, KeyError, TypeError) as error:
+            return NodeView(
+                name, error=str(error) if isinstance(error, SurveyError) else f"this is not a speil node: {error!r}"
+            )
+        finally:
+            if progress is not None:
+                progress.advance(note=name)
+
+    return sorted(await each_node(view, sources), key=lambda node: node.name)
+
+
+async def each_node(ask: Callable[[T], Awaitable[R]], nodes: Sequence[T]) -> list[R]:
+    """What `ask` returns for each node, in their order; ASKED_AT_ONCE_MAX run at once. Raises SurveyError."""
     slots = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
 
-    async def view(name: str, fetch: Fetch) -> NodeView:
+    async def one(node: T) -> R:
         async with slots:
-            try:
-                return read_node(name, await fetch("/metrics"), await fetch("/debug/state"))
-            except (SurveyError, ValueError, KeyError, TypeError) as error:
-                return NodeView(
-                    name, error=str(error) if isinstance(error, SurveyError) else f"this is not a speil node: {error!r}"
-                )
+            return await ask(node)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(view(*source)) for source in sources]
-    return sorted((task.result() for task in tasks), key=lambda node: node.name)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(node)) for node in nodes]
+    except* SurveyError as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def read_node(name: str, metrics: str, state: str) -> NodeView:
@@ -117,7 +126,7 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
     document = parse_json(state)
     traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
     rejected: dict[str, int] = {}
-    leads, started_at = False, 0.0
+    leads, elects, started_at = False, False, 0.0
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             labels = sample.labels
@@ -138,8 +147,9 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
                     traffic[registry] += Traffic(upstream_bytes=value)
                 case "speil_cross_region_rejected_total", {"layer": layer} if value:
                     rejected[layer] = value
-                case "speil_election_state", {"state": "leader"}:
-                    leads = bool(value)
+                case "speil_election_state", {"state": state_name}:
+                    elects = True
+                    leads = leads or (state_name == "leader" and bool(value))
                 case "process_start_time_seconds", _:
                     started_at = sample.value
     return NodeView(
@@ -154,6 +164,7 @@ def read_node(name: str, metrics: str, state: str) -> NodeView:
         peer_id=document["peer_id"],
         ready=document["ready"],
         leads=leads,
+        elects=elects,
         peers=tuple(peer["peer"] for peer in document["peers"]),
         started_at=started_at,
         traffic=dict(traffic),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from speil.overview.view import LeaseView, RegionView, Traffic
+from speil.overview.view import LeaseView, NodeView, RegionView, Traffic
 
 COLUMNS = (
     "region", "lease", "holder", "renewed", "transitions", "nodes", "label", "hit ratio", "by bytes", "own store",
@@ -13,9 +13,40 @@ COLUMNS = (
 )  # fmt: skip
 
 
+NODE_COLUMNS = (
+    "node", "region", "zone", "state", "peers", "hit ratio", "own store", "from peers", "upstream", "to peers",
+    "kept out",
+)  # fmt: skip
+
+
 def table(views: Sequence[RegionView]) -> str:
     """One line for each region, under a header."""
     return align([COLUMNS, *(_row(view) for view in views)])
+
+
+def node_table(views: Sequence[RegionView]) -> str:
+    """One line for each node, under a header."""
+    return align([NODE_COLUMNS, *(_node_row(view, node) for view in views for node in (*view.nodes, *view.pending))])
+
+
+def _node_row(view: RegionView, node: NodeView) -> tuple[str, ...]:
+    region = view.region or "(none)"
+    if node.error or node.pending:
+        return (node.name, region, "-", "unreadable" if node.error else "pending", *["-"] * (len(NODE_COLUMNS) - 4))
+    total = node.total
+    return (
+        node.name,
+        region,
+        node.zone or "-",
+        "leads" if node.leads else "ready" if node.ready else "not ready",
+        str(len(node.peers)),
+        percent(total.hit_ratio),
+        size(total.own_bytes),
+        size(total.peer_bytes),
+        size(total.upstream_bytes),
+        size(total.sent_bytes),
+        str(sum(node.rejected.values())),
+    )
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

@@ -38,6 +38,18 @@ class RouterConformance:
             seen = [peer.peer_id async for peer in routers[0].find_providers(DIGEST, timeout_seconds=2)]
             assert len(seen) == len(set(seen))
 
+    async def test_what_is_known_is_found_too_and_a_provider_does_not_know_itself(self) -> None:
+        async with self.mesh(4) as routers:
+            await routers[1].provide([DIGEST])
+            for router in routers:
+                if router is not routers[1]:
+                    await eventually(partial(self._is, router, DIGEST, {routers[1]}), what="the provider is found")
+            known = [{str(peer.peer_id) for peer in router.known_providers(DIGEST)} for router in routers]
+            assert known[1] == set()
+            for router, peers in zip(routers, known, strict=True):
+                assert peers <= await self._found(router, DIGEST)
+            assert any(known)
+
     async def test_a_provider_can_be_reached_at_the_address_that_it_announced(self) -> None:
         async with self.mesh(2) as routers:
             await routers[1].provide([DIGEST])

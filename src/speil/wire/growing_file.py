@@ -15,6 +15,7 @@ from typing import Protocol
 
 from speil.wire.file_body import COPY_BYTES
 from speil.wire.pump import PIECE_BYTES_MAX, ClientEnd, ClientGoneError, Pump, Wait
+from speil.wire.sendfile import send
 from speil.wire.sink import Sink
 from speil.wire.splice import SourceBrokeOffError, SourceStalledError
 from speil.wire.turns import Wire
@@ -66,13 +67,8 @@ class SendGrowing(Pump):
             if error := self._file.broken:
                 raise SourceBrokeOffError(str(error)) from error
             return Wait.SOURCE
-        try:
-            count = os.sendfile(self._client.fd, self._file.fd, self._offset, min(ready, size_max))
-        except BlockingIOError:
-            return Wait.CLIENT
-        except ConnectionError as error:
-            raise ClientGoneError from error
-        if not count:
+        count, is_full = send(self._client.fd, self._file.fd, self._offset, min(ready, size_max))
+        if not count and not is_full:
             raise SourceBrokeOffError("the file is shorter than it was")
         self._offset += count
         self.moved += count

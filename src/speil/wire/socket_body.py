@@ -131,6 +131,7 @@ class SocketBody:
 
     def _end_splice(self) -> None:
         if self._splice is not None:
+            self._splice.end()
             self._read_seconds += self._splice.source_seconds
             self._wire.pipes.give_back(self._splice.pipe, is_empty=self._splice.is_empty)
             self._splice = None

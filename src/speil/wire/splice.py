@@ -7,13 +7,16 @@ import errno
 import math
 import os
 import socket
+import time
 
+from speil.wire.bursts import LOOK_SECONDS, Bursts
 from speil.wire.pipes import Pipe
-from speil.wire.pump import ClientEnd, ClientGoneError, Pump, Wait
-from speil.wire.turns import Wire
+from speil.wire.pump import PIECE_BYTES_MAX, ClientEnd, ClientGoneError, Pump, Wait
+from speil.wire.turns import TURN_SECONDS_MAX, Wire
 
 # errors of a kernel or a sandbox that does not splice these descriptors; the body is copied instead
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP})
+FOLLOWED_BYTES_MIN = 64 << 10  # of a source that sends less at a time, the client gets each byte at once
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -41,6 +44,7 @@ class Splice(Pump):
         self.left = size  # still to reach the client
         self.stall_seconds = math.inf
         self._source_left = size
+        self._bursts = Bursts(source)
         self._in_pipe = 0
         self._silent_since: float | None = None
         self._broke_off: SourceBrokeOffError | None = None
@@ -49,6 +53,18 @@ class Splice(Pump):
     def is_empty(self) -> bool:
         """Whether the pipe holds no bytes."""
         return not self._in_pipe
+
+    async def piece(self, size_max: int = PIECE_BYTES_MAX) -> int:
+        """See Pump. Raises NotSpliceableError, SourceBrokeOffError, SourceStalledError, ClientGoneError."""
+        self._look_timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        try:
+            return await super().piece(size_max)
+        finally:
+            self._look_timer.cancel()
+
+    def end(self) -> None:
+        """Leave the source's socket as it was."""
+        self._bursts.end()
 
     def rescue(self) -> bytes:
         """Read out the bytes that are in the pipe."""
@@ -60,7 +76,13 @@ class Splice(Pump):
         return data
 
     def _turn(self, size_max: int) -> Wait:
-        before = self.moved
+        waits_for = self._move(size_max)
+        if waits_for is Wait.SOURCE:
+            self._bursts.wait_for_more(self._source_left, self._loop.time())
+        return waits_for
+
+    def _move(self, size_max: int) -> Wait:
+        before, ends = self.moved, time.monotonic() + TURN_SECONDS_MAX
         while True:
             source_blocks = not self._fill() and not self._in_pipe
             if self._in_pipe and not self._drain():
@@ -74,7 +96,7 @@ class Splice(Pump):
                     if self._silent_since is None:
                         self._silent_since = self._loop.time()
                     return Wait.SOURCE
-            if self.moved - before >= size_max:
+            if self.moved - before >= size_max or time.monotonic() >= ends:
                 return Wait.CLIENT if self._in_pipe else Wait.SOURCE
 
     def _fill(self) -> bool:
@@ -96,12 +118,14 @@ class Splice(Pump):
             return False
         self._in_pipe += count
         self._source_left -= count
+        self._bursts.came(count)
         self._silent_since = None
         return True
 
     def _drain(self) -> bool:
         """From the pipe to the client; False where it takes nothing now."""
-        more = os.SPLICE_F_MORE if self._source_left else 0
+        # with the flag the kernel keeps what fills no packet, on loopback up to 64 KiB, for the bytes that follow
+        more = os.SPLICE_F_MORE if self._source_left and self._in_pipe >= FOLLOWED_BYTES_MIN else 0
         try:
             count = os.splice(self.pipe.read_fd, self._client.fd, self._in_pipe, flags=_FLAGS | more)
         except BlockingIOError:
@@ -114,6 +138,10 @@ class Splice(Pump):
         self.left -= count
         self.moved += count
         return True
+
+    def _look(self) -> None:
+        self._bursts.look(self._loop.time())
+        self._look_timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def _source_deadline(self) -> float:
         since = self._silent_since if self._silent_since is not None else self._loop.time()

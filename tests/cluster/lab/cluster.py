@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from speil.oci.image_builder import BuiltImage
-from tests.cluster.lab.control_plane import PASSWORD, USER, ControlPlane
+from tests.cluster.lab.control_plane import ControlPlane
 from tests.cluster.lab.images import make_image, push, write_archive
 from tests.cluster.lab.layout import CONTROL, PLANS, PRIVATE, PRIVATE_REGISTRY, REGISTRY, SPARE
 from tests.cluster.lab.network import Network, run
@@ -24,6 +24,7 @@ from tests.cluster.lab.registry_log import RegistryLog
 from tests.cluster.lab.waiting import wait_for
 from tests.requirements import kube_tool_path
 from tests.system.lab.namespaces import Namespace, inside
+from tests.system.lab.registry import LOGIN
 
 READY_SECONDS_MAX = 180.0
 COMMAND_SECONDS_MAX = 400.0
@@ -101,7 +102,7 @@ class Cluster:
     def push(self, image: BuiltImage, name: str, tag: str = "1", *, private: bool = False) -> str:
         """Put an image into a registry. Its reference."""
         host, address = (PRIVATE_REGISTRY, PRIVATE) if private else (REGISTRY, CONTROL)
-        push(image, host, address, name, tag, self.control.tls(), (USER, PASSWORD) if private else None)
+        push(image, host, address, name, tag, self.control.tls(), LOGIN if private else None)
         return f"{host}/{name}:{tag}"
 
     def kubectl(self, *arguments: str, stdin: str = "", fails: bool = False) -> str:

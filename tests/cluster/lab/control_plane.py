@@ -23,6 +23,7 @@ from tests.cluster.lab.network import Network
 from tests.cluster.lab.processes import Processes
 from tests.cluster.lab.waiting import wait_for
 from tests.requirements import kube_tool_path
+from tests.system.lab.registry import HTPASSWD
 
 READY_SECONDS_MAX = 120.0
 ETCD, ETCD_PEER = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
@@ -34,8 +35,6 @@ _USERS = {
     "proxy": ("system:kube-proxy", ""),
     "nobody": ("nobody", ""),
 }
-USER, PASSWORD = "puller", "region-secret-of-nobody"
-_HTPASSWD = f"{USER}:$2a$05$.u1FJ1YujAgAOKGqzxsEQeO5otdYO7B7VoDwJvI8GU6k.SPPyXABy\n"  # bcrypt: all that it knows
 _REGISTRY_CONFIG = """version: 0.1
 log: {{level: info, accesslog: {{disabled: false}}}}
 storage: {{filesystem: {{rootdirectory: {folder}/{name}}}, delete: {{enabled: true}}}}
@@ -82,7 +81,7 @@ class ControlPlane:
         private, public = new_key()
         (self.folder / "accounts.key").write_bytes(private)
         (self.folder / "accounts.pub").write_bytes(public)
-        (self.folder / "htpasswd").write_text(_HTPASSWD)
+        (self.folder / "htpasswd").write_text(HTPASSWD)
         users = _USERS | {node: (f"system:node:{node}", "system:nodes") for node in PLANS}
         lines = [f'{key}-token,{user},{number},"{group}"' for number, (key, (user, group)) in enumerate(users.items())]
         (self.folder / "tokens.csv").write_text("\n".join(lines) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -66,6 +67,13 @@ def pods(cluster: Cluster, region: str = "") -> dict[str, dict[str, Any]]:
         for pod in found
         if not pod["metadata"].get("deletionTimestamp")
     }
+
+
+def logs(cluster: Cluster, node: str) -> list[dict[str, Any]]:
+    """The lines of a node's speil."""
+    name = pods(cluster)[node]["metadata"]["name"]
+    said = cluster.kubectl("-n", NAMESPACE, "logs", name, "-c", "registry")
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
 def are_ready(cluster: Cluster, *nodes: str) -> bool:

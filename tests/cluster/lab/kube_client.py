@@ -20,6 +20,7 @@ _GROUPS = {
     "daemonsets": "/apis/apps/v1",
     "deployments": "/apis/apps/v1",
     "jobs": "/apis/batch/v1",
+    "endpointslices": "/apis/discovery.k8s.io/v1",
     "leases": "/apis/coordination.k8s.io/v1",
 }
 

@@ -49,6 +49,12 @@ class Network:
             rule = ["-A", "FORWARD", "-i", bridge(source), "-o", bridge(target)]
             run(*self.enter(control), "iptables", *rule)
 
+    def renew(self, plan: NodePlan) -> None:
+        """A node's namespace as new: a boot leaves no packet filter, such as the host ports of pods that have gone."""
+        run("ip", "-n", self.control, "link", "del", plan.name)  # its other end is in the namespace, which ends later
+        run("ip", "netns", "del", self.namespace(plan.name))
+        self._node(plan)
+
     def _node(self, plan: NodePlan) -> None:
         control, own = self.control, self.namespace(plan.name)
         run("ip", "netns", "add", own)
@@ -59,7 +65,7 @@ class Network:
         run("ip", "-n", control, "link", "set", plan.name, "master", bridge(plan.network))
         run("ip", "-n", control, "link", "set", plan.name, "up")
         run("ip", "-n", own, "route", "add", "default", "via", gateway(plan.network))
-        run("ip", "-n", control, "route", "add", f"{plan.pods}.0/24", "via", plan.address)
+        run("ip", "-n", control, "route", "replace", f"{plan.pods}.0/24", "via", plan.address)
         self._forward(own)
         for other in PLANS.values():
             # pods of the other region are reached through the control plane, which counts

@@ -11,21 +11,37 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.cluster.lab.cgroups import NodeCgroups
 from tests.cluster.lab.control_plane import ControlPlane
 from tests.cluster.lab.layout import CONTROL, PODS, PRIVATE, PRIVATE_REGISTRY, REGISTRY, SERVICES, NodePlan
 from tests.cluster.lab.network import Network
-from tests.cluster.lab.node_files import CONTAINERD_CONFIG, INIT, PAUSE_REFERENCE, cni_config, kubelet_config
+from tests.cluster.lab.node_files import (
+    COLLECT_IMAGES,
+    CONTAINERD_CONFIG,
+    INIT,
+    PAUSE_REFERENCE,
+    cni_config,
+    kubelet_config,
+)
 from tests.cluster.lab.processes import Processes, children
 from tests.cluster.lab.waiting import wait_for
 from tests.requirements import kube_tool_path, tool_path
 
-CGROUPS = Path("/sys/fs/cgroup")
 START_SECONDS_MAX = 60.0
 COMMAND_SECONDS_MAX = 120.0
-# joins the node's cgroups before it becomes the command
-_ENTER = 'for one in /sys/fs/cgroup/*/"$0"; do echo $$ > "$one/cgroup.procs"; done; exec "$@"'
+_HEAD = """import json, sys, urllib.error, urllib.request
+request = urllib.request.Request(sys.argv[1], method="HEAD", headers=json.loads(sys.argv[2]))
+try:
+    print(urllib.request.urlopen(request, timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
 _AGAIN = 'while :; do "$@"; sleep 1; done'  # as systemd would
 
 
@@ -37,6 +53,7 @@ class Node:
     ) -> None:
         self.plan, self.folder = plan, folder
         self._network, self._processes, self._control = network, processes, control
+        self._cgroups = NodeCgroups(network.namespace(plan.name))
 
     @property
     def name(self) -> str:
@@ -52,15 +69,18 @@ class Node:
 
     def start(self) -> None:
         """Switch it on. The kubelet is not waited for. Images and hosts.toml of before are still there."""
+        if (self.folder / "up").exists():
+            self._network.renew(self.plan)
         shutil.rmtree(self.folder / "run", ignore_errors=True)  # a boot empties /run
         self._write_files()
-        self._make_cgroups()
+        self._cgroups.make()
         (self.folder / "up").unlink(missing_ok=True)
         namespace = self._network.namespace(self.name)
         unshare = ["unshare", "-C", "-m", "-u", "-p", "-f", "--kill-child=SIGKILL", "--propagation", "slave"]
         command = [*self._network.enter(namespace), *unshare, "bash", str(self.folder / "init.sh")]
-        self._processes.start(self._process("init"), self._in_cgroups(command))
+        self._processes.start(self._process("init"), self._cgroups.first(command))
         wait_for((self.folder / "up").exists, seconds=START_SECONDS_MAX, what=f"{self.name} is up")
+        self._cgroups.settle()
         self.start_containerd()
         imported = self.folder / "imported"
         if not imported.exists():
@@ -102,6 +122,17 @@ class Node:
             "--cert-dir=/var/lib/kubelet/pki", f"--node-labels={labels}",
         )  # fmt: skip
 
+    @contextmanager
+    def collects_images(self) -> Iterator[None]:
+        """For as long as this lasts, its kubelet is one that removes all images without a container when it starts."""
+        usual = kubelet_config(self.plan, str(self._control.authority))
+        for config in (usual | COLLECT_IMAGES, usual):
+            self.kill("kubelet")
+            (self.folder / "kubelet.json").write_text(json.dumps(config))
+            self.start_kubelet()
+            if config is not usual:
+                yield
+
     def kill(self, program: str) -> None:
         """SIGKILL to containerd or the kubelet alone; containers go on."""
         name = self._process(program)
@@ -118,7 +149,7 @@ class Node:
         for one in self._processes.names:
             if one.startswith(f"{self.name}-"):
                 self._processes.forget(one)
-        wait_for(self._remove_cgroups, seconds=START_SECONDS_MAX, what=f"the cgroups of {self.name} are empty")
+        wait_for(self._cgroups.remove, seconds=START_SECONDS_MAX, what=f"the cgroups of {self.name} are empty")
 
     # --- use --------------------------------------------------------------------------------------------
 
@@ -126,7 +157,7 @@ class Node:
         """The command that runs `command` on the node."""
         init = self._processes.inner_pid(self._process("init"))
         assert init, f"{self.name} is off"
-        return self._in_cgroups(["nsenter", "-t", str(init), "-C", "-m", "-u", "-n", "-p", "--", *command])
+        return self._cgroups.inside(["nsenter", "-t", str(init), "-C", "-m", "-u", "-n", "-p", "--", *command])
 
     def run(self, *command: str) -> str:
         """Run a command on the node; its output. Raises AssertionError where it fails."""
@@ -157,6 +188,13 @@ class Node:
             if path.is_file() and not path.name.startswith(".speil")
         }
 
+    def mirror_status(self, repository: str, kind: str, reference: str) -> int:
+        """What this node's speil answers its own containerd for content of the registry, which may be a tag."""
+        text = self.hosts_tree()["_default/hosts.toml"][0]
+        ((mirror, section),) = list(tomllib.loads(text)["host"].items())[:1]
+        url = f"{mirror}/v2/{repository}/{kind}/{reference}?ns={REGISTRY}"
+        return int(self.run(sys.executable, "-c", _HEAD, url, json.dumps(section.get("header", {}))))
+
     def write_hosts_file(self, relative: str, text: str) -> None:
         """A file below certs.d, as an operator has put it there before."""
         self.run("sh", "-c", f"mkdir -p $(dirname {relative}); cat > {relative} <<'END'\n{text}END\n")
@@ -169,40 +207,18 @@ class Node:
     def _start(self, program: str, *command: str) -> None:
         self._processes.start(self._process(program), self.inside(*command))
 
-    def _in_cgroups(self, command: list[str]) -> list[str]:
-        return ["bash", "-c", _ENTER, self._network.namespace(self.name), *command]
-
     def _write_files(self) -> None:
         for one in ("run", "varlib", "varlog", "etc", "etc-work"):
             (self.folder / one).mkdir(parents=True, exist_ok=True)
         control = self._control
         hosts = f"{CONTROL} {REGISTRY}\n{PRIVATE} {PRIVATE_REGISTRY}\n127.0.0.1 localhost {self.name}\n"
         (self.folder / "hosts").write_text(hosts)
-        init = INIT.format(name=self.name, folder=self.folder, authority=control.authority)
+        init = INIT.format(
+            name=self.name, folder=self.folder, authority=control.authority, cgroups=self._cgroups.mount_script
+        )
         (self.folder / "init.sh").write_text(init)
         (self.folder / "cni.conflist").write_text(json.dumps(cni_config(self.plan)))
         shim = tool_path("containerd-shim-runc-v2")
         (self.folder / "config.toml").write_text(CONTAINERD_CONFIG.format(pause=PAUSE_REFERENCE, shim=shim))
         kubelet = kubelet_config(self.plan, str(control.authority))
         (self.folder / "kubelet.json").write_text(json.dumps(kubelet))
-
-    def _cgroups(self) -> list[Path]:
-        return [hierarchy / self._network.namespace(self.name) for hierarchy in sorted(CGROUPS.iterdir())]
-
-    def _make_cgroups(self) -> None:
-        """Its own: cAdvisor of a kubelet that shares them looks for seconds at each container of the other nodes."""
-        for group in self._cgroups():
-            group.mkdir(exist_ok=True)
-            if group.parent.name == "cpuset":
-                for file in ("cpuset.cpus", "cpuset.mems"):
-                    (group / file).write_text((group.parent / file).read_text())
-
-    def _remove_cgroups(self) -> bool:
-        for group in self._cgroups():
-            if group.exists():
-                for path, _, _ in os.walk(group, topdown=False):
-                    try:
-                        Path(path).rmdir()
-                    except OSError:
-                        return False  # a process is still ending
-        return True

@@ -15,17 +15,7 @@ mount --make-rslave /
 hostname {name}
 mount -t proc proc /proc
 mount -t overlay overlay -o lowerdir=/etc,upperdir={folder}/etc,workdir={folder}/etc-work /etc
-hierarchies=$(ls /sys/fs/cgroup)
-mount -t tmpfs tmpfs /sys/fs/cgroup
-for one in $hierarchies; do
-    mkdir "/sys/fs/cgroup/$one"
-    case $one in
-        unified) mount -t cgroup2 none "/sys/fs/cgroup/$one" ;;
-        systemd) mount -t cgroup -o none,name=systemd cgroup "/sys/fs/cgroup/$one" ;;
-        *) mount -t cgroup -o "$one" cgroup "/sys/fs/cgroup/$one" ;;
-    esac
-done
-mount --bind {folder}/run /run
+{cgroups}mount --bind {folder}/run /run
 mount --bind {folder}/varlib /var/lib
 mount --bind {folder}/varlog /var/log
 mkdir -p /run/netns /run/lock /etc/cni/net.d /etc/containerd/certs.d
@@ -85,8 +75,12 @@ def cni_config(plan: NodePlan) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "lab", "plugins": [bridge, ports]}
 
 
+# Of an age that every image has when the kubelet looks: it looks when it starts, and then every five minutes.
+COLLECT_IMAGES = {"imageMinimumGCAge": "1ns", "imageMaximumGCAge": "2ns"}
+
+
 def kubelet_config(plan: NodePlan, authority: str) -> dict[str, Any]:
-    """As kubeadm's, but for cgroup v1, which this may be, and for images, which are never collected here."""
+    """As kubeadm's, but for cgroup v1, which this may be, and for images, which are collected on demand."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

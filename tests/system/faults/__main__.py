@@ -1,8 +1,10 @@
 """`make faults`: all cases with every containerd; writes docs/faults.md.
 
-    python -m tests.system.faults [MODE …] [--case TEXT] [--dry]
+    python -m tests.system.faults [MODE …] [--part one|at-once] [--case TEXT] [--dry]
 
-With MODEs or --case only those are run; with --dry the table is printed and not written.
+With MODEs or --case only those are run; a part that is not run stays on the page as it was,
+and of the second part each row that is not run. With --dry the table is
+printed and not written.
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ import time
 import traceback
 from pathlib import Path
 
+from tests.system.faults.at_once import cases as at_once_cases
+from tests.system.faults.at_once import run as at_once_run
+from tests.system.faults.at_once import trial as at_once
+from tests.system.faults.at_once.lab import sharing_lab
 from tests.system.faults.cases import CASES
 from tests.system.faults.lab import MODES, Mode, fault_lab
 from tests.system.faults.run import measure_clean, run_case
-from tests.system.faults.table import PAGE, page
+from tests.system.faults.table import PAGE, Parts
 from tests.system.faults.trial import Outcome
 
 
@@ -50,25 +56,58 @@ def run_mode(mode: Mode, wanted: str) -> tuple[list[Outcome], list[str]]:
     return outcomes, failed
 
 
+def run_at_once(mode: Mode, wanted: str) -> tuple[list[at_once.Outcome], list[str]]:
+    """The rows of simultaneous pulls with one containerd; the names of those that failed or exceeded a bound."""
+    outcomes, failed = [], []
+    with tempfile.TemporaryDirectory(prefix="speil-faults-") as folder, sharing_lab(mode, Path(folder)) as lab:
+        outcomes += asyncio.run(at_once_run.measure_clean(lab))
+        for case in at_once_cases.CASES:
+            if not re.search(wanted, case.name):
+                continue
+            started = time.monotonic()
+            try:
+                outcome = asyncio.run(at_once_run.run_case(lab, case))
+            except Exception as error:
+                failed.append(f"{mode.key}: {case.name}")
+                traceback.print_exception(error)
+                print(f"{mode.key}: {case.name}: FAILED")
+                continue
+            outcomes.append(outcome)
+            if found := outcome.faults(multipart=mode.multipart):
+                failed.append(f"{mode.key}: {case.name}: {', '.join(found)}")
+            print(
+                f"{mode.key}: {case.name}: {outcome.seconds:.1f} s, {outcome.added_seconds:+.1f} s, "
+                f"{outcome.copies:.2f} copies, {outcome.takeovers} took over, {outcome.pulls} pulls "
+                f"({time.monotonic() - started:.1f} s in all) {outcome.faults(multipart=mode.multipart)}\n"
+                f"    {outcome.line}\n    {outcome.notes}",
+                flush=True,
+            )
+    return outcomes, failed
+
+
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="make faults")
     parser.add_argument("modes", nargs="*", choices=[[], *(mode.key for mode in MODES)])
     parser.add_argument("--case", default="", help="only cases whose name matches this pattern")
+    parser.add_argument("--part", choices=["one", "at-once"], help="only one part of the table")
     parser.add_argument("--dry", action="store_true", help="print the table, do not write it")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the lab is taken down then too
-    outcomes, failed = {}, []
+    parts, failed = Parts(), list[str]()
     for mode in MODES:
-        if not chosen.modes or mode.key in chosen.modes:
-            rows, broken = run_mode(mode, chosen.case)
-            outcomes[mode.title] = rows
+        if chosen.modes and mode.key not in chosen.modes:
+            continue
+        if chosen.part != "at-once":
+            parts.one[mode.title], broken = run_mode(mode, chosen.case)
             failed += broken
-    text = page(outcomes)
-    if chosen.dry or failed:
-        print(text)
+        if chosen.part != "one":
+            parts.at_once[mode.title], broken = run_at_once(mode, chosen.case)
+            failed += broken
+    if chosen.dry or (failed and parts.one):
+        print(parts.page(""))
     else:
-        PAGE.write_text(text)
+        PAGE.write_text(parts.page(PAGE.read_text()))
     for name in failed:
         print(f"failed: {name}")
     return 1 if failed else 0

@@ -6,17 +6,36 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from speil.version import __version__
+from tests.system.faults.at_once import table as at_once_table
+from tests.system.faults.at_once import trial as at_once
 from tests.system.faults.lab import LAYERS
 from tests.system.faults.trial import SLOW_LINK, Outcome
 
 PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "faults.md"
+AT_ONCE = "## Several nodes pull at once"
+
+
+@dataclass(slots=True)
+class Parts:
+    """Outcomes by the title of the containerd: of one node that pulls, and of several that pull at once."""
+
+    one: dict[str, list[Outcome]] = field(default_factory=dict)
+    at_once: dict[str, list[at_once.Outcome]] = field(default_factory=dict)
+
+    def page(self, before: str) -> str:
+        """The whole page. A part without outcomes is taken from the page as it was `before`."""
+        had_one, _, had_at_once = before.partition(f"{AT_ONCE}\n")
+        one = page(self.one) if self.one else had_one
+        second = f"{AT_ONCE}\n" + (at_once_table.part(self.at_once, had_at_once) if self.at_once else had_at_once)
+        return f"{one.rstrip()}\n\n{second.rstrip()}\n"
 
 
 def page(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
-    """The whole page; `outcomes` by the title of the containerd."""
+    """The first part; `outcomes` by the title of the containerd."""
     parts = [_intro()]
     for title, rows in outcomes.items():
         parts += [f"## {title}\n", _table(rows)]

@@ -168,7 +168,12 @@ class Trial:
         for line in self.said(node).splitlines():
             if not re.match(r"\S+ (INFO|WARN|ERROR) ", line) or not re.search(self.case.line, line):
                 continue
-            for pattern, short in _LONG:
-                line = pattern.sub(short, line)
-            return line
+            return shortened(line)
         return ""
+
+
+def shortened(line: str) -> str:
+    """A line of a log without its time, and with short digests, peers and paths."""
+    for pattern, short in _LONG:
+        line = pattern.sub(short, line)
+    return line

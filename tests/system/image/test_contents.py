@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from scripts.image.debian import read_lock
-from scripts.image.root import SITE
+from scripts.image.root import PROGRAMS, SITE
 
 from tests.requirements import ROOT
 from tests.system.image.archive import OciArchive
@@ -43,7 +43,7 @@ def test_no_shell_no_installer_nothing_setuid(tree: Path) -> None:
         if not path.is_symlink():
             assert not path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID), path
     programs = {path.name for folder in ("bin", "sbin", "usr/bin", "usr/sbin") for path in (tree / folder).glob("*")}
-    assert programs == {"python3.11", "python3", "speil"}
+    assert programs == {"python3.11", "python3", *PROGRAMS}
 
 
 def test_every_file_is_of_the_architecture(tree: Path) -> None:

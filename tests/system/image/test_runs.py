@@ -119,6 +119,9 @@ async def test_the_image_serves_pulls_without_a_right(image_lab: ImageLab) -> No
     assert json.loads(shown.stdout)["version"] == __version__, shown.stderr
     assert json.loads(shown.stdout)["build"] == "image"
 
+    shown = image_lab.runtime.run("version-flag", "/usr/bin/speil", "--version")
+    assert __version__ in shown.stdout, shown.stderr
+
     image = random_image(1, (3_000_000, 700_000, 40_000))
     image_lab.registry.push(image, "lab/app", "1")
     first, second = image_lab.nodes

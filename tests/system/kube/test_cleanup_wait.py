@@ -11,7 +11,7 @@ import pytest
 from speil.cli import cleanup_wait
 from speil.cli.cleanup_wait import remove_lease
 from speil.kube.api import KubeApi
-from speil.kube.daemonset import DaemonSetState, remove_daemonset, wait_for_daemonset
+from speil.kube.daemonset import DaemonSetState, daemonset_state, remove_daemonset, wait_for_daemonset
 from speil.kube.error import KubeForbiddenError, KubeNotFoundError
 from speil.kube.kubeconfig import KubeconfigAccess
 from speil.testing.eventually import eventually
@@ -70,6 +70,14 @@ async def test_nodes_whose_pod_is_not_ready_are_named(cluster: KubeCluster, name
         await set_status(cluster, path, desired=3, ready=1)
         state = await wait_for_daemonset(api, namespace, "cleanup", 0.0, seen.append)
         assert (state.desired, state.ready, state.waiting) == (3, 1, ("node-2", "node-3"))
+
+        async def is_older() -> bool:
+            return (await daemonset_state(api, namespace, "cleanup")).age_seconds >= 2
+
+        await eventually(is_older, what="the DaemonSet was made two seconds ago")
+        looks = len(seen)
+        state = await wait_for_daemonset(api, namespace, "cleanup", 2.0, seen.append, since_creation=True)
+        assert (len(seen) - looks, state.ready) == (1, 1), "another has waited for so long"
 
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(wait_for_daemonset(api, namespace, "cleanup", 60.0, seen.append))

@@ -94,11 +94,11 @@ class Containerd:
         self.process.start()
         await eventually(self._serves, timeout_seconds=60, what=f"containerd {self.version.name} serves")
 
-    async def pull(self, image: str) -> str:
-        """Pull as the kubelet does. Raises StoreError where the pull fails."""
+    async def pull(self, image: str, login: tuple[str, str] | None = None) -> str:
+        """Pull as the kubelet does, with a pull secret or without. Raises StoreError where the pull fails."""
         client = self.client()
         try:
-            return await client.pull_image(image)
+            return await client.pull_image(image, login)
         finally:
             client.close()
 

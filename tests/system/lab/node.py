@@ -58,9 +58,9 @@ class Node:
         hosts = self.containerd.certs / REGISTRY / "hosts.toml"
         hosts.write_text(hosts.read_text().replace(f"http://{REGISTRY}", upstream))
 
-    async def pull(self, image: str) -> str:
-        """Pull as the kubelet does."""
-        return await self.containerd.pull(f"{REGISTRY}/{image}")
+    async def pull(self, image: str, login: tuple[str, str] | None = None) -> str:
+        """Pull as the kubelet does, with a pull secret or without."""
+        return await self.containerd.pull(f"{REGISTRY}/{image}", login)
 
     def ready(self) -> bool:
         """Whether /readyz says so."""

@@ -3,6 +3,7 @@
 import http.client
 import json
 import sys
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -10,9 +11,10 @@ from urllib.parse import quote, urlsplit
 def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
     connection = http.client.HTTPConnection(urlsplit(plan["url"]).netloc, timeout=60)
+    login = {"Authorization": f"Basic {b64encode(':'.join(plan['login']).encode()).decode()}"} if plan["login"] else {}
 
     def send(method: str, path: str, body: bytes = b"", kind: str = "application/octet-stream") -> str:
-        connection.request(method, path, body, {"Content-Type": kind})
+        connection.request(method, path, body, {"Content-Type": kind, **login})
         answer = connection.getresponse()
         answer.read()
         if answer.status not in (201, 202):

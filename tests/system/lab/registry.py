@@ -19,7 +19,10 @@ _CONFIG = """version: 0.1
 log: {{level: info, formatter: json, accesslog: {{disabled: false}}}}
 storage: {{filesystem: {{rootdirectory: {directory}/data}}}}
 http: {{addr: 0.0.0.0:{port}}}
-"""
+{auth}"""
+_AUTH = 'auth: {{htpasswd: {{realm: lab, path: "{directory}/htpasswd"}}}}\n'
+LOGIN = ("puller", "region-secret-of-nobody")
+HTPASSWD = f"{LOGIN[0]}:$2a$05$.u1FJ1YujAgAOKGqzxsEQeO5otdYO7B7VoDwJvI8GU6k.SPPyXABy\n"  # bcrypt: all that it knows
 _GET = re.compile(r'"GET /v2/\S+?/(?:blobs|manifests)/(sha256:[0-9a-f]{64}|[^/\s?]+)\S* HTTP/1\.[01]" (20[06])')
 _SERVED = re.compile(
     r'(?m)^(\S+) - - \[[^]]*\] "GET /v2/\S+?/(blobs|manifests)/([^/\s?]+)\S* HTTP/1\.[01]" 20[06] (\d+)'
@@ -38,12 +41,15 @@ class Served:
 
 
 class Registry:
-    """A registry at `url`, reachable from all nodes."""
+    """A registry at `url`, reachable from all nodes; a private one asks for LOGIN."""
 
-    def __init__(self, hub: Namespace, directory: Path) -> None:
+    def __init__(self, hub: Namespace, directory: Path, *, private: bool = False) -> None:
         directory.mkdir(parents=True)
         config = directory / "config.yml"
-        config.write_text(_CONFIG.format(directory=directory, port=PORT))
+        auth = _AUTH.format(directory=directory) if private else ""
+        config.write_text(_CONFIG.format(directory=directory, port=PORT, auth=auth))
+        (directory / "htpasswd").write_text(HTPASSWD)
+        self._login = LOGIN if private else None
         self.url = f"http://{hub.address}:{PORT}"
         self._hub = hub
         self._process = LabProcess(hub, ["docker-registry", "serve", str(config)], directory / "registry.log")
@@ -68,7 +74,8 @@ class Registry:
         for digest in order:
             (folder / digest.hex).write_bytes(image.blobs[digest])
             plan.append({"digest": str(digest), "file": str(folder / digest.hex), "type": image.media_types[digest]})
-        (folder / "plan.json").write_text(json.dumps({"url": self.url, "name": name, "tag": tag, "blobs": plan}))
+        document = {"url": self.url, "name": name, "tag": tag, "blobs": plan, "login": self._login}
+        (folder / "plan.json").write_text(json.dumps(document))
         self._hub.run("python3", str(script), str(folder / "plan.json"))
         self.forget()
 

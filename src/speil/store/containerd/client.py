@@ -93,12 +93,14 @@ class ContainerdClient:
         path = "/runtime.v1.RuntimeService/Status"
         return dict((await self._call(path, cri_pb2.StatusRequest(verbose=True), cri_pb2.StatusResponse)).info)
 
-    async def pull_image(self, image: str) -> str:
-        """Pull an image through CRI, as the kubelet does; returns the image id.
+    async def pull_image(self, image: str, login: tuple[str, str] | None = None) -> str:
+        """Pull an image through CRI, as the kubelet does; returns the image id. `login` is a user and a password.
 
-        Waits up to PULL_SECONDS_MAX. If the pull fails, StoreUnavailableError has containerd's message.
+        Waits up to PULL_SECONDS_MAX. Raises NotFoundError or StoreUnavailableError with containerd's message.
         """
         request = cri_pb2.PullImageRequest(image=cri_pb2.ImageSpec(image=image))
+        if login:
+            request.auth.username, request.auth.password = login
         path = "/runtime.v1.ImageService/PullImage"
         return (await self._call(path, request, cri_pb2.PullImageResponse, PULL_SECONDS_MAX)).image_ref
 
