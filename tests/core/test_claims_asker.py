@@ -505,7 +505,15 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pull_module, "after", record)
     for seed in range(400):
         run_random(Random(seed))
-    for ending in ("completed", "cancelled"):
+
+    def end(one: Asker, *, is_complete: bool) -> None:
+        if is_complete:
+            one.completed(KEY, 0.2)
+        else:
+            one.cancelled(KEY)
+        assert len(one) == 0
+
+    for is_complete in (True, False):
         for answer in (None, Fetch(), Alone(Why.LIMIT), Follow(SOURCE), Holders((SOURCE,))):
             one = asker()
             one.miss(KEY, UMPIRES, FACTS, 0)
@@ -513,8 +521,7 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
                 one.answered(KEY, UMPIRE.peer_id, answer, 0)
                 one.miss(KEY, UMPIRES, FACTS, 0)
                 one.received(KEY, 1, 0.1)
-            getattr(one, ending)(KEY)
-            assert len(one) == 0
+            end(one, is_complete=is_complete)
         for answer in (Follow(SOURCE), Holders((SOURCE,))):
             one = asker()
             one.miss(KEY, UMPIRES, FACTS, 0)
@@ -522,7 +529,6 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
             one.received(KEY, 1, 0.1)
             one.delivered(KEY)
             one.miss(KEY, UMPIRES, FACTS, 0.2)
-            getattr(one, ending)(KEY)
-            assert len(one) == 0
+            end(one, is_complete=is_complete)
     missing = {(state, event) for state, row in PULL.items() for event in row} - taken
     assert not missing, sorted((state.name, event.name) for state, event in missing)

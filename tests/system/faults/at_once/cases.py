@@ -289,7 +289,7 @@ async def run_spegel(trial: Trial) -> None:
             lab.stranger.name,
             str(tool_path("interop-peer")),
             f"/ip4/{lab.stranger.address}/tcp/5001",
-        )  # fmt: skip
+        )
     )
     for node in lab.nodes:
         await program.ask("connect", addr=f"/ip4/{node.address}/tcp/5001/p2p/{node.peer}")
