@@ -456,22 +456,25 @@ def run_random(rng: Random) -> None:
         assert pull.state is PullState.WITH_HOLDERS or now <= byte_at + HOLD_SECONDS_MAX + 9.0
         for action in actions:
             match action:
-                case AskUmpire() if rng.random() < 0.8:
+                case AskUmpire() if rng.random() < 0.9:
                     answers: list[Answer] = [
                         Fetch(),
-                        Follow(SOURCE),
-                        Follow(OTHER),
-                        Holders((OTHER,)),
+                        Follow(peer(rng.randrange(200, 230))),
+                        Follow(peer(rng.randrange(300, 330))),
+                        Holders((peer(rng.randrange(200, 230)),)),
                         Defer(peer(rng.randrange(60))),
                     ]
-                    weights = [1, 9, 9, 1, 3]
+                    weights = [1, 9, 9, 3, 3]
                     one.answered(KEY, action.umpire.peer_id, rng.choices(answers, weights)[0], now)
                 case AskSource() if rng.random() < 0.8:
                     status = Status(rng.choice(list(Phase)), rng.randrange(1 << 24), (rng.randrange(3),))
                     one.source_said(KEY, action.source.peer_id, status, now)
         pull = one.pull(KEY)
         if pull and pull.source and rng.random() < 0.1:
-            one.refused(KEY, pull.source.peer_id, rng.choice((Reason.GONE, Reason.FULL)), now)
+            actions = one.refused(KEY, pull.source.peer_id, rng.choice((Reason.GONE, Reason.FULL)), now)
+            for action in actions:
+                if isinstance(action, AskUmpire):
+                    one.answered(KEY, action.umpire.peer_id, Follow(peer(rng.randrange(400, 430))), now)
         if one.pull(KEY) and rng.random() < 0.1:
             offset, byte_at = offset + 50_000, now
             one.received(KEY, offset, now)
@@ -503,7 +506,7 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         return after(table, state, event)
 
     monkeypatch.setattr(pull_module, "after", record)
-    for seed in range(400):
+    for seed in range(800):
         run_random(Random(seed))
 
     def end(one: Asker, *, is_complete: bool) -> None:
