@@ -24,6 +24,7 @@ from speil.claims.asker import (
     FAILURES_MAX,
     HOLD_SECONDS_MAX,
     MOVES_MAX,
+    SHARE_WAIT_SECONDS,
     SPOILED_SECONDS,
     UMPIRES_ASKED_MAX,
     Asker,
@@ -291,13 +292,15 @@ def test_content_of_little_patience_goes_upstream_in_time() -> None:
     assert one.tick(0.3) == [Leave(KEY, SOURCE, Reason.NO_BYTE), GoUpstream(KEY, claimed=False)]
 
 
-def test_a_liar_is_avoided_after_another_source_sent_bytes() -> None:
+@pytest.mark.parametrize("has_bytes", [True, False], ids=["large", "small"])
+def test_a_liar_is_avoided_after_another_source_sent_bytes(has_bytes: bool) -> None:
     one = asker()
     following(one)
     now, _ = wait(one, 0, Status(Phase.FETCHING))
     one.answered(KEY, UMPIRE.peer_id, Follow(OTHER), now)
-    one.received(KEY, 1_000, now + 0.1)
-    one.completed(KEY)
+    if has_bytes:
+        one.received(KEY, 1_000, now + 0.1)
+    one.completed(KEY, now + 0.2)
     for later, avoided in ((now + 1, (SOURCE.peer_id,)), (now + 1 + DISTRUST_SECONDS, ())):
         (ask,) = one.miss(b"next", UMPIRES, FACTS, later)
         assert isinstance(ask, AskUmpire)
@@ -312,7 +315,7 @@ def test_with_a_slow_upstream_nobody_is_distrusted() -> None:
     one.answered(KEY, UMPIRE.peer_id, Follow(OTHER), now)
     now, _ = wait(one, now, Status(Phase.FETCHING))
     one.answered(KEY, UMPIRE.peer_id, Follow(SOURCE), now)
-    one.completed(KEY)
+    one.completed(KEY, now + SHARE_WAIT_SECONDS)
     (ask,) = one.miss(b"next", UMPIRES, FACTS, now)
     assert isinstance(ask, AskUmpire)
     assert ask.ask.avoided == ()
@@ -320,26 +323,76 @@ def test_with_a_slow_upstream_nobody_is_distrusted() -> None:
 
 @pytest.mark.parametrize("reason", [Reason.GONE, Reason.FULL])
 def test_after_a_number_of_sources_it_goes_upstream(reason: Reason) -> None:
-    one, moves = asker(), 0
+    one, moves, sources = asker(), 0, [SOURCE, OTHER]
     following(one)
     while True:
         moves += 1
-        actions = one.refused(KEY, SOURCE.peer_id, reason, 0.1)
+        actions = one.refused(KEY, sources[0].peer_id, reason, 0.1)
         if isinstance(actions[-1], GoUpstream):
             break
-        one.answered(KEY, UMPIRE.peer_id, Follow(SOURCE), 0.1)
+        sources.reverse()
+        one.answered(KEY, UMPIRE.peer_id, Follow(sources[0]), 0.1)
     assert moves == (FAILURES_MAX if reason is Reason.GONE else MOVES_MAX) + 1
 
 
 def test_no_liars_together_hold_a_request_for_longer_than_the_bound() -> None:
-    one, now = asker(), 0.0
+    one, now, sources = asker(), 0.0, [SOURCE, OTHER]
     following(one)
     while True:
         now, actions = wait(one, now, Status(Phase.FOLLOWING, 0, (9,)))
         if isinstance(actions[-1], GoUpstream):
             break
-        one.answered(KEY, UMPIRE.peer_id, Follow(SOURCE), now)
+        sources.reverse()
+        one.answered(KEY, UMPIRE.peer_id, Follow(sources[0]), now)
     assert now <= HOLD_SECONDS_MAX + 4.0
+
+
+@pytest.mark.parametrize("answer", [Follow(SOURCE), Holders((SOURCE,))], ids=["follow", "holders"])
+def test_an_umpire_that_names_the_source_that_failed_is_passed_over(answer: Answer) -> None:
+    one = asker()
+    following(one)
+    now, _ = wait(one, 0, Status(Phase.FETCHING))
+    (ask,) = one.answered(KEY, UMPIRE.peer_id, answer, now)
+    assert isinstance(ask, AskUmpire)
+    assert ask.umpire == UMPIRES[1]
+    assert UMPIRE.peer_id in ask.ask.dead
+    assert one.answered(KEY, UMPIRES[1].peer_id, Fetch(), now) == [GoUpstream(KEY, claimed=True)]
+    (ask,) = one.miss(b"next", UMPIRES, FACTS, now)
+    assert isinstance(ask, AskUmpire)
+    assert ask.umpire == UMPIRES[1], "it is left out for a while"
+
+
+@pytest.mark.parametrize("reason", [Reason.FULL, Reason.GONE])
+def test_a_source_that_was_only_full_may_be_named_again(reason: Reason) -> None:
+    one = asker()
+    following(one)
+    one.refused(KEY, SOURCE.peer_id, reason, 0.1)
+    actions = one.answered(KEY, UMPIRE.peer_id, Follow(SOURCE), 0.2)
+    assert (actions == [Join(KEY, SOURCE, 0)]) == (reason is Reason.FULL)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_source_of_wrong_bytes_is_avoided_for_other_content(is_whole: bool) -> None:
+    one = asker()
+    following(one)
+    one.received(KEY, 1_000, 0.1)
+    if is_whole:
+        one.delivered(KEY)
+    assert one.spoiled(KEY, 0.2) == [SendRelease(KEY, UMPIRE, Release(Ending.SPOILED))]
+    (ask,) = one.miss(b"next", UMPIRES, FACTS, 0.3)
+    assert isinstance(ask, AskUmpire)
+    assert ask.ask.avoided == (SOURCE.peer_id,)
+
+
+def test_a_source_that_is_avoided_is_not_followed_for_other_content() -> None:
+    one = asker()
+    following(one)
+    now, _ = wait(one, 0, None)  # no sign of life
+    one.answered(KEY, UMPIRE.peer_id, Fetch(), now)
+    one.miss(b"next", UMPIRES, FACTS, now)
+    (ask,) = one.answered(b"next", UMPIRE.peer_id, Follow(SOURCE), now)
+    assert isinstance(ask, AskUmpire)
+    assert ask.umpire == UMPIRES[1]
 
 
 def test_a_cancelled_download_is_released_and_a_spoiled_one_is_not_shared_for_a_while() -> None:
@@ -403,29 +456,32 @@ def run_random(rng: Random) -> None:
         assert pull.state is PullState.WITH_HOLDERS or now <= byte_at + HOLD_SECONDS_MAX + 9.0
         for action in actions:
             match action:
-                case AskUmpire() if rng.random() < 0.8:
+                case AskUmpire() if rng.random() < 0.9:
                     answers: list[Answer] = [
                         Fetch(),
-                        Follow(SOURCE),
-                        Follow(OTHER),
-                        Holders((OTHER,)),
+                        Follow(peer(rng.randrange(200, 230))),
+                        Follow(peer(rng.randrange(300, 330))),
+                        Holders((peer(rng.randrange(200, 230)),)),
                         Defer(peer(rng.randrange(60))),
                     ]
-                    weights = [1, 9, 9, 1, 3]
+                    weights = [1, 9, 9, 3, 3]
                     one.answered(KEY, action.umpire.peer_id, rng.choices(answers, weights)[0], now)
                 case AskSource() if rng.random() < 0.8:
                     status = Status(rng.choice(list(Phase)), rng.randrange(1 << 24), (rng.randrange(3),))
                     one.source_said(KEY, action.source.peer_id, status, now)
         pull = one.pull(KEY)
         if pull and pull.source and rng.random() < 0.1:
-            one.refused(KEY, pull.source.peer_id, rng.choice((Reason.GONE, Reason.FULL)), now)
+            actions = one.refused(KEY, pull.source.peer_id, rng.choice((Reason.GONE, Reason.FULL)), now)
+            for action in actions:
+                if isinstance(action, AskUmpire):
+                    one.answered(KEY, action.umpire.peer_id, Follow(peer(rng.randrange(400, 430))), now)
         if one.pull(KEY) and rng.random() < 0.1:
             offset, byte_at = offset + 50_000, now
             one.received(KEY, offset, now)
         if rng.random() < 0.05:
             one.miss(KEY, UMPIRES, FACTS, now)
         if rng.random() < 0.01:
-            one.cancelled(KEY) if rng.random() < 0.5 else one.completed(KEY)
+            one.cancelled(KEY) if rng.random() < 0.5 else one.completed(KEY, now)
         at = one.next_deadline()
         now = max(now, at) if at is not None else now + 1
         actions = one.tick(now)
@@ -450,9 +506,17 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         return after(table, state, event)
 
     monkeypatch.setattr(pull_module, "after", record)
-    for seed in range(400):
+    for seed in range(800):
         run_random(Random(seed))
-    for ending in ("completed", "cancelled"):
+
+    def end(one: Asker, *, is_complete: bool) -> None:
+        if is_complete:
+            one.completed(KEY, 0.2)
+        else:
+            one.cancelled(KEY)
+        assert len(one) == 0
+
+    for is_complete in (True, False):
         for answer in (None, Fetch(), Alone(Why.LIMIT), Follow(SOURCE), Holders((SOURCE,))):
             one = asker()
             one.miss(KEY, UMPIRES, FACTS, 0)
@@ -460,8 +524,7 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
                 one.answered(KEY, UMPIRE.peer_id, answer, 0)
                 one.miss(KEY, UMPIRES, FACTS, 0)
                 one.received(KEY, 1, 0.1)
-            getattr(one, ending)(KEY)
-            assert len(one) == 0
+            end(one, is_complete=is_complete)
         for answer in (Follow(SOURCE), Holders((SOURCE,))):
             one = asker()
             one.miss(KEY, UMPIRES, FACTS, 0)
@@ -469,7 +532,6 @@ def test_every_row_of_the_table_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
             one.received(KEY, 1, 0.1)
             one.delivered(KEY)
             one.miss(KEY, UMPIRES, FACTS, 0.2)
-            getattr(one, ending)(KEY)
-            assert len(one) == 0
+            end(one, is_complete=is_complete)
     missing = {(state, event) for state, row in PULL.items() for event in row} - taken
     assert not missing, sorted((state.name, event.name) for state, event in missing)

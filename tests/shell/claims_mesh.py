@@ -154,7 +154,7 @@ class Puller:
         """A layer is in the store."""
         del self.node.transfers[key]
         self.node.stored.add(key)
-        self.asker.completed(key)
+        self.asker.completed(key, now())
         names = [name for name, (other, _) in zip(self._world.names, self._world.layers, strict=True) if other == key]
         await self.router.provide(names)
         if len(self.node.stored) == len(self._world.layers):

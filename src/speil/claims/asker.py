@@ -135,18 +135,26 @@ class Asker:
         if pull is not None and pull.state in (PullState.RECEIVING, PullState.WITH_HOLDERS):
             pull.change(PullEvent.DELIVERED)
 
-    def completed(self, key: bytes) -> None:
-        """The content is in the store."""
+    def completed(self, key: bytes, now: float) -> None:
+        """The content is in the store. Small content is there before a byte of it was reported."""
         if pull := self._pulls.pop(key, None):
             pull.change(PullEvent.COMPLETED)
+            if culprit := pull.culprit(now, self._wait_seconds):
+                self._reputation.distrusted.note(culprit, now)
 
     def cancelled(self, key: bytes) -> list[Action]:
         """The download is gone: its ingest has vanished, or containerd has closed its request."""
         return self._end(key, Ending.CANCELLED)
 
     def spoiled(self, key: bytes, now: float) -> list[Action]:
-        """The bytes of the download did not match the digest: the key is not shared in flight for a while."""
+        """The bytes of the download did not match the digest: the key is not shared in flight for a while.
+
+        Its source may have passed on what its upstream sent. Other content is not taken from it for a while either: one
+        that makes wrong bytes itself would fail a pull with each.
+        """
         self._spoiled.note(key, now)
+        if (pull := self._pulls.get(key)) and pull.source is not None:
+            self._reputation.distrusted.note(pull.source.peer_id, now)
         return self._end(key, Ending.SPOILED)
 
     def is_spoiled(self, key: bytes, now: float) -> bool:
@@ -166,6 +174,8 @@ class Asker:
         pull = self._asking(key, umpire)
         if pull is None:
             return []
+        if pull.names_unwanted(answer):
+            return self.unanswered(key, umpire, now)
         self._reputation.mute.forget(umpire)
         if not isinstance(answer, Defer):
             pull.umpire = pull.asked[umpire]
@@ -188,7 +198,7 @@ class Asker:
                 return self._go_alone(key, pull)
 
     def unanswered(self, key: bytes, umpire: PeerId, now: float) -> list[Action]:
-        """An umpire can't be reached, or its answer has no claim field."""
+        """An umpire can't be reached, or its answer is of no use."""
         pull = self._asking(key, umpire)
         if pull is None:
             return []
@@ -308,14 +318,16 @@ class Asker:
             return [] if pull.asked else self._go_alone(key, pull)
         umpire = pull.umpire = pull.umpires[0]
         pull.asked_at, pull.asked[umpire.peer_id] = now, umpire
-        facts = pull.facts
+        facts, avoided = pull.facts, self._reputation.avoided(now)
+        has_failed = pull.reason in (Reason.SILENT, Reason.NO_BYTE, Reason.GONE)
+        pull.unwanted = frozenset((*avoided, pull.left) if pull.left and has_failed else avoided)
         ask = Ask(
             pull.reason,
             pull.left,
             facts.size_bytes,
             facts.rate,
             facts.link,
-            avoided=self._reputation.avoided(now),
+            avoided=avoided,
             dead=tuple(pull.dead[-DEAD_MAX:]),
         )
         return [AskUmpire(key, umpire, ask)]

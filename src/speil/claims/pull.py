@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from speil.claims.message import Phase, Reason, Status, tag
+from speil.claims.message import Answer, Follow, Holders, Phase, Reason, Status, tag
 from speil.claims.states import HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -62,6 +62,7 @@ class Pull:
     deferred: int = 0
     reason: Reason = Reason.MISS
     left: PeerId | None = None  # the source that `reason` is about
+    unwanted: frozenset[PeerId] = frozenset()  # sources that the umpires asked now were told not to name
     suspect: PeerId | None = None  # the last source that was left without a byte, until the next byte
     left_at: float = 0.0  # when that was
     source: PeerInfo | None = None
@@ -116,6 +117,16 @@ class Pull:
             self.restarts += 1
             self.wait_from = now
         self.fetcher = fetcher
+
+    def names_unwanted(self, answer: Answer) -> bool:
+        """Whether an umpire names nobody but sources that it was told not to name: it lies, or is at fault."""
+        match answer:
+            case Follow(source):
+                return source.peer_id in self.unwanted
+            case Holders(peers):
+                return all(peer.peer_id in self.unwanted for peer in peers)
+            case _:
+                return False
 
     def culprit(self, now: float, wait_seconds: float) -> PeerId | None:
         """Bytes come. The source that was left without a byte shortly before was at fault, where there is one."""

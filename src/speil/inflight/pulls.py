@@ -175,7 +175,7 @@ class Pulls:
         """The content of a key is in the store."""
         if (flight := self._end(key)) is None:
             return
-        self._asker.completed(key)
+        self._asker.completed(key, _now())
         self._stored[key] = None
         if len(self._stored) > STORED_MAX:
             self._stored.popitem(last=False)

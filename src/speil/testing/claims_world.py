@@ -335,7 +335,7 @@ class World(Figures):
             return
         del node.transfers[key]
         node.stored.add(key)
-        node.asker.completed(key)
+        node.asker.completed(key, self.now)
         for one in self.views.of(node, key)[:3]:
             self.at(ANNOUNCE_SECONDS, partial(self._announced, one, node, key))
         if len(node.stored) == len(self.layers):
