@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -22,6 +24,8 @@ from speil.testing.eventually import eventually
 from speil.testing.outlets import StreamOutlet, sink_and_client
 from speil.testing.source_conformance import blob, manifest
 from speil.testing.virtual_time import run_virtual
+from speil.wire import holes as holes_module
+from speil.wire.holes import Holes
 from speil.wire.sink import ClientGoneError, Sink
 from speil.wire.turns import Wire
 
@@ -305,3 +309,31 @@ async def test_a_cancelled_body_leaves_nothing(downloading: tuple[Node, MemoryIn
         await eventually(lambda: download.record.readers, what="it follows")
         following.cancel()
     assert not download.record.readers
+
+
+async def test_bytes_that_were_never_written_are_not_sent(downloading: tuple[Node, MemoryIngest]) -> None:
+    node, download = downloading
+    await download.write(DATA[: 2 * PART])
+    os.ftruncate(download.fd, PART)
+    os.ftruncate(download.fd, 2 * PART)  # its writer went on before anybody saw that the file was shorter
+    async with sink_and_client(node.wire) as (sink, reader, _):
+        async with await node.open() as opened:
+            with pytest.raises(BrokeOffError, match="truncated"):
+                await opened.send(sink)
+        assert DATA.startswith(await reader.readexactly(sink.sent))
+
+
+async def test_a_file_system_that_finds_holes_slowly_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, holes = tmp_path / "data", Holes()
+    path.write_bytes(b"x" * 4096)
+    os.truncate(path, 1 << 20)
+    with path.open("rb") as file:
+        assert holes.between(file.fileno(), 0, 1 << 20)
+        assert not holes.between(file.fileno(), 0, 4096)
+        assert not holes.between(file.fileno(), 2 << 20, 3 << 20), "behind its end"
+        monkeypatch.setattr(holes_module, "LOOK_SECONDS_MAX", -1.0)
+        assert holes.between(file.fileno(), 0, 1 << 20), "the first slow answer counts"
+        assert holes.is_slow
+        assert not holes.between(file.fileno(), 0, 1 << 20)

@@ -67,7 +67,9 @@ class SendGrowing(Pump):
             if error := self._file.broken:
                 raise SourceBrokeOffError(str(error)) from error
             return Wait.SOURCE
-        count, is_full = send(self._client.fd, self._file.fd, self._offset, min(ready, size_max))
+        size = min(ready, size_max)
+        _check_hole(self._wire, self._file.fd, self._offset, size)
+        count, is_full = send(self._client.fd, self._file.fd, self._offset, size)
         if not count and not is_full:
             raise SourceBrokeOffError("the file is shorter than it was")
         self._offset += count
@@ -131,7 +133,9 @@ class GrowingBody:
     async def _copy(self, sink: Sink, size_max: int) -> int:
         ready = await self._ready(sink)
         await sink.wire.copies.enter()
-        data = os.pread(self._file.fd, min(ready, size_max, COPY_BYTES), self._offset)
+        wanted = min(ready, size_max, COPY_BYTES)
+        _check_hole(sink.wire, self._file.fd, self._offset, wanted)
+        data = os.pread(self._file.fd, wanted, self._offset)
         if not data:
             raise SourceBrokeOffError("the file is shorter than it was")
         await sink.write(data)
@@ -160,3 +164,9 @@ class GrowingBody:
         finally:
             self._file.unwatch(changed.set)
         return ready
+
+
+def _check_hole(wire: Wire, fd: int, offset: int, size: int) -> None:
+    """Raises SourceBrokeOffError."""
+    if wire.holes.between(fd, offset, offset + size):
+        raise SourceBrokeOffError("the file was truncated while it was written")

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from speil.observe.logs import get_log
+from speil.wire.holes import Holes
 from speil.wire.pipes import PipePool
 from speil.wire.turnstile import Turnstile
 
@@ -39,6 +40,7 @@ class Wire:
         self.zero_copy = zero_copy
         self.splices = zero_copy  # until the kernel refuses
         self.pipes = PipePool()
+        self.holes = Holes()
         self.copies = Turnstile(COPIES_PER_ROUND)
         self.starts = Turnstile(STARTS_PER_ROUND)
         self._line: deque[Callable[[], None]] = deque()
