@@ -168,16 +168,3 @@ ClaimMessage = Answer | Ask | AskStatus | Status | Tell | Release
 def tag(peer_id: PeerId) -> int:
     """A peer in a `Status.path`: 64 bits of its position."""
     return place(peer_id.multihash)
-
-
-def peers_named(message: ClaimMessage) -> tuple[PeerInfo, ...]:
-    """The peers with addresses that a message names: a shell checks each of them before it uses the message."""
-    match message:
-        case Follow(peer) | Defer(peer):
-            return (peer,)
-        case Holders(peers):
-            return peers
-        case Tell(rows):
-            return tuple(row.peer for row in rows)
-        case _:
-            return ()
