@@ -66,7 +66,7 @@ class Pulls:
     def _tick(self) -> None:
         for flight in self.flights:
             if flight.request and flight.request.feed:
-                flight.request.feed.report(_now())
+                flight.request.feed.report()
         self._carry_out(self._asker.tick(_now()))
 
     # --- requests ---------------------------------------------------------------------------------------
