@@ -17,9 +17,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.system.lab.namespaces import Namespace, inside
+
 from bench.cgroup import LIMIT_MIB, MemoryLimit
 from bench.measure import cpu_seconds
-from bench.veth import Host
 
 _START_SECONDS_MAX = 60.0
 _STOP_SECONDS_MAX = 10.0
@@ -56,7 +57,7 @@ class BenchNode:
     """One running node."""
 
     def __init__(
-        self, number: int, layout: Path, ports: Ports, extra: list[str], *, on: Host | None = None, first: str = ""
+        self, number: int, layout: Path, ports: Ports, extra: list[str], *, on: Namespace | None = None, first: str = ""
     ) -> None:
         """`on` is the host that it runs on, `first` the address of the node that it joins; None and "": loopback."""
         self._on = on
@@ -119,7 +120,7 @@ class BenchNode:
         raise TimeoutError(f"{name} is {self.metric(name)}, not {least}")
 
     def _network(self) -> AbstractContextManager[None]:
-        return self._on.inside() if self._on else nullcontext()
+        return inside(self._on) if self._on else nullcontext()
 
     def stop(self) -> None:
         """End the process, kindly first."""
@@ -134,7 +135,7 @@ class BenchNode:
 
 
 @contextmanager
-def nodes(layouts: list[Path], *extra: list[str], on: Sequence[Host] = ()) -> Iterator[list[BenchNode]]:
+def nodes(layouts: list[Path], *extra: list[str], on: Sequence[Namespace] = ()) -> Iterator[list[BenchNode]]:
     """One node for each layout, ready; `extra` are further flags of the first, the second, … `on`: their hosts."""
     ports = _VETH_PORTS if on else Ports(*free_ports("127.32.0.1", 3))
     running: list[BenchNode] = []

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.system.lab.namespaces import Namespace, inside
+
 from bench.fleet import BenchNode, nodes
 from bench.layouts import NAME, REGISTRY, LayoutWriter, empty
 from bench.measure import GIB, Download, cpu_seconds, download, first_bytes_ms, percentile
 from bench.nginx import PROXY_UNBUFFERED, STATIC, Nginx, available, nginx
 from bench.table import Figure
-from bench.veth import Host, hosts
+from bench.veth import hosts, link_of
 
 NOTE = """\
 Measured once on the machine above, with six nodes that each ran containerd 2.4.2, Spegel 0.7.4, speil, and speil as it
@@ -63,11 +65,11 @@ def figures(directory: Path) -> list[Figure]:
     layouts = [writer.root, *(empty(directory / f"puller{number}") for number in range(PULLERS))]
     with ExitStack() as stack:
         holder_host, *puller_hosts = stack.enter_context(hosts(1 + PULLERS))
-        with holder_host.inside():
+        with inside(holder_host):
             origin = stack.enter_context(
                 nginx(directory / "origin", holder_host.address, STATIC.format(root=writer.root))
             )
-        with puller_hosts[0].inside():
+        with inside(puller_hosts[0]):
             location = PROXY_UNBUFFERED.format(upstream=f"{origin.host}:{origin.port}")
             proxy = stack.enter_context(nginx(directory / "proxy", puller_hosts[0].address, location))
         holder, *pullers = stack.enter_context(nodes(layouts, on=[holder_host, *puller_hosts]))
@@ -85,8 +87,8 @@ class _Lab:
         self,
         holder: BenchNode,
         pullers: list[BenchNode],
-        holder_host: Host,
-        puller_hosts: list[Host],
+        holder_host: Namespace,
+        puller_hosts: list[Namespace],
         origin: Nginx,
         proxy: Nginx,
     ) -> None:
@@ -97,12 +99,12 @@ class _Lab:
     def from_peer(self, digest: str) -> Download:
         """A client of the first puller; CPU of the holder and of the puller."""
         node = self.pullers[0]
-        with self.puller_hosts[0].inside():
+        with inside(self.puller_hosts[0]):
             return download(node.host, node.port, _path(digest), [self.holder.pid, node.pid])
 
     def from_nginx(self, digest: str) -> Download:
         """The same by nginx in front of nginx."""
-        with self.puller_hosts[0].inside():
+        with inside(self.puller_hosts[0]):
             return download(self.proxy.host, self.proxy.port, _file(digest), [*self.origin.pids, *self.proxy.pids])
 
 
@@ -118,7 +120,7 @@ def _one(lab: _Lab, digest: str) -> list[Figure]:
 def _on_a_link(lab: _Lab, digest: str) -> list[Figure]:
     name = f"256 MiB from a peer, link of {LINK}: CPU-s/GiB of holder · relay"
     try:
-        with lab.holder_host.link_of(LINK):
+        with link_of(lab.holder_host, LINK):
             ours, theirs = _in_turns(lambda: lab.from_peer(digest), lambda: lab.from_nginx(digest))
     except subprocess.CalledProcessError as error:
         return [Figure(name, f"no tbf here: {error.stderr.decode().strip()}")]
@@ -158,11 +160,11 @@ def _first_bytes(lab: _Lab, digests: list[str]) -> list[Figure]:
     found = []
     for name, keep, ours, local in (("new connections", False, 1, "cold"), ("kept connections", True, 2, "kept")):
         remote, host = lab.pullers[ours], lab.puller_hosts[ours]
-        with host.inside():
+        with inside(host):
             peer = first_bytes_ms(remote.host, remote.port, [_path(one) for one in digests], keep=keep)
-        with lab.puller_hosts[0].inside():
+        with inside(lab.puller_hosts[0]):
             proxied = first_bytes_ms(lab.proxy.host, lab.proxy.port, [_file(one) for one in digests], keep=keep)
-        with lab.holder_host.inside():
+        with inside(lab.holder_host):
             own = first_bytes_ms(lab.holder.host, lab.holder.port, [_path(one) for one in digests], keep=keep)
         title = f"first byte of a peer's blob, {name}: ms p50/p99"
         found.append(Figure(title, _ms(peer), f"{_ms(proxied)} (nginx, {local})", "≤ 3.5"))
@@ -176,12 +178,12 @@ def _in_turns(*measures: Callable[[], Download]) -> list[list[Download]]:
     return [list(found) for found in zip(*rounds, strict=True)]
 
 
-def _at_once(targets: list[tuple[Host, str, int, str]], pids: list[int]) -> tuple[float, float, float]:
+def _at_once(targets: list[tuple[Namespace, str, int, str]], pids: list[int]) -> tuple[float, float, float]:
     """Seconds of the last and of the mean download, and CPU-s/GiB of the processes that serve them."""
     seconds: list[float] = []
 
-    def pull(client: Host, host: str, port: int, path: str) -> None:
-        with client.inside():
+    def pull(client: Namespace, host: str, port: int, path: str) -> None:
+        with inside(client):
             ready.wait(_SECONDS_MAX)
             start = time.perf_counter()
             download(host, port, path, [])

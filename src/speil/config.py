@@ -8,7 +8,6 @@ raises ConfigError, one line that names the flag or variable.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -193,6 +192,8 @@ def read_old_variables(
 
 def _nearest(item: str, known: Mapping[str, Setting]) -> str:
     flags = [flag for setting in known.values() for flag in setting.flags]
+    import difflib  # seldom needed: an idle node need not hold it
+
     near = difflib.get_close_matches(item.partition("=")[0], flags, n=1, cutoff=0.6)
     return f", did you mean {near[0]}?" if near else "; --help lists the known ones"
 

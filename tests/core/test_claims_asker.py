@@ -20,13 +20,11 @@ from speil.claims.action import (
     UseHolders,
 )
 from speil.claims.asker import (
-    DEFERS_MAX,
     FAILURES_MAX,
     HOLD_SECONDS_MAX,
     MOVES_MAX,
     SHARE_WAIT_SECONDS,
     SPOILED_SECONDS,
-    UMPIRES_ASKED_MAX,
     Asker,
 )
 from speil.claims.message import (
@@ -47,6 +45,7 @@ from speil.claims.message import (
     tag,
 )
 from speil.claims.pull import ASK_ALL_SECONDS_MAX, ASK_SECONDS_MAX, LIFE_SECONDS_MAX, REPLACE_SECONDS, Facts
+from speil.claims.questions import DEFERS_MAX, UMPIRES_ASKED_MAX
 from speil.claims.reputation import DISTRUST_SECONDS
 from speil.claims.states import HELD, PULL, PullState, after
 from tests.core.test_kad import peer

@@ -291,8 +291,6 @@ async def test_what_may_not_be_shared_and_manifests_are_not_opened() -> None:
         opened = await closed.open(blob(DIGEST))
         assert opened is not None
         await opened.close()
-        disagrees = Growing(node.ingests, node.sharing, size_of=lambda _: len(DATA) + 1)
-        assert await disagrees.open(blob(DIGEST)) is None
 
 
 async def test_a_cancelled_body_leaves_nothing(downloading: tuple[Node, MemoryIngest]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from speil.cli import app
+from speil.cli.running import run_async
 from tests.shell.terminals import check_interrupt
 
 SPEIL = (sys.executable, "-m", "speil")
@@ -84,3 +86,31 @@ def test_each_command_with_a_bar_can_be_quiet() -> None:
         source = Path(app.__file__).with_name(f"{command.module}.py").read_text()
         if re.search(r"\bProgress\(", source):
             assert "quiet=settings.quiet" in source, command.name
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_is_raised_in_the_event_loop_cleans_up_too() -> None:
+    cleaned_up: list[str] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.append("child")
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            try:
+                group.create_task(child())
+                await asyncio.sleep(0)
+                asyncio.get_running_loop().call_soon(interrupt)
+                await asyncio.Event().wait()
+            finally:
+                cleaned_up.append("main")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_async(main())
+    assert sorted(cleaned_up) == ["child", "main"]

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from random import Random
 
 import pytest
 
 from speil.claims.asker import SHARE_WAIT_SECONDS
+from speil.claims.states import PullState
 from speil.http1.message import Headers
+from speil.inflight import pulls
+from speil.inflight.flight import Flight
 from speil.mirror.asked import frees_slot
+from speil.oci.digest import Digest
 from tests.shell.runtime import Runtime, Upstream
 from tests.shell.test_inflight import region
 
 LAYERS, LAYER_BYTES = 12, 300_000
+
+
+async def pull_all(runtimes: Iterable[Runtime], digests: list[Digest], rng: Random) -> None:
+    """Every node pulls all layers at once, each in an order of its own, with three slots."""
+
+    async def pull(runtime: Runtime) -> None:
+        runtime.slots = asyncio.Semaphore(3)
+        order = rng.sample(digests, len(digests))
+        async with asyncio.TaskGroup() as group:
+            for digest in order:
+                group.create_task(runtime.pull(digest))
+
+    async with asyncio.TaskGroup() as group:
+        for runtime in runtimes:
+            group.create_task(pull(runtime))
 
 
 @pytest.mark.parametrize(("nodes", "seed"), [(1, 1), (2, 2), (4, 3), (4, 4), (6, 5)])
@@ -22,25 +42,36 @@ async def test_layers_in_any_order_leave_the_upstream_once(nodes: int, seed: int
     rng = Random(seed)
     upstream = Upstream(piece_bytes=100_000, piece_seconds=0.1)
     digests = [upstream.add(rng.randbytes(LAYER_BYTES)) for _ in range(LAYERS)]
-
-    async def pull_all(runtime: Runtime) -> None:
-        runtime.slots = asyncio.Semaphore(3)
-        order = rng.sample(digests, LAYERS)
-        async with asyncio.TaskGroup() as group:
-            for digest in order:
-                group.create_task(runtime.pull(digest))
-
     async with asyncio.timeout(60), region(nodes, upstream) as found:
         started = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for runtime in found:
-                group.create_task(pull_all(runtime))
+        await pull_all(found, digests, rng)
         seconds = time.monotonic() - started
         assert dict(upstream.gets) == dict.fromkeys(digests, 1), f"in {seconds:.1f} s"
         assert found.total("speil_left_sources_total") == 0, "nobody waited in vain"
         assert (found.total("speil_stepped_aside_total") > 0) == (nodes > 1)
         await found.ended()
     assert seconds < SHARE_WAIT_SECONDS * 4
+
+
+async def test_a_node_at_its_limit_of_pulls_keeps_no_new_request_that_steps_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulls, "PULLS_MAX", 0)
+    kept: list[int] = []
+    steps_aside = pulls.Pulls._step_aside
+
+    def count(self: pulls.Pulls, flight: Flight) -> None:
+        kept.append(flight.times_aside)
+        assert self.state(flight) is not PullState.ENDED, "it has a pull, which the asker counts"
+        steps_aside(self, flight)
+
+    monkeypatch.setattr(pulls.Pulls, "_step_aside", count)
+    rng, upstream = Random(6), Upstream(piece_bytes=100_000, piece_seconds=0.1)
+    digests = [upstream.add(rng.randbytes(LAYER_BYTES)) for _ in range(LAYERS)]
+    async with asyncio.timeout(60), region(4, upstream) as found:
+        await pull_all(found, digests, rng)
+        assert kept
+        await found.ended()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +37,17 @@ def version(request: pytest.FixtureRequest) -> ContainerdVersion:
 @pytest.fixture
 async def lab(version: ContainerdVersion) -> AsyncIterator[Lab]:
     """Three nodes, each with containerd and speil, and the registry; nothing of it is left afterwards."""
+    async with started_lab(version) as lab:
+        yield lab
+
+
+@asynccontextmanager
+async def started_lab(version: ContainerdVersion, *, private: bool = False) -> AsyncIterator[Lab]:
+    """The lab for the time of the block. `private`: the registry asks for a login."""
     need("namespaces")
     need("registry")
     with tempfile.TemporaryDirectory(prefix="speil-lab-") as folder, namespaces(NODES) as (hub, spaces):
-        registry = Registry(hub, Path(folder) / "registry")
+        registry = Registry(hub, Path(folder) / "registry", private=private)
         seeds = ",".join(f"/ip4/{space.address}/tcp/5001" for space in spaces[:2])
         flags = ["--log-format=text", "--bootstrap-kind=static", f"--static-bootstrap-peers={seeds}"]
         nodes: list[Node] = []

@@ -7,20 +7,16 @@ it asked it reports a 404 rather than a refused login, and speil answers 404 for
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from speil.store.base import StoreError
 from speil.testing.images import random_image
-from tests.conftest import need
-from tests.system.conftest import NODES, Lab
+from tests.system.conftest import Lab, started_lab
 from tests.system.lab.containerd import ContainerdVersion
-from tests.system.lab.namespaces import namespaces
-from tests.system.lab.node import REGISTRY, Node
-from tests.system.lab.registry import LOGIN, Registry
+from tests.system.lab.node import REGISTRY
+from tests.system.lab.registry import LOGIN
 from tests.system.test_pulls import announced, wanted
 
 pytestmark = pytest.mark.system
@@ -31,23 +27,8 @@ IMAGES = 4
 @pytest.fixture
 async def private(version: ContainerdVersion) -> AsyncIterator[Lab]:
     """The lab of tests/system with a private registry."""
-    need("namespaces")
-    need("registry")
-    with tempfile.TemporaryDirectory(prefix="speil-lab-") as folder, namespaces(NODES) as (hub, spaces):
-        registry = Registry(hub, Path(folder) / "registry", private=True)
-        seeds = ",".join(f"/ip4/{space.address}/tcp/5001" for space in spaces[:2])
-        flags = ["--log-format=text", "--bootstrap-kind=static", f"--static-bootstrap-peers={seeds}"]
-        nodes: list[Node] = []
-        try:
-            await registry.start()
-            for number, space in enumerate(spaces, 1):
-                nodes.append(Node(space, version, Path(folder) / f"n{number}", *flags))
-                await nodes[-1].start(registry.url)
-            yield Lab(registry, nodes)
-        finally:
-            for node in nodes:
-                node.close()
-            registry.close()
+    async with started_lab(version, private=True) as lab:
+        yield lab
 
 
 async def test_with_its_secret_no_pull_fails_and_without_it_speil_changes_nothing(private: Lab) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from speil.claims.action import (
     Action,
     AskSource,
-    AskUmpire,
     GoUpstream,
     Join,
     Leave,
@@ -26,10 +25,8 @@ from speil.claims.action import (
     UseHolders,
 )
 from speil.claims.message import (
-    DEAD_MAX,
     Alone,
     Answer,
-    Ask,
     Defer,
     Ending,
     Fetch,
@@ -43,15 +40,14 @@ from speil.claims.message import (
 )
 from speil.claims.noted import Noted
 from speil.claims.pull import AHEAD_BYTES, CRAWL_SECONDS, LIFE_SECONDS_MAX, QUESTION_SECONDS, Facts, Pull
+from speil.claims.questions import Questions, go_alone
 from speil.claims.reputation import Reputation
 from speil.claims.states import PullEvent, PullState
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
 SHARE_WAIT_SECONDS = 3.0  # without a byte; slow upstreams send their first byte within two seconds
-UMPIRES_ASKED_MAX = 4  # of one pull, without an answer
-UMPIRES_KNOWN_MAX = 20  # of those closest to a key
-DEFERS_MAX = 4  # each names a node closer to the key; honest views differ by one or two
+UMPIRES_KNOWN_MAX = 20  # of those closest to a key: as many as the DHT returns
 FAILURES_MAX = 4  # sources of one pull that failed; a slow upstream makes honest ones fail, each after the share wait
 MOVES_MAX = 8  # sources of one pull that were left, with those that were only full
 HOLD_SECONDS_MAX = 15.0  # without a byte, whatever the sources say
@@ -68,6 +64,7 @@ class Asker:
         self._tag, self._wait_seconds = tag(local), share_wait_seconds
         self._pulls: dict[bytes, Pull] = {}
         self._reputation = Reputation()
+        self._questions = Questions(self._reputation)
         self._spoiled = Noted[bytes](SPOILED_SECONDS, SPOILED_MAX)
 
     def __len__(self) -> int:
@@ -95,7 +92,7 @@ class Asker:
         pull = self._pulls[key] = Pull(
             facts, deque(one for one in known if one.peer_id not in mute), now, dead=mute, byte_at=now
         )
-        return self._ask(key, pull, now)
+        return self._questions.begin(key, pull, now)
 
     def received(self, key: bytes, offset: int, now: float) -> None:
         """This node has the content up to `offset`, from its source, from holders or from the upstream.
@@ -181,7 +178,7 @@ class Asker:
             pull.umpire = pull.asked[umpire]
         match answer:
             case Defer(closer):
-                return self._deferred(key, pull, umpire, closer, now)
+                return self._questions.deferred(key, pull, umpire, closer, now)
             case Fetch():
                 pull.change(PullEvent.FETCH)
                 pull.mark(now)
@@ -195,7 +192,7 @@ class Asker:
                 pull.join(peers[0], now)
                 return [UseHolders(key, peers, pull.offset)]
             case Alone():
-                return self._go_alone(key, pull)
+                return go_alone(key, pull)
 
     def unanswered(self, key: bytes, umpire: PeerId, now: float) -> list[Action]:
         """An umpire can't be reached, or its answer is of no use."""
@@ -204,7 +201,7 @@ class Asker:
             return []
         del pull.asked[umpire]
         self._reputation.mute.note(umpire, now)
-        return self._no_answer(key, pull, umpire, now)
+        return self._questions.no_answer(key, pull, umpire, now)
 
     # --- the source -------------------------------------------------------------------------------------
 
@@ -255,12 +252,12 @@ class Asker:
         if now >= pull.given_up_at:
             source = pull.source if pull.state not in (PullState.ASKING, PullState.ASKING_AGAIN) else None
             left: list[Action] = [Leave(key, source, Reason.NO_BYTE)] if source else []
-            return left + self._go_alone(key, pull)
+            return left + go_alone(key, pull)
         if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
             if pull.has_asked_all or pull.umpire is None:
-                return self._go_alone(key, pull)
+                return go_alone(key, pull)
             self._reputation.mute.note(pull.umpire.peer_id, now)
-            return self._no_answer(key, pull, pull.umpire.peer_id, now)
+            return self._questions.no_answer(key, pull, pull.umpire.peer_id, now)
         return self._look(key, pull, now)
 
     def _look(self, key: bytes, pull: Pull, now: float) -> list[Action]:
@@ -304,52 +301,6 @@ class Asker:
             return None
         return pull if pull.state in (PullState.JOINING, PullState.RECEIVING, PullState.WITH_HOLDERS) else None
 
-    def _ask(self, key: bytes, pull: Pull, now: float) -> list[Action]:
-        """Begin to ask umpires."""
-        pull.asked, pull.asking_since, pull.has_asked_all, pull.deferred = {}, now, False, 0
-        return self._ask_next(key, pull, now)
-
-    def _ask_next(self, key: bytes, pull: Pull, now: float) -> list[Action]:
-        """Ask the first umpire that is left; its entry stays, so that it is asked again after a move."""
-        while pull.umpires and pull.umpires[0].peer_id in pull.dead:
-            pull.umpires.popleft()
-        if not pull.umpires or pull.unanswered >= UMPIRES_ASKED_MAX:
-            pull.has_asked_all = True
-            return [] if pull.asked else self._go_alone(key, pull)
-        umpire = pull.umpire = pull.umpires[0]
-        pull.asked_at, pull.asked[umpire.peer_id] = now, umpire
-        facts, avoided = pull.facts, self._reputation.avoided(now)
-        has_failed = pull.reason in (Reason.SILENT, Reason.NO_BYTE, Reason.GONE)
-        pull.unwanted = frozenset((*avoided, pull.left) if pull.left and has_failed else avoided)
-        ask = Ask(
-            pull.reason,
-            pull.left,
-            facts.size_bytes,
-            facts.rate,
-            facts.link,
-            avoided=avoided,
-            dead=tuple(pull.dead[-DEAD_MAX:]),
-        )
-        return [AskUmpire(key, umpire, ask)]
-
-    def _no_answer(self, key: bytes, pull: Pull, umpire: PeerId, now: float) -> list[Action]:
-        if umpire not in pull.dead:
-            pull.dead.append(umpire)
-            pull.unanswered += 1
-        pull.change(PullEvent.UNANSWERED)
-        return self._ask_next(key, pull, now)
-
-    def _deferred(self, key: bytes, pull: Pull, umpire: PeerId, closer: PeerInfo, now: float) -> list[Action]:
-        pull.deferred += 1
-        del pull.asked[umpire]
-        if pull.deferred > DEFERS_MAX or closer.peer_id in pull.dead:
-            return self._no_answer(key, pull, umpire, now)
-        pull.change(PullEvent.DEFERRED)
-        if closer.peer_id in pull.asked:
-            return []
-        pull.umpires.appendleft(closer)
-        return self._ask_next(key, pull, now)
-
     def _leave(self, key: bytes, pull: Pull, reason: Reason, now: float) -> list[Action]:
         source = pull.source
         assert source is not None
@@ -365,14 +316,10 @@ class Asker:
         left = Leave(key, source, reason)
         has_waited = now >= pull.byte_at + HOLD_SECONDS_MAX
         if has_waited or pull.failures > FAILURES_MAX or pull.moves > MOVES_MAX:
-            return [left, *self._go_alone(key, pull)]
+            return [left, *go_alone(key, pull)]
         pull.change(PullEvent.LEAVE)
         pull.reason, pull.left, pull.source, pull.path = reason, source.peer_id, None, ()
-        return [left, *self._ask(key, pull, now)]
-
-    def _go_alone(self, key: bytes, pull: Pull) -> list[Action]:
-        pull.change(PullEvent.ALONE)
-        return [GoUpstream(key, claimed=False)]
+        return [left, *self._questions.begin(key, pull, now)]
 
     def _end(self, key: bytes, ending: Ending) -> list[Action]:
         pull = self._pulls.pop(key, None)

@@ -1,4 +1,4 @@
-"""What a shell knows when a message for the umpire comes."""
+"""What the shell passes to the umpire with a message of a peer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What this node knows of a key besides its claim.
+    """Facts about a key that are not in its claim.
 
     `closer`: peers closer to the key that understand claims, closest first. `holders`: those with a provider record.
     `barred`: peers that must not be named to the asker, because they can't be reached or are another region's.

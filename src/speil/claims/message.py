@@ -12,7 +12,7 @@ names. Nodes that do not know the field ignore it: go-libp2p and older speil nod
 | Tell | ADD_PROVIDER without a provider | the umpire, to the next closest nodes |
 | Release | ADD_PROVIDER without a provider | a node whose download ended without the content, to the umpire |
 
-An answer without the field means that the peer knows nothing of claims.
+An answer without the field means that the peer does not support claims.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from speil.kad.key import place
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
-AVOIDED_MAX = 4  # peers in one question: a node remembers few that failed it
+AVOIDED_MAX = 4  # peers in one question: few peers fail one node at a time
 DEAD_MAX = 8  # umpires in one question that did not answer lately
 HOLDERS_MAX = 8  # in one answer; a pull tries fewer
 ROWS_MAX = 48  # in one message to the next closest: below 16 KiB
@@ -168,16 +168,3 @@ ClaimMessage = Answer | Ask | AskStatus | Status | Tell | Release
 def tag(peer_id: PeerId) -> int:
     """A peer in a `Status.path`: 64 bits of its position."""
     return place(peer_id.multihash)
-
-
-def peers_named(message: ClaimMessage) -> tuple[PeerInfo, ...]:
-    """The peers with addresses that a message names: a shell checks each of them before it uses the message."""
-    match message:
-        case Follow(peer) | Defer(peer):
-            return (peer,)
-        case Holders(peers):
-            return peers
-        case Tell(rows):
-            return tuple(row.peer for row in rows)
-        case _:
-            return ()

@@ -1,4 +1,4 @@
-"""What is remembered of peers and keys for a while, within a bound."""
+"""Notes about peers and keys. They expire, and their number is bounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Noted(Generic[Name]):
-    """Which shares said something of a name lately. The names that were noted longest ago are dropped."""
+    """The shares that reported a name lately. Above `names_max` the names that were noted longest ago are dropped."""
 
     def __init__(self, seconds: float, names_max: int) -> None:
         """A note is valid for `seconds`."""
@@ -20,7 +20,7 @@ class Noted(Generic[Name]):
         self._notes: OrderedDict[Name, dict[str, float]] = OrderedDict()
 
     def note(self, name: Name, now: float, share: str = "") -> None:
-        """`share` says it of `name`."""
+        """Note that `share` reported `name`."""
         said = {one: until for one, until in self._notes.pop(name, {}).items() if until > now}
         if share in said or len(said) < SHARES_MAX:
             said[share] = now + self._seconds
@@ -29,15 +29,15 @@ class Noted(Generic[Name]):
             self._notes.popitem(last=False)
 
     def forget(self, name: Name) -> None:
-        """Nothing is noted of `name` any more."""
+        """Remove all notes about `name`."""
         self._notes.pop(name, None)
 
     def count(self, name: Name, now: float) -> int:
-        """How many shares said it of `name`."""
+        """How many shares reported `name`, and their notes are still valid."""
         said = self._notes.get(name)
         return sum(until > now for until in said.values()) if said else 0
 
     def last(self, count: int, now: float) -> tuple[Name, ...]:
-        """Up to `count` names, the last one noted in front."""
+        """Up to `count` names with a valid note, the latest first."""
         valid = (name for name in reversed(self._notes) if self.count(name, now))
         return tuple(name for _, name in zip(range(count), valid, strict=False))

@@ -1,4 +1,4 @@
-"""A pull in flight on the node whose containerd asks: its state and what it knows of its source."""
+"""A pull in flight on the node whose containerd asks: its state, and what its source has reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from speil.multiformats.peer_info import PeerInfo
 
 ASK_SECONDS_MAX = 0.5  # for an umpire's answer, then the next one is asked too: a busy one takes a while
 ASK_ALL_SECONDS_MAX = 2.5  # for the answer of any umpire: thousands of questions at one instant take a while
-POSTPONED_SECONDS_MAX = 3.0  # of one pull; a node without CPU for longer is of no use to its containerd
+POSTPONED_SECONDS_MAX = 3.0  # of one pull; a node without CPU for longer can't serve its containerd in time
 LIFE_SECONDS_MAX = 1.0
 QUESTION_SECONDS = 0.6  # without a byte, until the source is asked whether it is alive
 REPLACE_SECONDS = 1.0  # a source without bytes has so much longer: its own source is being replaced
@@ -31,7 +31,7 @@ def slow_rate(usual_rate: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the shell knows when containerd asks; 0 where it is unknown. Rates are bytes per second.
+    """What the shell passes when containerd asks; 0 where a value is unknown. Rates are bytes per second.
 
     rate: at which this node's downloads from upstreams grow, all together, as remembered from the last pull.
     link: the most that this node was seen to send. patience_seconds: how long containerd's request may be held without
@@ -140,7 +140,7 @@ class Pull:
 
     @property
     def status(self) -> Status:
-        """What a follower is told."""
+        """The answer to a follower's AskStatus."""
         if self.state is PullState.DELIVERED:
             return Status(Phase.COMPLETE)
         if self.state in (PullState.FETCHING, PullState.ALONE):

@@ -13,7 +13,7 @@ PEERS_MAX = 100  # of each kind
 
 
 class Reputation:
-    """What one node remembers."""
+    """The peers that are left out for a while. One node has one."""
 
     def __init__(self) -> None:
         self.mute = Noted[PeerId](MUTE_SECONDS, PEERS_MAX)
@@ -21,6 +21,6 @@ class Reputation:
         self.distrusted = Noted[PeerId](DISTRUST_SECONDS, PEERS_MAX)
 
     def avoided(self, now: float) -> tuple[PeerId, ...]:
-        """The sources that failed last."""
+        """The sources that failed last: an umpire is asked not to name them."""
         failed = (*self.distrusted.last(AVOIDED_MAX, now), *self.silent.last(AVOIDED_MAX, now))
         return tuple(dict.fromkeys(failed))[:AVOIDED_MAX]

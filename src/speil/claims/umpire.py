@@ -1,6 +1,6 @@
 """The umpire: the node closest to a key decides who fetches its content and who follows whom.
 
-It answers a question at once from what it knows: a source with a free place, or else that the asker fetches. A node
+It answers a question at once from memory: a source with a free place, or else that the asker fetches. A node
 that leaves its source says why. A source that failed is not named again until it asks or announces, nor is any node
 below it; so where a fetcher is gone, the first of its followers fetches, and the others are placed below that one.
 
@@ -51,8 +51,8 @@ RETRY_SECONDS = 4.5  # a fetcher that was left without a byte is named again, at
 TOLD_TO = 2  # nodes that take over where this one dies
 GRANT_TOLD_TO = 4  # nodes that are asked where this one answers late: they must not grant
 TELL_SECONDS = 0.1  # changes of one key are collected for so long; the first grant of a key is told at once
-BLAME_SECONDS = 60.0  # how long a peer that failed followers of two shares is nobody's source
-BLAMES_MIN = 2  # shares; one alone could blame everybody
+BLAME_SECONDS = 60.0  # a peer that failed followers of two shares is not named as a source for so long
+BLAMES_MIN = 2  # shares; otherwise one network could exclude every other node
 BLAMED_PEERS_MAX = 1_000
 SPOILED_SECONDS = 10 * 60.0
 SPOILED_MAX = 1_000  # keys
@@ -120,7 +120,7 @@ class Umpire:
         self._remove(key, claim, node, now)
 
     def told(self, key: bytes, share: str, tell: Tell, now: float) -> None:
-        """Another umpire told what changed. `share` is that umpire's.
+        """Take the changes that another umpire sent. `share` is that umpire's.
 
         The caller accepts it only from a node that is among the closest to the key, and only the peers that this node
         would dial.
@@ -135,7 +135,7 @@ class Umpire:
         self._plan_expiry(now)
 
     def next_deadline(self) -> float | None:
-        """When to call `tick` next; None while nothing is known."""
+        """When to call `tick` next; None while there is no claim."""
         known = [*self._tell_at.values()]
         if self._expire_at is not None:
             known.append(self._expire_at)
@@ -191,7 +191,7 @@ class Umpire:
             return self._answer_with(claim, source, without | full)
         if holders := [one for one in around.holders if one.peer_id not in without and one.peer_id not in full]:
             self._remove(key, claim, node, now)
-            return Holders(tuple(holders[:HOLDERS_MAX]))  # all of them feed as many as they should; they say "full"
+            return Holders(tuple(holders[:HOLDERS_MAX]))  # each has as many followers as it may, and refuses more
         if is_blamed or claim.roots - (node.state is NodeState.FETCHING) >= ROOTS_MAX:
             self._remove(key, claim, node, now)
             return Alone(Why.LIMIT)

@@ -83,10 +83,10 @@ def unknown(program: Program, words: Sequence[str]) -> UsageError:
     return UsageError(f"unknown command {' '.join(words)!r}{nearest(' '.join(words), {**names, **groups})}")
 
 
-def nearest(word: str, known: Iterable[str] | Mapping[str, str], otherwise: str = "; --help lists the commands") -> str:
+def nearest(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
     """The end of an error line, with the nearest known word; a mapping gives the name to print."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), n=1)
     shown = known[near[0]] if near and isinstance(known, Mapping) else "".join(near)
-    return f", did you mean {shown}?" if near else otherwise
+    return f", did you mean {shown}?" if near else "; --help lists the commands"

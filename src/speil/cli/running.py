@@ -19,9 +19,19 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     try:
         result = runner.run(main)
     except KeyboardInterrupt:
+        _end_tasks(runner.get_loop())
         raise
     except BaseException:
         runner.close()
         raise
     runner.close()
     return result
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    # where SIGINT is ignored, SIGTERM raises in whatever runs: mostly in the event loop, and no task is cancelled
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

@@ -50,7 +50,7 @@ class Buffer:
         return hashlib.new(self._digest.algorithm, self._data).hexdigest() == self._digest.hex
 
     async def send(self, sink: Sink) -> None:
-        """Pass it on, and forget it. Raises ClientGoneError."""
+        """Pass it on and drop it. Raises ClientGoneError."""
         for at in range(0, len(self._data), WRITE_BYTES):
             await sink.write(bytes(self._data[at : at + WRITE_BYTES]))
             await asyncio.sleep(0)
@@ -58,7 +58,7 @@ class Buffer:
         self.close()
 
     def close(self) -> None:
-        """Give the room back; a second call does nothing."""
+        """Free the room; a second call does nothing."""
         if self._room:
             self._memory.free(self._room)
             self._room = 0

@@ -81,7 +81,6 @@ class Delivery:
             order = await self._held.next()
             match order:
                 case GoUpstream():
-                    self._request.notes.miss = "fetched from upstream"
                     return False
                 case StepAside():
                     self.steps_aside = True

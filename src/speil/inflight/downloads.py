@@ -107,12 +107,12 @@ class Downloads:
                 await self._settle(flight)
 
     async def _settle(self, flight: Flight) -> None:
-        """It has no ingest: it is in the store, or nobody downloads it."""
+        """It has no ingest: it is in the store, or it is not downloaded."""
         try:
             await self._store.size(flight.digest)
         except StoreError as error:
             if not flight.ended:
-                log.debug("nobody downloads what was asked for", key=flight.digest, error=error)
+                log.debug("no download came after the request", key=flight.digest, error=error)
                 self.pulls.cancelled(flight)
         else:
             self.pulls.completed(flight.key)

@@ -26,7 +26,7 @@ class LeftError(Exception):
 class Feed(Protocol):
     """What the request gets its bytes from now."""
 
-    def report(self, now: float) -> None:
+    def report(self) -> None:
         """Report to the asker how many bytes have come."""
 
     def interrupt(self) -> None:

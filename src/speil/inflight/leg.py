@@ -51,7 +51,7 @@ class Leg:
         size = await self._response.move(sink, math.inf)
         self._came(size, self._response.moved_at or _now())
 
-    def report(self, now: float) -> None:
+    def report(self) -> None:
         """See Feed."""
         if self.is_held_up or self._response.waits_for_client:
             self._pulls.received(self._flight, self.offset + self._response.moving)

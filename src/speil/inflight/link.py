@@ -27,5 +27,5 @@ def _megabits(interface: Path) -> int:
         return 0
     try:
         return max(int((interface / "speed").read_text()), 0)
-    except (OSError, ValueError):  # the link is down, or the driver does not know it
+    except (OSError, ValueError):  # the link is down, or the driver states none
         return 0

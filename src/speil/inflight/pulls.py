@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from speil.claims.action import Action, AskSource, AskUmpire, GoUpstream, Join, Leave, SendRelease, UseHolders
-from speil.claims.asker import Asker
+from speil.claims.asker import PULLS_MAX, Asker
 from speil.claims.message import Alone, Reason, Status
 from speil.claims.pull import Facts
 from speil.claims.states import PullState
@@ -66,7 +66,7 @@ class Pulls:
     def _tick(self) -> None:
         for flight in self.flights:
             if flight.request and flight.request.feed:
-                flight.request.feed.report(_now())
+                flight.request.feed.report()
         self._carry_out(self._asker.tick(_now()))
 
     # --- requests ---------------------------------------------------------------------------------------
@@ -118,7 +118,14 @@ class Pulls:
             self._flights[key] = flight
             self._carry_out(self._asker.resumed(key, now))
             return flight
-        if len(closest) > 1 and not start and may_step_aside(flight) and self._behind(flight) >= UNBEGUN_MAX:
+        has_room = len(self._flights) < PULLS_MAX  # those that step aside are no pulls of the asker yet
+        if (
+            has_room
+            and len(closest) > 1
+            and not start
+            and may_step_aside(flight)
+            and self._behind(flight) >= UNBEGUN_MAX
+        ):
             self._flights[key] = flight
             self._step_aside(flight)
             return flight
@@ -279,6 +286,7 @@ class Pulls:
         flight.request.give(StepAside())
 
     def _start(self, message: Coroutine[Any, Any, None]) -> None:
+        # each has the network's time limit; a pull has few under way: UMPIRES_ASKED_MAX umpires, and its source
         if self._group is None:
             message.close()  # the node stops
         else:

@@ -2,7 +2,7 @@
 
 A follower is named to this node by the umpire, mostly before the first byte is there: it waits for the runtime's
 ingest. A manifest is not sent before it is verified: the follower waits until it is in the store. How long a follower
-waits for bytes is the follower's decision; this node only ends what nobody waits for any more.
+waits for bytes is the follower's decision; this node only ends a response whose follower has left.
 """
 
 from __future__ import annotations

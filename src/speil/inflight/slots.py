@@ -4,9 +4,9 @@ containerd has three slots. Up to 2.0 a layer keeps its slot until it is complet
 line for a slot (`dockerFetcher.open`). The request for a layer that this node is to fetch is answered 404, and the
 request to the upstream then waits behind the requests for all other layers. So
 
-- a node would be told to fetch all layers before it begins the first, and others wait for what it begins last;
-- where the requests before it are held, because other nodes are to fetch these layers, and the same happens there,
-  nodes wait for each other until the share wait ends, and each takes a copy.
+- a node would be told to fetch all layers before it begins the first, and other nodes would wait for the last one;
+- requests before it in line may be held, because other nodes are to fetch these layers. If the same happens there,
+  nodes wait for each other until the share wait ends, and each downloads a copy.
 
 A request that steps aside gets a head, and FIN instead of the first byte. containerd asks again, at the end of the
 line: when it does, what this node was told to fetch before has begun. A new request steps aside

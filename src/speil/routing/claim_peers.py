@@ -1,7 +1,8 @@
-"""The nodes that take part in claims, as this node knows them: who is closest to a key, who may be named to whom.
+"""The nodes that take part in claims, as this node sees them: who is closest to a key, and who may be named to whom.
 
 A peer that a message names passes the same checks as a peer of any other answer: the rules for addresses, what its
-namer got wrong before, and the topology label. What this node knows of a peer itself counts more than what is said.
+namer got wrong before, and the topology label. What this node has learned from a peer itself comes before
+what others say about it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class ClaimPeers:
     def __init__(
         self, network: PeerNetwork, table: RoutingTable, own: OwnNetwork, gone: GonePeers, nearest: Nearest, zone: str
     ) -> None:
-        """`nearest` gives the peers that a finished lookup of a key found to be closest, if there was one lately."""
+        """`nearest` returns the peers that a finished lookup of a key found to be closest, if there was one lately."""
         self._network, self._table, self._own, self._gone = network, table, own, gone
         self._nearest, self._zone = nearest, zone
 
@@ -82,7 +83,7 @@ class ClaimPeers:
         return self._network.foreign_to(peer_id)
 
     def is_near(self, peer_id: PeerId, key: bytes) -> bool:
-        """Whether a peer is among the K closest to a key that take part, as far as this node knows them."""
+        """Whether a peer is among the K closest to a key that take part."""
         target = position(key)
         near = self._table.closest(target, K, among=self.understands)
         distance = position(peer_id.multihash) ^ target

@@ -102,7 +102,7 @@ class DhtClaims:
             async with asyncio.timeout(ASK_SECONDS_MAX):
                 await self._network.send(umpire, message)
         except (NetworkError, TimeoutError) as error:
-            log.debug("umpire not reached to release", key=short(key), peer=umpire.peer_id, error=error)
+            log.debug("release not sent to the umpire", key=short(key), peer=umpire.peer_id, error=error)
 
     async def _request(self, peer: PeerInfo, key: bytes, question: Ask | AskStatus) -> ClaimMessage | None:
         """The checked claim of the answer; None where it has none, or names no peer that this node may use."""

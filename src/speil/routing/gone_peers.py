@@ -1,7 +1,7 @@
-"""Peers that can't be reached as far as this node knows: nobody is sent to them, though they may still be in tables.
+"""Peers that this node can't reach. They are named to nobody, though they may still be in its tables.
 
 A peer whose connection broke is gone until it is heard of again. After a failed request it may only have been slow, so
-that is forgotten by itself.
+it is gone for SLOW_SECONDS.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection
 from speil.multiformats.peer_id import PeerId
 
 SLOW_SECONDS = 10.0  # after a failed request
-PEERS_MAX = 512  # more that are gone at one time are in no table of a node either
+PEERS_MAX = 512  # the tables of a node do not hold more that are gone at one time
 
 
 class GonePeers:

@@ -23,7 +23,7 @@ class ClaimMesh:
     """What the nodes of one mesh share. A node in `dead` does not answer; change it while the mesh runs."""
 
     def __init__(self, mesh: MemoryMesh | None = None) -> None:
-        """`mesh`: its records are the provider records that umpires know, its `provide` is what they hear."""
+        """`mesh`: its records are the provider records of all umpires, which learn of each `provide`."""
         self.mesh = mesh or MemoryMesh()
         self.nodes: dict[PeerId, MemoryClaims] = {}
         self.dead: set[PeerId] = set()
@@ -91,7 +91,7 @@ class MemoryClaims:
         """See ClaimNetwork."""
         node = await self._reach(source)
         if node._status is None:
-            raise NetworkError("the peer knows nothing of claims")
+            raise NetworkError("the peer does not support claims")
         said = decode(encode(node._status(key)))
         assert isinstance(said, Status)
         return said

@@ -54,7 +54,9 @@ class ClaimSeries:
             "Answers of this node to nodes that miss content, by kind (fetch, follow, holders, defer, alone).",
             "answer",
         )
-        self.held = metrics.gauge("speil_claims_held", "Keys of which this node knows who fetches or follows.")
+        self.held = metrics.gauge(
+            "speil_claims_held", "Keys whose claims this node keeps: who fetches, and who follows."
+        )
         self.refused = metrics.counter(
             "speil_claims_refused",
             "Claim messages of peers that were not followed, and messages of this node that were not sent, by reason "

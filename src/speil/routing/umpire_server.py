@@ -1,4 +1,4 @@
-"""This node's umpire on the DHT: answers peers and this node, takes what they tell, tells the next closest nodes.
+"""This node's umpire on the DHT. It answers questions of peers and of this node, and sends changes to other umpires.
 
 Questions are answered at once from memory. A message that has no valid claim is handled as one without a claim. What
 changed in a claim is sent to the next closest nodes by `run`.
@@ -228,11 +228,11 @@ class UmpireServer:
             send(peer, Message(MessageType.ADD_PROVIDER, action.key, claim=encode(Tell(rows))))
 
     async def _send(self, peer: PeerInfo, message: Message) -> None:
-        """Each is sent once: it matters only where this node dies."""
+        """Sent once, without a retry: the message matters only where this node dies."""
         try:
             await self._network.send(peer, message)
         except NetworkError as error:
-            log.debug("next closest node not told", peer=peer.peer_id, error=error)
+            log.debug("next closest node not reached", peer=peer.peer_id, error=error)
 
     def _noted(self, key: bytes) -> None:
         """A claim may have changed."""

@@ -35,14 +35,10 @@ class Growing:
         ingests: Ingests,
         sharing: Sharing,
         *,
-        size_of: Callable[[Digest], int | None] = lambda digest: None,
         stall_seconds: Callable[[Digest], float] = lambda digest: STALL_SECONDS_MAX,
     ) -> None:
-        """`size_of`: the size by a manifest's descriptor, None if unknown; it must agree with the ingest's.
-
-        `stall_seconds`: for how long the ingest of this content may not grow, read before each wait.
-        """
-        self._ingests, self._sharing, self._size_of, self._stall_seconds = ingests, sharing, size_of, stall_seconds
+        """`stall_seconds`: for how long the ingest of this content may not grow, read before each wait."""
+        self._ingests, self._sharing, self._stall_seconds = ingests, sharing, stall_seconds
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """See Source. A range may begin behind the bytes that are there: `send` waits for them."""
@@ -50,7 +46,7 @@ class Growing:
         if digest is None or request.content.is_manifest or not await self._sharing.allows(digest):
             return None
         try:
-            content = self._ingests.open(digest, self._size_of(digest), stall_seconds=self._stall_seconds(digest))
+            content = self._ingests.open(digest, stall_seconds=self._stall_seconds(digest))
         except NotFoundError as error:
             request.notes.miss = str(error)
             return None

@@ -1,4 +1,4 @@
-"""An ingest that is open for reading, and what its adapter knows about it."""
+"""An ingest that is open for reading. Its adapter reports size, growth and end."""
 
 from __future__ import annotations
 

@@ -82,16 +82,13 @@ class IngestDirectory:
         now = _now()
         return [Ingest.of(known.record, now) for known in self._known.values() if known.record]
 
-    def open(
-        self, digest: Digest, size: int | None = None, *, stall_seconds: float = STALL_SECONDS_MAX
-    ) -> GrowingContent:
+    def open(self, digest: Digest, *, stall_seconds: float = STALL_SECONDS_MAX) -> GrowingContent:
         """See Ingests."""
         if (found := self._longest(digest)) is None:
             raise NotFoundError(f"no ingest of {digest}")
         known, record = found
-        total = size if record.total is None else record.total
-        if total is None or size not in (None, total):
-            raise NotFoundError(f"an ingest of {digest} has {record.total} bytes in all, not {size}")
+        if record.total is None:
+            raise NotFoundError(f"the size of {digest} is not known")
         if Ingest.of(record, _now()).silent_seconds >= stall_seconds:
             raise NotFoundError(f"the ingest of {digest} has stalled")
         if self._open_count >= OPEN_MAX:
@@ -103,7 +100,7 @@ class IngestDirectory:
         except OSError as error:
             raise StoreUnavailableError(f"an ingest of {digest}: {error.strerror}") from error
         self._open_count += 1
-        content = GrowingContent(record, fd, total, lambda: self._closed(known))
+        content = GrowingContent(record, fd, record.total, lambda: self._closed(known))
         self._watch_growth(known)
         self._refresh(known)  # what was written before the watch
         self._woken.set()

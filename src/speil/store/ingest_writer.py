@@ -21,13 +21,10 @@ class VerificationError(Exception):
 class IngestWriter:
     """One download into the content directory `root`. End it with `commit` or `abort`. Its methods raise OSError."""
 
-    def __init__(self, root: Path, digest: Digest, total: int | None, ref: str = "") -> None:
-        """`total` is the size of the content, None if it is unknown.
-
-        `ref` names the download; two at the same time have different ones. "" makes one.
-        """
+    def __init__(self, root: Path, digest: Digest, total: int | None) -> None:
+        """`total` is the size of the content, None if it is unknown."""
         self.digest, self.total = digest, total
-        ref = ref or f"{REF}{os.urandom(8).hex()}-{digest}"
+        ref = f"{REF}{os.urandom(8).hex()}-{digest}"
         self._blob = root / "blobs" / digest.algorithm / digest.hex
         self._directory = root / "ingest" / hashlib.sha256(ref.encode()).hexdigest()
         self._hasher, self.size = hashlib.new(digest.algorithm), 0

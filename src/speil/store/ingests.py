@@ -3,7 +3,7 @@
 A growing file can be read and sent while it is written. Its bytes are not verified: the runtime computes the digest of
 all of it before the commit. A file that was committed is complete and verified.
 
-    content = ingests.open(digest, size)     raises StoreError: there is none that can be followed
+    content = ingests.open(digest)           raises StoreError: there is none that can be followed
     await content.wait(more_than=0, timeout_seconds=3.0)
     ...                                      send from `content.fd`, up to `content.size`
     content.close()
@@ -85,14 +85,11 @@ class Ingests(Protocol):
     def current(self) -> list[Ingest]:
         """All ingests of content with a digest."""
 
-    def open(
-        self, digest: Digest, size: int | None = None, *, stall_seconds: float = STALL_SECONDS_MAX
-    ) -> GrowingContent:
+    def open(self, digest: Digest, *, stall_seconds: float = STALL_SECONDS_MAX) -> GrowingContent:
         """Open an ingest for reading; the caller closes it.
 
-        `size` is the size of the content by the descriptor in its manifest. Raises NotFoundError if there is no ingest,
-        if it did not grow for `stall_seconds`, if its size is unknown or not `size`; StoreUnavailableError if too many
-        are open.
+        Raises NotFoundError if there is no ingest, if it did not grow for `stall_seconds`, or if the runtime did not
+        record its size; StoreUnavailableError if too many are open.
         """
 
     @property

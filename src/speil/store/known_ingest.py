@@ -1,4 +1,4 @@
-"""What `ingest_directory` knows of one ingest."""
+"""The state that `ingest_directory` keeps for one ingest."""
 
 from __future__ import annotations
 

@@ -44,20 +44,17 @@ class MemoryIngests:
         """See Ingests."""
         return [Ingest.of(ingest.record, _now()) for ingest in self._ingests]
 
-    def open(
-        self, digest: Digest, size: int | None = None, *, stall_seconds: float = STALL_SECONDS_MAX
-    ) -> GrowingContent:
+    def open(self, digest: Digest, *, stall_seconds: float = STALL_SECONDS_MAX) -> GrowingContent:
         """See Ingests."""
         if (ingest := self._longest(digest)) is None:
             raise NotFoundError(f"no ingest of {digest}")
         record = ingest.record
-        total = size if record.total is None else record.total
-        if total is None or size not in (None, total):
-            raise NotFoundError(f"an ingest of {digest} has {record.total} bytes in all, not {size}")
+        if record.total is None:
+            raise NotFoundError(f"the size of {digest} is not known")
         if Ingest.of(record, _now()).silent_seconds >= stall_seconds:
             raise NotFoundError(f"the ingest of {digest} has stalled")
         fd = os.open(f"/proc/self/fd/{ingest.fd}", os.O_RDONLY | os.O_CLOEXEC)
-        return GrowingContent(record, fd, total, lambda: None)
+        return GrowingContent(record, fd, record.total, lambda: None)
 
     @property
     def is_readable(self) -> bool:

@@ -1,4 +1,4 @@
-"""Makes the node's pages from the other parts of a node, at the first request for one: an idle node pays nothing."""
+"""Makes the node's pages from its other parts, at the first request for one: an idle node does not load them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Server-sent events (WHATWG HTML, "Server-sent events"): what has changed, to a bounded number of open pages.
 
-A stream costs nothing while nothing changes, but a comment now and then, by which a client that is gone is noticed. A
+While nothing changes, a stream sends only a comment now and then, which shows whether the client is still there. A
 client that does not take what is sent loses its stream; what it missed is in the first events of its next one.
 """
 

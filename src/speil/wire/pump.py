@@ -54,7 +54,7 @@ class Wait(Enum):
 
 
 class Pump(ABC):
-    """A subclass knows the source.
+    """A subclass reads from the source.
 
     `source_fd` is the descriptor to wait on, -1 for a source that never blocks or that is waited for in another way.
     """

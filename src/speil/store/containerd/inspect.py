@@ -7,7 +7,6 @@ the configuration file. A value that is in neither is None.
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,10 @@ def _imported(file: Path, pattern: str) -> list[Path]:
 
 def _document(path: Path) -> dict[str, Any] | None:
     try:
-        return tomllib.loads(path.read_text())
+        text = path.read_text()
+        import tomllib  # seldom needed: CRI states the configuration, and a pod has no such file
+
+        return tomllib.loads(text)
     except (OSError, ValueError):
         return None
 
