@@ -32,7 +32,7 @@ def silent_server() -> Iterator[str]:
     [
         "making layers: 0",
         pytest.param("starting nodes: ", marks=pytest.mark.long),
-        pytest.param("one node pulls first", marks=pytest.mark.long),
+        pytest.param("pull at once", marks=pytest.mark.long),
         pytest.param("is killed in the", marks=pytest.mark.long),
         pytest.param("waiting for the next leader", marks=pytest.mark.long),
     ],
