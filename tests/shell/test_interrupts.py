@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,3 +85,23 @@ def test_each_command_with_a_bar_can_be_quiet() -> None:
         source = Path(app.__file__).with_name(f"{command.module}.py").read_text()
         if re.search(r"\bProgress\(", source):
             assert "quiet=settings.quiet" in source, command.name
+
+
+TWICE = """
+import os, signal, sys
+from speil.cli import app, main, signals
+
+def interrupt(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+
+step, name = getattr(signals, sys.argv[1]), sys.argv[1]
+setattr(signals, name, lambda *arguments: (interrupt(), step(*arguments))[1])
+app._main = interrupt
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("step", ["ignore_more", "exit_code", "leave"])
+def test_a_second_interrupt_behind_the_first_shows_no_traceback(step: str) -> None:
+    run = subprocess.run([sys.executable, "-c", TWICE, step], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (130, "")
