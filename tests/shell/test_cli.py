@@ -81,6 +81,9 @@ async def test_version_and_help() -> None:
         (["registry", "--containerd-sock=/dev/null"], "/dev/null is not a socket"),
         (["registry", "--containerd-content-path=/nowhere"], "/nowhere is not a directory"),
         (["demo", "--nodes=2"], "--nodes must be between 3 and 10"),
+        (["demo", "--layers=0"], "--layers must be at least 1"),
+        (["demo", "--layer-mib=0"], "--layer-mib must be at least 1"),
+        (["demo", "--layers=100", "--layer-mib=100"], "--layers times --layer-mib must be at most 2048"),
     ],
 )
 async def test_a_bad_configuration_is_one_line_and_exit_code_2(argv: list[str], words: str) -> None:
