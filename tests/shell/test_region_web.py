@@ -279,7 +279,7 @@ async def test_the_command_prints_its_address_and_ends_on_a_signal(tmp_path: Pat
             assert response.status == 200
             assert response.url.path == "/"
         code, _, err = await speil("region", "web", "--no-browser", f"--port={match[2]}", f"--lease-files={file}")
-        assert (code, "(--port)" in err) == (1, True)
+        assert (code, "--port: 127.0.0.1:" in err, "in use" in err) == (1, True, True)
         process.terminate()
         assert await process.wait() == 143
     assert (await speil("region", "web", "--port=70000"))[0] == 2
