@@ -127,6 +127,7 @@ async def test_another_page_can_do_nothing_with_the_users_cookie() -> None:
         for headers, status in (
             ({"Origin": "http://evil.example"}, 403),
             ({"Origin": "http://127.0.0.1:1"}, 403),
+            ({"Origin": "http://[::1"}, 403),
             ({"Origin": page.url, "Sec_Fetch_Site": "cross-site"}, 403),
             ({"Host": "evil.example", "Origin": "http://evil.example"}, 421),
         ):
