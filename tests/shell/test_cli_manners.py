@@ -294,7 +294,7 @@ def _deaf_to_interrupts() -> None:
         ("making two images", signal.SIGINT, 130, False),
         ("making two images", signal.SIGTERM, 143, True),  # deaf to SIGINT: started in the background of a shell
         pytest.param("starting 3 nodes", signal.SIGTERM, 143, False, marks=pytest.mark.long),
-        pytest.param("one node pulls first", signal.SIGHUP, 129, False, marks=pytest.mark.long),
+        pytest.param("pull at once", signal.SIGHUP, 129, False, marks=pytest.mark.long),
         pytest.param("is killed in the", signal.SIGINT, 130, False, marks=pytest.mark.long),
     ],
 )

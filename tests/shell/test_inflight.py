@@ -643,3 +643,22 @@ async def test_ranges_that_resume_a_download_are_followed() -> None:
         writer.close()
         await pull
         assert upstream.gets[digest] == 1
+
+
+@pytest.mark.parametrize("more", [-1, 1, 100 << 20])
+async def test_a_source_that_states_another_size_than_the_runtime_expects_fails_no_pull(
+    more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(2, upstream) as nodes, asyncio.TaskGroup() as group:
+        source, follower = nodes
+        begin = source.node.ingests.begin
+        monkeypatch.setattr(source.node.ingests, "begin", lambda digest, total: begin(digest, total + more))
+        pulls = [group.create_task(source.pull(digest))]
+        await eventually(lambda: offset_of(source, digest) == HALF, what="the source is halfway")
+        pulls.append(group.create_task(follower.pull(digest)))
+        await eventually(lambda: upstream.gets[digest] == 2, what="the follower fetches by itself")
+        upstream.goes_on.set()
+        await asyncio.gather(*pulls)
+        assert follower.statuses == [404]

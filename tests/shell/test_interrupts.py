@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ def silent_server() -> Iterator[str]:
     [
         "making layers: 0",
         pytest.param("starting nodes: ", marks=pytest.mark.long),
-        pytest.param("one node pulls first", marks=pytest.mark.long),
+        pytest.param("pull at once", marks=pytest.mark.long),
         pytest.param("is killed in the", marks=pytest.mark.long),
         pytest.param("waiting for the next leader", marks=pytest.mark.long),
     ],
@@ -114,3 +115,23 @@ def test_an_interrupt_that_is_raised_in_the_event_loop_cleans_up_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_async(main())
     assert sorted(cleaned_up) == ["child", "main"]
+
+
+TWICE = """
+import os, signal, sys
+from speil.cli import app, main, signals
+
+def interrupt(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+
+step, name = getattr(signals, sys.argv[1]), sys.argv[1]
+setattr(signals, name, lambda *arguments: (interrupt(), step(*arguments))[1])
+app._main = interrupt
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("step", ["ignore_more", "exit_code", "leave"])
+def test_a_second_interrupt_behind_the_first_shows_no_traceback(step: str) -> None:
+    run = subprocess.run([sys.executable, "-c", TWICE, step], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (130, "")

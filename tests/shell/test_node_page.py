@@ -228,6 +228,20 @@ async def test_the_number_of_streams_is_bounded_and_a_closed_one_leaves_its_plac
         await eventually(lambda: not len(shown.pages.streams), what="all are closed")
 
 
+async def test_a_head_of_the_stream_holds_no_place_and_frees_its_connection() -> None:
+    async with one() as (_, shown, _):
+        host, _, port = shown.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        async with asyncio.timeout(30.0):
+            for _ in range(stream_module.STREAMS_MAX + 1):
+                writer.write(b"HEAD /debug/web/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                assert head.startswith("HTTP/1.1 200 ")
+                assert "Content-Type: text/event-stream" in head
+        assert len(shown.pages.streams) == 0
+        writer.close()
+
+
 async def test_a_stream_ends_with_the_server_at_once() -> None:
     async with mirror(MemoryMesh()) as node, aiohttp.ClientSession() as session:
         async with pages(node) as shown:

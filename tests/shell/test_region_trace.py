@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
+from speil.http1.message import Request
+from speil.http1.places import Bounds
+from speil.http1.reply import Reply
+from speil.http1.server import GuardedServer
 from speil.progress import Progress
+from speil.setting import ListenAddress
 from speil.survey import trace as traces
 from speil.survey.trace import NodeTrace, trace_at
 from speil.survey.trace_table import document, layer_table, node_table, part_table
-from tests.shell.nodes import running_node
+from tests.shell.nodes import free_ports, running_node
 from tests.shell.test_cli import speil
 from tests.shell.test_region_commands import IMAGE, LAYER, two_regions
 
@@ -137,3 +142,27 @@ async def test_a_server_that_is_no_node(monkeypatch: pytest.MonkeyPatch) -> None
     with Progress(quiet=True) as progress:
         (found,) = await trace_at(["http://127.0.0.1:1"], "a/b", (), {}, progress)
     assert "can't be reached" in found.error
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("<!DOCTYPE HTML>\n<html>\n", "answered 404"),
+        ("no\x1b[2J such \x07page\nsecond line\n", "answered 404: no?[2J such ?page"),
+        ("", "answered 404"),
+    ],
+)
+async def test_what_another_server_says_is_one_line_without_commands_for_a_terminal(body: str, shown: str) -> None:
+    async def answer(request: Request, reply: Reply) -> None:
+        await reply.send(404, [("Content-Type", "text/plain")], body.encode())
+
+    (port,) = free_ports("127.0.0.1", 1)
+    with Progress(quiet=True) as progress:
+        async with GuardedServer("other", answer, Bounds(8, 8, 8)).serve(ListenAddress("127.0.0.1", port)):
+            (found,) = await trace_at([f"http://127.0.0.1:{port}"], "a/b", (), {}, progress)
+    assert found.error.endswith(shown)
+
+
+def test_a_table_has_no_commands_for_a_terminal() -> None:
+    assert "\x1b" not in node_table([node("a\x1b[2J", "r\n2")])
+    assert node_table([node("a\x1b[2J", "r\n2")]).splitlines()[1].startswith("a?[2J")

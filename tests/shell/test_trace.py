@@ -195,6 +195,7 @@ async def test_another_pages_post_starts_no_trace() -> None:
 
         assert await status(Origin="http://evil.example") == 403
         assert await status(Origin="null") == 403
+        assert await status(Origin="http://[::1") == 403, "no URL"
         assert await status(Origin=f"http://{own}", Sec_Fetch_Site="cross-site") == 403
         assert await status(Sec_Fetch_Site="same-site") == 403
         assert await status(Host="evil.example", Origin="http://evil.example") == 421
@@ -202,7 +203,7 @@ async def test_another_pages_post_starts_no_trace() -> None:
         assert await status(Host="evil.example:9090") == 421
         assert await status(Host="") == 421
         assert sample(holder.metrics, "speil_served_bytes_total") == 0, "nothing was fetched"
-        assert asker.sample("speil_web_refused_total", reason="origin") == 4
+        assert asker.sample("speil_web_refused_total", reason="origin") == 5
         assert asker.sample("speil_web_refused_total", reason="host") == 4
         assert asker.sample("speil_web_traces_total") == 0
         assert await status(Origin=f"http://{own}", Sec_Fetch_Site="same-origin") == 200

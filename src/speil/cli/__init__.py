@@ -31,5 +31,8 @@ def _call(function: str, *argv: Sequence[str]) -> int:
         app = importlib.import_module("speil.cli.app")
     except KeyboardInterrupt:
         return _INTERRUPTED
-    code: int = getattr(app, function)(*argv)
+    try:
+        code: int = getattr(app, function)(*argv)
+    except KeyboardInterrupt:  # a second one, just behind the first
+        return _INTERRUPTED
     return code

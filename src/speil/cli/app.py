@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None, program: Program = SPEIL) -> int:
         _hang_up()
         code = 1
     except KeyboardInterrupt:
+        if argv is None:
+            signals.ignore_more()
         code, is_interrupted = signals.exit_code(), True
     if is_interrupted and argv is None:
         signals.leave(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -54,7 +55,11 @@ async def _run(settings: Settings) -> None:
         try:
             await stack.enter_async_context(RegionWeb(collector, session).serve(port))
         except OSError as error:
-            raise CommandError(f"can't listen on 127.0.0.1:{port} (--port): {error.strerror}") from error
+            if error.errno == errno.EADDRINUSE:
+                why = "is in use by another process; stop it or choose another port"
+            else:
+                why = f"can't be used: {error.strerror}"
+            raise CommandError(f"--port: 127.0.0.1:{port} {why}") from error
         print(f"all regions: {session.url_with_token}", flush=True)
         if not settings.no_browser and _has_display():
             uri = stack.enter_context(redirect_file(session.url_with_token))

@@ -23,6 +23,12 @@ def end_cleanly() -> None:
             signal.signal(number, _interrupt)
 
 
+def ignore_more() -> None:
+    """A further signal changes nothing: the command has cleaned up and ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def exit_code() -> int:
     """The exit code of a command that a signal ended."""
     # After a KeyboardInterrupt within exec(), which dataclasses use, the interpreter ends itself by SIGINT. One more

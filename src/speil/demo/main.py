@@ -1,10 +1,10 @@
 """Runs the demo: starts two regions, pulls in both, sends a request across the border, kills a leader, prints tables.
 
-In each region one node pulls first, then the others at once. The first finds no peer and gets each blob from upstream.
-The others get it from a peer of their region. Then every blob is requested once more from each node's own speil, and
-its digest is verified. A request across the border, for a layer that the other region has, must get a 404. At last the
-leader of the first region is killed in the middle of a pull that it serves: the pull goes on, and the region elects its
-next leader.
+All nodes of both regions pull at the same moment, and no node has the image yet. In each region one node downloads a
+blob from upstream, and the others follow its download: one copy for each region. Then every blob is requested once more
+from each node's own speil, and its digest is verified. A request across the border, for a layer that the other region
+has, must get a 404. At last the leader of the first region is killed in the middle of a pull that it serves: the pull
+goes on, and the region elects its next leader.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from speil.demo.image import make_images
 from speil.demo.node import NodeError, Ports
 from speil.demo.pulls import NAME, REGISTRY, Pulls
 from speil.demo.region import Region, look, running
-from speil.demo.report import Report, node_table, region_table, say
+from speil.demo.report import Report, copies_of, node_table, region_table, say
 from speil.demo.upstream import Upstream
 from speil.http1.client import HttpClient
 from speil.oci.image_builder import BuiltImage
@@ -37,6 +38,7 @@ UPSTREAM_HOST = "127.31.0.254"
 FIRST_TAG, SECOND_TAG = "1", "2"
 REQUEST_SECONDS_MAX = 300.0  # of a layer, where all nodes share a loaded machine
 CONNECTIONS_MAX = 256  # three for each of some eighty nodes
+LINK_BYTES_PER_SECOND = 16 << 20  # of a region to the upstream: the pulls take long enough to overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ async def _run(settings: DemoSettings, directory: Path, started: float, progress
         )
     finally:
         stopped.set()
-    upstream = Upstream(NAME, {FIRST_TAG: first, SECOND_TAG: second})
+    upstream = Upstream(NAME, {FIRST_TAG: first, SECOND_TAG: second}, region_bytes_per_second=LINK_BYTES_PER_SECOND)
     report = Report()
     async with AsyncExitStack() as stack:
         http = HttpClient(timeout_seconds=REQUEST_SECONDS_MAX, connections_max=CONNECTIONS_MAX)
@@ -99,10 +101,11 @@ async def _run(settings: DemoSettings, directory: Path, started: float, progress
             progress.line(f"{region.name}: {leader.name} leads, elected through {region.lease_file.name}")
         await _pull_in_both(regions, pulls, first, report)
         views = await look(regions)
-        report.asked_once(upstream.gets)
+        copies = copies_of(await pulls.held_bytes(regions[0].nodes[0], first), upstream.sent_bytes)
+        report.shared(copies)
         report.stayed_inside(views)
         progress.clear()
-        say(f"\n{node_table(views, pulls.seconds)}\n\n{region_table(views)}\n")
+        say(f"\n{node_table(views, pulls.seconds)}\n\n{region_table(views, copies)}\n")
 
         gone = await kill_the_leader(regions[0], pulls, SECOND_TAG, second)
         after = table(await look(regions, gone=[gone]))
@@ -110,15 +113,14 @@ async def _run(settings: DemoSettings, directory: Path, started: float, progress
         say(f"\n{after}")
         progress.stage("ending the nodes")
     progress.clear()
-    return _verdict(report, upstream, time.monotonic() - started)
+    return _verdict(report, copies, time.monotonic() - started)
 
 
 async def _pull_in_both(regions: list[Region], pulls: Pulls, image: BuiltImage, report: Report) -> None:
-    for region in regions:
-        line = f"{region.name}: one node pulls first, while no other node has the image; then all others at once:"
-        pulls.progress.line(line)
-        pulls.progress.stage(f"pulling in {region.name}", len(region.nodes))
-        await pulls.staged(region.nodes, FIRST_TAG, image)
+    everybody = [node for region in regions for node in region.nodes]
+    pulls.progress.line("all nodes of both regions pull at once, while no node has the image:")
+    pulls.progress.stage("pulling at once", len(everybody))
+    await pulls.at_once(everybody, FIRST_TAG)
     pulls.progress.line("requesting everything once more from each node's own speil, verifying every digest")
     pulls.progress.stage("verifying")
     async with asyncio.TaskGroup() as group:
@@ -131,13 +133,13 @@ async def _pull_in_both(regions: list[Region], pulls: Pulls, image: BuiltImage, 
     report.check(status == 404, f"a request across the border was answered with {status}")
 
 
-def _verdict(report: Report, upstream: Upstream, seconds: float) -> int:
+def _verdict(report: Report, copies: Mapping[str, float], seconds: float) -> int:
     for failure in report.failures:
         say(f"the demo failed: {failure}")
     if report.failures:
         return 1
-    blobs = len({digest for _, digest in upstream.gets})
-    say(f"\nevery digest is right, the upstream served each of {blobs} blobs once to a region, no byte crossed")
+    counts = " and ".join(f"{copies[region]:.2f} to {region}" for region in sorted(copies))
+    say(f"\nevery digest is right, copies of the image from the upstream: {counts}; no byte crossed")
     say(f"done in {seconds:.0f} s")
     return 0
 

@@ -1,4 +1,4 @@
-"""The demo's pulls: first one node of a region, then the others; verified; and a request across the border."""
+"""The demo's pulls: all nodes at once, or one and then the others; verified; and a request across the border."""
 
 from __future__ import annotations
 
@@ -50,14 +50,18 @@ class Pulls:
         self.progress.line(f"  {node.name}: done in {self.seconds[node.host]:.2f} s")
         self.progress.advance()
 
+    async def at_once(self, nodes: Sequence[Node], tag: str) -> None:
+        """All nodes pull at the same moment. Raises PullError."""
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                group.create_task(self.one(node, tag))
+
     async def staged(self, nodes: Sequence[Node], tag: str, image: BuiltImage) -> None:
         """The first node pulls. When its content is announced, all others pull at once. Raises PullError."""
         first, *others = nodes
         await self.one(first, tag)
         await self.announced(first, others, image)
-        async with asyncio.TaskGroup() as group:
-            for node in others:
-                group.create_task(self.one(node, tag))
+        await self.at_once(others, tag)
 
     async def announced(self, holder: Node, others: Sequence[Node], image: BuiltImage) -> None:
         """Wait until the others find all content of the image that `holder` has. Raises PullError."""
@@ -88,6 +92,10 @@ class Pulls:
             answer = await self._ask(node, "GET", image, digest)
             if answer.status != 200 or not digest.matches(answer.body):
                 raise PullError(f"{node.name} served wrong bytes for {digest}")
+
+    async def held_bytes(self, node: Node, image: BuiltImage) -> int:
+        """The size of what `node` holds of an image."""
+        return sum(len(image.blobs[digest]) for digest in await _held(node, image))
 
     async def knock(self, stranger: Node, node: Node, image: BuiltImage) -> int:
         """Request a layer that `node` has, as a peer of the stranger's region. Returns the status."""

@@ -1,7 +1,8 @@
-"""The demo's upstream registry: read-only, counts what each region pulled."""
+"""The demo's upstream registry: read-only, as slow as a real one, counts what each region pulled."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,17 +15,27 @@ from speil.oci import byte_range, endpoint, media_type
 from speil.oci.digest import Digest
 from speil.oci.image_builder import BuiltImage
 from speil.setting import ListenAddress
+from speil.token_bucket import Bucket
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 256 << 10
 CONNECTIONS = Bounds(total=1024, own=512, per_share=512)  # all nodes of the demo come from loopback
 REGION_HEADER = "X-Demo-Region"  # the demo's client names its region
 
 
 class Upstream:
-    """Serves images of one repository, by tag. `gets` counts GET requests of content by region and digest."""
+    """Serves images of one repository, by tag.
 
-    def __init__(self, name: str, images: Mapping[str, BuiltImage]) -> None:
+    By region and digest, `gets` counts GET requests of content, `sent_bytes` the bytes of the bodies.
+    """
+
+    def __init__(
+        self, name: str, images: Mapping[str, BuiltImage], *, region_bytes_per_second: float | None = None
+    ) -> None:
+        """`region_bytes_per_second`: the speed of each region's link to the upstream; None: no limit."""
         self.gets: Counter[tuple[str, Digest]] = Counter()
+        self.sent_bytes: Counter[tuple[str, Digest]] = Counter()
+        self._links: dict[str, Bucket] = {}
+        self._link_bytes_per_second = region_bytes_per_second
         self._name = name
         self._tags = {tag: image.index.digest for tag, image in images.items()}
         self._blobs = {digest: data for image in images.values() for digest, data in image.blobs.items()}
@@ -57,7 +68,8 @@ class Upstream:
         if request.method == "HEAD":
             await reply.send(200, headers.items(), body)
             return
-        self.gets[request.headers.get(REGION_HEADER, "?"), digest] += 1
+        region = request.headers.get(REGION_HEADER, "?")
+        self.gets[region, digest] += 1
         wanted = byte_range.parse(request.headers.get("Range"), len(body))
         status = 200
         if wanted is not None:
@@ -65,4 +77,15 @@ class Upstream:
             status, body = 206, body[wanted.start : wanted.stop]
         async with reply.stream(status, headers.items(), len(body)) as out:
             for start in range(0, len(body), CHUNK_BYTES):
-                await out.write(body[start : start + CHUNK_BYTES])
+                chunk = body[start : start + CHUNK_BYTES]
+                await self._until_sent(region, len(chunk))
+                await out.write(chunk)
+                self.sent_bytes[region, digest] += len(chunk)
+
+    async def _until_sent(self, region: str, size: int) -> None:
+        """Wait as long as the region's link takes for `size` bytes, behind what it carries already."""
+        if not self._link_bytes_per_second:
+            return
+        now = asyncio.get_running_loop().time()
+        link = self._links.setdefault(region, Bucket(CHUNK_BYTES, self._link_bytes_per_second, now))
+        await asyncio.sleep(link.overdraw(now, size))

@@ -73,11 +73,19 @@ def name_of(host: str) -> str:
         return ""
 
 
+def _netloc(origin: str) -> str:
+    """The host and port of an Origin header, in lower case; "" where it has none, as `null`."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _foreign(headers: Mapping[str, str], host: str) -> Refused | None:
     """The check of a request that acts: a browser says where it comes from."""
     site = headers.get("Sec-Fetch-Site", "same-origin")
     origin = headers.get("Origin")
-    is_own = origin is None or urlsplit(origin).netloc.lower() == host.lower() != ""
+    is_own = origin is None or _netloc(origin) == host.lower() != ""
     if is_own and site == "same-origin":
         return None
     return Refused(403, "another page sent this request: only the page of this node may")

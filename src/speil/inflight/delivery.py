@@ -51,7 +51,9 @@ class Delivery:
         access: PeerAccess,
         peers: Peers,
         series: InflightSeries,
+        wanted: Wanted,
     ) -> None:
+        """`wanted`: what every source's answer must be."""
         self._pulls, self._flight, self._held, self._request = pulls, flight, held, request
         self._access, self._peers, self._series = access, peers, series
         self._offset = start  # of the content, passed on or in the buffer
@@ -63,9 +65,7 @@ class Delivery:
         self.steps_aside = False  # containerd's request is ended without a byte, and will be back
         self.kind = media_type.OCTET_STREAM
         self.manifest: Manifest | None = None
-        sizes = access.knowledge.sizes.get(flight.digest, _now())
-        range_header = f"bytes={start}-" if start else ""
-        self._promise = Promise(Wanted(flight.digest, range_header, sizes, MANIFEST_BYTES_MAX), start)
+        self._promise = Promise(wanted, start)
 
     @property
     def extent(self) -> Extent:

@@ -10,6 +10,7 @@ import asyncio
 import re
 
 from speil.claims.pull import Facts
+from speil.fetch.resume import Wanted
 from speil.inflight.delivered import Delivered
 from speil.inflight.delivery import Delivery
 from speil.inflight.held import HeldRequest
@@ -20,6 +21,7 @@ from speil.inflight.slots import SteppedAside
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
 from speil.oci.digest import Digest
+from speil.oci.manifest import MANIFEST_BYTES_MAX
 from speil.sources.base import ContentRequest, Opened
 from speil.sources.peer_access import PeerAccess
 from speil.sources.peers import Peers
@@ -51,8 +53,9 @@ class Following:
         )  # fmt: skip
         if flight is None:
             return None
+        wanted = self._wanted(request, start)
         delivery = Delivery(
-            self._pulls, flight, held, request, start, self._access, self._peers, self._series
+            self._pulls, flight, held, request, start, self._access, self._peers, self._series, wanted
         )  # fmt: skip
         is_shared = False
         try:
@@ -82,6 +85,16 @@ class Following:
             return 0
         match = _FROM.fullmatch(request.range_header)
         return int(match[1]) if match else None
+
+    def _wanted(self, request: ContentRequest, start: int) -> Wanted:
+        """What a source's answer must be. A body of another size than the runtime expects would fail its pull."""
+        digest = request.content.digest
+        assert digest is not None
+        range_header = f"bytes={start}-" if start else ""
+        if expected := self._expected_size(digest):
+            return Wanted(digest, range_header, frozenset((expected,)))
+        sizes = self._access.knowledge.sizes.get(digest, asyncio.get_running_loop().time())
+        return Wanted(digest, range_header, sizes, MANIFEST_BYTES_MAX)
 
     def _facts(self, request: ContentRequest) -> Facts:
         digest = request.content.digest

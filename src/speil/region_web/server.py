@@ -62,7 +62,7 @@ class RegionWeb:
         elif request.method not in ("GET", "HEAD"):
             await _refuse(reply, Refused(405, "only GET, and POST /verify"))
         elif request.path == "/events":
-            await self._streams.answer(request.place, reply)
+            await self._streams.answer(request, reply)
         elif (name := _FILES.get(request.path)) is not None:
             await send_file(reply, name)
         else:

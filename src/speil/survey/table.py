@@ -50,11 +50,20 @@ def _node_row(view: RegionView, node: NodeView) -> tuple[str, ...]:
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """The rows as text, with columns as wide as their widest cell; all rows have as many cells as the first."""
+    """The rows as text, with columns as wide as their widest cell; all rows have as many cells as the first.
+
+    Cells may have what a node or a Lease says: a terminal takes nothing in them as a command.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def printable(text: str) -> str:
+    """The text on one line, with `?` for each control character."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _row(view: RegionView) -> tuple[str, ...]:

@@ -16,10 +16,12 @@ from speil.progress import Progress
 from speil.survey.error import MissingRightError, SurveyError, survey_error
 from speil.survey.nodes import ANSWER_BYTES_MAX, ASKED_AT_ONCE_MAX, each_node
 from speil.survey.pods import Pod, near, pods_in_cluster
+from speil.survey.table import printable
 
 TRACE_PATH, STATE_PATH = "/debug/web/trace", "/debug/state"
 REQUEST_SECONDS_MAX = 45.0  # a node ends a trace after 30 s
 TRIES_MAX, PAUSE_SECONDS = 10, 1.0  # where a node runs other traces
+SAID_CHARS_MAX = 200  # of what a server says about a refusal
 OLD = "its speil has no traces: it is older, or runs with --debug-web-enabled=false"
 
 
@@ -101,7 +103,7 @@ async def trace_at(
             if answer.status == 404 and path == TRACE_PATH:
                 raise SurveyError(OLD)
             if answer.status != 200:
-                raise SurveyError(f"{url}{path} answered {answer.status}: {answer.text.strip()[:200]}")
+                raise SurveyError(f"{url}{path} answered {answer.status}{_first_line(answer.text)}")
             try:
                 document = parse_json(answer.body)
             except ValueError:
@@ -143,6 +145,14 @@ async def _traces(
 
     found = await each_node(trace, sources)
     return sorted(found, key=lambda one: (one.region, one.node))
+
+
+def _first_line(text: str) -> str:
+    """What a server says about a refusal: one line, as it stands behind the status."""
+    line = next(iter(text.strip().splitlines()), "")[:SAID_CHARS_MAX]
+    if line.startswith("<"):  # a page for a browser
+        return ""
+    return f": {printable(line)}" if line else ""
 
 
 async def _once_free(source: _Source, query: Mapping[str, str]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from speil.http1.message import Request
 from speil.http1.places import Place
 from speil.http1.reply import OpenEnded, Reply
 from speil.web.headers import SECURITY_HEADERS
@@ -59,8 +60,15 @@ class EventStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def answer(self, place: Place, reply: Reply) -> None:
-        """Send events until the client is gone or the server stops; 503 where no place for a stream is left."""
+    async def answer(self, request: Request, reply: Reply) -> None:
+        """Send events until the client is gone or the server stops; 503 where no place for a stream is left.
+
+        To HEAD the head alone, at once.
+        """
+        place, headers = request.place, [("Content-Type", "text/event-stream"), *SECURITY_HEADERS]
+        if request.method == "HEAD":
+            async with reply.stream_open(200, headers):
+                return
         if not self._has_room(place):
             self._refused()
             headers = [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "5"), *SECURITY_HEADERS]
@@ -69,7 +77,6 @@ class EventStreams:
         self._open.append(place)
         self._opened(len(self._open))
         try:
-            headers = [("Content-Type", "text/event-stream"), *SECURITY_HEADERS]
             async with self._feed.open() as cursor, reply.stream_open(200, headers) as body:
                 try:
                     await _follow(cursor, body)

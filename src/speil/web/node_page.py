@@ -74,7 +74,7 @@ class NodePages:
     async def _answer_page(self, name: str, request: Request, reply: Reply) -> None:
         match name:
             case "events":
-                await self.streams.answer(request.place, reply)
+                await self.streams.answer(request, reply)
             case "metadata":
                 await _send_json(reply, json.loads(self._feed.sections()["node"]))
             case "stats":
