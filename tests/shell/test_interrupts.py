@@ -89,9 +89,9 @@ def test_each_command_with_a_bar_can_be_quiet() -> None:
             assert "quiet=settings.quiet" in source, command.name
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_is_raised_in_the_event_loop_cleans_up_too() -> None:
     cleaned_up: list[str] = []
+    loops: list[asyncio.AbstractEventLoop] = []
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -103,6 +103,7 @@ def test_an_interrupt_that_is_raised_in_the_event_loop_cleans_up_too() -> None:
             cleaned_up.append("child")
 
     async def main() -> None:
+        loops.append(asyncio.get_running_loop())
         async with asyncio.TaskGroup() as group:
             try:
                 group.create_task(child())
@@ -115,6 +116,7 @@ def test_an_interrupt_that_is_raised_in_the_event_loop_cleans_up_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_async(main())
     assert sorted(cleaned_up) == ["child", "main"]
+    loops[0].close()  # the process of a command ends without it
 
 
 TWICE = """
