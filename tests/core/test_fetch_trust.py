@@ -143,6 +143,18 @@ def test_a_debtor_is_forgotten_so_long_after_its_delivery_however_often_it_is_as
     assert not caution.debtors
 
 
+def test_a_request_that_asks_once_more_gets_nothing_from_those_that_it_was_kept_from() -> None:
+    known = PeerTrust()
+    deliver(known)
+    assert not known.asked(LAYER, 1.0, from_start=True).allows(ONE, proven=True)
+    known.turned_away(LAYER, 1.0)
+    again = known.asked_before(LAYER, 1.0)  # the umpire names complete holders to the same request
+    assert not again.allows(ONE, proven=True)
+    assert again.care is Care.UNPROVEN
+    assert not known.asked_before(CONTENTS[1], 1.0).allows(ONE, proven=True), "nor of other content"
+    assert known.asked(LAYER, 2.0, from_start=True).care is Care.HASHED, "a later request may: the upstream did not help"
+
+
 def test_bytes_that_were_under_way_do_not_lift_a_ban() -> None:
     known = PeerTrust()
     known.lied(ONE, 0.0)

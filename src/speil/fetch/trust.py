@@ -28,6 +28,7 @@ DELIVERIES_MAX = 1000  # remembered; a pull makes tens
 PEERS_MAX = 1000  # in each state
 
 _OWED = frozenset({ContentState.MISSING, ContentState.ASKED_AGAIN, ContentState.SENT_UPSTREAM})
+_DOUBTED = frozenset({ContentState.ASKED_AGAIN, ContentState.SENT_UPSTREAM})
 _UNVERIFIED = _OWED | {ContentState.DELIVERED}
 _INCOMPLETE = frozenset({ContentState.UNKNOWN, ContentState.SENDING})
 
@@ -157,6 +158,11 @@ class PeerTrust:
         if delivery.state is ContentState.ASKED_AGAIN:
             return Caution(Care.UNPROVEN, frozenset(delivery.senders), debtors)
         return Caution(Care.SUSPECTS, debtors=debtors)
+
+    def asked_before(self, digest: Digest, now: float) -> Caution:
+        """Whom the content of a request may come from that `asked` was called for: the same request asks once more."""
+        state, debtors = self._delivery(digest, now).state, self._senders(_OWED, now)
+        return Caution(Care.UNPROVEN if state in _DOUBTED else Care.SUSPECTS, debtors=debtors)
 
     def turned_away(self, digest: Digest, now: float) -> None:
         """No peer served it, and containerd goes upstream."""

@@ -171,8 +171,9 @@ class Delivery:
     async def _join(self, order: Join) -> Leg:
         """The source's response, at the current offset. Raises PeerError, LeftError."""
         peer = order.source
-        if self._access.knowledge.trust.is_banned(peer.peer_id, _now()):
-            raise PeerError(Outcome.BAD_ANSWER, "it is banned")
+        trust = self._access.knowledge.trust
+        if trust.is_banned(peer.peer_id, _now()) or trust.is_suspect(peer.peer_id, _now()):
+            raise PeerError(Outcome.BAD_ANSWER, "it may have sent wrong bytes")
         range_header = f"bytes={self._offset}-" if self._offset else ""
         async with self._held.during(order):
             self._request.notes.attempts += 1

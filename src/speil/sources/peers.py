@@ -204,6 +204,8 @@ class _Attempt:
     def _be_careful(self) -> Caution:
         if not self._settles:
             return NO_CAUTION
+        if self._among:  # the search for peers came before
+            return self._known.trust.asked_before(self._digest, _now())
         caution = self._known.trust.asked(self._digest, _now(), from_start=not self._range_header)
         if caution.suspects:
             log.warning(
