@@ -152,7 +152,7 @@ def test_a_request_that_asks_once_more_gets_nothing_from_those_that_it_was_kept_
     assert not again.allows(ONE, proven=True)
     assert again.care is Care.UNPROVEN
     assert not known.asked_before(CONTENTS[1], 1.0).allows(ONE, proven=True), "nor of other content"
-    assert known.asked(LAYER, 2.0, from_start=True).care is Care.HASHED, "a later request may: the upstream did not help"
+    assert known.asked(LAYER, 2.0, from_start=True).care is Care.HASHED, "the upstream did not help"
 
 
 def test_bytes_that_were_under_way_do_not_lift_a_ban() -> None:
