@@ -323,8 +323,6 @@ CASES = (
         "its ingest truncated",
         FETCHES,
         during=truncate_ingest,
-        # a follower that is behind may read the hole, before its source's mirror has seen that the file is shorter
-        pulls_max=2,
         copies_max=4.0,
         takeovers_max=None,
         added_max=20,

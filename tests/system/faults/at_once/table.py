@@ -64,10 +64,6 @@ it; "it" is that node.
 - **pulls**: of one node, 1 unless the fault is containerd's own, or wrong bytes in content that is too large to be
   verified before it is passed on.
 
-Where somebody else truncates the file of an ingest, a follower that is behind may read the hole before its source's
-mirror has seen that the file is shorter. Its pull then fails in containerd's check once, and the next one goes to the
-upstream.
-
 The pull of a node whose containerd is killed, or which has no power, is not counted. A node that is frozen, or whose
 disk or upstream fails, is not counted either, but has the image once the fault is over.
 """
