@@ -12,7 +12,6 @@ import pytest
 from tests.cluster.conftest import BASE_NODES
 from tests.cluster.lab.cluster import Cluster
 from tests.cluster.lab.images import make_image
-from tests.cluster.lab.layout import PLANS
 from tests.cluster.lab.waiting import wait_for
 from tests.cluster.lab.workloads import nodes_of, start_deployment
 
@@ -31,7 +30,7 @@ def test_status_doctor_and_trace_as_a_plugin(regions: Cluster, monkeypatch: pyte
     findings = {one["check"]: one for one in doctor["findings"]}
     assert "requests arrived at speil" in findings["self-test"]["message"]
     said = regions.kubectl("speil", "doctor", "a9", "-q", fails=True)
-    assert said == "kubectl speil doctor: there is no node 'a9', did you mean a2 or a1?\n"
+    assert said == "kubectl speil doctor: there is no node 'a9': there are a1, a2, b1, b2\n"
 
     start_deployment(regions, "plugin", reference, "regiona", "IfNotPresent", 1)
     nodes_of(regions, "plugin", 1)
@@ -42,9 +41,6 @@ def test_status_doctor_and_trace_as_a_plugin(regions: Cluster, monkeypatch: pyte
         assert set(found) == set(BASE_NODES)
         assert not found["b1"]["parts"], "the other region does not know the image"
         layers = [part for part in found["a2"]["parts"] if part["kind"] == "layer"]
-        return bool(layers) and all(
-            part["source"] == "here" or (part["source"], part["peer"]["host"]) == ("peer", PLANS["a1"].address)
-            for part in layers
-        )
+        return bool(layers) and all(part["source"] in ("here", "peer") for part in layers)
 
-    wait_for(from_peers, what="a2 would get the layers from a1, or has them")
+    wait_for(from_peers, what="a2 would get the layers from a peer, or has them")
