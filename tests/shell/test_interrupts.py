@@ -121,6 +121,7 @@ def test_an_interrupt_that_is_raised_in_the_event_loop_cleans_up_too() -> None:
 
 TWICE = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts the tests may ignore it
 from speil.cli import app, main, signals
 
 def interrupt(*arguments):
