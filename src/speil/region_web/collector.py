@@ -48,7 +48,6 @@ class Collector:
         self._places: dict[str, tuple[str, str]] = {}  # region and zone of each node by its name
         self._watched = asyncio.Event()
         self._pages = 0
-        self._verifying = False
         self._verified: dict[str, Any] = {"is_running": False, "at": None, "findings": [], "error": ""}
         self._put("verify", "verify", self._verified)
 
@@ -106,21 +105,19 @@ class Collector:
 
     async def verify(self, observe_seconds: float) -> dict[str, Any]:
         """Run the checks of `speil region verify`; the result stays. Raises VerifyRunningError, SurveyError."""
-        if self._verifying:
+        if self._verified["is_running"]:
             raise VerifyRunningError
-        self._verifying = True
+        self._verified |= {"is_running": True, "error": ""}
+        self._put("verify", "verify", self._verified)
         try:
-            self._verified = {**self._verified, "is_running": True, "error": ""}
-            self._put("verify", "verify", self._verified)
             before = await self._look()
             await asyncio.sleep(min(observe_seconds, OBSERVE_SECONDS_MAX))
             found = document.findings(verify(before, await self._look(), observe_seconds))
-            self._verified = {"is_running": False, "at": time.time(), "findings": found, "error": ""}
+            self._verified |= {"at": time.time(), "findings": found}
         except SurveyError as error:
-            self._verified = {**self._verified, "is_running": False, "error": str(error)}
+            self._verified["error"] = str(error)
             raise
         finally:
-            self._verifying = False
             self._verified["is_running"] = False
             self._put("verify", "verify", self._verified)
         return self._verified

@@ -94,9 +94,7 @@ def kept_out_rows(views: Iterable[RegionView]) -> dict[str, Any]:
 
 def findings(found: Iterable[Finding]) -> list[dict[str, Any]]:
     """Results of checks."""
-    return [
-        {"check": one.check, "level": one.level.value, "message": one.message, "remedy": one.remedy} for one in found
-    ]
+    return [asdict(one) for one in found]
 
 
 def _lease(view: LeaseView) -> dict[str, Any]:

@@ -11,8 +11,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -25,6 +23,7 @@ from speil.region_web.collector import OBSERVE_SECONDS_MAX, Collector, VerifyRun
 from speil.region_web.session import Session
 from speil.setting import ListenAddress, SettingError, duration
 from speil.survey.error import SurveyError
+from speil.web.answers import refuse, send_json, until_abandoned
 from speil.web.assets import SHARED, send_file
 from speil.web.event_stream import EventStreams
 from speil.web.headers import SECURITY_HEADERS
@@ -52,43 +51,36 @@ class RegionWeb:
         """Answer one request."""
         acts = request.method == "POST"
         if (refused := self._guard.refusal(request, acts=acts)) is not None:
-            await _refuse(reply, refused)
+            await refuse(reply, refused)
         elif self._session.begins(request):
             await reply.send(303, [("Location", "/"), self._session.set_cookie, *SECURITY_HEADERS])
         elif not self._session.allows(request):
-            await _refuse(reply, Refused(403, "open the address that `speil region web` has printed"))
+            await refuse(reply, Refused(403, "open the address that `speil region web` has printed"))
         elif acts and request.path == "/verify":
             await self._verify(request, reply)
         elif request.method not in ("GET", "HEAD"):
-            await _refuse(reply, Refused(405, "only GET, and POST /verify"))
+            await refuse(reply, Refused(405, "only GET, and POST /verify"))
         elif request.path == "/events":
             await self._streams.answer(request, reply)
         elif (name := _FILES.get(request.path)) is not None:
             await send_file(reply, name)
         else:
-            await _refuse(reply, Refused(404, "there is no such page"))
+            await refuse(reply, Refused(404, "there is no such page"))
 
     async def _verify(self, request: Request, reply: Reply) -> None:
         try:
             observe = float(duration.parse(request.query.get("observe", OBSERVE_DEFAULT)))
             if not 0 <= observe <= OBSERVE_SECONDS_MAX:
                 raise SettingError(f"observe is at most {OBSERVE_SECONDS_MAX:g} s")
-            async with asyncio.timeout(None) as limit:
-                reply.when_abandoned(lambda: limit.reschedule(asyncio.get_running_loop().time()))
+            async with until_abandoned(reply):
                 found = await self._collector.verify(observe)
         except SettingError as error:
-            await _refuse(reply, Refused(400, str(error)))
+            await refuse(reply, Refused(400, str(error)))
         except VerifyRunningError:
-            await _refuse(reply, Refused(409, "the checks are running already"))
+            await refuse(reply, Refused(409, "the checks are running already"))
         except SurveyError as error:
-            await _refuse(reply, Refused(502, str(error)))
+            await refuse(reply, Refused(502, str(error)))
         except TimeoutError:
-            await _refuse(reply, Refused(503, "the request was given up"))
+            await refuse(reply, Refused(503, "the request was given up"))
         else:
-            kind = ("Content-Type", "application/json; charset=utf-8")
-            await reply.send(200, [kind, *SECURITY_HEADERS], json.dumps(found).encode())
-
-
-async def _refuse(reply: Reply, refused: Refused) -> None:
-    headers = [("Content-Type", "text/plain; charset=utf-8"), *SECURITY_HEADERS]
-    await reply.send(refused.status, headers, f"{refused.why}\n".encode())
+            await send_json(reply, found)

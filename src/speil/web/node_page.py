@@ -15,16 +15,15 @@ An error is a line of text with what to do.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from speil.http1.guard import Guard, Refused
 from speil.http1.message import Request
 from speil.http1.reply import Reply
 from speil.observe.logs import get_log
 from speil.observe.seldom import Seldom
+from speil.web.answers import refuse, send_json, until_abandoned
 from speil.web.assets import SHARED, send_file
 from speil.web.event_stream import EventStreams
 from speil.web.headers import SECURITY_HEADERS
@@ -52,13 +51,13 @@ class NodePages:
         acts = name in ("trace", "measure") and request.method == "POST"
         if (refused := self._guard.refusal(request, acts=acts)) is not None:
             self._note(refused, request)
-            await _refuse(reply, refused)
+            await refuse(reply, refused)
         elif acts:
             await self._answer_trace(request, reply, measures=name == "measure")
         elif name is None:
             await reply.send(308, [("Location", "web/"), *SECURITY_HEADERS])
         elif name not in _ROUTES:
-            await _refuse(reply, Refused(404, "there is no such page"))
+            await refuse(reply, Refused(404, "there is no such page"))
         elif request.method not in ("GET", "HEAD") or name == "trace":
             allowed = "POST" if name == "trace" else "GET, HEAD"
             await reply.send(405, [("Allow", allowed), *SECURITY_HEADERS])
@@ -76,9 +75,9 @@ class NodePages:
             case "events":
                 await self.streams.answer(request, reply)
             case "metadata":
-                await _send_json(reply, json.loads(self._feed.sections()["node"]))
+                await send_json(reply, json.loads(self._feed.sections()["node"]))
             case "stats":
-                await _send_json(reply, await self._feed.stats())
+                await send_json(reply, await self._feed.stats())
             case _:
                 await send_file(reply, _FILES.get(name, name))
 
@@ -86,26 +85,12 @@ class NodePages:
         if measures:
             request = _with_query(request, {"measure": "true", **request.query})
         try:
-            async with asyncio.timeout(None) as limit:
-                reply.when_abandoned(lambda: limit.reschedule(asyncio.get_running_loop().time()))
+            async with until_abandoned(reply):
                 found = await self.trace.answer(request)
         except TimeoutError:
             found = Refused(503, "this node stops")
-        reply.when_abandoned(lambda: None)
-        await (_refuse(reply, found) if isinstance(found, Refused) else _send_json(reply, found))
+        await (refuse(reply, found) if isinstance(found, Refused) else send_json(reply, found))
 
 
 def _with_query(request: Request, query: Mapping[str, str]) -> Request:
     return Request(request.method, request.target, request.path, query, request.headers, request.place)
-
-
-async def _send_json(reply: Reply, document: Mapping[str, Any]) -> None:
-    kind = ("Content-Type", "application/json; charset=utf-8")
-    await reply.send(200, [kind, *SECURITY_HEADERS], json.dumps(document).encode())
-
-
-async def _refuse(reply: Reply, refused: Refused) -> None:
-    headers = [("Content-Type", "text/plain; charset=utf-8"), *SECURITY_HEADERS]
-    if refused.status == 429:
-        headers.append(("Retry-After", "1"))
-    await reply.send(refused.status, headers, f"{refused.why}\n".encode())
