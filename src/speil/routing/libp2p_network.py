@@ -15,7 +15,8 @@ by their places. Other peers get one ADD_PROVIDER for each key. Nodes that share
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -192,27 +193,25 @@ class Libp2pNetwork:
         return stream
 
     async def _exchange(self, stream: Stream, message: Message) -> Message:
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                await stream.write_message(message.encode())
-                data = await stream.read_message(ANSWER_BYTES_MAX)
+        async with self._used(stream, REQUEST_SECONDS_MAX):
+            await stream.write_message(message.encode())
+            data = await stream.read_message(ANSWER_BYTES_MAX)
             if data is None:
                 raise NetworkError("the peer closed the stream instead of answering")
             answer = self._usable(stream, Message.decode(data))
-        except (Libp2pError, MessageError, TimeoutError) as error:
-            stream.reset()
-            raise NetworkError(f"{stream.peer_id.short}: {error!r}") from error
-        except BaseException:
-            stream.reset()
-            raise
-        self._keep_idle(stream)
         return self._filtered_for(self._policy.label, answer)
 
     async def _write(self, stream: Stream, message: Message) -> None:
+        async with self._used(stream, MESSAGE_SECONDS_MAX):
+            await stream.write_message(message.encode())
+
+    @asynccontextmanager
+    async def _used(self, stream: Stream, seconds_max: float) -> AsyncIterator[None]:
+        """Keep the stream for further requests; after a failure reset it. Raises NetworkError."""
         try:
-            async with asyncio.timeout(MESSAGE_SECONDS_MAX):
-                await stream.write_message(message.encode())
-        except (Libp2pError, TimeoutError) as error:
+            async with asyncio.timeout(seconds_max):
+                yield
+        except (Libp2pError, MessageError, TimeoutError) as error:
             stream.reset()
             raise NetworkError(f"{stream.peer_id.short}: {error!r}") from error
         except BaseException:
