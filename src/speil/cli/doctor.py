@@ -6,16 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from speil.cli.findings import OUTPUTS, show
+from speil.cli.findings import OUTPUTS, check_image, show
 from speil.cli.running import run_async
-from speil.config import ConfigError
 from speil.doctor.checks import findings
 from speil.doctor.facts import gather, local_url
 from speil.doctor.self_test import self_test
 from speil.finding import Finding
 from speil.hosts_toml.document import HostsTomlError, check_target
 from speil.mirror.settings import MirrorSettings
-from speil.oci.reference import InvalidReferenceError, Reference
 from speil.progress import Progress
 from speil.setting import (
     Kind,
@@ -71,11 +69,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Check, print, return the exit code."""
-    if settings.image:
-        try:
-            Reference.parse(settings.image)
-        except InvalidReferenceError as error:
-            raise ConfigError(f"--image: {error}") from error
+    check_image(settings.image)
     return show(run_async(_findings(settings)), settings.output)
 
 

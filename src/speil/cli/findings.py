@@ -1,4 +1,4 @@
-"""Prints findings: as lines, as a table (`wide`) or as JSON."""
+"""What `doctor` and the commands like it share: the check of `--image`, and findings as lines, a table or JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
+from speil.config import ConfigError
 from speil.finding import Finding, Level
+from speil.oci.reference import InvalidReferenceError, Reference
 from speil.progress.terminal import GREEN, RED, YELLOW, coloured
 from speil.setting import one_of
 from speil.survey.table import align
@@ -35,3 +37,13 @@ def show(findings: Iterable[Finding], output: str, about: Mapping[str, str] | No
             if finding.remedy:
                 print(f"      → {finding.remedy}")
     return int(failed)
+
+
+def check_image(image: str) -> None:
+    """Raises ConfigError where `--image` is set and is no reference of an image."""
+    if not image:
+        return
+    try:
+        Reference.parse(image)
+    except InvalidReferenceError as error:
+        raise ConfigError(f"--image: {error}") from error

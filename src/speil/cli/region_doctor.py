@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from speil.cli.app import CommandError
-from speil.cli.findings import OUTPUTS, show
-from speil.cli.running import run_async
-from speil.config import ConfigError
+from speil.cli.findings import OUTPUTS, check_image, show
+from speil.cli.surveying import run_survey
 from speil.finding import Finding, Level
-from speil.oci.reference import InvalidReferenceError, Reference
 from speil.progress import Progress
 from speil.setting import boolean, setting, text
 from speil.survey.error import SurveyError
@@ -38,15 +35,8 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Find the pod, run doctor in it, print. Returns the exit code: 1 where a check failed."""
-    if settings.image:
-        try:
-            Reference.parse(settings.image)
-        except InvalidReferenceError as error:
-            raise ConfigError(f"--image: {error}") from error
-    try:
-        pod, found = run_async(_findings(settings))
-    except SurveyError as error:
-        raise CommandError(str(error)) from error
+    check_image(settings.image)
+    pod, found = run_survey(_findings(settings))
     return show(found, settings.output, {"node": pod.node, "namespace": pod.namespace, "pod": pod.name})
 
 

@@ -6,8 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from speil.cli.app import CommandError
-from speil.cli.running import run_async
+from speil.cli.surveying import run_survey
 from speil.setting import boolean, duration, one_of, setting
 from speil.survey.error import SurveyError
 from speil.survey.look import SurveySettings, look
@@ -31,10 +30,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Read, print; with --watch again and again."""
-    try:
-        run_async(_run(settings))
-    except SurveyError as error:
-        raise CommandError(str(error)) from error
+    run_survey(_run(settings))
     return 0
 
 

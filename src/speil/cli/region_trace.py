@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from speil.cli.app import CommandError
-from speil.cli.running import run_async
+from speil.cli.surveying import run_survey
 from speil.config import ConfigError
 from speil.progress import Progress
 from speil.setting import boolean, one_of, setting, text
-from speil.survey.error import SurveyError
 from speil.survey.look import SurveySettings
 from speil.survey.trace import REQUEST_SECONDS_MAX, NodeTrace, trace_at, trace_in_cluster
 from speil.survey.trace_table import document, layer_table, node_table, part_table
@@ -51,10 +50,7 @@ def run(settings: Settings) -> int:
         parse_platform(settings.platform)
     except TraceError as error:
         raise ConfigError(str(error)) from error
-    try:
-        found = run_async(_traces(settings, image))
-    except SurveyError as error:
-        raise CommandError(str(error)) from error
+    found = run_survey(_traces(settings, image))
     if settings.output == "json":
         print(json.dumps(document(found, image), indent=1))
     elif any(one.parts for one in found):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from speil.cli.app import CommandError
 from speil.cli.findings import OUTPUTS, show
-from speil.cli.running import run_async
+from speil.cli.surveying import run_survey
 from speil.finding import Finding
 from speil.overview.verify import verify
 from speil.progress import Progress
 from speil.setting import boolean, duration, setting
-from speil.survey.error import SurveyError
 from speil.survey.look import SurveySettings, look
 
 
@@ -27,10 +25,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Read twice, compare, print. Returns the exit code."""
-    try:
-        return show(run_async(_findings(settings)), settings.output)
-    except SurveyError as error:
-        raise CommandError(str(error)) from error
+    return show(run_survey(_findings(settings)), settings.output)
 
 
 async def _findings(settings: Settings) -> list[Finding]:

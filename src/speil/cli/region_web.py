@@ -12,13 +12,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from speil.cli.app import CommandError
-from speil.cli.running import run_async
+from speil.cli.surveying import run_survey
 from speil.config import ConfigError
 from speil.region_web.collector import Collector
 from speil.region_web.server import RegionWeb
 from speil.region_web.session import Session, redirect_file
 from speil.setting import boolean, duration, integer, setting
-from speil.survey.error import SurveyError
 from speil.survey.look import SurveySettings, looking
 
 INTERVAL_SECONDS_MIN = 1.0
@@ -38,10 +37,7 @@ def run(settings: Settings) -> int:
     """Serve until interrupted. Raises CommandError, ConfigError."""
     if not 0 <= settings.port <= 65535:
         raise ConfigError("--port must be between 0 and 65535")
-    try:
-        run_async(_run(settings))
-    except SurveyError as error:
-        raise CommandError(str(error)) from error
+    run_survey(_run(settings))
     return 0
 
 
