@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from speil.claims.message import Answer, Follow, Holders, Phase, Reason, Status, tag
-from speil.claims.states import HELD, PULL, PullEvent, PullState, after
+from speil.claims.states import FETCHES, HELD, PULL, PullEvent, PullState, after
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 
@@ -143,7 +143,7 @@ class Pull:
         """The answer to a follower's AskStatus."""
         if self.state is PullState.DELIVERED:
             return Status(Phase.COMPLETE)
-        if self.state in (PullState.FETCHING, PullState.ALONE):
+        if self.state in FETCHES:
             return Status(Phase.FETCHING, self.offset)
         return Status(Phase.FOLLOWING, self.offset, (tag(self.source.peer_id), *self.path) if self.source else ())
 

@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import TypeVar
 
-__all__ = ["NODE", "PULL", "IllegalEventError", "NodeEvent", "NodeState", "PullEvent", "PullState", "after"]
+__all__ = ["FETCHES", "NODE", "PULL", "IllegalEventError", "NodeEvent", "NodeState", "PullEvent", "PullState", "after"]
 
 
 class NodeState(Enum):
@@ -161,6 +161,7 @@ PULL: Mapping[PullState, Mapping[PullEvent, PullState]] = {
 }
 
 HELD = frozenset({_P.ASKING, _P.JOINING, _P.RECEIVING, _P.ASKING_AGAIN})  # containerd waits for this core
+FETCHES = frozenset({_P.FETCHING, _P.ALONE})  # containerd downloads from the upstream
 
 S = TypeVar("S", bound=Enum)
 E = TypeVar("E", bound=Enum)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 
 from speil.inflight.leg import Leg
 from speil.oci.digest import Digest
@@ -47,7 +46,7 @@ class Buffer:
     @property
     def is_right(self) -> bool:
         """Whether it is the content of the digest."""
-        return hashlib.new(self._digest.algorithm, self._data).hexdigest() == self._digest.hex
+        return self._digest.matches(self._data)
 
     async def send(self, sink: Sink) -> None:
         """Pass it on and drop it. Raises ClientGoneError."""

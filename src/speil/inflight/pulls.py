@@ -15,7 +15,7 @@ from speil.claims.action import Action, AskSource, AskUmpire, GoUpstream, Join, 
 from speil.claims.asker import PULLS_MAX, Asker
 from speil.claims.message import Alone, Reason, Status
 from speil.claims.pull import Facts
-from speil.claims.states import PullState
+from speil.claims.states import FETCHES, PullState
 from speil.inflight.flight import Flight, key_of
 from speil.inflight.held import HeldRequest, StepAside
 from speil.inflight.series import InflightSeries
@@ -29,8 +29,6 @@ from speil.routing.claim_network import ClaimNetwork
 from speil.routing.network import NetworkError
 
 STORED_MAX = 1_000  # content that came lately: its followers may still ask
-
-_UPSTREAM = (PullState.FETCHING, PullState.ALONE)
 
 log = get_log("sharing")
 
@@ -106,7 +104,7 @@ class Pulls:
         key, now = key_of(digest), _now()
         flight = self._flights.get(key)
         if flight is not None and not (flight.is_aside and not start):
-            if flight.request is not None or self.state(flight) in _UPSTREAM:
+            if flight.request is not None or self.state(flight) in FETCHES:
                 return None
             if self.state(flight) is PullState.DELIVERED:  # the content was wrong, or got lost: not again from a source
                 self.spoiled(digest)
@@ -146,7 +144,7 @@ class Pulls:
         flight.request, flight.idle_since = None, _now()
         if flight.is_aside:
             return
-        if self._flights.get(flight.key) is flight and self.state(flight) not in (*_UPSTREAM, PullState.DELIVERED):
+        if self._flights.get(flight.key) is flight and self.state(flight) not in FETCHES | {PullState.DELIVERED}:
             self.cancelled(flight)
 
     # --- the source of a request -------------------------------------------------------------------------
@@ -330,7 +328,7 @@ class Pulls:
 
     def _status(self, key: bytes) -> Status:
         """The answer to a follower; see ClaimNetwork.attach."""
-        if (flight := self._flights.get(key)) and self.state(flight) in _UPSTREAM:
+        if (flight := self._flights.get(key)) and self.state(flight) in FETCHES:
             self._look(flight)
         return self._asker.status(key, is_stored=key in self._stored)
 

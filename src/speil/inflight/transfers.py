@@ -6,13 +6,12 @@ import asyncio
 from itertools import islice
 from typing import Any
 
-from speil.claims.states import PullState
+from speil.claims.states import FETCHES
 from speil.inflight.pulls import Pulls
 from speil.inflight.serving import Followers
 from speil.sources.growing import GrowingBlob
 
 ROWS_MAX = 100  # a node downloads a few layers at a time
-_UPSTREAM = (PullState.FETCHING, PullState.ALONE)
 
 
 def transfers(pulls: Pulls, followers: Followers) -> list[dict[str, Any]]:
@@ -21,7 +20,7 @@ def transfers(pulls: Pulls, followers: Followers) -> list[dict[str, Any]]:
     rows = [
         {
             "key": str(flight.digest),
-            "role": "fetching" if pulls.state(flight) in _UPSTREAM else "following",
+            "role": "fetching" if pulls.state(flight) in FETCHES else "following",
             "peer": str(flight.source.peer_id) if flight.source else "",
             "offset": pulls.offset(flight),
             "total": flight.total,

@@ -90,8 +90,11 @@ class Registry:
                 await self._sender.send(answer, reply, record)
 
     async def _upload(self, answer: Plan, opened: Opened, peer: str, reply: Reply, record: Record) -> None:
-        grows = self._followers is not None and opened.origin is Origin.INGEST
-        with self._followers.admit(opened, peer) if self._followers and grows else self._uploads.admit(peer) as refusal:
+        if self._followers is not None and opened.origin is Origin.INGEST:
+            admission = self._followers.admit(opened, peer)
+        else:
+            admission = self._uploads.admit(peer)
+        with admission as refusal:
             if refusal is None:
                 await self._sender.send(answer, reply, record, self._uploads.pacing(peer))
                 return

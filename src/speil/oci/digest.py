@@ -35,7 +35,7 @@ class Digest:
         """Hash `data`; `algorithm` is sha256 or sha512."""
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
-    def matches(self, data: bytes) -> bool:
+    def matches(self, data: bytes | bytearray) -> bool:
         """Whether `data` has this digest."""
         return hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
