@@ -94,7 +94,7 @@ async def _cpu(directory: Path) -> tuple[float, float]:
         await region.at_once("0")
         used = {node.name: cpu_seconds([node.pid]) - before[node.name] for node in region.nodes}
         layer = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
-        source = max(used, key=lambda name: region.upstream.sent[name, layer])
+        source = max(used, key=lambda name: region.upstream.sent_bytes[name, layer])
         (follower,) = used.keys() - {source}
         share = len(image.blobs[layer]) / GIB
         return used[source] / share, used[follower] / share

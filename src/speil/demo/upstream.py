@@ -17,7 +17,6 @@ from speil.oci.image_builder import BuiltImage
 from speil.setting import ListenAddress
 from speil.token_bucket import Bucket
 
-CHUNK_BYTES = 256 << 10
 CONNECTIONS = Bounds(total=1024, own=512, per_share=512)  # all nodes of the demo come from loopback
 REGION_HEADER = "X-Demo-Region"  # the demo's client names its region
 
@@ -27,6 +26,8 @@ class Upstream:
 
     By region and digest, `gets` counts GET requests of content, `sent_bytes` the bytes of the bodies.
     """
+
+    chunk_bytes = 256 << 10  # of a body, written at a time
 
     def __init__(
         self, name: str, images: Mapping[str, BuiltImage], *, region_bytes_per_second: float | None = None
@@ -76,8 +77,8 @@ class Upstream:
             headers["Content-Range"] = wanted.content_range
             status, body = 206, body[wanted.start : wanted.stop]
         async with reply.stream(status, headers.items(), len(body)) as out:
-            for start in range(0, len(body), CHUNK_BYTES):
-                chunk = body[start : start + CHUNK_BYTES]
+            for start in range(0, len(body), self.chunk_bytes):
+                chunk = body[start : start + self.chunk_bytes]
                 await self._until_sent(region, len(chunk))
                 await out.write(chunk)
                 self.sent_bytes[region, digest] += len(chunk)
@@ -87,5 +88,5 @@ class Upstream:
         if not self._link_bytes_per_second:
             return
         now = asyncio.get_running_loop().time()
-        link = self._links.setdefault(region, Bucket(CHUNK_BYTES, self._link_bytes_per_second, now))
+        link = self._links.setdefault(region, Bucket(self.chunk_bytes, self._link_bytes_per_second, now))
         await asyncio.sleep(link.overdraw(now, size))
