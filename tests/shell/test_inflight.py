@@ -559,14 +559,15 @@ async def test_content_of_a_repository_that_may_be_shared_is_followed_with_filte
         assert nodes.total("speil_shared_bytes_total", role="source") == len(LAYER)
 
 
+def fails(*args: object) -> None:
+    raise RuntimeError("a bug")
+
+
 async def test_a_bug_of_ours_costs_copies_and_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
     upstream = Upstream(holds_at=HALF)
     digest = upstream.add(LAYER)
     async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
         _, others, pulls = await halfway(nodes, digest, group)
-
-        def fails(*args: object) -> None:
-            raise RuntimeError("a bug")
 
         for one in others:
             monkeypatch.setattr(one.node.inflight.pulls._asker, "tick", fails)
@@ -582,9 +583,6 @@ async def test_a_bug_while_all_shared_pulls_are_ended_costs_no_node(monkeypatch:
     digest = upstream.add(LAYER)
     async with region(3, upstream) as nodes, asyncio.TaskGroup() as group:
         _, others, pulls = await halfway(nodes, digest, group)
-
-        def fails(*args: object) -> None:
-            raise RuntimeError("a bug")
 
         for one in others:
             sharing = one.node.inflight.pulls

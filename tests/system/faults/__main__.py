@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from tests.system.faults.at_once import cases as at_once_cases
 from tests.system.faults.at_once import run as at_once_run
@@ -29,60 +31,79 @@ from tests.system.faults.run import measure_clean, run_case
 from tests.system.faults.table import PAGE, Parts
 from tests.system.faults.trial import Outcome
 
+Row = TypeVar("Row")
+Rows = tuple[list[Row], list[str]]  # the rows of a table, and the names of those that failed
 
-def run_mode(mode: Mode, wanted: str) -> tuple[list[Outcome], list[str]]:
-    """All rows with one containerd; the names of those that failed."""
-    outcomes, failed = [], []
+
+def run_mode(mode: Mode, wanted: str) -> Rows[Outcome]:
+    """All rows with one containerd."""
+
+    def shown(outcome: Outcome) -> str:
+        return (
+            f"{outcome.seconds:.1f} s, {outcome.added_seconds:+.1f} s, "
+            f"{outcome.upstream_bytes} from upstream, {outcome.twice_bytes} twice, {outcome.pulls} pulls\n"
+            f"    {outcome.line}"
+        )
+
     with tempfile.TemporaryDirectory(prefix="speil-faults-") as folder, fault_lab(mode, Path(folder)) as lab:
-        outcomes += asyncio.run(measure_clean(lab))
-        for case in CASES:
-            if not re.search(wanted, case.name):
-                continue
-            started = time.monotonic()
-            try:
-                outcome = asyncio.run(run_case(lab, case))
-            except Exception as error:
-                failed.append(f"{mode.key}: {case.name}")
-                traceback.print_exception(error)
-                print(f"{mode.key}: {case.name}: FAILED")
-                continue
-            outcomes.append(outcome)
-            print(
-                f"{mode.key}: {case.name}: {outcome.seconds:.1f} s, {outcome.added_seconds:+.1f} s, "
-                f"{outcome.upstream_bytes} from upstream, {outcome.twice_bytes} twice, {outcome.pulls} pulls "
-                f"({time.monotonic() - started:.1f} s in all)\n    {outcome.line}",
-                flush=True,
-            )
-    return outcomes, failed
+        clean = asyncio.run(measure_clean(lab))
+        rows, failed = run_cases(mode, CASES, wanted, lambda case: run_case(lab, case), shown)
+    return [*clean, *rows], failed
 
 
-def run_at_once(mode: Mode, wanted: str) -> tuple[list[at_once.Outcome], list[str]]:
-    """The rows of simultaneous pulls with one containerd; the names of those that failed or exceeded a bound."""
-    outcomes, failed = [], []
+def run_at_once(mode: Mode, wanted: str) -> Rows[at_once.Outcome]:
+    """The rows of simultaneous pulls with one containerd; those that exceeded a bound failed, too."""
+    exceeded: list[str] = []
+
+    def shown(outcome: at_once.Outcome) -> str:
+        if found := outcome.faults(multipart=mode.multipart):
+            exceeded.append(f"{mode.key}: {outcome.case.name}: {', '.join(found)}")
+        return (
+            f"{outcome.seconds:.1f} s, {outcome.added_seconds:+.1f} s, "
+            f"{outcome.copies:.2f} copies, {outcome.takeovers} took over, {outcome.pulls} pulls {found}\n"
+            f"    {outcome.line}\n    {outcome.notes}"
+        )
+
     with tempfile.TemporaryDirectory(prefix="speil-faults-") as folder, sharing_lab(mode, Path(folder)) as lab:
-        outcomes += asyncio.run(at_once_run.measure_clean(lab))
-        for case in at_once_cases.CASES:
-            if not re.search(wanted, case.name):
-                continue
-            started = time.monotonic()
-            try:
-                outcome = asyncio.run(at_once_run.run_case(lab, case))
-            except Exception as error:
-                failed.append(f"{mode.key}: {case.name}")
-                traceback.print_exception(error)
-                print(f"{mode.key}: {case.name}: FAILED")
-                continue
-            outcomes.append(outcome)
-            if found := outcome.faults(multipart=mode.multipart):
-                failed.append(f"{mode.key}: {case.name}: {', '.join(found)}")
-            print(
-                f"{mode.key}: {case.name}: {outcome.seconds:.1f} s, {outcome.added_seconds:+.1f} s, "
-                f"{outcome.copies:.2f} copies, {outcome.takeovers} took over, {outcome.pulls} pulls "
-                f"({time.monotonic() - started:.1f} s in all) {outcome.faults(multipart=mode.multipart)}\n"
-                f"    {outcome.line}\n    {outcome.notes}",
-                flush=True,
-            )
-    return outcomes, failed
+        clean = asyncio.run(at_once_run.measure_clean(lab))
+        rows, failed = run_cases(mode, at_once_cases.CASES, wanted, lambda case: at_once_run.run_case(lab, case), shown)
+    return [*clean, *rows], failed + exceeded
+
+
+class Named(Protocol):
+    """A case."""
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+
+
+Tried = TypeVar("Tried", bound=Named)
+
+
+def run_cases(
+    mode: Mode,
+    cases: Iterable[Tried],
+    wanted: str,
+    run: Callable[[Tried], Coroutine[Any, Any, Row]],
+    shown: Callable[[Row], str],
+) -> Rows[Row]:
+    """The rows of the cases whose name matches the pattern `wanted`; each is printed."""
+    rows, failed = list[Row](), list[str]()
+    for case in cases:
+        if not re.search(wanted, case.name):
+            continue
+        started = time.monotonic()
+        try:
+            row = asyncio.run(run(case))
+        except Exception as error:
+            failed.append(f"{mode.key}: {case.name}")
+            traceback.print_exception(error)
+            print(f"{mode.key}: {case.name}: FAILED")
+            continue
+        rows.append(row)
+        print(f"{mode.key}: {case.name}, {time.monotonic() - started:.1f} s in all: {shown(row)}", flush=True)
+    return rows, failed
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from speil.testing.eventually import eventually
 from tests.system.lab.containerd import ContainerdVersion
-from tests.system.lab.namespaces import Namespace, inside
+from tests.system.lab.namespaces import Namespace, get_inside, inside
 from tests.system.lab.node import Node
 
 ASK_SECONDS_MAX = 5.0
@@ -47,14 +47,7 @@ class FaultNode(Node):
 
     def get(self, url: str) -> tuple[int, bytes]:
         """GET from inside the namespace; status 0 where nobody answers."""
-        try:
-            with inside(self.namespace), _opener.open(url, timeout=ASK_SECONDS_MAX) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-        except OSError:
-            return 0, b""
+        return get_inside(self.namespace, url, seconds_max=ASK_SECONDS_MAX)
 
     def head(self, target: str) -> int:
         """Status of a HEAD at its own speil."""

@@ -7,8 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,12 @@ from speil.testing.eventually import eventually
 from tests.requirements import tool_path
 from tests.system.herd.runtime import SimulatedRuntime
 from tests.system.lab.containerd import ContainerdVersion
-from tests.system.lab.namespaces import Namespace, inside
+from tests.system.lab.namespaces import Namespace, get_inside
 from tests.system.lab.node import REGISTRY, Node
 from tests.system.lab.processes import LabProcess
 
-ASK_SECONDS_MAX = 10.0
 PULL_SECONDS_MAX = 900.0
 COLLECT_SECONDS_MAX = 60.0
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _LAB_FLAGS = ("--mirror-resolve-timeout", "--log-level")  # of `Node`: here speil runs with its defaults
 
 
@@ -182,18 +178,6 @@ class SimulatedNode:
     def close(self) -> None:
         """See HerdNode."""
         self.speil.stop()
-
-
-def get_inside(namespace: Namespace, url: str) -> tuple[int, bytes]:
-    """GET from inside a namespace; status 0 where nobody answers."""
-    try:
-        with inside(namespace), _opener.open(url, timeout=ASK_SECONDS_MAX) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
-    except OSError:
-        return 0, b""
 
 
 def state_of(node: HerdNode) -> dict[str, Any]:
