@@ -62,7 +62,7 @@ class Node:
 
     @property
     def row(self) -> Row:
-        """What the next closest nodes are told of it."""
+        """The row for the next closest nodes."""
         source = self.source.peer.peer_id if self.source else None
         return Row(self.peer, _PHASES[self.state], self.places, source)
 
@@ -104,7 +104,7 @@ def root_of(node: Node) -> Node:
 
 
 class Claim:
-    """The tree of one key. `is_own`: this node granted in it, and was not only told of it by another umpire."""
+    """The tree of one key. `is_own`: this node has placed nodes in it. Else all of it came from another umpire."""
 
     def __init__(self) -> None:
         self.is_own = False

@@ -12,7 +12,7 @@ from speil.kube.api import KubeAnswer, KubeApi
 from speil.kube.error import KubeError, KubeForbiddenError, KubeNotFoundError, KubeUnauthorizedError
 
 PERIOD_SECONDS = 1.0
-# A page is in memory at once: a megabyte of JSON, ten of objects. Whoever waits has 128 MiB, also for 5,000 nodes.
+# A page is in memory at once: a megabyte of JSON, ten of objects. A hook that waits has 128 MiB, also for 5,000 nodes.
 PODS_A_PAGE = 200
 PAGES_MAX = 100  # four times the nodes of the largest clusters
 WAITING_MAX = 50  # more than anybody reads

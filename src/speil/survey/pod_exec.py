@@ -2,7 +2,7 @@
 
 The exec protocol has changed three times (SPDY, then WebSocket with two generations of channels, and the right that it
 needs), and a kubeconfig may demand a proxy or a login that this package's client does not know. kubectl follows all of
-that, and whoever runs `kubectl speil` has it. So there is no WebSocket here to maintain.
+that, and a user of `kubectl speil` has it. So this package needs no WebSocket of its own.
 """
 
 from __future__ import annotations
