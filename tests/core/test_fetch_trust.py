@@ -32,6 +32,7 @@ UNKNOWN        COMPLETED         UNKNOWN
 UNKNOWN        VERIFIED          UNKNOWN
 UNKNOWN        GAVE_UP           UNKNOWN
 UNKNOWN        DISTRUSTED        SENT_UPSTREAM
+UNKNOWN        STEPPED_ASIDE     UNKNOWN
 SENDING        ASKED             UNKNOWN
 SENDING        ASKED_OF_DEBTORS  ASKED_AGAIN
 SENDING        RESUMED           SENDING
@@ -40,6 +41,7 @@ SENDING        COMPLETED         DELIVERED
 SENDING        VERIFIED          UNKNOWN
 SENDING        GAVE_UP           SENDING
 SENDING        DISTRUSTED        SENDING
+SENDING        STEPPED_ASIDE     SENDING
 SENDING        EXPIRED           UNKNOWN
 DELIVERED      ASKED             ASKED_AGAIN
 DELIVERED      RESUMED           DELIVERED
@@ -49,6 +51,7 @@ DELIVERED      OVERDUE           MISSING
 DELIVERED      VERIFIED          UNKNOWN
 DELIVERED      GAVE_UP           DELIVERED
 DELIVERED      DISTRUSTED        DELIVERED
+DELIVERED      STEPPED_ASIDE     DELIVERED
 DELIVERED      EXPIRED           UNKNOWN
 MISSING        ASKED             ASKED_AGAIN
 MISSING        RESUMED           MISSING
@@ -57,6 +60,7 @@ MISSING        COMPLETED         MISSING
 MISSING        VERIFIED          UNKNOWN
 MISSING        GAVE_UP           MISSING
 MISSING        DISTRUSTED        MISSING
+MISSING        STEPPED_ASIDE     MISSING
 MISSING        EXPIRED           UNKNOWN
 ASKED_AGAIN    ASKED             ASKED_AGAIN
 ASKED_AGAIN    RESUMED           ASKED_AGAIN
@@ -65,6 +69,7 @@ ASKED_AGAIN    COMPLETED         ASKED_AGAIN
 ASKED_AGAIN    VERIFIED          UNKNOWN
 ASKED_AGAIN    GAVE_UP           SENT_UPSTREAM
 ASKED_AGAIN    DISTRUSTED        SENT_UPSTREAM
+ASKED_AGAIN    STEPPED_ASIDE     ASKED_AGAIN
 ASKED_AGAIN    EXPIRED           UNKNOWN
 SENT_UPSTREAM  ASKED             SENT_UPSTREAM
 SENT_UPSTREAM  RESUMED           SENT_UPSTREAM
@@ -73,6 +78,7 @@ SENT_UPSTREAM  COMPLETED         SENT_UPSTREAM
 SENT_UPSTREAM  VERIFIED          UNKNOWN
 SENT_UPSTREAM  GAVE_UP           SENT_UPSTREAM
 SENT_UPSTREAM  DISTRUSTED        SENT_UPSTREAM
+SENT_UPSTREAM  STEPPED_ASIDE     ASKED_AGAIN
 SENT_UPSTREAM  EXPIRED           UNKNOWN
 """
 PEER_ROWS = """
@@ -155,6 +161,29 @@ def test_a_request_that_asks_once_more_gets_nothing_from_those_that_it_was_kept_
     assert known.asked(LAYER, 2.0, from_start=True).care is Care.HASHED, "the upstream did not help"
 
 
+def test_a_request_that_steps_aside_has_not_tried_the_upstream() -> None:
+    known = PeerTrust()
+    deliver(known)
+    for now in (1.0, 2.0):
+        assert known.asked(LAYER, now, from_start=True).care is Care.UNPROVEN
+        known.turned_away(LAYER, now)
+        known.stepped_aside(LAYER, now)
+    assert not known.asked(LAYER, 3.0, from_start=True).allows(ONE, proven=False)
+    known.turned_away(LAYER, 3.0)
+    assert known.asked(LAYER, 4.0, from_start=True).care is Care.HASHED
+
+
+def test_content_that_was_never_delivered_steps_aside_and_still_asks_no_debtor() -> None:
+    known = PeerTrust()
+    deliver(known)
+    other = CONTENTS[1]
+    known.overdue(SUSPECT_SECONDS / 2)
+    assert not known.asked(other, SUSPECT_SECONDS / 2, from_start=True).allows(ONE, proven=True)
+    known.turned_away(other, SUSPECT_SECONDS / 2)
+    known.stepped_aside(other, SUSPECT_SECONDS / 2)
+    assert not known.asked(other, SUSPECT_SECONDS / 2, from_start=True).allows(ONE, proven=True)
+
+
 def test_bytes_that_were_under_way_do_not_lift_a_ban() -> None:
     known = PeerTrust()
     known.lied(ONE, 0.0)
@@ -183,7 +212,9 @@ def test_content_that_was_forgotten_while_it_was_sent_is_no_fault() -> None:
 
 calls = st.lists(
     st.tuples(
-        st.sampled_from(["asked", "resumed", "turned_away", "sent", "whole", "settled", "overdue", "lied", "doubt"]),
+        st.sampled_from(
+            ["asked", "resumed", "turned_away", "stepped_aside", "sent", "whole", "settled", "overdue", "lied", "doubt"]
+        ),
         st.sampled_from(CONTENTS),
         st.sampled_from(PEERS),
         st.floats(0, SUSPECT_SECONDS / 3),

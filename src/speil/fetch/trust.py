@@ -170,6 +170,10 @@ class PeerTrust:
         event = ContentEvent.DISTRUSTED if self._distrusts_anyone(now) else ContentEvent.GAVE_UP
         self._moved(digest, delivery, event, now)
 
+    def stepped_aside(self, digest: Digest, now: float) -> None:
+        """The request that was turned away ends without a byte, and containerd repeats it: no upstream was tried."""
+        self._moved(digest, self._delivery(digest, now), ContentEvent.STEPPED_ASIDE, now)
+
     def sent(self, digest: Digest, peer_id: PeerId, now: float) -> None:
         """Bytes of this peer were passed on without a check."""
         delivery = self._delivery(digest, now)

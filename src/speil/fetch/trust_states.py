@@ -55,6 +55,7 @@ class ContentEvent(Enum):
     VERIFIED = auto()  # it is in the store, or its hash was right
     GAVE_UP = auto()  # no peer served it, so containerd goes upstream
     DISTRUSTED = auto()  # the same, and peers were left out because they are suspects or debtors
+    STEPPED_ASIDE = auto()  # it does not go upstream after all: its request ends without a byte, and comes again
     EXPIRED = auto()  # nothing happened for SUSPECT_SECONDS
 
 
@@ -91,6 +92,7 @@ CONTENT: dict[ContentState, dict[ContentEvent, ContentState]] = {
         _E.VERIFIED: _C.UNKNOWN,
         _E.GAVE_UP: _C.UNKNOWN,
         _E.DISTRUSTED: _C.SENT_UPSTREAM,
+        _E.STEPPED_ASIDE: _C.UNKNOWN,
     },
     _C.SENDING: {
         _E.ASKED: _C.UNKNOWN,
@@ -101,6 +103,7 @@ CONTENT: dict[ContentState, dict[ContentEvent, ContentState]] = {
         _E.VERIFIED: _C.UNKNOWN,
         _E.GAVE_UP: _C.SENDING,
         _E.DISTRUSTED: _C.SENDING,
+        _E.STEPPED_ASIDE: _C.SENDING,
         _E.EXPIRED: _C.UNKNOWN,
     },
     _C.DELIVERED: {
@@ -112,6 +115,7 @@ CONTENT: dict[ContentState, dict[ContentEvent, ContentState]] = {
         _E.VERIFIED: _C.UNKNOWN,
         _E.GAVE_UP: _C.DELIVERED,
         _E.DISTRUSTED: _C.DELIVERED,
+        _E.STEPPED_ASIDE: _C.DELIVERED,
         _E.EXPIRED: _C.UNKNOWN,
     },
     _C.MISSING: {
@@ -122,6 +126,7 @@ CONTENT: dict[ContentState, dict[ContentEvent, ContentState]] = {
         _E.VERIFIED: _C.UNKNOWN,
         _E.GAVE_UP: _C.MISSING,
         _E.DISTRUSTED: _C.MISSING,
+        _E.STEPPED_ASIDE: _C.MISSING,
         _E.EXPIRED: _C.UNKNOWN,
     },
     _C.ASKED_AGAIN: {
@@ -132,6 +137,7 @@ CONTENT: dict[ContentState, dict[ContentEvent, ContentState]] = {
         _E.VERIFIED: _C.UNKNOWN,
         _E.GAVE_UP: _C.SENT_UPSTREAM,
         _E.DISTRUSTED: _C.SENT_UPSTREAM,
+        _E.STEPPED_ASIDE: _C.ASKED_AGAIN,
         _E.EXPIRED: _C.UNKNOWN,
     },
     _C.SENT_UPSTREAM: {
@@ -142,6 +148,7 @@ CONTENT: dict[ContentState, dict[ContentEvent, ContentState]] = {
         _E.VERIFIED: _C.UNKNOWN,
         _E.GAVE_UP: _C.SENT_UPSTREAM,
         _E.DISTRUSTED: _C.SENT_UPSTREAM,
+        _E.STEPPED_ASIDE: _C.ASKED_AGAIN,
         _E.EXPIRED: _C.UNKNOWN,
     },
 }

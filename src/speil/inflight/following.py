@@ -65,6 +65,7 @@ class Following:
                 await delivery.close()
         if delivery.steps_aside:
             request.notes.comes_again = True
+            self._access.knowledge.trust.stepped_aside(flight.digest, asyncio.get_running_loop().time())
             return SteppedAside(flight.digest, flight.total)
         return Delivered(delivery, flight.digest) if is_shared else None
 
