@@ -59,6 +59,7 @@ def test_images_of_all_shapes_and_starts_apart(layers: tuple[int, ...], spread_s
     assert world.copies <= 1.02
     assert world.slowest_seconds <= 1.25 * alone_seconds(layers)
     assert world.messages_each <= 4.5 if spread_seconds else world.messages_each <= 3
+    assert most_sent(world) <= 2.0
 
 
 def test_a_node_that_joins_in_the_middle_makes_no_copy() -> None:
@@ -259,7 +260,7 @@ def scale(nodes: int, wrong: float) -> World:
     assert world.messages_each <= 3
     assert world.depth_max <= nodes.bit_length() + 2
     assert world.flow.fan_max <= 4
-    assert most_sent(world) <= 2.5
+    assert most_sent(world) <= 2.2
     assert world.alone_count == 0
     return world
 
@@ -277,6 +278,8 @@ def test_two_hundred_nodes_with_wrong_views(wrong: float) -> None:
     world = pulled(200, layers, wrong_views=wrong)
     assert world.copies <= (1.02 if wrong < 0.05 else 1.1)
     assert world.messages_each <= 3
+    assert most_sent(world) <= 2.2
+    assert world.slowest_seconds <= 1.5 * alone_seconds(layers)
 
 
 @pytest.mark.long

@@ -1,8 +1,9 @@
 """The claim of one key: a tree of nodes, and which of them may take one more follower.
 
 Roots are nodes that fetch from the upstream and nodes that have the whole content. A source is found in the asker's
-zone first: of complete nodes one at random, of growing ones the first in the order of asking, so that the tree stays as
-flat as it can. Only where the zone has no usable node at all it is looked for in other zones. So one node of each zone
+zone first: of complete nodes one that fed the fewest so far, of growing ones the first in the order of asking, so that
+the tree stays as flat as it can. Complete nodes that fed PLACES others come last: so no node sends much more than
+PLACES copies. Only where the zone has no usable node at all it is looked for in other zones. So one node of each zone
 follows across its border.
 
 A source is usable where each node above it may be named, up to a root, and the asker is none of them: otherwise two
@@ -59,6 +60,7 @@ class Node:
     starved: set[str] = field(default_factory=set)  # shares of followers that it gave no byte, though it was alive
     granted_at: float = 0.0
     is_retried: bool = False
+    fed: int = 0  # followers that were placed below it so far
 
     @property
     def row(self) -> Row:
@@ -215,8 +217,14 @@ class Claim:
             for node in islice(self._complete.get(zone, {}).values(), LOOKS_MAX)
             if node not in unusable and node not in busy
         ]
-        if complete:
-            return rng.choice(complete)
+        fewest = min((node.fed for node in complete), default=PLACES)
+        least_used = [node for node in complete if node.fed == fewest]
+        growing = self._first_growing(zones, unusable, busy, looks) if fewest >= PLACES else None
+        return growing or (rng.choice(least_used) if least_used else None)
+
+    def _first_growing(
+        self, zones: Iterable[str], unusable: set[Node], busy: set[Node], looks: Iterator[int]
+    ) -> Node | None:
         for zone in zones:
             for node in self._growing.get(zone, {}).values():
                 if next(looks, None) is None:
@@ -232,6 +240,7 @@ class Claim:
         node.source = source
         if source is not None:
             source.followers.add(node.peer.peer_id)
+            source.fed += 1
             self._list(source)
 
     def _list(self, node: Node) -> None:
