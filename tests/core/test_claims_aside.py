@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from speil.claims.action import AskSource, AskUmpire, Join, Leave
-from speil.claims.asker import LATE_SECONDS, SHARE_WAIT_SECONDS
-from speil.claims.message import Phase, Reason, Status
+from speil.claims.action import AskUmpire, Leave, SendRelease
+from speil.claims.asker import LATE_SECONDS
+from speil.claims.message import Ending, Phase, Reason, Release, Status
 from speil.claims.pull import ASK_SECONDS_MAX, LIFE_SECONDS_MAX, POSTPONED_SECONDS_MAX
 from speil.claims.states import PullState
 from tests.core.test_claims_asker import FACTS, KEY, SOURCE, UMPIRES, asker, following, state
 
 
-def test_a_request_that_stepped_aside_waits_for_nothing_and_joins_its_source_when_it_is_back() -> None:
+def test_a_request_that_steps_aside_is_released_and_asks_anew_when_it_is_back() -> None:
     one = asker()
     following(one)
-    one.step_aside(KEY)
+    assert one.step_aside(KEY) == [SendRelease(KEY, UMPIRES[0], Release(Ending.CANCELLED))]
     assert one.next_deadline() is None
-    assert one.tick(SHARE_WAIT_SECONDS * 10) == []
-    assert one.status(KEY, is_stored=False).phase is Phase.FOLLOWING
-    assert one.resumed(KEY, 40.0) == [Join(KEY, SOURCE, 0)]
-    assert state(one) is PullState.JOINING
-    at = one.next_deadline()
-    assert at is not None
-    assert at > 40.0
-    assert [type(action) for action in one.tick(at)] == [AskSource], "its waits begin anew"
+    assert one.status(KEY, is_stored=False).phase is Phase.NONE, "its followers look for another source"
+    assert [type(action) for action in one.miss(KEY, UMPIRES, FACTS, 40.0)] == [AskUmpire]
 
 
 def test_only_a_request_without_a_byte_steps_aside() -> None:
     one = asker()
     following(one)
     one.received(KEY, 1, 0.1)
-    one.step_aside(KEY)
+    assert one.step_aside(KEY) == []
     assert one.next_deadline() is not None
-    assert one.resumed(KEY, 0.2) == []
 
 
 def test_a_node_that_was_late_itself_waits_longer_before_it_asks_the_next_umpire() -> None:

@@ -15,7 +15,9 @@ from speil.http1.message import Headers
 from speil.inflight import pulls
 from speil.inflight.flight import Flight
 from speil.mirror.asked import frees_slot
+from speil.multiformats.peer_id import PeerId
 from speil.oci.digest import Digest
+from speil.testing.eventually import eventually
 from tests.shell.runtime import Runtime, Upstream
 from tests.shell.test_inflight import region
 
@@ -37,6 +39,12 @@ async def pull_all(runtimes: Iterable[Runtime], digests: list[Digest], rng: Rand
             group.create_task(pull(runtime))
 
 
+def source_of(runtime: Runtime, digest: Digest) -> PeerId | None:
+    """Whom a node follows."""
+    flight = runtime.node.inflight.pulls.flight(digest)
+    return flight.source.peer_id if flight and flight.source else None
+
+
 @pytest.mark.parametrize(("nodes", "seed"), [(1, 1), (2, 2), (4, 3), (4, 4), (6, 5)])
 async def test_layers_in_any_order_leave_the_upstream_once(nodes: int, seed: int) -> None:
     rng = Random(seed)
@@ -53,6 +61,43 @@ async def test_layers_in_any_order_leave_the_upstream_once(nodes: int, seed: int
     assert seconds < SHARE_WAIT_SECONDS * 4
 
 
+async def test_followers_of_a_node_that_steps_aside_get_another_source_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("speil.claims.umpire.places_for", lambda *facts: 1)  # a chain
+    upstream = Upstream()
+    digest = upstream.add(Random(9).randbytes(9 << 20))
+    upstream.opens.clear()
+    async with asyncio.timeout(60), region(3, upstream) as found, asyncio.TaskGroup() as group:
+        for runtime in found:
+            runtime.slots = asyncio.Semaphore(1)
+            group.create_task(runtime.pull(digest))
+        await eventually(lambda: len(found.by_state(digest, PullState.JOINING)) == 2, what="two nodes follow")
+        sources = {runtime: source_of(runtime, digest) for runtime in found.by_state(digest, PullState.JOINING)}
+        last, middle = next(
+            (one, other)
+            for one in sources
+            for other in sources
+            if sources[one] == other.node.router.local.peer_id
+        )  # fmt: skip
+        assert middle.slots is not None
+        flight = middle.node.inflight.pulls.flight(digest)
+        assert flight is not None
+        slot = group.create_task(middle.slots.acquire())  # the next in line: its request is not back for long
+        await asyncio.sleep(0)
+        middle.node.inflight.pulls._step_aside(flight)
+        started = time.monotonic()
+        await eventually(lambda: source_of(last, digest) == sources[middle], what="it follows the node that downloads")
+        assert time.monotonic() - started < SHARE_WAIT_SECONDS
+        assert last.node.sample("speil_left_sources_total", reason="gone") == 1
+        upstream.opens.set()
+        await eventually(lambda: last.came["mirror"] == len(upstream.blobs[digest]), what="it has the content")
+        await slot
+        middle.slots.release()
+    assert upstream.gets[digest] == 1
+    assert not middle.came["upstream"]
+
+
 async def test_a_node_at_its_limit_of_pulls_keeps_no_new_request_that_steps_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -62,7 +107,7 @@ async def test_a_node_at_its_limit_of_pulls_keeps_no_new_request_that_steps_asid
 
     def count(self: pulls.Pulls, flight: Flight) -> None:
         kept.append(flight.times_aside)
-        assert self.state(flight) is not PullState.ENDED, "it has a pull, which the asker counts"
+        assert self.state(flight) is PullState.JOINING, "it has a pull, which the asker counts"
         steps_aside(self, flight)
 
     monkeypatch.setattr(pulls.Pulls, "_step_aside", count)

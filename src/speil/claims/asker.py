@@ -111,20 +111,13 @@ class Asker:
         if (pull := self._pulls.get(key)) and pull.source is not None:
             pull.held_up(now)
 
-    def step_aside(self, key: bytes) -> None:
-        """containerd's request got no byte of its source, is ended, and will be back: nothing is due until then."""
-        if (pull := self._pulls.get(key)) and pull.state is PullState.JOINING:
-            pull.is_aside = True
+    def step_aside(self, key: bytes) -> list[Action]:
+        """containerd's request got no byte of its source, is ended, and will be back: then the umpire is asked anew.
 
-    def resumed(self, key: bytes, now: float) -> list[Action]:
-        """The request that stepped aside is back: the source is joined now."""
+        Until then this node is no source: it downloads nothing, and containerd may be back late.
+        """
         pull = self._pulls.get(key)
-        if pull is None or not pull.is_aside or pull.source is None:
-            return []
-        pull.is_aside = False
-        pull.byte_at = now
-        pull.join(pull.source, now)
-        return [Join(key, pull.source, pull.offset)]
+        return self._end(key, Ending.CANCELLED) if pull is not None and pull.state is PullState.JOINING else []
 
     def delivered(self, key: bytes) -> None:
         """containerd has the last byte, from a source or from holders: it verifies the content now."""

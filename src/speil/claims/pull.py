@@ -84,7 +84,6 @@ class Pull:
     has_crawled: bool = False  # it left a source as CRAWLING
     moves: int = 0
     postponed: float = 0.0
-    is_aside: bool = False  # containerd's request was ended before a byte came; it will be back
 
     def change(self, event: PullEvent) -> None:
         """The next state. Raises IllegalEventError."""
@@ -160,7 +159,7 @@ class Pull:
 
     def next_deadline(self, wait_seconds: float) -> float | None:
         """When something is due; None while nothing is awaited."""
-        if self.state not in HELD or self.is_aside:
+        if self.state not in HELD:
             return None
         if self.state in (PullState.ASKING, PullState.ASKING_AGAIN):
             next_at = self.asked_at + ASK_SECONDS_MAX

@@ -55,7 +55,7 @@ def build_inflight(
     if not settings.share_wait or claims is None or ingests is None:
         return None
     series = metrics.of(InflightSeries)
-    downloads = Downloads(ingests, store)
-    pulls = downloads.pulls = Pulls(claims, settings.share_wait, series, downloads.look_at)
+    downloads, followers = Downloads(ingests, store), Followers(series)
+    pulls = downloads.pulls = Pulls(claims, settings.share_wait, series, downloads.look_at, followers.dismiss)
     following = Following(pulls, ingests, sources.access, sources.peers, series)
-    return Inflight(pulls, downloads, following, Serving(pulls, ingests, sources.own, sharing), Followers(series))
+    return Inflight(pulls, downloads, following, Serving(pulls, ingests, sources.own, sharing), followers)

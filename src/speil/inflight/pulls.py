@@ -34,12 +34,20 @@ log = get_log("sharing")
 
 
 class Pulls:
-    """Run it. `look` is called before a follower is answered: it reports what the runtime has of a flight now."""
+    """Run it. `look` is called before a follower is answered: it reports what the runtime has of a flight now.
+
+    `dismiss` ends the responses to the followers of content that this node does not download now.
+    """
 
     def __init__(
-        self, claims: ClaimNetwork, share_wait_seconds: float, series: InflightSeries, look: Callable[[Flight], None]
+        self,
+        claims: ClaimNetwork,
+        share_wait_seconds: float,
+        series: InflightSeries,
+        look: Callable[[Flight], None],
+        dismiss: Callable[[Digest], None],
     ) -> None:
-        self._claims, self._series, self._look = claims, series, look
+        self._claims, self._series, self._look, self._dismiss = claims, series, look, dismiss
         self._share_wait_seconds = share_wait_seconds
         self._asker = Asker(claims.local.peer_id, share_wait_seconds)
         self._flights: dict[bytes, Flight] = {}
@@ -112,11 +120,7 @@ class Pulls:
         closest = self._claims.closest(key) if self._group is not None else []
         flight = flight or Flight(key, content, digest, now, now, total=facts.size_bytes, frees_slot=frees_slot)
         flight.request, flight.is_aside = request, False
-        if self._asker.pull(key) is not None:
-            self._flights[key] = flight
-            self._carry_out(self._asker.resumed(key, now))
-            return flight
-        has_room = len(self._flights) < PULLS_MAX  # those that step aside are no pulls of the asker yet
+        has_room = len(self._flights) < PULLS_MAX  # those that step aside are no pulls of the asker
         if (
             has_room
             and len(closest) > 1
@@ -240,8 +244,7 @@ class Pulls:
                     "left a source", key=flight.digest, peer=source.peer_id, reason=reason.name.lower(),
                     at=self.offset(flight),
                 )  # fmt: skip
-            case Join(_, source) if self._is_in_the_way(flight):
-                flight.source = source
+            case Join() if self._is_in_the_way(flight):
                 self._step_aside(flight)
                 return
             case Join(_, source):
@@ -280,7 +283,10 @@ class Pulls:
         flight.is_aside, flight.aside_at, flight.times_aside = True, _now(), flight.times_aside + 1
         self._series.stepped_aside.inc()
         log.debug("a request steps aside", key=flight.digest)
-        self._asker.step_aside(flight.key)
+        flight.source = None
+        self._carry_out(self._asker.step_aside(flight.key))
+        flight.wake()
+        self._dismiss(flight.digest)
         flight.request.give(StepAside())
 
     def _start(self, message: Coroutine[Any, Any, None]) -> None:

@@ -49,6 +49,9 @@ class Serving:
         until = asyncio.get_running_loop().time() + BEGIN_SECONDS_MAX
         while True:
             flight = self._pulls.flight(digest)
+            if flight is not None and flight.is_aside:
+                request.notes.miss = "not downloaded now"
+                return None
             changed = flight.changed if flight else None
             opened = await (self._own if request.content.is_manifest else self._growing).open(request)
             if opened is not None:
@@ -99,6 +102,12 @@ class Followers:
 
     def __iter__(self) -> Iterator[Follower]:
         return iter(list(self._open))
+
+    def dismiss(self, digest: Digest) -> None:
+        """End the responses to those that follow this content."""
+        for follower in self:
+            if follower.opened.digest == digest and isinstance(follower.opened, GrowingBlob):
+                follower.opened.abandon()
 
     @contextmanager
     def admit(self, opened: Opened, host: str) -> Iterator[str | None]:

@@ -81,6 +81,10 @@ class GrowingBlob(Opened):
         """The next byte to send."""
         return (self.part.stop if self.part else self.size) - self._body.left
 
+    def abandon(self) -> None:
+        """`send` ends with BrokeOffError after the bytes that are there."""
+        self._content.abandon()
+
     async def send(self, sink: Sink) -> None:
         """See Opened. BrokeOffError also where the ingest is gone, was begun again, or does not grow."""
         try:

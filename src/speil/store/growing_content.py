@@ -28,6 +28,13 @@ class IngestEndedError(Exception):
         self.end = end
 
 
+class AbandonedError(Exception):
+    """Nobody waits for more bytes of this ingest; see GrowingContent.abandon."""
+
+    def __init__(self) -> None:
+        super().__init__("the node does not download it now")
+
+
 class IngestRecord:
     """One ingest. Its adapter calls `grew` and `ended`; they call back the readers that watch it."""
 
@@ -60,6 +67,7 @@ class GrowingContent:
         self.digest, self.fd, self.total = record.digest, fd, total
         self._record, self._closed = record, closed
         self._callbacks: list[Changed] = []
+        self._is_abandoned = False
         record.readers[self] = None
 
     @property
@@ -78,17 +86,19 @@ class GrowingContent:
         return self._record.grew_at
 
     @property
-    def broken(self) -> IngestEndedError | None:
+    def broken(self) -> IngestEndedError | AbandonedError | None:
         """The error for a reader that needs more than `size` bytes; None while they may come."""
+        if self._is_abandoned:
+            return AbandonedError()
         end = self.end
         return None if end is None or end is IngestEnd.COMMITTED else IngestEndedError(end)
 
     async def wait(self, more_than: int, timeout_seconds: float) -> int:
         """Wait until there are more than `more_than` bytes. Returns `size`, which is no larger after the timeout.
 
-        Raises IngestEndedError.
+        Raises IngestEndedError, AbandonedError.
         """
-        await self._until(lambda: self.size > more_than or self.end is not None, timeout_seconds)
+        await self._until(lambda: self.size > more_than or self.end is not None or self._is_abandoned, timeout_seconds)
         if self.size <= more_than and self.broken is not None:
             raise self.broken
         return self.size
@@ -111,6 +121,11 @@ class GrowingContent:
         """Call back those who watch: for the record."""
         for callback in list(self._callbacks):
             callback()
+
+    def abandon(self) -> None:
+        """`broken` from now on: nobody waits for more bytes of it."""
+        self._is_abandoned = True
+        self.changed()
 
     def replace_file(self, fd: int) -> None:
         """Read from the file of another descriptor from now on: the same content, committed by another download."""
