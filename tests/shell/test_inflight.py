@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,15 +83,17 @@ def offset_of(runtime: Runtime, digest: Digest) -> int:
 
 
 @asynccontextmanager
-async def region(count: int, upstream: Upstream, **changes: object) -> AsyncIterator[Region]:
-    """Nodes of one region."""
+async def region(
+    count: int, upstream: Upstream, *, zones: Sequence[str] = (), **changes: object
+) -> AsyncIterator[Region]:
+    """Nodes of one region; `zones` are theirs."""
     mesh = MemoryMesh()
     claims = ClaimMesh(mesh)
     async with AsyncExitStack() as all_nodes:
         runtimes, stacks = list[Runtime](), dict[int, AsyncExitStack]()
-        for _ in range(count):
+        for zone in zones or [""] * count:
             stack = await all_nodes.enter_async_context(AsyncExitStack())
-            node: Mirror = await stack.enter_async_context(mirror(mesh, claims=claims, **changes))  # type: ignore[arg-type]
+            node: Mirror = await stack.enter_async_context(mirror(mesh, claims=claims, zone=zone, **changes))  # type: ignore[arg-type]
             runtimes.append(Runtime(node, upstream))
             stacks[id(runtimes[-1])] = stack
         await asyncio.sleep(0)

@@ -74,6 +74,7 @@ class Judge:
         return Standing(shape, self.nearness(peer_id), busy >= CROWDED, proven is self.verified, busy, seconds)
 
     def nearness(self, peer_id: PeerId) -> Nearness:
+        """Where a peer is."""
         if not self.zone:
             return Nearness.SAME_ZONE
         zone = self.zone_of(peer_id)

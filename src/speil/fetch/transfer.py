@@ -128,6 +128,11 @@ class Transfer:
         """Promised bytes that were not passed on yet."""
         return self.promised.length - self.offset if self.promised else 0
 
+    @property
+    def candidates(self) -> list[PeerInfo]:
+        """The peers that were found and not asked in vain."""
+        return [peer for key, peer in self._candidates.items() if key not in self._spent]
+
     # --- facts ------------------------------------------------------------------------------------------
 
     def found(self, peers: Iterable[PeerInfo], now: float) -> None:
@@ -235,7 +240,7 @@ class Transfer:
         """The best candidate that may be asked and was not; None also when enough were asked."""
         if not self._may_ask_more():
             return None
-        idle = [peer for key, peer in self._candidates.items() if key not in self._asked and key not in self._spent]
+        idle = [peer for peer in self.candidates if peer.peer_id not in self._asked]
         ranked = [(rank, peer) for peer in idle if (rank := standing(peer.peer_id)) is not None]
         return min(ranked, key=lambda item: item[0], default=None)
 

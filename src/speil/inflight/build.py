@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ from speil.inflight.series import InflightSeries
 from speil.inflight.serving import Followers, Serving
 from speil.inflight.settings import SharingSettings
 from speil.inflight.transfers import transfers
+from speil.inflight.zones import ZoneFirst
 from speil.observe.metrics import Metrics
 from speil.routing.claim_network import ClaimNetwork
+from speil.sources.base import Source
 from speil.sources.build import Sources
 from speil.store.base import ContentStore
 from speil.store.ingests import Ingests
@@ -23,11 +26,11 @@ from speil.store.sharing import Sharing
 
 @dataclass(frozen=True, slots=True)
 class Inflight:
-    """Run it; `downloads` reads the store's news. `following` is a source for containerd, `serving` one for peers."""
+    """Run it; `downloads` reads the store's news. `sources`: after the store, for containerd; `serving`: for peers."""
 
     pulls: Pulls
     downloads: Downloads
-    following: Following
+    sources: Sequence[Source]
     serving: Serving
     followers: Followers
 
@@ -58,4 +61,6 @@ def build_inflight(
     downloads, followers = Downloads(ingests, store), Followers(series)
     pulls = downloads.pulls = Pulls(claims, settings.share_wait, series, downloads.look_at, followers.dismiss)
     following = Following(pulls, ingests, sources.access, sources.peers, series)
-    return Inflight(pulls, downloads, following, Serving(pulls, ingests, sources.own, sharing), followers)
+    has_zone = bool(sources.access.config.zone)
+    own = (ZoneFirst(sources.peers, following),) if has_zone else (sources.peers, following)
+    return Inflight(pulls, downloads, own, Serving(pulls, ingests, sources.own, sharing), followers)

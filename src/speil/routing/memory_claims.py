@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 from speil.claims.codec import decode, encode
@@ -38,7 +39,8 @@ class ClaimMesh:
     def holders(self, key: bytes) -> list[PeerInfo]:
         """The nodes that announced the content of a key and live."""
         found = [peers for name, peers in self.mesh.records.items() if content_key(name) == key]
-        return [peer for peers in found for peer in peers if peer.peer_id not in self.dead]
+        living = (peer for peers in found for peer in peers if peer.peer_id not in self.dead)
+        return [replace(peer, zone=self.mesh.zones.get(peer.peer_id, "")) for peer in living]
 
     def tick(self, now: float) -> None:
         """Carry out what is due at any umpire."""

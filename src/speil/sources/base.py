@@ -102,7 +102,7 @@ class Opened(ABC):
 
 
 class Source(Protocol):
-    """Adapters: `own_store`, `growing`, `peers`, `tags`; `inflight.following` and `inflight.serving`."""
+    """Adapters: `own_store`, `growing`, `peers`, `tags`; `inflight.following`, `inflight.zones`, `inflight.serving`."""
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """Content, ready to be sent; None where this source does not have it (`request.notes.miss` says why).

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from speil.fetch.candidates import Judge
+from speil.fetch.candidates import Judge, Nearness, Standing
 from speil.fetch.peer_health import Failure
 from speil.fetch.resume import Answer, ContradictionError, Extent, Wanted, WrongAnswerError
 from speil.fetch.transfer import Abandon, Action, Ask, GiveUp, Refuse, Search, Stream, Transfer
@@ -45,12 +45,15 @@ class PeerRace:
         judge: Judge,
         notes: Notes,
         among: tuple[PeerInfo, ...] = (),
+        *,
+        near_only: bool = False,
     ) -> None:
         """`method` is sent to the peers; `notes` gets the attempts and the serving peer.
 
-        `among`: known holders; none: they are searched for.
+        `among`: known holders; none: they are searched for. `near_only`: no peer of another zone is asked before
+        something is promised.
         """
-        self._among = among
+        self._among, self._near_only = among, near_only
         self._access, self._content, self._method = access, content, method
         self._judge, self._health, self._notes = judge, judge.health, notes
         self._transfer = Transfer(
@@ -119,11 +122,17 @@ class PeerRace:
         """Whether peers are asked for a range of the content."""
         return bool(self._transfer.wanted.range_header)
 
+    @property
+    def far(self) -> tuple[PeerInfo, ...]:
+        """The peers of other zones that were found and may be asked."""
+        found = [peer for peer in self._transfer.candidates if self._is_far(peer.peer_id)]
+        return tuple(peer for peer in found if self._judge.standing(peer.peer_id, self._now()) is not None)
+
     async def open(self) -> PeerResponse:
         """A response that continues at the current offset. Raises NoPeerError, UnsatisfiableError."""
         while self._response is None:
             self._changed.clear()
-            self._carry_out(self._transfer.decide(self._now(), lambda one: self._judge.standing(one, self._now())))
+            self._carry_out(self._transfer.decide(self._now(), self._standing))
             deadline = self._transfer.next_deadline()
             try:
                 async with asyncio.timeout(None if deadline is None else max(deadline - self._now(), 0)):
@@ -157,6 +166,7 @@ class PeerRace:
 
     def promise(self) -> None:
         """The client gets the head: what was promised must hold."""
+        self._near_only = False
         self._transfer.committed()
 
     def received(self, size: int) -> None:
@@ -274,6 +284,14 @@ class PeerRace:
             sizes = self._access.knowledge.sizes
             sizes.contradict(self._content.digest, peer.peer_id, error.size, self._now())
         return PeerError(Outcome.BAD_ANSWER, str(error), failure=Failure.GONE if contradicts else None)
+
+    def _standing(self, peer_id: PeerId) -> Standing | None:
+        if self._near_only and self._is_far(peer_id):
+            return None
+        return self._judge.standing(peer_id, self._now())
+
+    def _is_far(self, peer_id: PeerId) -> bool:
+        return self._judge.nearness(peer_id) is Nearness.OTHER_ZONE
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

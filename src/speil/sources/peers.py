@@ -44,8 +44,16 @@ class Peers:
 
     async def open_from(self, holders: tuple[PeerInfo, ...], request: ContentRequest) -> Opened | None:
         """The same, from one of `holders`; without any they are searched for."""
+        return await self._open(_Attempt(self._access, request, holders), request)
+
+    async def open_near(self, request: ContentRequest) -> tuple[Opened | None, tuple[PeerInfo, ...]]:
+        """The same, from a peer of this node's zone; without one, the holders of other zones."""
+        attempt = _Attempt(self._access, request, near_only=True)
+        opened = await self._open(attempt, request)
+        return opened, () if opened else attempt.race.far
+
+    async def _open(self, attempt: _Attempt, request: ContentRequest) -> Opened | None:
         request.notes.asked_peers = True
-        attempt = _Attempt(self._access, request, holders)
         await attempt.race.start()
         try:
             return await (attempt.open_manifest() if request.content.is_manifest else attempt.open_blob())
@@ -82,8 +90,15 @@ class Peers:
 class _Attempt:
     """One request's way to an `Opened`, which then owns the race."""
 
-    def __init__(self, access: PeerAccess, request: ContentRequest, among: tuple[PeerInfo, ...] = ()) -> None:
-        self._among = among
+    def __init__(
+        self,
+        access: PeerAccess,
+        request: ContentRequest,
+        among: tuple[PeerInfo, ...] = (),
+        *,
+        near_only: bool = False,
+    ) -> None:
+        self._among, self._near_only = among, near_only
         content, digest = request.content, request.content.digest
         assert digest is not None
         self._access, self._content, self._digest, self._notes = access, content, digest, request.notes
@@ -173,7 +188,7 @@ class _Attempt:
         try:
             await self.race.open()
         except NoPeerError:
-            if self._settles:
+            if self._settles and not (self._near_only and self.race.far):
                 self._known.trust.turned_away(self._digest, _now())
             raise
 
@@ -231,6 +246,7 @@ class _Attempt:
             self._access.judge(self._caution, verified=verified, key=self._content.key),
             self._notes,
             self._among,
+            near_only=self._near_only,
         )
 
 

@@ -25,6 +25,9 @@ BURST_SECONDS, QUEUE_SECONDS = 0.002, 0.02
 BURST_BYTES_MIN = 96 << 10  # above the kernel's largest segment, which tbf would divide otherwise
 # on a slow link one large segment would fill the queue, and connections that lost one would get nothing for seconds
 SLOW_MEGABITS, SEGMENT_BYTES = 100.0, 8 << 10
+# the kernel has one table of neighbours for all namespaces; where it is full, packets are lost
+NEIGHBOUR_BOUNDS = tuple(Path(f"/proc/sys/net/ipv4/neigh/default/gc_thresh{number}") for number in (3, 2, 1))
+NEIGHBOURS_EACH = 2  # for each pair of nodes, with some that are stale
 HEADER_BYTES = 52  # IPv4 and TCP with timestamps; the kernel counts the header of a large segment once
 
 
@@ -74,6 +77,19 @@ class HerdNetwork:
 
 
 @contextmanager
+def _neighbours(count: int) -> Iterator[None]:
+    """Room for `count` neighbours."""
+    before = {path: path.read_text() for path in NEIGHBOUR_BOUNDS}
+    try:
+        for path, value in before.items():
+            path.write_text(str(max(count, int(value))))
+        yield
+    finally:
+        for path, value in before.items():
+            path.write_text(value)
+
+
+@contextmanager
 def herd_network(zones: Sequence[int]) -> Iterator[HerdNetwork]:
     """As many nodes in each zone; removed at the end. Links have no limit before `limit`."""
     assert max(zones) <= NODES_PER_ZONE_MAX
@@ -84,21 +100,22 @@ def herd_network(zones: Sequence[int]) -> Iterator[HerdNetwork]:
         for zone, count in enumerate(zones, 1)
     ]
     made: list[str] = []
-    try:
-        for one in (hub, upstream, *(node for group in groups for node in group)):
-            ip("netns", "add", one.name)
-            made.append(one.name)
-            ip("-n", one.name, "link", "set", "lo", "up")
-        hub.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        _bridge(hub, 9, [upstream])
-        for zone, group in enumerate(groups, 1):
-            _bridge(hub, zone, group)
-        for here, there in itertools.permutations(range(1, len(groups) + 1), 2):
-            hub.run("iptables", "-A", "FORWARD", "-i", f"br{here}", "-o", f"br{there}")
-        yield HerdNetwork(hub, upstream, groups)
-    finally:
-        for name in reversed(made):
-            ip("netns", "del", name)
+    with _neighbours(NEIGHBOURS_EACH * sum(zones) ** 2):
+        try:
+            for one in (hub, upstream, *(node for group in groups for node in group)):
+                ip("netns", "add", one.name)
+                made.append(one.name)
+                ip("-n", one.name, "link", "set", "lo", "up")
+            hub.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+            _bridge(hub, 9, [upstream])
+            for zone, group in enumerate(groups, 1):
+                _bridge(hub, zone, group)
+            for here, there in itertools.permutations(range(1, len(groups) + 1), 2):
+                hub.run("iptables", "-A", "FORWARD", "-i", f"br{here}", "-o", f"br{there}")
+            yield HerdNetwork(hub, upstream, groups)
+        finally:
+            for name in reversed(made):
+                ip("netns", "del", name)
 
 
 def _bridge(hub: Namespace, subnet: int, hosts: Sequence[Namespace]) -> None:
