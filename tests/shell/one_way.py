@@ -22,7 +22,14 @@ HOPS = (
     ),
     Hop(("mirror.resolve",), "the sources are asked in order, by what is asked for and by whom"),
     Hop(
-        ("sources.own_store", "sources.peers", "sources.tags", "inflight.following", "inflight.serving"),
+        (
+            "sources.own_store",
+            "sources.peers",
+            "sources.tags",
+            "inflight.zones",
+            "inflight.following",
+            "inflight.serving",
+        ),
         "a source opens the content: the store's file, the first good response of a peer (`sources.peer_race`, decided "
         "by `fetch.transfer`), or a download of another node (`inflight`, decided by `claims`)",
     ),
