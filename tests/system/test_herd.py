@@ -48,7 +48,7 @@ def test_one_copy_leaves_the_upstream(mode: Mode, case: Case) -> None:
 def test_a_crowd_gets_one_copy_with_few_messages() -> None:
     rates = RATES.scaled(CROWD_SCALE)
     with herd_lab(SIMULATED, (CROWD,), rates, piece_bytes=PIECE_BYTES) as lab:
-        outcome = asyncio.run(measured(lab, case_of(CROWD), rates, 1.0, misses))
+        outcome = asyncio.run(measured(lab, case_of(CROWD, 0.0), rates, 1.0, misses))
     assert not misses(outcome)
 
 

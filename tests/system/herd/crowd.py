@@ -1,10 +1,11 @@
-"""Two hundred real speil processes on one machine, all of which pull one image at once.
+"""Two hundred real speil processes on one machine, all of which pull one image.
 
-    python -m tests.system.herd.crowd [--nodes NUMBER] [--flag FLAG …] [--logs FOLDER]
+    python -m tests.system.herd.crowd [--nodes NUMBER] [--spread SECONDS] [--flag FLAG …] [--logs FOLDER]
 
 Each has a namespace, an address and a link of its own, and a runtime that downloads as containerd does. The ratio of
-upstream to link is that of the goal, 100 Mbit/s to 1 Gbit/s, but all is slower, so that two cores are enough. Takes
-root, 16 GiB and ten minutes.
+upstream to link is that of the goal, 100 Mbit/s to 1 Gbit/s, but all is slower, so that two cores are enough. The
+searches and questions of 200 nodes at one instant take two cores for longer than any node waits for an answer, so the
+starts are spread over half a minute. Takes root, 16 GiB and ten minutes.
 """
 
 from __future__ import annotations
@@ -33,17 +34,20 @@ RATES = Rates(upstream=8.0, link=80.0)
 PIECE_BYTES = 64 << 10  # as containerd's 1 MiB is to layers of 100 MB
 
 
-def case_of(nodes: int) -> Case:
-    """All nodes at once."""
-    return Case(f"{nodes} nodes at once", nodes, same(LAYERS))
+def case_of(nodes: int, spread_seconds: float) -> Case:
+    """All nodes begin within so many seconds."""
+    within = f"within {spread_seconds:g} s" if spread_seconds else "at once"
+    return Case(f"{nodes} nodes {within}", nodes, same(LAYERS, spread_seconds=spread_seconds))
 
 
-async def crowd(folder_of_logs: Path | None, nodes: int, flags: Sequence[str], rates: Rates = RATES) -> Outcome:
-    """One node alone, then all at once."""
+async def crowd(
+    folder_of_logs: Path | None, nodes: int, flags: Sequence[str], spread_seconds: float = 0.0, rates: Rates = RATES
+) -> Outcome:
+    """One node alone, then all."""
     with herd_lab(SIMULATED, (nodes,), rates, *flags, piece_bytes=PIECE_BYTES) as lab:
         try:
             await lab.start()
-            return await measure(lab, case_of(nodes), rates, 1.0)
+            return await measure(lab, case_of(nodes, spread_seconds), rates, 1.0)
         finally:
             if folder_of_logs is not None:
                 lab.keep_logs(folder_of_logs)
@@ -86,12 +90,13 @@ def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m tests.system.herd.crowd")
     parser.add_argument("--nodes", type=int, default=200)
+    parser.add_argument("--spread", type=float, default=30.0, help="seconds within which the nodes begin")
     parser.add_argument("--scale", type=float, default=1.0, help="of the rates of links")
     parser.add_argument("--flag", action="append", default=[], help="a flag for every speil")
     parser.add_argument("--logs", type=Path, help="a folder for the logs of the nodes")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the lab is taken down then too
-    outcome = asyncio.run(crowd(chosen.logs, chosen.nodes, chosen.flag, RATES.scaled(chosen.scale)))
+    outcome = asyncio.run(crowd(chosen.logs, chosen.nodes, chosen.flag, chosen.spread, RATES.scaled(chosen.scale)))
     print(report(outcome))
     missed = misses(outcome)
     for line in missed:
