@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from speil.fetch.trust import Care
 from speil.oci.digest import Digest
 from tests.shell.runtime import Upstream
 from tests.shell.test_inflight import LAYER, SMALL, Region, all_pull, paced, region
@@ -70,6 +71,22 @@ async def test_umpires_that_do_not_answer_do_not_keep_a_node_from_the_holders_of
         await found.runtimes[2].pull(digest)
         assert upstream.gets[digest] == 1, "only the holder's zone has it"
         assert found.runtimes[2].came == {"mirror": len(LAYER)}
+
+
+async def test_after_the_upstream_did_not_help_anyone_is_asked_in_other_zones_too() -> None:
+    upstream = Upstream()
+    digest = upstream.add(LAYER)
+    async with asyncio.timeout(SECONDS_MAX), region(3, upstream, zones=("b", "b", "a")) as found:
+        await given(found, digest)
+        third = found.runtimes[2]
+        trust, now = third.node.known.trust, asyncio.get_running_loop().time()
+        gone = found.runtimes[1].node.router.local.peer_id
+        trust.sent(digest, gone, now)
+        trust.whole(digest, now)
+        assert trust.asked(digest, now, from_start=True).care is Care.UNPROVEN
+        trust.turned_away(digest, now)
+        await third.pull(digest)
+        assert third.came == {"mirror": len(LAYER)}
 
 
 async def test_a_part_is_served_from_another_zone_as_before() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -98,24 +99,23 @@ async def test_followers_of_a_node_that_steps_aside_get_another_source_at_once(
     assert not middle.came["upstream"]
 
 
-async def test_a_node_at_its_limit_of_pulls_keeps_no_new_request_that_steps_aside(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pulls, "PULLS_MAX", 0)
+async def test_a_node_at_its_limit_of_pulls_keeps_no_new_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulls, "PULLS_MAX", 2)
     kept: list[int] = []
-    steps_aside = pulls.Pulls._step_aside
+    begin = pulls.Pulls.begin
 
-    def count(self: pulls.Pulls, flight: Flight) -> None:
-        kept.append(flight.times_aside)
-        assert self.state(flight) is PullState.JOINING, "it has a pull, which the asker counts"
-        steps_aside(self, flight)
+    def count(self: pulls.Pulls, *args: Any, **kwargs: Any) -> Flight | None:
+        flight = begin(self, *args, **kwargs)
+        kept.append(len(self.flights))
+        return flight
 
-    monkeypatch.setattr(pulls.Pulls, "_step_aside", count)
+    monkeypatch.setattr(pulls.Pulls, "begin", count)
     rng, upstream = Random(6), Upstream(piece_bytes=100_000, piece_seconds=0.1)
     digests = [upstream.add(rng.randbytes(LAYER_BYTES)) for _ in range(LAYERS)]
     async with asyncio.timeout(60), region(4, upstream) as found:
         await pull_all(found, digests, rng)
-        assert kept
+        assert max(kept) == 2
+        assert found.total("speil_shared_pulls_total", outcome="alone", why="limit") > 0
         await found.ended()
 
 

@@ -117,17 +117,13 @@ class Pulls:
             if self.state(flight) is PullState.DELIVERED:  # the content was wrong, or got lost: not again from a source
                 self.spoiled(digest)
             flight = None
+        if key not in self._flights and len(self._flights) >= PULLS_MAX:  # the asker counts none that stepped aside
+            self._series.shared_pulls.labels("alone", "limit").inc()
+            return None
         closest = self._claims.closest(key) if self._group is not None else []
         flight = flight or Flight(key, content, digest, now, now, total=facts.size_bytes, frees_slot=frees_slot)
         flight.request, flight.is_aside = request, False
-        has_room = len(self._flights) < PULLS_MAX  # those that step aside are no pulls of the asker
-        if (
-            has_room
-            and len(closest) > 1
-            and not start
-            and may_step_aside(flight)
-            and self._behind(flight) >= UNBEGUN_MAX
-        ):
+        if len(closest) > 1 and not start and may_step_aside(flight) and self._behind(flight) >= UNBEGUN_MAX:
             self._flights[key] = flight
             self._step_aside(flight)
             return flight

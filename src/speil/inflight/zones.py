@@ -21,10 +21,10 @@ class ZoneFirst:
         """See Source."""
         if not _is_download(request):
             return await self._peers.open(request) or await self._following.open(request)
-        opened, far = await self._peers.open_near(request)
-        if opened is None:
-            opened = await self._following.open(request)
-        return await self._peers.open_from(far, request) if opened is None and far else opened
+        near = await self._peers.open_near(request)
+        if isinstance(near, Opened):
+            return near
+        return await self._following.open(request) or await self._peers.open_far(near, request)
 
 
 def _is_download(request: ContentRequest) -> bool:

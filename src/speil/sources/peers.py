@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 
 from speil.fetch.resume import Wanted
 from speil.fetch.trust import NO_CAUTION, Caution
@@ -32,6 +33,14 @@ _FORWARDED_RANGE = re.compile(r"bytes=(?:[1-9]\d{0,18}-\d{0,19}|0-\d{1,19}|-[1-9
 log = get_log("relay")
 
 
+@dataclass(frozen=True, slots=True)
+class Far:
+    """The holders of other zones that one request may ask, and how careful it is with them."""
+
+    peers: tuple[PeerInfo, ...]
+    caution: Caution
+
+
 class Peers:
     """A `Source`: content by digest, from other nodes."""
 
@@ -46,11 +55,14 @@ class Peers:
         """The same, from one of `holders`; without any they are searched for."""
         return await self._open(_Attempt(self._access, request, holders), request)
 
-    async def open_near(self, request: ContentRequest) -> tuple[Opened | None, tuple[PeerInfo, ...]]:
-        """The same, from a peer of this node's zone; without one, the holders of other zones."""
+    async def open_near(self, request: ContentRequest) -> Opened | Far:
+        """The same, from a peer of this node's zone; where none serves it, the holders of other zones."""
         attempt = _Attempt(self._access, request, near_only=True)
-        opened = await self._open(attempt, request)
-        return opened, () if opened else attempt.race.far
+        return await self._open(attempt, request) or Far(attempt.race.far, attempt.caution)
+
+    async def open_far(self, far: Far, request: ContentRequest) -> Opened | None:
+        """The same, from what `open_near` returned for this request; None also where that is nobody."""
+        return await self._open(_Attempt(self._access, request, far.peers, far.caution), request) if far.peers else None
 
     async def _open(self, attempt: _Attempt, request: ContentRequest) -> Opened | None:
         request.notes.asked_peers = True
@@ -95,6 +107,7 @@ class _Attempt:
         access: PeerAccess,
         request: ContentRequest,
         among: tuple[PeerInfo, ...] = (),
+        caution: Caution | None = None,
         *,
         near_only: bool = False,
     ) -> None:
@@ -108,7 +121,7 @@ class _Attempt:
         self._method = "GET" if content.is_manifest else request.method
         # of content that is passed on unverified, containerd's next requests show whether it was right
         self._settles = request.verifies and request.method == "GET" and not content.is_manifest
-        self._caution = self._be_careful()
+        self.caution = caution or self._be_careful()
         self.race = self._make_race()
 
     # --- small content ----------------------------------------------------------------------------------
@@ -210,7 +223,7 @@ class _Attempt:
             self.race,
             self._digest,
             self._content.key,
-            is_hashed=self._caution.hashed,
+            is_hashed=self.caution.hashed,
             settles=self._settles,
         )
 
@@ -243,7 +256,7 @@ class _Attempt:
             self._content,
             self._method,
             Wanted(self._digest, self._range_header, sizes, checked_bytes_max),
-            self._access.judge(self._caution, verified=verified, key=self._content.key),
+            self._access.judge(self.caution, verified=verified, key=self._content.key),
             self._notes,
             self._among,
             near_only=self._near_only,
