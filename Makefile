@@ -43,7 +43,7 @@ bench: setup ## the figures, side by side with a baseline (six minutes): docs/be
 hostile: setup ## attacks beside own pulls, with what was seen and the targets (ten minutes)
 	@$(BIN)/python -m bench --only hostile
 
-herd: setup ## many nodes that pull one image at once, over links with a limit, and 200 processes (root; forty minutes)
+herd: setup ## many nodes that pull one image at once, over links with a limit, and 48 processes (root; half an hour)
 	@$(BIN)/python -m tests.system.herd
 	@$(BIN)/python -m tests.system.herd.crowd
 

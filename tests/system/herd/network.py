@@ -28,6 +28,8 @@ SLOW_MEGABITS, SEGMENT_BYTES = 100.0, 8 << 10
 # the kernel has one table of neighbours for all namespaces; where it is full, packets are lost
 NEIGHBOUR_BOUNDS = tuple(Path(f"/proc/sys/net/ipv4/neigh/default/gc_thresh{number}") for number in (3, 2, 1))
 NEIGHBOURS_EACH = 2  # for each pair of nodes, with some that are stale
+WATCHES = Path("/proc/sys/fs/inotify/max_user_instances")  # of all nodes: one without polls its ingests
+WATCHES_EACH = 2
 HEADER_BYTES = 52  # IPv4 and TCP with timestamps; the kernel counts the header of a large segment once
 
 
@@ -77,12 +79,13 @@ class HerdNetwork:
 
 
 @contextmanager
-def _neighbours(count: int) -> Iterator[None]:
-    """Room for `count` neighbours."""
-    before = {path: path.read_text() for path in NEIGHBOUR_BOUNDS}
+def _room(nodes: int) -> Iterator[None]:
+    """What the kernel limits for all namespaces together is enough for so many nodes."""
+    wanted = dict.fromkeys(NEIGHBOUR_BOUNDS, NEIGHBOURS_EACH * nodes**2) | {WATCHES: 128 + WATCHES_EACH * nodes}
+    before = {path: path.read_text() for path in wanted}
     try:
         for path, value in before.items():
-            path.write_text(str(max(count, int(value))))
+            path.write_text(str(max(wanted[path], int(value))))
         yield
     finally:
         for path, value in before.items():
@@ -100,7 +103,7 @@ def herd_network(zones: Sequence[int]) -> Iterator[HerdNetwork]:
         for zone, count in enumerate(zones, 1)
     ]
     made: list[str] = []
-    with _neighbours(NEIGHBOURS_EACH * sum(zones) ** 2):
+    with _room(sum(zones)):
         try:
             for one in (hub, upstream, *(node for group in groups for node in group)):
                 ip("netns", "add", one.name)

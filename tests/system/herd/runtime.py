@@ -81,7 +81,10 @@ class SimulatedRuntime:
 
     async def _resolve(self, target: str) -> Descriptor:
         for host in self._hosts:
-            response = await self._ask("HEAD", host, target)
+            try:
+                response = await self._ask("HEAD", host, target)
+            except (OSError, asyncio.IncompleteReadError):
+                continue
             self._finish(host, response)
             if response.status == 200:
                 headers = response.headers
