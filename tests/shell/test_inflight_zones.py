@@ -11,6 +11,7 @@ from speil.fetch.trust import Care
 from speil.oci.digest import Digest
 from tests.shell.runtime import Upstream
 from tests.shell.test_inflight import LAYER, SMALL, Region, all_pull, paced, region
+from tests.shell.test_mirror_faults import never_answers, scripted_peer
 
 SECONDS_MAX = 60.0
 ZONES = ("b", "b", "a", "a", "a", "a")
@@ -60,6 +61,23 @@ async def test_a_holder_in_this_zone_is_asked_before_another_node_that_downloads
         assert upstream.gets[digest] == 1
         assert not crossed(found)
         assert found.runtimes[1].came == {"mirror": len(LAYER)}
+
+
+async def test_a_silent_holder_in_this_zone_is_not_waited_for_until_time_is_up() -> None:
+    upstream = Upstream()
+    digest = upstream.add(LAYER)
+    async with asyncio.timeout(SECONDS_MAX), region(2, upstream, zones=("b", "a")) as found:
+        await given(found, digest)
+        mesh, second = found.claims.mesh, found.runtimes[1]
+        async with scripted_peer(mesh, never_answers, str(digest)) as requests:
+            silent = next(iter(mesh.records[str(digest)]))
+            mesh.zones[silent.peer_id] = "a"
+            messages = found.claims.messages
+            await second.pull(digest)
+            assert requests, "it was asked first"
+        assert second.came == {"mirror": len(LAYER)}
+        assert upstream.gets[digest] == 1
+        assert found.claims.messages == messages, "the other zone was asked beside it, without the umpire"
 
 
 async def test_umpires_that_do_not_answer_do_not_keep_a_node_from_the_holders_of_other_zones() -> None:

@@ -50,8 +50,8 @@ class PeerRace:
     ) -> None:
         """`method` is sent to the peers; `notes` gets the attempts and the serving peer.
 
-        `among`: known holders; none: they are searched for. `near_only`: no peer of another zone is asked before
-        something is promised.
+        `among`: known holders; none: they are searched for. `near_only`: before something is promised, peers of other
+        zones are asked only beside one of this zone.
         """
         self._among, self._near_only = among, near_only
         self._access, self._content, self._method = access, content, method
@@ -126,13 +126,14 @@ class PeerRace:
     def far(self) -> tuple[PeerInfo, ...]:
         """The peers of other zones that were found and may be asked."""
         found = [peer for peer in self._transfer.candidates if self._is_far(peer.peer_id)]
-        return tuple(peer for peer in found if self._judge.standing(peer.peer_id, self._now()) is not None)
+        return tuple(peer for peer in found if self._standing(peer.peer_id) is not None)
 
     async def open(self) -> PeerResponse:
         """A response that continues at the current offset. Raises NoPeerError, UnsatisfiableError."""
         while self._response is None:
             self._changed.clear()
-            self._carry_out(self._transfer.decide(self._now(), self._standing))
+            allowed = self._near_standing if self._near_only and not self._has_near else self._standing
+            self._carry_out(self._transfer.decide(self._now(), allowed))
             deadline = self._transfer.next_deadline()
             try:
                 async with asyncio.timeout(None if deadline is None else max(deadline - self._now(), 0)):
@@ -285,10 +286,17 @@ class PeerRace:
             sizes.contradict(self._content.digest, peer.peer_id, error.size, self._now())
         return PeerError(Outcome.BAD_ANSWER, str(error), failure=Failure.GONE if contradicts else None)
 
+    @property
+    def _has_near(self) -> bool:
+        """Whether a peer that is not of another zone may serve."""
+        near = (peer.peer_id for peer in self._transfer.candidates if not self._is_far(peer.peer_id))
+        return any(self._standing(peer_id) is not None for peer_id in near)
+
     def _standing(self, peer_id: PeerId) -> Standing | None:
-        if self._near_only and self._is_far(peer_id):
-            return None
         return self._judge.standing(peer_id, self._now())
+
+    def _near_standing(self, peer_id: PeerId) -> Standing | None:
+        return None if self._is_far(peer_id) else self._standing(peer_id)
 
     def _is_far(self, peer_id: PeerId) -> bool:
         return self._judge.nearness(peer_id) is Nearness.OTHER_ZONE
