@@ -5,6 +5,7 @@ Where somebody truncates the file, its writer goes on behind the gap, and a read
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -18,13 +19,16 @@ class Holes:
         self.is_slow = False
 
     def between(self, fd: int, start: int, stop: int) -> bool:
-        """Whether some of the bytes were never written. False where the file system can't say, or not quickly."""
+        """Whether some of the bytes were never written. False where the file system can't say, or not quickly.
+
+        A file that ends before `start` has lost bytes: its writer may go on behind them before they are read.
+        """
         if self.is_slow:
             return False
         began = time.monotonic()
         try:
             return os.lseek(fd, start, os.SEEK_HOLE) < stop
-        except OSError:
-            return False  # the file ends before `start`, which the reader finds out, or holes are unknown here
+        except OSError as error:
+            return error.errno == errno.ENXIO  # with any other one holes are unknown here
         finally:
             self.is_slow = time.monotonic() - began > LOOK_SECONDS_MAX
