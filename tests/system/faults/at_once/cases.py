@@ -97,12 +97,17 @@ async def fill_disk(trial: Trial) -> None:
     trial.unready.clear()
 
 
-async def truncate_ingest(trial: Trial) -> None:
+async def truncate_ingest(trial: Trial, size: int = 0) -> None:
     """Its file loses what came. containerd writes on behind the hole, and commits it: it hashes what it wrote."""
     fetcher = trial.fetcher
     trial.lost.add(fetcher)
     trial.waits_for_collection = True
-    os.truncate(fetcher.ingested[trial.layer.hex], 1000)
+    os.truncate(fetcher.ingested[trial.layer.hex], size)
+
+
+async def truncate_ingest_in_its_middle(trial: Trial) -> None:
+    """The kernel then sets bytes to zero that are in a socket's queue. containerd truncates to nothing alone."""
+    await truncate_ingest(trial, 1000)
 
 
 # --- its upstream -----------------------------------------------------------------------------------------
@@ -326,6 +331,15 @@ CASES = (
         copies_max=4.0,
         takeovers_max=None,
         added_max=20,
+    ),
+    Case(
+        "its ingest truncated in its middle",
+        FETCHES,
+        during=truncate_ingest_in_its_middle,
+        copies_max=9.0,
+        takeovers_max=None,
+        pulls_max=2,
+        added_max=60,
     ),
     Case("its upstream stalls", LEFT, during=stall_upstream, copies_max=1.9),
     Case("its upstream crawls at 10 kB/s", LEFT, during=slow_upstream, copies_max=1.9, in_ci=NEW),
