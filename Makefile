@@ -37,7 +37,7 @@ test-after-check: setup ## the rest of `make test`, for whoever has just run `ma
 properties: setup ## the Hypothesis tests of the cores with twenty times as many examples (ten minutes)
 	@SPEIL_EXAMPLES_FACTOR=20 $(BIN)/pytest -q -n auto -m hypothesis
 
-bench: setup ## the figures, side by side with a baseline (six minutes): docs/benchmarks.md
+bench: setup ## the figures, side by side with a baseline (a quarter of an hour): docs/benchmarks.md
 	@$(BIN)/python -m bench --write
 
 hostile: setup ## attacks beside own pulls, with what was seen and the targets (ten minutes)
@@ -47,7 +47,7 @@ herd: setup ## many nodes that pull one image at once, over links with a limit, 
 	@$(BIN)/python -m tests.system.herd
 	@$(BIN)/python -m tests.system.herd.crowd
 
-faults: setup ## every fault with every containerd (root; ten minutes): docs/faults.md
+faults: setup ## every fault with every containerd (root; half an hour): docs/faults.md
 	@$(BIN)/python -m tests.system.faults
 
 cluster: setup ## all tests on a real cluster of two regions, on this machine (root; SPEIL_CLUSTER_FOLDER=… uses one that is up)

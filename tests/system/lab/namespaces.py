@@ -81,9 +81,18 @@ def inside(namespace: Namespace) -> Iterator[None]:
 
 
 def get_inside(namespace: Namespace, url: str, *, seconds_max: float = ASK_SECONDS_MAX) -> tuple[int, bytes]:
-    """GET from inside a namespace; status 0 where nobody answers."""
+    """GET from inside a namespace; status 0 where nobody answers, or the namespace is gone."""
     try:
-        with inside(namespace), _opener.open(url, timeout=seconds_max) as answer:
+        with inside(namespace):
+            return get(url, seconds_max=seconds_max)
+    except OSError:
+        return 0, b""
+
+
+def get(url: str, *, seconds_max: float) -> tuple[int, bytes]:
+    """GET from this host; status 0 where nobody answers."""
+    try:
+        with _opener.open(url, timeout=seconds_max) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -11,8 +11,6 @@ import json
 import shutil
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +27,7 @@ from tests.requirements import tool_path
 from tests.system.kube.cluster import KubeCluster
 from tests.system.lab.containerd import ContainerdVersion
 from tests.system.lab.lans import REGIONS, Lans, lans
-from tests.system.lab.namespaces import Namespace, inside
+from tests.system.lab.namespaces import Namespace, get, inside
 from tests.system.lab.node import Node
 from tests.system.lab.registry import Registry
 
@@ -37,7 +35,6 @@ from tests.system.lab.registry import Registry
 _MAJORS = {"regiona": 1, "regionb": 2}
 START_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.1  # between two of the operator's requests to a node
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class RegionNode(Node):
@@ -58,14 +55,7 @@ class RegionNode(Node):
         # who looks from another host has a rate, and a test looks again and again
         time.sleep(max(0.0, self._next_look - time.monotonic()))
         self._next_look = time.monotonic() + LOOK_SECONDS
-        try:
-            with _opener.open(url.replace("127.0.0.1", self.address), timeout=10) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-        except OSError:
-            return 0, b""
+        return get(url.replace("127.0.0.1", self.address), seconds_max=10)
 
     async def lives(self) -> None:
         """Wait until its probe says so."""
