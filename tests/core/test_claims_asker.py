@@ -137,7 +137,18 @@ def test_the_first_answer_counts_also_where_the_next_umpire_was_asked_meanwhile(
     one.tick(ASK_SECONDS_MAX)
     assert one.answered(KEY, UMPIRE.peer_id, Fetch(), 0.15) == [GoUpstream(KEY, claimed=True)]
     assert one.answered(KEY, UMPIRES[1].peer_id, Follow(SOURCE), 0.16) == []
-    assert one.cancelled(KEY) == [SendRelease(KEY, UMPIRE, Release(Ending.CANCELLED))]
+
+
+def test_each_umpire_that_may_have_placed_this_node_is_told_when_the_pull_ends() -> None:
+    one = asker()
+    one.miss(KEY, UMPIRES, FACTS, 0)
+    one.answered(KEY, UMPIRE.peer_id, Defer(OTHER), 0.01)  # placed nobody
+    one.tick(0.01 + ASK_SECONDS_MAX)
+    one.unanswered(KEY, UMPIRE.peer_id, 0.6)  # can't be reached
+    one.tick(0.6 + ASK_SECONDS_MAX)
+    one.answered(KEY, UMPIRES[2].peer_id, Follow(SOURCE), 1.2)
+    release = Release(Ending.CANCELLED)
+    assert one.cancelled(KEY) == [SendRelease(KEY, umpire, release) for umpire in (OTHER, *UMPIRES[1:3])]
 
 
 def test_a_node_without_claims_is_passed_over_at_once() -> None:
@@ -305,6 +316,26 @@ def test_a_liar_is_avoided_after_another_source_sent_bytes(has_bytes: bool) -> N
         assert isinstance(ask, AskUmpire)
         assert ask.ask.avoided == avoided
         one.cancelled(b"next")
+
+
+@pytest.mark.parametrize(
+    ("phase", "after", "avoided"),
+    [
+        (Phase.FETCHING, 0.2, True),
+        (Phase.FETCHING, 1.1, False),  # the upstream takes as long for this node
+        (Phase.FOLLOWING, 0.2, False),  # the source waits itself
+    ],
+)
+def test_a_claimer_of_a_manifest_is_avoided_for_its_layers(phase: Phase, after: float, avoided: bool) -> None:
+    one = asker()
+    one.miss(KEY, UMPIRES, Facts(2_000, patience_seconds=1.0), 0)
+    one.answered(KEY, UMPIRE.peer_id, Follow(SOURCE), 0.002)
+    one.source_said(KEY, SOURCE.peer_id, Status(phase), 0.6)
+    assert one.tick(1.0) == [Leave(KEY, SOURCE, Reason.NO_BYTE), GoUpstream(KEY, claimed=False)]
+    one.completed(KEY, 1.0 + after)
+    (ask,) = one.miss(b"layer", UMPIRES, FACTS, 1.0 + after)
+    assert isinstance(ask, AskUmpire)
+    assert ask.ask.avoided == ((SOURCE.peer_id,) if avoided else ())
 
 
 def test_with_a_slow_upstream_nobody_is_distrusted() -> None:

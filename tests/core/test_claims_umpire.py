@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from speil.claims import claim as claim_module
 from speil.claims import limits
+from speil.claims import umpire as umpire_module
 from speil.claims.action import TellNext
 from speil.claims.claim import CHAIN_MAX, PLACES, SMALL_BYTES, places_for
 from speil.claims.facts import Around, Sender
@@ -136,6 +137,22 @@ def test_a_source_that_failed_is_not_named_again_nor_anybody_below_it() -> None:
     for number in range(20, 40):
         source = named(one.ask(KEY, sender(number), MISS, 1.0))
         assert source not in (2, 5, 10, 11)
+
+
+@pytest.mark.parametrize("reason", [Reason.SILENT, Reason.GONE])
+@pytest.mark.parametrize("count", [3, 4, 9, 20])
+def test_a_node_that_failed_keeps_no_place_at_its_source(
+    reason: Reason, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(umpire_module, "places_for", lambda *facts: 1)
+    one = umpire()
+    assert one.ask(KEY, sender(1), MISS, 0) == Fetch()
+    for number in range(2, count + 1):
+        assert named(one.ask(KEY, sender(number), MISS, 0)) == number - 1, "a chain"
+    for number in range(3, count + 1):
+        source = named(one.ask(KEY, sender(number), MISS, 1.0))
+        answer = one.ask(KEY, sender(number), left(source, reason), 1.0)
+        assert answer == Follow(peer(1)), "the only place of the node that fetches is free again"
 
 
 def test_where_the_fetcher_is_silent_one_follower_fetches_and_the_other_is_placed_below_it() -> None:

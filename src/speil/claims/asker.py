@@ -102,7 +102,7 @@ class Asker:
         pull = self._pulls.get(key)
         if pull is not None and offset > pull.offset:
             pull.change(PullEvent.BYTES)
-            if culprit := pull.culprit(now, self._wait_seconds):
+            if culprit := pull.culprit(now):
                 self._reputation.distrusted.note(culprit, now)
             pull.received(offset, now)
 
@@ -129,7 +129,7 @@ class Asker:
         """The content is in the store. Small content is there before a byte of it was reported."""
         if pull := self._pulls.pop(key, None):
             pull.change(PullEvent.COMPLETED)
-            if culprit := pull.culprit(now, self._wait_seconds):
+            if culprit := pull.culprit(now):
                 self._reputation.distrusted.note(culprit, now)
 
     def cancelled(self, key: bytes) -> list[Action]:
@@ -192,7 +192,7 @@ class Asker:
         pull = self._asking(key, umpire)
         if pull is None:
             return []
-        del pull.asked[umpire]
+        del pull.asked[umpire], pull.told[umpire]
         self._reputation.mute.note(umpire, now)
         return self._questions.no_answer(key, pull, umpire, now)
 
@@ -244,8 +244,11 @@ class Asker:
     def _late(self, key: bytes, pull: Pull, now: float) -> list[Action]:
         if now >= pull.given_up_at:
             source = pull.source if pull.state not in (PullState.ASKING, PullState.ASKING_AGAIN) else None
-            left: list[Action] = [Leave(key, source, Reason.NO_BYTE)] if source else []
-            return left + go_alone(key, pull)
+            if source is None:
+                return go_alone(key, pull)
+            if pull.source_phase is not Phase.FOLLOWING:
+                pull.left_without_byte(source.peer_id, now)
+            return [Leave(key, source, Reason.NO_BYTE), *go_alone(key, pull)]
         if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
             if pull.has_asked_all or pull.umpire is None:
                 return go_alone(key, pull)
@@ -305,7 +308,7 @@ class Asker:
         if reason is Reason.SILENT:
             self._reputation.silent.note(source.peer_id, now)
         elif reason is Reason.NO_BYTE and not waits_itself:
-            pull.suspect, pull.left_at = source.peer_id, now
+            pull.left_without_byte(source.peer_id, now)
         left = Leave(key, source, reason)
         has_waited = now >= pull.byte_at + HOLD_SECONDS_MAX
         if has_waited or pull.failures > FAILURES_MAX or pull.moves > MOVES_MAX:
@@ -319,6 +322,4 @@ class Asker:
         if pull is None:
             return []
         pull.change(PullEvent.CANCELLED)
-        if pull.umpire is None:
-            return []
-        return [SendRelease(key, pull.umpire, Release(ending))]
+        return [SendRelease(key, umpire, Release(ending)) for umpire in pull.told.values()]

@@ -146,8 +146,7 @@ class Claim:
     def change(self, node: Node, event: NodeEvent, source: Node | None = None) -> None:
         """Something happened to a node; `source` is the one that it follows from now on, with PLACED."""
         node.state = after(NODE, node.state, event)
-        if event is not NodeEvent.BLAMED:
-            self._attach(node, source)
+        self._attach(node, source)
         if node.state is NodeState.FETCHING:
             self._fetching.add(node.peer.peer_id)
         else:

@@ -57,6 +57,7 @@ class Pull:
     asking_since: float = 0.0
     asked: dict[PeerId, PeerInfo] = field(default_factory=dict)  # umpires that may still answer
     has_asked_all: bool = False
+    told: dict[PeerId, PeerInfo] = field(default_factory=dict)  # umpires that may have placed this node
     dead: list[PeerId] = field(default_factory=list)
     unanswered: int = 0
     deferred: int = 0
@@ -65,6 +66,7 @@ class Pull:
     unwanted: frozenset[PeerId] = frozenset()  # sources that the umpires asked now were told not to name
     suspect: PeerId | None = None  # the last source that was left without a byte, until the next byte
     left_at: float = 0.0  # when that was
+    waited: float = 0.0  # seconds without a byte of it
     source: PeerInfo | None = None
     source_phase: Phase | None = None  # None: it has not said yet
     source_offset: int = 0
@@ -127,10 +129,17 @@ class Pull:
             case _:
                 return False
 
-    def culprit(self, now: float, wait_seconds: float) -> PeerId | None:
-        """Bytes come. The source that was left without a byte shortly before was at fault, where there is one."""
+    def left_without_byte(self, source: PeerId, now: float) -> None:
+        """It left a source that is alive and sent no byte."""
+        self.suspect, self.left_at, self.waited = source, now, now - self.wait_from
+
+    def culprit(self, now: float) -> PeerId | None:
+        """Bytes come. The source that was left without one is at fault where they came sooner than it was waited for.
+
+        Otherwise the upstream is slow.
+        """
         suspect, self.suspect = self.suspect, None
-        return suspect if suspect is not None and now < self.left_at + wait_seconds else None
+        return suspect if suspect is not None and now - self.left_at < self.waited else None
 
     def held_up(self, now: float) -> None:
         """containerd took no bytes until now, though bytes are there for it."""

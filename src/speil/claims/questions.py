@@ -42,7 +42,7 @@ class Questions:
     def deferred(self, key: bytes, pull: Pull, umpire: PeerId, closer: PeerInfo, now: float) -> list[Action]:
         """The umpire named a node that is closer to the key: ask that one, up to DEFERS_MAX times in a row."""
         pull.deferred += 1
-        del pull.asked[umpire]
+        del pull.asked[umpire], pull.told[umpire]
         if pull.deferred > DEFERS_MAX or closer.peer_id in pull.dead:
             return self.no_answer(key, pull, umpire, now)
         pull.change(PullEvent.DEFERRED)
@@ -60,6 +60,7 @@ class Questions:
             return [] if pull.asked else go_alone(key, pull)
         umpire = pull.umpire = pull.umpires[0]
         pull.asked_at, pull.asked[umpire.peer_id] = now, umpire
+        pull.told[umpire.peer_id] = umpire
         facts, avoided = pull.facts, self._reputation.avoided(now)
         has_failed = pull.reason in (Reason.SILENT, Reason.NO_BYTE, Reason.GONE)
         pull.unwanted = frozenset((*avoided, pull.left) if pull.left and has_failed else avoided)
