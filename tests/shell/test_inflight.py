@@ -384,6 +384,40 @@ async def test_a_source_that_feeds_as_many_as_it_may_names_the_reason(monkeypatc
     assert FOLLOWERS_PER_CONTENT_MAX == 4
 
 
+async def test_a_follower_that_leaves_makes_room_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speil.wire.growing_file.CLIENT_LOOK_SECONDS", 60.0)  # it does not look for them
+    monkeypatch.setattr("speil.wire.pump.PIECE_SECONDS_MAX", 60.0)
+    upstream = Upstream(holds_at=HALF)
+    digest = upstream.add(LAYER)
+    async with region(2, upstream) as nodes, asyncio.TaskGroup() as group:
+        source = nodes.runtimes[0]
+        pull = group.create_task(source.pull(digest))
+        await eventually(lambda: offset_of(source, digest) == HALF, what="its download stands still")
+        for _ in range(3):
+            async with AsyncExitStack() as stack:
+                for _ in range(FOLLOWERS_PER_CONTENT_MAX):
+                    assert await stack.enter_async_context(follow(source, digest)) == "200"
+                assert await stack.enter_async_context(follow(source, digest)) == "503"
+            await eventually(lambda: source.node.sample("speil_open_followers") == 0, what="they have left")
+        upstream.goes_on.set()
+        await pull
+
+
+@asynccontextmanager
+async def follow(source: Runtime, digest: Digest) -> AsyncIterator[str]:
+    """The status of a follower's request, once it has all bytes that are there."""
+    reader, writer = await asyncio.open_connection(source.node.host, source.node.port)
+    try:
+        head = f"GET /v2/app/blobs/{digest}?ns=reg.test HTTP/1.1\r\nHost: x\r\n"
+        writer.write(f"{head}X-Spegel-Mirrored: true\r\nX-Speil-Follow: true\r\n\r\n".encode())
+        status = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ")[1]
+        if status == "200":
+            await reader.readexactly(offset_of(source, digest))
+        yield status
+    finally:
+        writer.close()
+
+
 async def test_wrong_bytes_of_the_upstream_fail_each_pull_once_and_are_not_shared_again() -> None:
     upstream = paced(corrupt=True)
     digest = upstream.add(LAYER)

@@ -89,6 +89,9 @@ class Opened(ABC):
     async def send(self, sink: Sink) -> None:
         """Send `length` bytes. Raises BrokeOffError, ClientGoneError."""
 
+    def client_left(self) -> None:  # noqa: B027 - most wait for nothing
+        """The client waits for no more bytes: `send` need not wait for more that could be sent."""
+
     async def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Free what is held; a second call does nothing."""
 
@@ -102,7 +105,7 @@ class Opened(ABC):
 
 
 class Source(Protocol):
-    """Adapters: `own_store`, `growing`, `peers`, `tags`; `inflight.following`, `inflight.zones`, `inflight.serving`."""
+    """Adapters: `own_store`, `growing`, `peers`, `tags`; `others`, `following` and `serving` in `inflight`."""
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """Content, ready to be sent; None where this source does not have it (`request.notes.miss` says why).

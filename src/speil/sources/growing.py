@@ -19,7 +19,7 @@ from speil.store.growing_content import GrowingContent, IngestEnd
 from speil.store.ingests import STALL_SECONDS_MAX, Ingests
 from speil.store.sharing import Sharing
 from speil.wire.growing_file import GrowingBody
-from speil.wire.sink import Sink
+from speil.wire.sink import ClientGoneError, Sink
 from speil.wire.splice import SourceBrokeOffError, SourceStalledError
 
 COMMIT_SECONDS_MAX = 1.0  # a commit takes 0.04 to 0.22 s for layers up to 256 MiB: an fsync and a rename
@@ -73,7 +73,7 @@ class GrowingBlob(Opened):
 
     def __init__(self, content: GrowingContent, part: ByteRange | None, stall_seconds: Callable[[], float]) -> None:
         super().__init__(Origin.INGEST, content.digest, media_type.OCTET_STREAM, content.total, part)
-        self._content = content
+        self._content, self._has_left = content, False
         self._body = GrowingBody(content, part.start if part else 0, self.length, stall_seconds)
 
     @property
@@ -85,11 +85,18 @@ class GrowingBlob(Opened):
         """`send` ends with BrokeOffError after the bytes that are there."""
         self._content.abandon()
 
+    def client_left(self) -> None:
+        """See Opened: `send` ends with ClientGoneError after the bytes that are there."""
+        self._has_left = True
+        self._content.abandon()
+
     async def send(self, sink: Sink) -> None:
         """See Opened. BrokeOffError also where the ingest is gone, was begun again, or does not grow."""
         try:
             await self._body.send(sink)
         except (SourceBrokeOffError, SourceStalledError, OSError) as error:
+            if self._has_left:
+                raise ClientGoneError from error
             log.info("a growing blob broke off", key=self.digest, missing_bytes=self._body.left, error=error)
             raise BrokeOffError(str(error)) from error
 
