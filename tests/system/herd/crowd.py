@@ -1,6 +1,6 @@
 """Many real speil processes on one machine, all of which pull one image.
 
-    python -m tests.system.herd.crowd [--nodes NUMBER] [--spread SECONDS] [--flag FLAG …] [--logs FOLDER]
+    python -m tests.system.herd.crowd [--nodes NUMBER] [--spread SECONDS] [--layer-mb MB] …
 
 Each has a namespace, an address and a link of its own, and a runtime that downloads as containerd does. The ratio of
 upstream to link is that of the goal, 100 Mbit/s to 1 Gbit/s, but all is slower, so that two cores are enough. The
@@ -34,20 +34,18 @@ RATES = Rates(upstream=8.0, link=80.0)
 PIECE_BYTES = 64 << 10  # as containerd's 1 MiB is to layers of 100 MB
 
 
-def case_of(nodes: int, spread_seconds: float) -> Case:
+def case_of(nodes: int, spread_seconds: float, layers: Sequence[int] = LAYERS) -> Case:
     """All nodes begin within so many seconds."""
     within = f"within {spread_seconds:g} s" if spread_seconds else "at once"
-    return Case(f"{nodes} nodes {within}", nodes, same(LAYERS, spread_seconds=spread_seconds))
+    return Case(f"{nodes} nodes {within}", nodes, same(layers, spread_seconds=spread_seconds))
 
 
-async def crowd(
-    folder_of_logs: Path | None, nodes: int, flags: Sequence[str], spread_seconds: float = 0.0, rates: Rates = RATES
-) -> Outcome:
+async def crowd(folder_of_logs: Path | None, case: Case, flags: Sequence[str], rates: Rates = RATES) -> Outcome:
     """One node alone, then all."""
-    with herd_lab(SIMULATED, (nodes,), rates, *flags, piece_bytes=PIECE_BYTES) as lab:
+    with herd_lab(SIMULATED, (case.nodes,), rates, *flags, piece_bytes=PIECE_BYTES) as lab:
         try:
             await lab.start()
-            return await measure(lab, case_of(nodes, spread_seconds), rates, 1.0)
+            return await measure(lab, case, rates, 1.0)
         finally:
             if folder_of_logs is not None:
                 lab.keep_logs(folder_of_logs)
@@ -72,7 +70,7 @@ def report(outcome: Outcome) -> str:
     """What was measured."""
     herd, alone = outcome.herd, outcome.alone
     lines = [
-        f"{outcome.case.name}, {herd.needed_bytes / 1e6:.1f} MB, {len(LAYERS)} layers, "
+        f"{outcome.case.name}, {herd.needed_bytes / 1e6:.1f} MB, "
         f"{outcome.rates.upstream:g} Mbit/s upstream, {outcome.rates.link:g} Mbit/s links",
         f"copies: {herd.copies:.3f}, from the upstream to {herd.fetchers} nodes",
         f"seconds: {alone.wall_seconds:.1f} alone; first {min(herd.seconds):.1f}, last {max(herd.seconds):.1f}: "
@@ -91,12 +89,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.system.herd.crowd")
     parser.add_argument("--nodes", type=int, default=48)
     parser.add_argument("--spread", type=float, default=10.0, help="seconds within which the nodes begin")
+    parser.add_argument("--layer-mb", type=float, default=LAYERS[0] / 1e6, help="of each of the layers")
     parser.add_argument("--scale", type=float, default=1.0, help="of the rates of links")
     parser.add_argument("--flag", action="append", default=[], help="a flag for every speil")
     parser.add_argument("--logs", type=Path, help="a folder for the logs of the nodes")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the lab is taken down then too
-    outcome = asyncio.run(crowd(chosen.logs, chosen.nodes, chosen.flag, chosen.spread, RATES.scaled(chosen.scale)))
+    case = case_of(chosen.nodes, chosen.spread, [int(chosen.layer_mb * 1e6)] * len(LAYERS))
+    outcome = asyncio.run(crowd(chosen.logs, case, chosen.flag, RATES.scaled(chosen.scale)))
     print(report(outcome))
     missed = misses(outcome)
     for line in missed:
