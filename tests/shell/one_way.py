@@ -26,7 +26,7 @@ HOPS = (
             "sources.own_store",
             "sources.peers",
             "sources.tags",
-            "inflight.zones",
+            "inflight.others",
             "inflight.following",
             "inflight.serving",
         ),

@@ -55,7 +55,7 @@ async def test_a_follower(pair: tuple[Mirror, Mirror], content: Content) -> None
             asker.inflight.pulls.completed(flight.key)
 
     steps = await cancel_at_each_step(
-        lambda: served(asker, asker.inflight.sources[-1], content), afterwards=afterwards, owned=of_the_node
+        lambda: served(asker, asker.inflight.others, content), afterwards=afterwards, owned=of_the_node
     )
     assert steps > 3
     assert asker.sample("speil_shared_pulls_total", outcome="followed") > 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -14,10 +17,15 @@ from speil.claims.asker import SHARE_WAIT_SECONDS
 from speil.claims.states import PullState
 from speil.http1.message import Headers
 from speil.inflight import pulls
-from speil.inflight.flight import Flight
+from speil.inflight.flight import Flight, key_of
+from speil.inflight.held import HeldRequest
+from speil.inflight.slots import SLOTS, Slots
 from speil.mirror.asked import frees_slot
 from speil.multiformats.peer_id import PeerId
+from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
+from speil.oci.endpoint import Content
+from speil.routing.memory import MemoryRouter
 from speil.testing.eventually import eventually
 from tests.shell.runtime import Runtime, Upstream
 from tests.shell.test_inflight import region
@@ -38,6 +46,109 @@ async def pull_all(runtimes: Iterable[Runtime], digests: list[Digest], rng: Rand
     async with asyncio.TaskGroup() as group:
         for runtime in runtimes:
             group.create_task(pull(runtime))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request that follows since 10.0, and when it steps aside (None: it stays)."""
+
+    expected: float | None
+    times_aside: int = 0
+    granted_at: float | None = None  # a download that has not begun
+    aside_at: float = -math.inf
+    others: int = 0  # requests of the same node
+    total: int = 1000
+    frees_slot: bool = True
+    is_waiting: bool = True
+    has_begun: bool = False
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row(None),
+        Row(10.0, granted_at=1.0),
+        Row(10.2, granted_at=9.0, aside_at=8.0, times_aside=1),
+        Row(None, granted_at=7.0, aside_at=8.0, times_aside=1),  # it is before the request in line
+        Row(None, granted_at=9.0, aside_at=8.0, times_aside=2),
+        Row(None, granted_at=1.0, has_begun=True),
+        Row(None, others=SLOTS - 2),
+        Row(10.3, others=SLOTS - 1),
+        Row(11.0, others=SLOTS + 5, times_aside=1),
+        Row(None, others=SLOTS + 5, times_aside=2),
+        Row(10.0, granted_at=1.0, others=SLOTS),
+        Row(None, granted_at=1.0, others=SLOTS, total=0),  # no head can be made
+        Row(None, granted_at=1.0, others=SLOTS, frees_slot=False),  # containerd up to 2.0
+        Row(None, granted_at=1.0, others=SLOTS, is_waiting=False),  # it has bytes
+    ],
+)
+def test_when_a_request_steps_aside(row: Row) -> None:
+    flight = flight_of(1, row.total)
+    flight.frees_slot, flight.times_aside, flight.aside_at, flight.joined_at = (
+        row.frees_slot, row.times_aside, row.aside_at, 10.0,
+    )  # fmt: skip
+    flights = [flight, *(flight_of(number, 5) for number in range(2, row.others + 2))]
+    granted = flight_of(99, 1000)
+    if row.granted_at is not None:
+        granted.granted_at, granted.request = row.granted_at, None
+        flights.append(granted)
+    slots = Slots(lambda one: one is not granted or row.has_begun, lambda one: one is flight and row.is_waiting)
+    assert slots.due(flights) == ([] if row.expected is None else [(row.expected, flight)])
+
+
+def flight_of(number: int, total: int) -> Flight:
+    """A pull whose request is held."""
+    digest = Digest.of(str(number).encode())
+    content = Content("blobs", "reg.test", "app", digest)
+    return Flight(key_of(digest), content, digest, 0.0, 0.0, request=HeldRequest(), total=total)
+
+
+async def test_one_node_may_fetch_all_layers_and_the_others_want_them_in_another_order() -> None:
+    upstream = Upstream(piece_bytes=100_000, piece_seconds=0.2)
+    rng = Random(12)
+    digests = [upstream.add(rng.randbytes(LAYER_BYTES)) for _ in range(24)]
+    async with asyncio.timeout(60), region(4, upstream) as found, asyncio.TaskGroup() as group:
+        first, *others = found
+        first.slots = asyncio.Semaphore(3)
+        for digest in digests:
+            group.create_task(first.pull(digest))
+        await eventually(lambda: bool(upstream.gets), what="the first has asked for all of them")
+        for other in others:
+            group.create_task(pull_all([other], digests[::-1], rng))
+    assert dict(upstream.gets) == dict.fromkeys(digests, 1)
+    assert first.node.sample("speil_shared_pulls_total", outcome="fetched") == len(digests)
+
+
+@pytest.mark.parametrize("layers", [60])
+async def test_more_layers_than_all_slots_leave_the_upstream_once(layers: int) -> None:
+    rng, upstream = Random(5), Upstream(piece_bytes=20_000, piece_seconds=0.02)
+    digests = [upstream.add(rng.randbytes(40_000)) for _ in range(layers)]
+    async with asyncio.timeout(60), region(4, upstream) as found:
+        await pull_all(found, digests, rng)
+        assert dict(upstream.gets) == dict.fromkeys(digests, 1)
+        assert found.total("speil_left_sources_total", reason="no_byte") == 0
+        await found.ended()
+
+
+async def test_a_request_that_is_back_asks_the_umpire_and_searches_for_no_peers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches = Counter[tuple[PeerId, str]]()
+    find = MemoryRouter.find_providers
+
+    def count(self: MemoryRouter, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        searches[self.local.peer_id, key] += 1
+        return find(self, key, timeout_seconds=timeout_seconds)
+
+    monkeypatch.setattr(MemoryRouter, "find_providers", count)
+    rng, upstream = Random(3), Upstream(piece_bytes=100_000, piece_seconds=0.1)
+    digests = [upstream.add(rng.randbytes(LAYER_BYTES)) for _ in range(LAYERS)]
+    async with asyncio.timeout(60), region(2, upstream) as found:
+        await pull_all(found, digests, rng)
+        assert found.total("speil_stepped_aside_total") > 0
+        assert len(searches) == 2 * LAYERS
+        assert set(searches.values()) == {1}
+        await found.ended()
 
 
 def source_of(runtime: Runtime, digest: Digest) -> PeerId | None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from speil.inflight.downloads import Downloads
 from speil.inflight.following import Following
+from speil.inflight.others import OtherNodes
 from speil.inflight.pulls import Pulls
 from speil.inflight.series import InflightSeries
 from speil.inflight.serving import Followers, Serving
 from speil.inflight.settings import SharingSettings
 from speil.inflight.transfers import transfers
-from speil.inflight.zones import ZoneFirst
 from speil.observe.metrics import Metrics
 from speil.routing.claim_network import ClaimNetwork
 from speil.sources.base import Source
@@ -26,11 +25,11 @@ from speil.store.sharing import Sharing
 
 @dataclass(frozen=True, slots=True)
 class Inflight:
-    """Run it; `downloads` reads the store's news. `sources`: after the store, for containerd; `serving`: for peers."""
+    """Run it; `downloads` reads the store's news. `others`: after the store, for containerd; `serving`: for peers."""
 
     pulls: Pulls
     downloads: Downloads
-    sources: Sequence[Source]
+    others: Source
     serving: Serving
     followers: Followers
 
@@ -62,5 +61,5 @@ def build_inflight(
     pulls = downloads.pulls = Pulls(claims, settings.share_wait, series, downloads.look_at, followers.dismiss)
     following = Following(pulls, ingests, sources.access, sources.peers, series)
     has_zone = bool(sources.access.config.zone)
-    own = (ZoneFirst(sources.peers, following),) if has_zone else (sources.peers, following)
-    return Inflight(pulls, downloads, own, Serving(pulls, ingests, sources.own, sharing), followers)
+    others = OtherNodes(pulls, sources.peers, following, has_zone=has_zone)
+    return Inflight(pulls, downloads, others, Serving(pulls, ingests, sources.own, sharing), followers)

@@ -38,6 +38,7 @@ class Flight:
     is_aside: bool = False
     aside_at: float = float("-inf")  # when its request stepped aside last, and how often it did
     times_aside: int = 0
+    joined_at: float = float("-inf")  # when it was told whom to follow
 
     def wake(self) -> None:
         """Something happened: those who wait look again."""

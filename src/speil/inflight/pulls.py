@@ -19,7 +19,7 @@ from speil.claims.states import FETCHES, PullState
 from speil.inflight.flight import Flight, key_of
 from speil.inflight.held import HeldRequest, StepAside
 from speil.inflight.series import InflightSeries
-from speil.inflight.slots import UNBEGUN_MAX, behind, may_step_aside
+from speil.inflight.slots import Slots
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -51,6 +51,7 @@ class Pulls:
         self._share_wait_seconds = share_wait_seconds
         self._asker = Asker(claims.local.peer_id, share_wait_seconds)
         self._flights: dict[bytes, Flight] = {}
+        self._slots = Slots(self._has_begun, self._is_waiting)
         self._stored: OrderedDict[bytes, None] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
@@ -74,6 +75,7 @@ class Pulls:
             if flight.request and flight.request.feed:
                 flight.request.feed.report()
         self._carry_out(self._asker.tick(_now()))
+        self._clear_line()
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -123,10 +125,6 @@ class Pulls:
         closest = self._claims.closest(key) if self._group is not None else []
         flight = flight or Flight(key, content, digest, now, now, total=facts.size_bytes, frees_slot=frees_slot)
         flight.request, flight.is_aside = request, False
-        if len(closest) > 1 and not start and may_step_aside(flight) and self._behind(flight) >= UNBEGUN_MAX:
-            self._flights[key] = flight
-            self._step_aside(flight)
-            return flight
         actions = self._asker.miss(key, closest, facts, now)
         if self._asker.pull(key) is None:
             self._flights.pop(key, None)
@@ -240,19 +238,18 @@ class Pulls:
                     "left a source", key=flight.digest, peer=source.peer_id, reason=reason.name.lower(),
                     at=self.offset(flight),
                 )  # fmt: skip
-            case Join() if self._is_in_the_way(flight):
-                self._step_aside(flight)
-                return
             case Join(_, source):
-                flight.source, flight.follows_since = source, flight.follows_since or _now()
+                flight.joined_at = _now()
+                self._clear_line()
+                if flight.is_aside:
+                    return
+                flight.source, flight.follows_since = source, flight.follows_since or flight.joined_at
                 log.info("following a download", key=flight.digest, peer=source.peer_id, at=self.offset(flight))
             case GoUpstream(_, claimed):
                 flight.source = None
                 if claimed:
                     flight.granted_at = _now()
-                    for other in self.flights:
-                        if self._is_in_the_way(other):
-                            self._step_aside(other)
+                    self._clear_line()
                 why = "" if claimed else flight.why or "waited"
                 self._series.shared_pulls.labels("fetched" if claimed else "alone", why).inc()
                 said = "fetching from upstream for the region" if claimed else "fetching from upstream alone"
@@ -263,13 +260,14 @@ class Pulls:
         if flight.request is not None:
             flight.request.give(None if isinstance(action, Leave) else action)
 
-    def _is_in_the_way(self, flight: Flight) -> bool:
-        if flight.request is None or self.state(flight) is not PullState.JOINING or self.offset(flight):
-            return False
-        return may_step_aside(flight) and self._behind(flight) > 0
+    def _clear_line(self) -> None:
+        now = _now()
+        for at, flight in self._slots.due(self.flights):
+            if at <= now:
+                self._step_aside(flight)
 
-    def _behind(self, flight: Flight) -> int:
-        return behind(flight, self.flights, self._has_begun)
+    def _is_waiting(self, flight: Flight) -> bool:
+        return self.state(flight) is PullState.JOINING and not self.offset(flight)
 
     def _has_begun(self, flight: Flight) -> bool:
         return self.state(flight) is not PullState.FETCHING or self.offset(flight) > 0
@@ -316,6 +314,7 @@ class Pulls:
             log.debug("an umpire does not answer", peer=umpire.peer_id, error=error)
             self._carry_out(self._asker.unanswered(key, umpire.peer_id, _now()))
             return
+        log.debug("an umpire answered", key=key.hex(), peer=umpire.peer_id, answer=type(answer).__name__)
         if isinstance(answer, Alone) and (flight := self._flights.get(key)):
             flight.why = answer.why.name.lower()
         self._carry_out(self._asker.answered(key, umpire.peer_id, answer, _now()))
@@ -337,7 +336,8 @@ class Pulls:
     async def _until_due(self) -> None:
         self._changed.clear()
         try:
-            async with asyncio.timeout_at(self._asker.next_deadline()):
+            known = (self._asker.next_deadline(), *(at for at, _ in self._slots.due(self.flights)))
+            async with asyncio.timeout_at(min((at for at in known if at is not None), default=None)):
                 await self._changed.wait()
         except TimeoutError:
             pass

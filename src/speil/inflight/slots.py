@@ -9,13 +9,18 @@ request to the upstream then waits behind the requests for all other layers. So
   nodes wait for each other until the share wait ends, and each downloads a copy.
 
 A request that steps aside gets a head, and FIN instead of the first byte. containerd asks again, at the end of the
-line: when it does, what this node was told to fetch before has begun. A new request steps aside
-while as many downloads have not begun as there are slots; one that is held, while any has not.
+line. A request that follows a download steps aside before its first byte
+
+- while this node has not begun what it was told to fetch, and that is behind the request in line: the first time at
+  once, so that all requests have been answered before the first download begins; the second time when the source has
+  not begun either. Then all that this node fetches is in front, in the same order on every node;
+- where the requests of this node fill its slots, and the source does not begin: another layer may have begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Sequence
 
 from speil.inflight.flight import Flight
 from speil.oci import media_type
@@ -23,21 +28,38 @@ from speil.oci.digest import Digest
 from speil.sources.base import BrokeOffError, Opened, Origin
 from speil.wire.sink import Sink
 
-# containerd's slots. With one fewer nodes follow sooner; but one that starts before others is then told to fetch all
-# layers within a moment, because each of its requests steps aside twice at most
-UNBEGUN_MAX = 3
-# containerd fails a pull with the fourth body in a row that ends before its first byte: one is left for the upstream.
-TIMES_ASIDE_MAX = 2
+SLOTS = 3  # containerd's default; with more of them a request steps aside a little early
+# Seconds from the answer of the umpire until a request steps aside; the first time, and the second. containerd fails a
+# pull with the fourth body in a row that ends before its first byte: one is left for the upstream.
+BEFORE_DOWNLOADS = (0.0, 0.2)  # a source that has begun sends its first bytes within 0.2 s
+BEFORE_REQUESTS = (0.3, 1.0)  # a download in a slot takes longer than this, a new one begins sooner
+TIMES_ASIDE_MAX = len(BEFORE_DOWNLOADS)
 
 
-def may_step_aside(flight: Flight) -> bool:
+class Slots:
+    """When requests step aside."""
+
+    def __init__(self, has_begun: Callable[[Flight], bool], is_waiting: Callable[[Flight], bool]) -> None:
+        """`has_begun`: whether a download that this node was told to make has begun. `is_waiting`: see `due`."""
+        self._has_begun, self._is_waiting = has_begun, is_waiting
+
+    def due(self, flights: Sequence[Flight]) -> list[tuple[float, Flight]]:
+        """The requests that follow and have no byte (`is_waiting`) and step aside: when (loop time), and which."""
+        unbegun_at = max((one.granted_at for one in flights if not self._has_begun(one)), default=-math.inf)
+        requests = sum(one.request is not None for one in flights)
+        found = []
+        for flight in flights:
+            if flight.request is not None and _may_step_aside(flight) and self._is_waiting(flight):
+                if unbegun_at > flight.aside_at:
+                    found.append((flight.joined_at + BEFORE_DOWNLOADS[flight.times_aside], flight))
+                elif requests >= SLOTS:
+                    found.append((flight.joined_at + BEFORE_REQUESTS[flight.times_aside], flight))
+        return found
+
+
+def _may_step_aside(flight: Flight) -> bool:
     """Whether containerd asks again, and the head of the answer can be made."""
     return flight.frees_slot and flight.total > 0 and flight.times_aside < TIMES_ASIDE_MAX
-
-
-def behind(flight: Flight, others: Iterable[Flight], has_begun: Callable[[Flight], bool]) -> int:
-    """How many downloads that other nodes wait for are behind the request of `flight` in line."""
-    return sum(other.granted_at > flight.aside_at and not has_begun(other) for other in others if other is not flight)
 
 
 class SteppedAside(Opened):

@@ -4,7 +4,7 @@
 |---|---|---|
 | a tag | this node | the tags of the store and of peers |
 | a tag | a peer | the tags of the store |
-| a digest | this node | the store, the peers, what other nodes download (with zones: `inflight.zones`) |
+| a digest | this node | the store, the peers, what other nodes download (`inflight.others`) |
 | a digest | a peer | the store |
 | a digest | a peer that follows | the store, what this node downloads |
 
@@ -55,4 +55,4 @@ class Resolver:
             return (sources.held_tags,) if asked.from_peer else (sources.tags,)
         if asked.from_peer:
             return (sources.own, self._inflight.serving) if self._inflight and asked.follows else (sources.own,)
-        return (sources.own, *(self._inflight.sources if self._inflight else (sources.peers,)))
+        return (sources.own, self._inflight.others if self._inflight else sources.peers)
