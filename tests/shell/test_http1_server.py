@@ -738,6 +738,44 @@ async def test_a_server_that_stops_ends_what_waits_and_lets_answers_end() -> Non
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("ending", ["half-closes", "closes", "server stops"])
+async def test_an_answer_learns_that_its_client_left_and_not_that_the_server_stops(ending: str) -> None:
+    arrived, told, abandoned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    ends_at_last = asyncio.Event()
+
+    async def answer(request: Request, reply: Reply) -> None:
+        reply.when_client_left(told.set)
+        reply.when_abandoned(abandoned.set)
+        arrived.set()
+        await ends_at_last.wait()
+        await reply.send(200)
+
+    port = Port(answer)
+    async with asyncio.timeout(SECONDS_MAX), asyncio.TaskGroup() as group:
+        async with port.server.serve(ListenAddress(HOST, port.port)):
+            _, writer = await port.connect()
+            writer.write(get())
+            await arrived.wait()
+            if ending == "server stops":
+                group.create_task(end_after(abandoned, ends_at_last))
+            elif ending == "closes":
+                writer.transport.abort()
+            else:
+                writer.write_eof()
+            if ending != "server stops":
+                await told.wait()
+                assert abandoned.is_set()
+                ends_at_last.set()
+        assert told.is_set() == (ending != "server stops")
+    writer.transport.abort()
+
+
+async def end_after(abandoned: asyncio.Event, ends: asyncio.Event) -> None:
+    """Let an answer end once it is abandoned."""
+    await abandoned.wait()
+    ends.set()
+
+
 async def test_an_answer_that_goes_on_is_cancelled_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "SHUTDOWN_SECONDS", 0.1)
     cancelled: list[str] = []

@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """See Protocol."""
         self._flow.lose()
-        self._abandon()
+        self._client_left()
         self._deadline = float("inf")
         if self._timer is not None:
             self._timer.cancel()
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
             return False
         if self._stage is _Stage.WAITING:
             self._next()
-        self._abandon()
+        self._client_left()
         return self._stage is _Stage.ANSWERING or self._transport.get_write_buffer_size() > 0
 
     # --- one request after the other ------------------------------------------------------------------------
@@ -253,7 +253,8 @@ class Connection(asyncio.Protocol):
     def stop(self) -> None:
         """The server stops: the answer that is under way is the last one."""
         self._is_last = True
-        self._abandon()
+        if self._reply is not None:
+            self._reply.abandon()
         if self._stage is _Stage.WAITING:
             self._end()
 
@@ -261,9 +262,9 @@ class Connection(asyncio.Protocol):
         """End at once, whatever is under way."""
         self._transport.abort()
 
-    def _abandon(self) -> None:
+    def _client_left(self) -> None:
         if self._reply is not None:
-            self._reply.abandon()
+            self._reply.client_left()
 
     def _refuse(self, error: MalformedError) -> None:
         self._owner.malformed(self.place, str(error))

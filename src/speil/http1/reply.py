@@ -96,6 +96,7 @@ class Reply:
         self.closes = False  # the connection ends with this answer
         self._machine, self._transport, self._flow, self._is_head = machine, transport, flow, is_head
         self._is_abandoned, self._on_abandoned = False, _nothing
+        self._has_client_left, self._on_client_left = False, _nothing
 
     async def send(self, status: int, headers: Fields = (), body: bytes = b"") -> None:
         """Send a whole answer; to HEAD the head alone, with the length of `body`.
@@ -161,8 +162,21 @@ class Reply:
         if self._is_abandoned:
             call()
 
+    def when_client_left(self, call: Callable[[], None]) -> None:
+        """Call this, at most once, where the client has sent FIN or is gone. The last call that was given counts."""
+        self._on_client_left = call
+        if self._has_client_left:
+            call()
+
+    def client_left(self) -> None:
+        """The client has sent FIN or is gone; the connection calls it."""
+        if not self._has_client_left:
+            self._has_client_left = True
+            self._on_client_left()
+        self.abandon()
+
     def abandon(self) -> None:
-        """Nobody waits for the answer any more; the connection calls it."""
+        """Nobody waits for the answer any more, or the server stops; the connection calls it."""
         if not self._is_abandoned:
             self._is_abandoned = True
             self._on_abandoned()

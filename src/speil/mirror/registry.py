@@ -92,7 +92,7 @@ class Registry:
     async def _upload(self, answer: Plan, opened: Opened, peer: str, reply: Reply, record: Record) -> None:
         if self._followers is not None and opened.origin is Origin.INGEST:
             admission = self._followers.admit(opened, peer)
-            reply.when_abandoned(opened.client_left)
+            reply.when_client_left(opened.client_left)
         else:
             admission = self._uploads.admit(peer)
         with admission as refusal:
