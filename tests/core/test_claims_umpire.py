@@ -155,6 +155,34 @@ def test_a_node_that_failed_keeps_no_place_at_its_source(
         assert answer == Follow(peer(1)), "the only place of the node that fetches is free again"
 
 
+def test_a_node_that_steps_aside_does_not_count_as_fed_by_its_source() -> None:
+    one = umpire()
+    tree(one, 1)
+    for _ in range(3):
+        for number in (2, 3):
+            assert one.ask(KEY, sender(number), MISS, 0) == Follow(peer(1))
+        for number in (2, 3):
+            one.released(KEY, sender(number), Release(Ending.CANCELLED), 0)
+    one.ask(KEY, sender(4), MISS, 0)
+    one.announced(KEY, peer(1).peer_id, 1.0)
+    assert named(one.ask(KEY, sender(5), MISS, 1.0)) == 1, "it fed one node, and has all"
+
+
+def test_a_fetcher_that_gave_nothing_is_blamed_also_where_a_failed_node_completes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(umpire_module, "places_for", lambda *facts: 1)
+    one = umpire()
+    for number in (1, 2):
+        one.ask(KEY, sender(number), MISS, 0)
+    assert one.ask(KEY, sender(2), left(1, Reason.NO_BYTE), 3.0) == Fetch()
+    assert [named(one.ask(KEY, sender(number), MISS, 3.0)) for number in (3, 4)] == [2, 3]
+    assert one.ask(KEY, sender(4), left(3, Reason.SILENT), 4.0) == Follow(peer(2))
+    for number in (3, 4):
+        one.announced(KEY, peer(number).peer_id, 5.0)
+    assert one._blames.count(peer(1).peer_id, 6.0) == 1
+
+
 def test_where_the_fetcher_is_silent_one_follower_fetches_and_the_other_is_placed_below_it() -> None:
     one = umpire()
     tree(one, 15)

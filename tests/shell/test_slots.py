@@ -19,7 +19,7 @@ from speil.http1.message import Headers
 from speil.inflight import pulls
 from speil.inflight.flight import Flight, key_of
 from speil.inflight.held import HeldRequest
-from speil.inflight.slots import SLOTS, Slots
+from speil.inflight.slots import ASIDES_KEPT_MAX, ASIDES_KEPT_SECONDS, SLOTS, Slots
 from speil.mirror.asked import frees_slot
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
@@ -59,7 +59,8 @@ class Row:
     others: int = 0  # requests of the same node
     total: int = 1000
     frees_slot: bool = True
-    is_waiting: bool = True
+    has_bytes: bool = False
+    downloads: int = 0  # that run
     has_begun: bool = False
 
 
@@ -79,7 +80,9 @@ class Row:
         Row(10.0, granted_at=1.0, others=SLOTS),
         Row(None, granted_at=1.0, others=SLOTS, total=0),  # no head can be made
         Row(None, granted_at=1.0, others=SLOTS, frees_slot=False),  # containerd up to 2.0
-        Row(None, granted_at=1.0, others=SLOTS, is_waiting=False),  # it has bytes
+        Row(None, granted_at=1.0, others=SLOTS, has_bytes=True),
+        Row(10.3, downloads=SLOTS - 1),
+        Row(None, downloads=SLOTS - 2),
     ],
 )
 def test_when_a_request_steps_aside(row: Row) -> None:
@@ -87,12 +90,18 @@ def test_when_a_request_steps_aside(row: Row) -> None:
     flight.frees_slot, flight.times_aside, flight.aside_at, flight.joined_at = (
         row.frees_slot, row.times_aside, row.aside_at, 10.0,
     )  # fmt: skip
-    flights = [flight, *(flight_of(number, 5) for number in range(2, row.others + 2))]
+    downloads = [flight_of(number, 1000) for number in range(50, row.downloads + 50)]
+    for one in downloads:
+        one.granted_at, one.request = 1.0, None
+    flights = [flight, *downloads, *(flight_of(number, 0) for number in range(2, row.others + 2))]
     granted = flight_of(99, 1000)
     if row.granted_at is not None:
         granted.granted_at, granted.request = row.granted_at, None
         flights.append(granted)
-    slots = Slots(lambda one: one is not granted or row.has_begun, lambda one: one is flight and row.is_waiting)
+    slots = Slots(
+        lambda one: PullState.FETCHING if one in (granted, *downloads) else PullState.JOINING,
+        lambda one: int(one in downloads or (one is granted and row.has_begun) or (one is flight and row.has_bytes)),
+    )
     assert slots.due(flights) == ([] if row.expected is None else [(row.expected, flight)])
 
 
@@ -101,6 +110,36 @@ def flight_of(number: int, total: int) -> Flight:
     digest = Digest.of(str(number).encode())
     content = Content("blobs", "reg.test", "app", digest)
     return Flight(key_of(digest), content, digest, 0.0, 0.0, request=HeldRequest(), total=total)
+
+
+def test_asides_count_also_where_the_flight_has_ended_until_the_content_is_there_or_given_up() -> None:
+    slots = Slots(lambda one: PullState.JOINING, lambda one: 0)
+    first, second = flight_of(1, 1000), flight_of(1, 1000)
+    slots.steps_aside(first, 5.0)
+    second.times_aside = slots.asides(second.key, 100.0)
+    slots.steps_aside(second, 100.0)
+    assert slots.asides(first.key, 200.0) == 2
+    assert slots.asides(first.key, 100.0 + ASIDES_KEPT_SECONDS) == 0
+    slots.forget(first.key)
+    assert slots.asides(first.key, 200.0) == 0
+    for number in range(ASIDES_KEPT_MAX + 5):
+        slots.steps_aside(flight_of(number, 1000), 300.0)
+    assert len(slots._asides) == ASIDES_KEPT_MAX
+
+
+async def test_a_line_longer_than_a_dead_runtime_is_silent_fails_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet_seconds = 1.5
+    monkeypatch.setattr("speil.inflight.downloads.QUIET_SECONDS_MAX", quiet_seconds)
+    upstream = Upstream(piece_bytes=20_000, piece_seconds=0.1)
+    rng = Random(8)
+    digests = [upstream.add(rng.randbytes(100_000)) for _ in range(40)]
+    async with asyncio.timeout(60), region(2, upstream) as found:
+        started = time.monotonic()
+        await pull_all(found, digests, rng)
+        assert time.monotonic() - started > quiet_seconds + 1.0, "the line is longer"
+        assert dict(upstream.gets) == dict.fromkeys(digests, 1)
+        assert found.total("speil_shared_pulls_total", outcome="cancelled") == 0
+        await found.ended()
 
 
 async def test_one_node_may_fetch_all_layers_and_the_others_want_them_in_another_order() -> None:
@@ -112,17 +151,20 @@ async def test_one_node_may_fetch_all_layers_and_the_others_want_them_in_another
         first.slots = asyncio.Semaphore(3)
         for digest in digests:
             group.create_task(first.pull(digest))
-        await eventually(lambda: bool(upstream.gets), what="the first has asked for all of them")
+        fetched = "speil_shared_pulls_total"
+        await eventually(
+            lambda: first.node.sample(fetched, outcome="fetched") == len(digests), what="it is to fetch all of them"
+        )
         for other in others:
-            group.create_task(pull_all([other], digests[::-1], rng))
+            other.slots = asyncio.Semaphore(3)
+            for digest in reversed(digests):
+                group.create_task(other.pull(digest))
     assert dict(upstream.gets) == dict.fromkeys(digests, 1)
-    assert first.node.sample("speil_shared_pulls_total", outcome="fetched") == len(digests)
 
 
-@pytest.mark.parametrize("layers", [60])
-async def test_more_layers_than_all_slots_leave_the_upstream_once(layers: int) -> None:
+async def test_more_layers_than_all_slots_leave_the_upstream_once() -> None:
     rng, upstream = Random(5), Upstream(piece_bytes=20_000, piece_seconds=0.02)
-    digests = [upstream.add(rng.randbytes(40_000)) for _ in range(layers)]
+    digests = [upstream.add(rng.randbytes(40_000)) for _ in range(60)]
     async with asyncio.timeout(60), region(4, upstream) as found:
         await pull_all(found, digests, rng)
         assert dict(upstream.gets) == dict.fromkeys(digests, 1)

@@ -165,7 +165,7 @@ class Asker:
         if pull is None:
             return []
         if pull.names_unwanted(answer):
-            return self.unanswered(key, umpire, now)
+            return self._unanswered(key, pull, umpire, now)
         self._reputation.mute.forget(umpire)
         if not isinstance(answer, Defer):
             pull.umpire = pull.asked[umpire]
@@ -190,9 +190,10 @@ class Asker:
     def unanswered(self, key: bytes, umpire: PeerId, now: float) -> list[Action]:
         """An umpire can't be reached, or its answer is of no use."""
         pull = self._asking(key, umpire)
-        if pull is None:
-            return []
-        del pull.asked[umpire], pull.told[umpire]
+        return [] if pull is None else self._unanswered(key, pull, umpire, now)
+
+    def _unanswered(self, key: bytes, pull: Pull, umpire: PeerId, now: float) -> list[Action]:
+        del pull.asked[umpire]
         self._reputation.mute.note(umpire, now)
         return self._questions.no_answer(key, pull, umpire, now)
 
@@ -246,8 +247,8 @@ class Asker:
             source = pull.source if pull.state not in (PullState.ASKING, PullState.ASKING_AGAIN) else None
             if source is None:
                 return go_alone(key, pull)
-            if pull.source_phase is not Phase.FOLLOWING:
-                pull.left_without_byte(source.peer_id, now)
+            if pull.source_phase is Phase.FETCHING:
+                pull.left_without_byte(source.peer_id, now, (now - pull.wait_from) / 2)
             return [Leave(key, source, Reason.NO_BYTE), *go_alone(key, pull)]
         if pull.state in (PullState.ASKING, PullState.ASKING_AGAIN):
             if pull.has_asked_all or pull.umpire is None:
@@ -308,7 +309,7 @@ class Asker:
         if reason is Reason.SILENT:
             self._reputation.silent.note(source.peer_id, now)
         elif reason is Reason.NO_BYTE and not waits_itself:
-            pull.left_without_byte(source.peer_id, now)
+            pull.left_without_byte(source.peer_id, now, self._wait_seconds)
         left = Leave(key, source, reason)
         has_waited = now >= pull.byte_at + HOLD_SECONDS_MAX
         if has_waited or pull.failures > FAILURES_MAX or pull.moves > MOVES_MAX:

@@ -60,7 +60,7 @@ class Node:
     starved: set[str] = field(default_factory=set)  # shares of followers that it gave no byte, though it was alive
     granted_at: float = 0.0
     is_retried: bool = False
-    fed: int = 0  # followers that were placed below it so far
+    fed: int = 0  # followers that were placed below it so far, without those that have left the tree since
 
     @property
     def row(self) -> Row:
@@ -130,6 +130,8 @@ class Claim:
 
     def remove(self, node: Node) -> None:
         """Remove a node. Its followers have no usable source then, until they ask again."""
+        if node.state is NodeState.FOLLOWING and node.source is not None:
+            node.source.fed -= 1  # it did not get the content from there
         if node.state is NodeState.UNKNOWN:
             self.detach(node)
         else:

@@ -66,7 +66,7 @@ class Pull:
     unwanted: frozenset[PeerId] = frozenset()  # sources that the umpires asked now were told not to name
     suspect: PeerId | None = None  # the last source that was left without a byte, until the next byte
     left_at: float = 0.0  # when that was
-    waited: float = 0.0  # seconds without a byte of it
+    suspected_for: float = 0.0  # seconds
     source: PeerInfo | None = None
     source_phase: Phase | None = None  # None: it has not said yet
     source_offset: int = 0
@@ -129,17 +129,17 @@ class Pull:
             case _:
                 return False
 
-    def left_without_byte(self, source: PeerId, now: float) -> None:
-        """It left a source that is alive and sent no byte."""
-        self.suspect, self.left_at, self.waited = source, now, now - self.wait_from
-
-    def culprit(self, now: float) -> PeerId | None:
-        """Bytes come. The source that was left without one is at fault where they came sooner than it was waited for.
+    def left_without_byte(self, source: PeerId, now: float, seconds: float) -> None:
+        """It left a source that sent no byte. Where bytes come from elsewhere within `seconds`, the source is at fault.
 
         Otherwise the upstream is slow.
         """
+        self.suspect, self.left_at, self.suspected_for = source, now, seconds
+
+    def culprit(self, now: float) -> PeerId | None:
+        """Bytes come. The source that is at fault for having sent none, if there is one."""
         suspect, self.suspect = self.suspect, None
-        return suspect if suspect is not None and now - self.left_at < self.waited else None
+        return suspect if suspect is not None and now < self.left_at + self.suspected_for else None
 
     def held_up(self, now: float) -> None:
         """containerd took no bytes until now, though bytes are there for it."""

@@ -254,9 +254,10 @@ class Umpire:
         node.until = now + COMPLETE_SECONDS
         if node.state is NodeState.COMPLETE:
             return
-        if not claim.has_completed:
+        root = root_of(node)
+        if not claim.has_completed and root.state is NodeState.FETCHING:
             claim.has_completed = True
-            self._blame_idle(claim, root_of(node).granted_at, now)
+            self._blame_idle(claim, root.granted_at, now)
         claim.change(node, NodeEvent.COMPLETED)  # the next closest have its provider record too
 
     def _blame_idle(self, claim: Claim, granted_at: float, now: float) -> None:

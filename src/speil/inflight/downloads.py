@@ -20,7 +20,8 @@ from speil.store.ingests import IngestEvent, IngestEventKind, Ingests
 
 LOOK_SECONDS = 0.5  # between two looks at pulls whose requests have ended
 BEGIN_SECONDS_MAX = 2.0  # from the end of a request until its ingest is there, or its content
-QUIET_SECONDS_MAX = 60.0  # an ingest that did not grow for longer belongs to a runtime that is dead
+QUIET_SECONDS_MAX = 60.0  # a runtime of which no ingest grew for longer is dead
+LINE_SECONDS_MAX = 30 * 60.0  # an ingest that did not grow for longer is not what the runtime downloads now
 
 log = get_log("sharing")
 
@@ -80,8 +81,8 @@ class Downloads:
             case IngestEnd.GONE if self._ingests.find(digest) is None:
                 if event.is_suspect:
                     self.pulls.spoiled(digest)
-                elif flight is not None:
-                    self.pulls.cancelled(flight)
+                else:
+                    self.pulls.gone(digest)
 
     async def _look_often(self) -> None:
         while True:
@@ -96,10 +97,11 @@ class Downloads:
         if not waiting:
             return
         current = {ingest.digest: ingest for ingest in self._ingests.current()}
+        is_alive = any(ingest.silent_seconds < QUIET_SECONDS_MAX for ingest in current.values())
         for flight in waiting:
             ingest = current.get(flight.digest)
             if ingest is not None:
-                if ingest.silent_seconds < QUIET_SECONDS_MAX:
+                if is_alive and ingest.silent_seconds < LINE_SECONDS_MAX:  # it may wait in line for a slot
                     flight.idle_since = _now()
                 else:
                     self.pulls.cancelled(flight)

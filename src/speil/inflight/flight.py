@@ -37,7 +37,7 @@ class Flight:
     granted_at: float = float("-inf")  # when this node was to fetch it for the region
     is_aside: bool = False
     aside_at: float = float("-inf")  # when its request stepped aside last, and how often it did
-    times_aside: int = 0
+    times_aside: int = 0  # see `slots`
     joined_at: float = float("-inf")  # when it was told whom to follow
 
     def wake(self) -> None:

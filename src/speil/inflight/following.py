@@ -1,6 +1,6 @@
-"""The last source of this node's containerd: content that another node of the region downloads now.
+"""Content that another node of the region downloads now, for this node's containerd. `others` says when it is asked.
 
-It is asked when neither the store nor a peer has the content. Only requests that containerd makes to download content
+Only requests that containerd makes to download content
 take part: GET, of all bytes or from an offset on. Anything else is a miss, as it would be without sharing.
 """
 

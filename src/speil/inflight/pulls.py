@@ -25,7 +25,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
 from speil.oci.digest import Digest
 from speil.oci.endpoint import Content
-from speil.routing.claim_network import ClaimNetwork
+from speil.routing.claim_network import ClaimNetwork, short
 from speil.routing.network import NetworkError
 
 STORED_MAX = 1_000  # content that came lately: its followers may still ask
@@ -51,7 +51,7 @@ class Pulls:
         self._share_wait_seconds = share_wait_seconds
         self._asker = Asker(claims.local.peer_id, share_wait_seconds)
         self._flights: dict[bytes, Flight] = {}
-        self._slots = Slots(self._has_begun, self._is_waiting)
+        self._slots = Slots(self.state, self.offset)
         self._stored: OrderedDict[bytes, None] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
@@ -62,8 +62,8 @@ class Pulls:
         async with asyncio.TaskGroup() as self._group:
             try:
                 while True:
-                    await self._until_due()
                     try:
+                        await self._until_due()
                         self._tick()
                     except Exception as error:
                         self.failed(error)
@@ -123,7 +123,9 @@ class Pulls:
             self._series.shared_pulls.labels("alone", "limit").inc()
             return None
         closest = self._claims.closest(key) if self._group is not None else []
-        flight = flight or Flight(key, content, digest, now, now, total=facts.size_bytes, frees_slot=frees_slot)
+        if flight is None:
+            flight = Flight(key, content, digest, now, now, total=facts.size_bytes, frees_slot=frees_slot)
+            flight.times_aside = self._slots.asides(key, now)
         flight.request, flight.is_aside = request, False
         actions = self._asker.miss(key, closest, facts, now)
         if self._asker.pull(key) is None:
@@ -150,6 +152,7 @@ class Pulls:
     def accepted(self, flight: Flight, source: PeerInfo) -> None:
         """The head of a source's response came."""
         self._asker.accepted(flight.key, source.peer_id, _now())
+        self._changed.set()  # its size is known now
 
     def received(self, flight: Flight, offset: int, at: float | None = None) -> None:
         """This node has the content up to `offset`, since `at`."""
@@ -176,6 +179,7 @@ class Pulls:
 
     def completed(self, key: bytes) -> None:
         """The content of a key is in the store."""
+        self._slots.forget(key)
         if (flight := self._end(key)) is None:
             return
         self._asker.completed(key, _now())
@@ -189,9 +193,16 @@ class Pulls:
         """The download is gone."""
         self._over(flight, "cancelled", self._asker.cancelled(flight.key))
 
+    def gone(self, digest: Digest) -> None:
+        """The runtime has given the download up."""
+        self._slots.forget(key_of(digest))
+        if flight := self.flight(digest):
+            self.cancelled(flight)
+
     def spoiled(self, digest: Digest) -> None:
         """Bytes did not match this digest, of a pull or of an older ingest."""
         key = key_of(digest)
+        self._slots.forget(key)
         log.warning("a download has wrong bytes: for a while each node fetches this content by itself", key=digest)
         actions = self._asker.spoiled(key, _now())
         if flight := self._flights.get(key):
@@ -234,10 +245,8 @@ class Pulls:
             case Leave(_, source, reason):
                 flight.source = None
                 self._series.left_sources.labels(reason.name.lower()).inc()
-                log.info(
-                    "left a source", key=flight.digest, peer=source.peer_id, reason=reason.name.lower(),
-                    at=self.offset(flight),
-                )  # fmt: skip
+                said, here = reason.name.lower(), self.offset(flight)
+                log.info("left a source", key=flight.digest, peer=source.peer_id, reason=said, at=here)
             case Join(_, source):
                 flight.joined_at = _now()
                 self._clear_line()
@@ -266,15 +275,9 @@ class Pulls:
             if at <= now:
                 self._step_aside(flight)
 
-    def _is_waiting(self, flight: Flight) -> bool:
-        return self.state(flight) is PullState.JOINING and not self.offset(flight)
-
-    def _has_begun(self, flight: Flight) -> bool:
-        return self.state(flight) is not PullState.FETCHING or self.offset(flight) > 0
-
     def _step_aside(self, flight: Flight) -> None:
         assert flight.request is not None
-        flight.is_aside, flight.aside_at, flight.times_aside = True, _now(), flight.times_aside + 1
+        self._slots.steps_aside(flight, _now())
         self._series.stepped_aside.inc()
         log.debug("a request steps aside", key=flight.digest)
         flight.source = None
@@ -314,7 +317,7 @@ class Pulls:
             log.debug("an umpire does not answer", peer=umpire.peer_id, error=error)
             self._carry_out(self._asker.unanswered(key, umpire.peer_id, _now()))
             return
-        log.debug("an umpire answered", key=key.hex(), peer=umpire.peer_id, answer=type(answer).__name__)
+        log.debug("an umpire answered", key=short(key), peer=umpire.peer_id, answer=type(answer).__name__)
         if isinstance(answer, Alone) and (flight := self._flights.get(key)):
             flight.why = answer.why.name.lower()
         self._carry_out(self._asker.answered(key, umpire.peer_id, answer, _now()))

@@ -30,8 +30,8 @@ class InflightSeries:
         )
         self.stepped_aside = metrics.counter(
             "speil_stepped_aside",
-            "Requests of containerd that were ended before their first byte, and came again, so that a download that "
-            "other nodes wait for got a slot.",
+            "Requests of containerd that were ended before their first byte, and came again, so that those behind them "
+            "in its line got a slot.",
         )
         self.pulls_in_flight = metrics.gauge(
             "speil_pulls_in_flight", "Content that this node downloads, from upstream or as a follower."

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from speil.claims.asker import HOLD_SECONDS_MAX
-from speil.inflight.downloads import BEGIN_SECONDS_MAX
+from speil.inflight.downloads import BEGIN_SECONDS_MAX, LINE_SECONDS_MAX
 from speil.inflight.pulls import Pulls
 from speil.inflight.series import InflightSeries
 from speil.oci.digest import Digest
@@ -70,7 +70,10 @@ class Serving:
 
     def _stall_seconds(self, digest: Digest) -> float:
         """While this node's pull is under way its followers decide; an ingest without one may be years old."""
-        return HOLD_SECONDS_MAX + STALL_SECONDS_MAX if self._pulls.flight(digest) else STALL_SECONDS_MAX
+        flight = self._pulls.flight(digest)
+        if flight is None:
+            return STALL_SECONDS_MAX
+        return HOLD_SECONDS_MAX + STALL_SECONDS_MAX if self._pulls.offset(flight) else LINE_SECONDS_MAX
 
 
 class _SharingUnderWay(Sharing):

@@ -20,7 +20,9 @@ from speil.wire.sink import Sink
 from speil.wire.splice import SourceBrokeOffError, SourceStalledError
 from speil.wire.turns import Wire
 
-CLIENT_LOOK_SECONDS = 1.0  # nothing is written while the file stands still: a client that has left is looked for
+# Nothing is written while the file stands still: a client that has left is looked for. Mostly the server tells it at
+# once, but not where it reads no further from this client.
+CLIENT_LOOK_SECONDS = 1.0
 
 
 class Growth(Protocol):
