@@ -1,11 +1,15 @@
 """Many real speil processes on one machine, all of which pull one image.
 
-    python -m tests.system.herd.crowd [--nodes NUMBER] [--spread SECONDS] [--layer-mb MB] …
+    python -m tests.system.herd.crowd [--nodes NUMBER] [--spread SECONDS] [--layers COUNT] [--layer-mb MB] …
 
 Each has a namespace, an address and a link of its own, and a runtime that downloads as containerd does. The ratio of
 upstream to link is that of the goal, 100 Mbit/s to 1 Gbit/s, but all is slower, so that two cores are enough. The
 searches and questions of many nodes at one instant take two cores for longer than any node waits for an answer: there
-48 nodes that begin within ten seconds keep both busy, and 200 need more cores. Takes root; 200 nodes take 16 GiB.
+48 nodes that begin within ten seconds keep both busy. 200 nodes need minutes, and an image that takes as long:
+
+    python -m tests.system.herd.crowd --nodes 200 --spread 120 --layers 1 --layer-mb 60 --scale 0.5
+
+Takes root; 200 nodes take 16 GiB, and as many images on the disk.
 """
 
 from __future__ import annotations
@@ -89,13 +93,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.system.herd.crowd")
     parser.add_argument("--nodes", type=int, default=48)
     parser.add_argument("--spread", type=float, default=10.0, help="seconds within which the nodes begin")
+    parser.add_argument("--layers", type=int, default=len(LAYERS))
     parser.add_argument("--layer-mb", type=float, default=LAYERS[0] / 1e6, help="of each of the layers")
     parser.add_argument("--scale", type=float, default=1.0, help="of the rates of links")
     parser.add_argument("--flag", action="append", default=[], help="a flag for every speil")
     parser.add_argument("--logs", type=Path, help="a folder for the logs of the nodes")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the lab is taken down then too
-    case = case_of(chosen.nodes, chosen.spread, [int(chosen.layer_mb * 1e6)] * len(LAYERS))
+    case = case_of(chosen.nodes, chosen.spread, [int(chosen.layer_mb * 1e6)] * chosen.layers)
     outcome = asyncio.run(crowd(chosen.logs, case, chosen.flag, RATES.scaled(chosen.scale)))
     print(report(outcome))
     missed = misses(outcome)
