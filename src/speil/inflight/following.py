@@ -1,7 +1,7 @@
 """Content that another node of the region downloads now, for this node's containerd. `others` says when it is asked.
 
-Only requests that containerd makes to download content
-take part: GET, of all bytes or from an offset on. Anything else is a miss, as it would be without sharing.
+Only requests that containerd makes to download content take part: GET, of all bytes or from an offset on. Anything else
+is a miss, as it would be without sharing.
 """
 
 from __future__ import annotations
