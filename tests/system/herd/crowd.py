@@ -5,11 +5,9 @@
 Each has a namespace, an address and a link of its own, and a runtime that downloads as containerd does. The ratio of
 upstream to link is that of the goal, 100 Mbit/s to 1 Gbit/s, but all is slower, so that two cores are enough. The
 searches and questions of many nodes at one instant take two cores for longer than any node waits for an answer: there
-48 nodes that begin within ten seconds keep both busy. 200 nodes need minutes, and an image that takes as long:
-
-    python -m tests.system.herd.crowd --nodes 200 --spread 120 --layers 1 --layer-mb 60 --scale 0.5
-
-Takes root; 200 nodes take 16 GiB, and as many images on the disk.
+48 nodes that begin within ten seconds keep both busy. 200 that begin within two minutes are too many, also with an
+image that takes as long (`--layers 1 --layer-mb 60 --scale 0.5`): a process that gets no CPU for a second counts as
+silent. Takes root; 200 nodes take 16 GiB, and as many images on the disk.
 """
 
 from __future__ import annotations
