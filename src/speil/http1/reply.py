@@ -81,6 +81,23 @@ class OpenEnded:
         self._transport.abort()
 
 
+class _Notice:
+    """Calls back once, also where it was given before anybody asked for the call."""
+
+    def __init__(self) -> None:
+        self._is_given, self._call = False, _nothing
+
+    def when_given(self, call: Callable[[], None]) -> None:
+        self._call = call
+        if self._is_given:
+            call()
+
+    def give(self) -> None:
+        if not self._is_given:
+            self._is_given = True
+            self._call()
+
+
 class Reply:
     """The answer to one request. The server owns it; the handler sends one answer through it.
 
@@ -95,8 +112,7 @@ class Reply:
         self.is_broken = False  # the body ended before its length
         self.closes = False  # the connection ends with this answer
         self._machine, self._transport, self._flow, self._is_head = machine, transport, flow, is_head
-        self._is_abandoned, self._on_abandoned = False, _nothing
-        self._has_client_left, self._on_client_left = False, _nothing
+        self._abandoned, self._client_left = _Notice(), _Notice()
 
     async def send(self, status: int, headers: Fields = (), body: bytes = b"") -> None:
         """Send a whole answer; to HEAD the head alone, with the length of `body`.
@@ -158,28 +174,20 @@ class Reply:
 
         For answers that take long: others are finished all the same. The last call that was given counts.
         """
-        self._on_abandoned = call
-        if self._is_abandoned:
-            call()
+        self._abandoned.when_given(call)
 
     def when_client_left(self, call: Callable[[], None]) -> None:
         """Call this, at most once, where the client has sent FIN or is gone. The last call that was given counts."""
-        self._on_client_left = call
-        if self._has_client_left:
-            call()
+        self._client_left.when_given(call)
 
     def client_left(self) -> None:
         """The client has sent FIN or is gone; the connection calls it."""
-        if not self._has_client_left:
-            self._has_client_left = True
-            self._on_client_left()
+        self._client_left.give()
         self.abandon()
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more, or the server stops; the connection calls it."""
-        if not self._is_abandoned:
-            self._is_abandoned = True
-            self._on_abandoned()
+        self._abandoned.give()
 
     def count(self, size: int) -> None:
         """Bytes of the body that went out; `Outgoing` calls it."""

@@ -36,8 +36,8 @@ class Flight:
     frees_slot: bool = False  # see ContentRequest
     granted_at: float = float("-inf")  # when this node was to fetch it for the region
     is_aside: bool = False
-    aside_at: float = float("-inf")  # when its request stepped aside last, and how often it did
-    times_aside: int = 0  # see `slots`
+    aside_at: float = float("-inf")  # when its request stepped aside last
+    times_aside: int = 0  # how often it did; see `Slots.asides`
     joined_at: float = float("-inf")  # when it was told whom to follow
 
     def wake(self) -> None:
