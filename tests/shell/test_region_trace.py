@@ -95,20 +95,22 @@ def test_json_has_the_nodes_own_documents() -> None:
 async def test_the_command_on_two_regions(tmp_path: Path) -> None:
     async with two_regions(tmp_path) as regions:
         urls, image = regions.flags[0], "reg.test/app:1"
-        (holder, other), nodes = regions.nodes["b"], [node for nodes in regions.nodes.values() for node in nodes]
+        holder, other = regions.nodes["b"]
+        by_region = [sorted(f"{node.host}:{node.metrics_port}" for node in nodes) for nodes in regions.nodes.values()]
+        its_name = f"{other.host}:{other.metrics_port}"
         code, out, err = await speil("region", "trace", image, urls)
         assert code == 0
         assert err == f"tracing {image} on the nodes\n"
         head, *lines = rows(out.partition("\n\n")[0])
-        assert [line[0] for line in lines] == [f"{node.host}:{node.metrics_port}" for node in nodes]
-        told = dict(zip(head, lines[-1], strict=True))
+        assert [line[0] for line in lines] == [name for names in by_region for name in names]
+        told = next(dict(zip(head, line, strict=True)) for line in lines if line[0] == its_name)
         assert (told["from upstream"], told["peers"]) == ("-", holder.host)
 
         code, out, err = await speil("region", "trace", image, urls, "--region", "b", "-q", "-ojson", "--measure")
         assert (code, err) == (0, "")
-        first, second = json.loads(out)["nodes"]
-        assert (first["region"], second["region"]) == ("b", "b")
-        assert second["node"] == f"{other.host}:{other.metrics_port}"
+        told_of = {one["node"]: one for one in json.loads(out)["nodes"]}
+        assert (list(told_of), {one["region"] for one in told_of.values()}) == (by_region[-1], {"b"})
+        second = told_of[its_name]
         (layer,) = (one for one in second["trace"]["parts"] if one["digest"] == str(LAYER))
         assert (layer["source"], layer["size"]) == ("peer", len(IMAGE.blobs[LAYER]))
         assert layer["peer"]["host"] == holder.host
