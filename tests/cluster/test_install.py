@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from datetime import datetime
 
@@ -18,6 +19,11 @@ from tests.system.lab.namespaces import Namespace, inside
 
 pytestmark = pytest.mark.system
 READY_SECONDS_MAX = 15.0
+# The kubelet gives its first list of a Secret or ConfigMap one second, then says this and tries again. On a busy
+# machine the list, or the API server's own knowledge of which node may read it, comes later than that.
+CACHE_NOT_YET_SYNCED = re.compile(
+    r"Warning FailedMount: .*: failed to sync (secret|configmap) cache: timed out waiting for the condition"
+)
 
 
 def seconds(pod: dict[str, object]) -> float:
@@ -60,7 +66,7 @@ def test_three_lines_a_region_and_every_pod_is_ready_in_time(cluster: Cluster) -
         hosts = cluster.nodes[node].hosts_tree()["_default/hosts.toml"][0]
         assert f"http://{PLANS[node].address}:30020" in hosts
     warnings = [line for line in cluster.control.client().messages(NAMESPACE) if line.startswith("Warning")]
-    assert not warnings
+    assert not [line for line in warnings if not CACHE_NOT_YET_SYNCED.fullmatch(line)]
     for region in ("regiona", "regionb"):
         assert leader(cluster, region) in [name for name, plan in PLANS.items() if plan.region == region]
     assert cluster.network.packets_between_regions() == before
