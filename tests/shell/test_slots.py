@@ -26,6 +26,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.oci.endpoint import Content
 from speil.routing.memory import MemoryRouter
+from speil.routing.memory_claims import MemoryClaims
 from speil.testing.eventually import eventually
 from tests.shell.runtime import Runtime, Upstream
 from tests.shell.test_inflight import region
@@ -172,9 +173,9 @@ async def test_more_layers_than_all_slots_leave_the_upstream_once() -> None:
         await found.ended()
 
 
-async def test_a_request_that_is_back_asks_the_umpire_and_searches_for_no_peers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("is_small", [True, False], ids=["small", "large"])
+async def test_who_searches_for_peers(monkeypatch: pytest.MonkeyPatch, *, is_small: bool) -> None:
+    """In a small region the node that is to fetch, in a large one each node, and no request that is back."""
     searches = Counter[tuple[PeerId, str]]()
     find = MemoryRouter.find_providers
 
@@ -183,13 +184,17 @@ async def test_a_request_that_is_back_asks_the_umpire_and_searches_for_no_peers(
         return find(self, key, timeout_seconds=timeout_seconds)
 
     monkeypatch.setattr(MemoryRouter, "find_providers", count)
+    if not is_small:
+        monkeypatch.setattr(MemoryClaims, "nobody_has", lambda self, key: False)
     rng, upstream = Random(3), Upstream(piece_bytes=100_000, piece_seconds=0.1)
     digests = [upstream.add(rng.randbytes(LAYER_BYTES)) for _ in range(LAYERS)]
     async with asyncio.timeout(60), region(2, upstream) as found:
         await pull_all(found, digests, rng)
         assert found.total("speil_stepped_aside_total") > 0
-        assert len(searches) == 2 * LAYERS
+        assert len(searches) == (LAYERS if is_small else 2 * LAYERS)
         assert set(searches.values()) == {1}
+        hits, misses = (found.total("spegel_mirror_requests_total", cache=cache) for cache in ("hit", "miss"))
+        assert (hits, misses) == (LAYERS, LAYERS), "also those that are back"
         await found.ended()
 
 

@@ -140,6 +140,10 @@ class PeerTrust:
 
     # --- content that is passed on unverified ------------------------------------------------------------
 
+    def remembers(self, digest: Digest, now: float) -> bool:
+        """Whether content was delivered lately, in part or whole, or sent upstream for want of trust."""
+        return self._delivery(digest, now).state is not ContentState.UNKNOWN
+
     def asked(self, digest: Digest, now: float, *, from_start: bool) -> Caution:
         """containerd asks for content, from its start or from where it broke off. Returns whom it may come from."""
         delivery = self._delivery(digest, now)

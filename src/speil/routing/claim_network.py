@@ -34,6 +34,12 @@ class ClaimNetwork(Protocol):
         Empty before `attach`.
         """
 
+    def nobody_has(self, key: bytes) -> bool:
+        """Whether no other node is known to have the content, in a mesh so small that each node has all records.
+
+        False in a larger mesh: there only a search shows who has it, and who is closest to the key.
+        """
+
     async def ask(self, umpire: PeerInfo, key: bytes, ask: Ask) -> Answer:
         """The answer of `umpire`, which may be this node: its own umpire answers without a message.
 

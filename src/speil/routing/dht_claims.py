@@ -23,7 +23,7 @@ from speil.claims.message import (
 )
 from speil.kad.message import Message, MessageType
 from speil.kad.network_group import OwnNetwork
-from speil.kad.routing_table import RoutingTable
+from speil.kad.routing_table import K, RoutingTable
 from speil.multiformats.peer_id import PeerId
 from speil.multiformats.peer_info import PeerInfo
 from speil.observe.logs import get_log
@@ -57,7 +57,7 @@ class DhtClaims:
         zone: str = "",
     ) -> None:
         """`holders`: see UmpireServer. `nearest`: see ClaimPeers."""
-        self._network, self._lookups = network, lookups
+        self._network, self._table, self._lookups, self._holders = network, table, lookups, holders
         self._peers = ClaimPeers(network, table, own, lookups.gone, nearest, zone)
         self._server = UmpireServer(network, self._peers, holders, metrics.of(ClaimSeries), rng)
 
@@ -75,6 +75,13 @@ class DhtClaims:
     def closest(self, key: bytes) -> list[PeerInfo]:
         """See ClaimNetwork."""
         return self._peers.closest(key) if self._server.is_enabled else []
+
+    def nobody_has(self, key: bytes) -> bool:
+        """See ClaimNetwork."""
+        if not self._lookups.mesh_is_small or len(self._table) >= K:
+            return False
+        local = self._network.local.peer_id
+        return all(peer.peer_id == local for peer in self._holders(key, self._peers.local.zone))
 
     async def ask(self, umpire: PeerInfo, key: bytes, ask: Ask) -> Answer:
         """See ClaimNetwork."""

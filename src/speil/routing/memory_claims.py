@@ -84,6 +84,11 @@ class MemoryClaims:
         """See ClaimNetwork."""
         return [node.local for node in self.mesh.closest(key)] if self._status else []
 
+    def nobody_has(self, key: bytes) -> bool:
+        """See ClaimNetwork."""
+        others = [peer for peer in self.mesh.holders(key) if peer.peer_id != self._local.peer_id]
+        return len(self.mesh.nodes) <= K and not others
+
     async def ask(self, umpire: PeerInfo, key: bytes, ask: Ask) -> Answer:
         """See ClaimNetwork."""
         node = self if umpire.peer_id == self._local.peer_id else await self._reach(umpire)
