@@ -25,7 +25,7 @@ from speil.multiformats.peer_info import PeerInfo
 from speil.observe.metrics import Metrics
 from speil.routing.bootstrap.driver import Bootstrap
 from speil.routing.bootstrap.static import StaticBootstrapper
-from speil.routing.dht import LOCAL_FIRST_SECONDS, PROVIDERS_TAKEN_MAX, DhtRouter
+from speil.routing.dht import LOCAL_FIRST_SECONDS, LOCAL_FIRST_SECONDS_SMALL, PROVIDERS_TAKEN_MAX, DhtRouter
 from speil.routing.lookups import now
 from speil.routing.network import NetworkError
 from speil.routing.peerstore import Peerstore
@@ -115,7 +115,32 @@ def test_a_provider_that_is_known_here_is_named_before_any_message_goes_out() ->
                 await asyncio.sleep(LOCAL_FIRST_SECONDS / 2)  # the peer answers meanwhile
                 sent.append(wire.messages - before)
             assert sent == [0]
-            assert wire.messages > before, "others are looked for all the same"
+            assert wire.messages > before, "others are looked for while somebody waits for them"
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize(("is_small", "seconds"), [(True, LOCAL_FIRST_SECONDS_SMALL), (False, LOCAL_FIRST_SECONDS)])
+def test_where_the_known_provider_has_served_nobody_else_is_looked_for(*, is_small: bool, seconds: float) -> None:
+    async def scenario() -> None:
+        wire = MemoryWire(seed=3)
+        async with memory_dht(wire, 5) as routers:
+            asker = await _known_locally(routers, KEYS[0])
+            asker._lookups.mesh_is_small = is_small
+            await asyncio.sleep(60)
+            before = wire.messages
+
+            async def wait(until: float) -> None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(until):
+                        assert await providers(asker, KEYS[0]) == {str(routers[1].local.peer_id)}
+
+            assert asker.known_providers(KEYS[0]) == [routers[1].local]
+            await wait(seconds / 2)
+            await asyncio.sleep(5)
+            assert wire.messages == before
+            await wait(seconds * 2)
+            assert wire.messages > before, "the next one that waits gets its lookup"
 
     run_virtual(scenario())
 

@@ -36,8 +36,10 @@ PROVIDERS_TAKEN_MAX = 40
 FOUND_MEMORY_SECONDS = 3.0  # containerd requests a layer by HEAD, GET and Range within moments
 EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced at any time
 # Where this node's own records name a provider of a blob or manifest, that one is asked at once. The lookup begins when
-# the provider has mostly answered: earlier, its messages would delay the first byte by more than the provider takes.
+# the provider has mostly answered, and only if it has not: earlier, its messages would delay the first byte by more than
+# the provider takes. In a small mesh each node has all records, and a lookup mostly finds nobody else.
 LOCAL_FIRST_SECONDS = 0.005
+LOCAL_FIRST_SECONDS_SMALL = 0.1  # a provider takes no longer, also where its node has little CPU
 LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for this long gets a ping
 REFRESH_SECONDS = 10 * 60.0  # go-libp2p-kad-dht's
 EXPIRE_SECONDS = 60.0
@@ -132,7 +134,8 @@ class DhtRouter:
         self._searches[multihash] = search
         # for a tag all holders are waited for; and where a nearer peer is looked for, it must be found soon
         is_known = "/" not in key and any(not self._zone or peer.zone == self._zone for peer in search.found.values())
-        self._tasks.create_task(self._run_search(multihash, search, LOCAL_FIRST_SECONDS if is_known else 0.0))
+        local_first = LOCAL_FIRST_SECONDS_SMALL if self._lookups.mesh_is_small else LOCAL_FIRST_SECONDS
+        self._tasks.create_task(self._run_search(multihash, search, local_first if is_known else 0.0))
         return search
 
     def _make_room(self, time: float) -> bool:
@@ -156,6 +159,10 @@ class DhtRouter:
         try:
             if delay_seconds:
                 await asyncio.sleep(delay_seconds)
+                if not search.is_awaited:
+                    outcome = "local"
+                    del self._searches[multihash]  # who asks next may need the lookup
+                    return
             async with asyncio.timeout(SEARCH_SECONDS_MAX):
                 lookup = await self._lookups.run(multihash, MessageType.GET_PROVIDERS, found)
             search.nearest = tuple(lookup.result())

@@ -82,8 +82,7 @@ class PeerRace:
         if self._closed:
             return
         self._closed = True
-        if self._search:
-            self._search.cancel()
+        self._end_search()
         for asking in self._asking.values():
             asking.task.cancel()
         self.let_go()
@@ -228,6 +227,12 @@ class PeerRace:
         self._transfer.search_ended()
         self._changed.set()
 
+    def _end_search(self) -> None:
+        """Nobody else is needed now; where the serving peer breaks off, there is another search."""
+        if self._search:
+            self._search.cancel()
+        self._transfer.search_ended()
+
     async def _ask(self, peer: PeerInfo, range_header: str) -> None:
         started = self._now()
         self._health.started(peer.peer_id)
@@ -257,6 +262,7 @@ class PeerRace:
                     self._access.count_answer(peer, seconds)
                     self._peer, self._response, self._served_since = peer, response, self._now()
                     self._notes.peer = peer.peer_id
+                    self._end_search()
                 case Refuse(_, error):
                     response.close()
                     self._health.ended(peer.peer_id)
