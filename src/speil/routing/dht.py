@@ -35,9 +35,9 @@ SEARCHES_MAX = 512  # running or remembered; further requests get the providers 
 PROVIDERS_TAKEN_MAX = 40
 FOUND_MEMORY_SECONDS = 3.0  # containerd requests a layer by HEAD, GET and Range within moments
 EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced at any time
-# Where this node's own records name a provider of a blob or manifest, that one is asked at once. The lookup begins when
-# the provider has mostly answered, and only if it has not: earlier, its messages would delay the first byte by more than
-# the provider takes. In a small mesh each node has all records, and a lookup mostly finds nobody else.
+# Where this node's own records name a provider of a blob or manifest, that one is asked at once. A lookup begins only
+# where it has not answered by then: earlier, its messages would delay the first byte by more than the provider takes.
+# In a small mesh each node has all records, and a lookup mostly finds nobody else.
 LOCAL_FIRST_SECONDS = 0.005
 LOCAL_FIRST_SECONDS_SMALL = 0.1  # a provider takes no longer, also where its node has little CPU
 LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for this long gets a ping
