@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 LOOK_SECONDS = 10.0  # freed memory goes back to the system at most this much later, plus the time of one collection
-GROWN_BYTES = 2 << 20  # growth since the start below which a collection is not worth its CPU time
+GROWN_BYTES = 2 << 20  # growth since the last collection below which another one is not worth its CPU time
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -31,16 +31,18 @@ def freeze_and_trim() -> None:
 async def trim_when_grown() -> None:
     """Collect garbage and trim the heap whenever the process has grown by GROWN_BYTES. Runs until cancelled.
 
-    While the size can't be read, because no file descriptor is left, nothing is trimmed.
+    Growth counts from what the last collection left: what stays after it is in use, and a collection blocks the event
+    loop for tens of milliseconds. While the size can't be read, because no file descriptor is left, nothing is trimmed.
     """
-    idle: int | None = None
+    left: int | None = None
     while True:
         size = _resident_bytes_or_none()
-        if idle is None:
-            idle = size
-        elif size is not None and size > idle + GROWN_BYTES:
+        if size is not None and (left is None or size < left):
+            left = size
+        elif size is not None and left is not None and size > left + GROWN_BYTES:
             gc.collect()
             _trim()
+            left = _resident_bytes_or_none() or size
         await asyncio.sleep(LOOK_SECONDS)
 
 

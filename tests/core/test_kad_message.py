@@ -98,12 +98,13 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 def test_a_message_costs_no_more_than_a_named_number_of_looks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = HOSTILE[name]()
     assert len(data) <= MESSAGE_BYTES_MAX
+    codec._kept_peer.cache_clear()
     looks = Looks(monkeypatch)
     started = time.process_time()
     message = Message.decode(data)
     assert time.process_time() - started < DECODE_SECONDS_MAX
     assert looks.fields <= FIELDS_MAX + PEER_FIELDS_MAX + 1
-    assert looks.addresses <= FIELDS_MAX // ADDRESS_FIELDS
+    assert looks.addresses <= FIELDS_MAX // ADDRESS_FIELDS + PEER_FIELDS_MAX
     assert len(message.closer_peers) <= PEERS_MAX
     assert len(message.provider_peers) <= PEERS_MAX
     assert all(len(one.addresses) <= ADDRESSES_MAX for one in (*message.closer_peers, *message.provider_peers))
@@ -114,6 +115,16 @@ def test_a_message_that_is_larger_than_any_is_not_looked_at(monkeypatch: pytest.
     with pytest.raises(MessageError, match="bytes"):
         Message.decode(bytes(MESSAGE_BYTES_MAX + 1))
     assert looks.fields == 0
+
+
+def test_a_peer_that_is_kept_counts_as_often_as_it_is_named() -> None:
+    """It may come from other messages: how many are read must not depend on what is kept."""
+    data = HEAD + distinct_peers(PEERS_MAX, 4)
+    codec._kept_peer.cache_clear()
+    first = Message.decode(data)
+    assert 0 < len(first.closer_peers) < PEERS_MAX
+    assert Message.decode(data) == first
+    assert codec._kept_peer.cache_info().hits == len(first.closer_peers)
 
 
 def test_a_peer_that_is_named_again_counts_once() -> None:

@@ -115,3 +115,28 @@ async def test_no_descriptor_left_ends_no_node(monkeypatch: pytest.MonkeyPatch) 
         await eventually(lambda: looks >= 10, what="it looks again")
         task.cancel()
     assert trims >= 2
+
+
+MIB = 1 << 20
+
+
+async def test_what_is_in_use_is_collected_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection blocks the event loop. It must not come again every few seconds where the first freed nothing."""
+    sizes = iter([40, 60, 58, 58, 59, 57, 45, 46, 50, 44, 44])  # MiB, the third and the tenth after a collection
+    trims = list[int]()
+    looks = 0
+
+    def size() -> int:
+        nonlocal looks
+        looks += 1
+        return next(sizes, 44) * MIB
+
+    monkeypatch.setattr(heap, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(heap, "resident_bytes", size)
+    monkeypatch.setattr(heap, "_trim", lambda: trims.append(looks))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(heap.trim_when_grown())
+        await eventually(lambda: looks >= 50, what="it looks")
+        task.cancel()
+    # at 60, which leaves 58; and at 50, after the size had fallen to 45 by itself
+    assert trims == [2, 9]

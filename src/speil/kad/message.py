@@ -16,6 +16,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from itertools import islice
 
 from speil.kad import wire_format as wire
@@ -40,6 +41,8 @@ CLAIM_BYTES_MAX = 16 * 1024  # the limit of `claims.codec`
 PEER_FIELDS_MAX = ADDRESSES_MAX + 4  # parsed in one peer: its id, connection type, zone and addresses
 ADDRESS_FIELDS = 4  # an address counts as this many fields, because parsing it takes as long
 ADDRESS_BYTES_MAX = 320  # a name of 255 characters and the other components
+PEERS_KEPT_MAX = 1024  # parsed ones: each answer names the same nodes of a region; a MiB at most
+KEPT_BYTES_MAX = 256  # of such a peer: an id and a few addresses
 ZONE_CHARACTERS_MAX = 63  # a zone is a label
 _COUNT_MAX = 255  # one byte; a few dozen providers are enough
 
@@ -178,25 +181,34 @@ class _Reader:
         """Parse one peer of a list. A repeated peer is ignored."""
         if len(found) >= PEERS_MAX:
             return
-        data, peer_id, zone = self._data, b"", ""
-        addresses: list[Multiaddr] = []
-        for field, kind, first, last in islice(fields(data, start, end), PEER_FIELDS_MAX):
-            if self._left <= 0:
-                break
-            self._left -= 1
-            if field == 1 and kind == wire.BYTES:
-                peer_id = data[first:last] if last - first <= KEY_BYTES_MAX else b""
-            elif field == 2 and kind == wire.BYTES and last - first <= ADDRESS_BYTES_MAX:
-                self._left -= ADDRESS_FIELDS - 1
-                if address := _address(data[first:last]):
-                    addresses.append(address)
-            elif field == 5001 and kind == wire.BYTES and last - first <= ZONE_CHARACTERS_MAX:
-                zone = data[first:last].decode("ascii") if data[first:last].isascii() else ""
-        try:
-            one = PeerId(peer_id)
-        except FormatError:
-            return
-        found.setdefault(one, PeerInfo(one, tuple(addresses[:ADDRESSES_MAX]), zone))
+        data = self._data[start:end]
+        peer, looked_at = _kept_peer(data) if len(data) <= KEPT_BYTES_MAX else _peer(data)
+        self._left -= looked_at
+        if peer is not None:
+            found.setdefault(peer.peer_id, peer)
+
+
+def _peer(data: bytes) -> tuple[PeerInfo | None, int]:
+    """A peer, None where its id is bad; and what it counts as, in fields."""
+    peer_id, zone, looked_at = b"", "", 0
+    addresses: list[Multiaddr] = []
+    for field, kind, first, last in islice(fields(data, 0, len(data)), PEER_FIELDS_MAX):
+        looked_at += 1
+        if field == 1 and kind == wire.BYTES:
+            peer_id = data[first:last] if last - first <= KEY_BYTES_MAX else b""
+        elif field == 2 and kind == wire.BYTES and last - first <= ADDRESS_BYTES_MAX:
+            looked_at += ADDRESS_FIELDS - 1
+            if address := _address(data[first:last]):
+                addresses.append(address)
+        elif field == 5001 and kind == wire.BYTES and last - first <= ZONE_CHARACTERS_MAX:
+            zone = data[first:last].decode("ascii") if data[first:last].isascii() else ""
+    try:
+        return PeerInfo(PeerId(peer_id), tuple(addresses[:ADDRESSES_MAX]), zone), looked_at
+    except FormatError:
+        return None, looked_at
+
+
+_kept_peer = lru_cache(PEERS_KEPT_MAX)(_peer)
 
 
 def _address(data: bytes) -> Multiaddr | None:

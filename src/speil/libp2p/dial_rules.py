@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from speil.libp2p.error import OwnLimitError, RefusedError
 from speil.libp2p.neighbourhood import Neighbourhood
@@ -20,6 +21,7 @@ from speil.token_bucket import Bucket
 
 # An honest mesh stays far below: a dial that reaches its peer is not counted.
 NEW_ADDRESSES_PER_MINUTE_MAX = 60
+HOSTS_KEPT_MAX = 1024  # hosts whose parsed form is kept: each answer of the DHT names those of the same nodes
 REACHED_MAX = 4096  # addresses that were reached, and are not new therefore
 PORTS_MAX = 32  # of the mesh; one is usual, more come with --router-dial-ports and the bootstrap's addresses
 # cloud metadata services that are not on a link-local address
@@ -59,10 +61,9 @@ class DialRules:
         if (tcp := address.tcp) is None:
             return "not_tcp"
         host, port = tcp
-        if (ip := ip_of(host)) is None:
-            return "name"  # a stranger could make this node resolve any name
-        if layer := _unfit(ip, host):
-            return layer
+        ip, unfit = _judged(host)
+        if ip is None or unfit:
+            return unfit
         if (ip, port) in self._never:
             return "api_server"
         if ip.is_loopback:  # nodes of one machine have a port each
@@ -123,8 +124,15 @@ class DialRules:
         return self._new
 
 
-def _unfit(ip: IPAddress, host: str) -> str | None:
-    """Why no node can be at an address."""
+@lru_cache(HOSTS_KEPT_MAX)
+def _judged(host: str) -> tuple[IPAddress | None, str | None]:
+    """The IP address, and why no node can be there."""
+    if (ip := ip_of(host)) is None:
+        return None, "name"  # a stranger could make this node resolve any name
+    return ip, _unfit(ip)
+
+
+def _unfit(ip: IPAddress) -> str | None:
     if ip.is_unspecified or (ip.version == 4 and ip.packed[0] == 0):
         return "unspecified"
     if ip.is_multicast:

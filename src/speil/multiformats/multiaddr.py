@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from speil.multiformats import varint
 from speil.multiformats.error import FormatError
@@ -24,6 +25,7 @@ _NAMES = {code: name for name, code in _CODES.items()}
 _NO_VALUE = {"p2p-circuit", "quic", "quic-v1", "webtransport", "ws", "wss", "tls", "noise", "webrtc-direct"}
 _TEXT = {"dns", "dns4", "dns6", "dnsaddr", "ip6zone"}
 COMPONENTS_MAX = 16  # real addresses have three to six
+ENCODED_MAX = 1024  # addresses whose binary form is kept: each answer of the DHT names the same twenty of a region's
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Multiaddr:
 
     def encode(self) -> bytes:
         """The binary form. Raises FormatError when a value does not fit its protocol."""
-        return b"".join(varint.encode(_CODES[name]) + _encode_value(name, value) for name, value in self.components)
+        return _encoded(self.components)
 
     @property
     def tcp(self) -> tuple[str, int] | None:
@@ -124,6 +126,11 @@ class Multiaddr:
 
     def __str__(self) -> str:
         return "".join(f"/{name}/{value}" if value else f"/{name}" for name, value in self.components)
+
+
+@lru_cache(ENCODED_MAX)
+def _encoded(components: tuple[tuple[str, str], ...]) -> bytes:
+    return b"".join(varint.encode(_CODES[name]) + _encode_value(name, value) for name, value in components)
 
 
 def _decode_value(name: str, data: bytes, offset: int) -> tuple[str, int]:

@@ -113,9 +113,7 @@ class Libp2pNetwork:
         share = self._host.neighbourhood.share_of(host) if host else str(namer)
         foreign, rules = self.foreign_to(self._host.local.peer_id), self._host.dial_rules
         peers = [
-            replace(peer, addresses=rules.usable(peer.addresses, any_port=any_port))
-            for peer in named
-            if peer.peer_id not in foreign
+            _at(peer, rules.usable(peer.addresses, any_port=any_port)) for peer in named if peer.peer_id not in foreign
         ]
         time = asyncio.get_running_loop().time()
         return self._hearsay.believed(share, [peer for peer in peers if peer.addresses], time)
@@ -286,9 +284,9 @@ class Libp2pNetwork:
     def _usable(self, stream: Stream, message: Message) -> Message:
         """A peer's message without addresses that must not be dialled and peers that must not be believed."""
         usable = self._host.dial_rules.usable
-        closer = (replace(peer, addresses=usable(peer.addresses)) for peer in message.closer_peers)
+        closer = (_at(peer, usable(peer.addresses)) for peer in message.closer_peers)
         # The port of a provider does not matter: its registry listens on another one.
-        providers = (replace(one, addresses=usable(one.addresses, any_port=True)) for one in message.provider_peers)
+        providers = (_at(peer, usable(peer.addresses, any_port=True)) for peer in message.provider_peers)
         namer, time = stream.peer.share, asyncio.get_running_loop().time()
         return replace(
             message,
@@ -331,6 +329,11 @@ class Libp2pNetwork:
             self._on_joined(stream.peer.info, False)
         if (answer := self._handler(stream.peer.info, self._usable(stream, message))) is not None:
             await stream.write_message(self._filtered_for(asker, answer).encode())
+
+
+def _at(peer: PeerInfo, addresses: tuple[Multiaddr, ...]) -> PeerInfo:
+    """The peer with these of its addresses."""
+    return peer if addresses == peer.addresses else replace(peer, addresses=addresses)
 
 
 def _differ(label: str, other: str) -> bool:
