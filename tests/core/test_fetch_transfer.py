@@ -376,6 +376,22 @@ def test_small_content_is_asked_for_whole_where_a_part_was_wanted() -> None:
     assert transfer.decide(0.1, fine) == [Ask(peer(1), "")]
 
 
+@pytest.mark.parametrize("again", ["broke", "start_over"])
+def test_where_the_search_ended_with_the_first_good_head_there_is_another_one(again: str) -> None:
+    transfer = new_transfer()
+    transfer.found([peer(1)], 0.0)
+    assert transfer.decide(0.0, fine) == [Search(), Ask(peer(1), "")]
+    assert transfer.answered(peer(1).peer_id, Answer(200, 10)) == [Stream(peer(1))]
+    transfer.search_ended()
+    getattr(transfer, again)(0.1)
+    assert Search() in transfer.decide(0.1, fine)
+    transfer.found([peer(2)], 0.1)
+    transfer.search_ended()
+    if again == "start_over":
+        transfer.failed(peer(1).peer_id, 0.1)  # what it sent to another request was wrong
+    assert Ask(peer(2), "") in transfer.decide(0.1, fine)
+
+
 # --- zones ----------------------------------------------------------------------------------------------------
 
 

@@ -147,7 +147,10 @@ class Transfer:
         self._searching = False
 
     def answered(self, peer_id: PeerId, answer: Answer) -> list[Action]:
-        """A head came. A good one starts the stream; requests to others are cancelled, and may be repeated later."""
+        """A head came. A good one starts the stream; requests to others are cancelled, and may be repeated later.
+
+        Nobody else is needed then: the caller may end the search, too.
+        """
         if self._state is not _State.WAITING or (peer := self._asked.get(peer_id)) is None:
             return []
         try:
@@ -183,7 +186,7 @@ class Transfer:
         self._breaks += 1
         self._spent.update(self._asked)
         self._begin_stretch(now)
-        self._search_due = not self._searching  # all peers of the first search may have failed
+        self._search_due = not self._searching  # it ends with the first good head
         if not self._is_committed:
             self.promised = None
 
@@ -193,6 +196,7 @@ class Transfer:
         self.wanted = replace(self.wanted, range_header="")
         self.promised = None
         self._begin_stretch(now)
+        self._search_due = not self._searching  # it ends with the first good head
 
     def committed(self) -> None:
         """The client gets the head: later responses must fit what was promised."""

@@ -6,8 +6,9 @@ Each has a namespace, an address and a link of its own, and a runtime that downl
 upstream to link is that of the goal, 100 Mbit/s to 1 Gbit/s, but all is slower, so that two cores are enough. The
 searches and questions of many nodes at one instant take two cores for longer than any node waits for an answer: there
 48 nodes that begin within ten seconds keep both busy. 200 that begin within two minutes are too many, also with an
-image that takes as long (`--layers 1 --layer-mb 60 --scale 0.5`): a process that gets no CPU for a second counts as
-silent. Takes root; 200 nodes take 16 GiB, and as many images on the disk.
+image that takes as long (`--layers 1 --layer-mb 60 --scale 0.5`): their keepalives and handshakes alone take more than
+half of two cores, and a process that gets no CPU for a second counts as silent. Takes root; 200 nodes take 16 GiB, and
+as many images on the disk.
 """
 
 from __future__ import annotations
