@@ -29,20 +29,25 @@ def freeze_and_trim() -> None:
 
 
 async def trim_when_grown() -> None:
-    """Collect garbage and trim the heap whenever the process has grown by GROWN_BYTES. Runs until cancelled.
+    """Trim the heap while the process is larger by GROWN_BYTES than it was. Runs until cancelled.
 
-    Growth counts from what the last collection left: what stays after it is in use, and a collection blocks the event
-    loop for tens of milliseconds. While the size can't be read, because no file descriptor is left, nothing is trimmed.
+    Garbage is collected first where it has grown as much since the last collection: what stayed then is in use, and a
+    collection blocks the event loop for tens of milliseconds. While the size can't be read, because no file descriptor
+    is left, nothing is trimmed.
     """
-    left: int | None = None
+    smallest: int | None = None
+    left = 0  # by the last collection
     while True:
         size = _resident_bytes_or_none()
-        if size is not None and (left is None or size < left):
-            left = size
-        elif size is not None and left is not None and size > left + GROWN_BYTES:
-            gc.collect()
-            _trim()
-            left = _resident_bytes_or_none() or size
+        if size is not None:
+            smallest, left = (size, size) if smallest is None else (min(smallest, size), min(left, size))
+            is_collected = size > left + GROWN_BYTES
+            if is_collected:
+                gc.collect()
+            if size > smallest + GROWN_BYTES:
+                _trim()
+            if is_collected:
+                left = _resident_bytes_or_none() or size
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -119,7 +119,7 @@ def test_a_message_that_is_larger_than_any_is_not_looked_at(monkeypatch: pytest.
 
 def test_a_peer_that_is_kept_counts_as_often_as_it_is_named() -> None:
     """It may come from other messages: how many are read must not depend on what is kept."""
-    data = HEAD + distinct_peers(PEERS_MAX, 4)
+    data = HEAD + distinct_peers(PEERS_MAX, 3)
     codec._kept_peer.cache_clear()
     first = Message.decode(data)
     assert 0 < len(first.closer_peers) < PEERS_MAX

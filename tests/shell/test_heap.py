@@ -118,25 +118,34 @@ async def test_no_descriptor_left_ends_no_node(monkeypatch: pytest.MonkeyPatch) 
 
 
 MIB = 1 << 20
+# the sizes that are read in turn, in MiB: the last stays; collections and trims, by how many sizes were read before
+LOOKS = {
+    "what is in use is collected once": ([40, 60, 58, 58, 59, 57, 58], {2}, {2, 4, 5, 6, 7}),
+    "a look in the middle of a flood": ([40, 100, 95, 90, 41], {2}, {2, 4}),
+    "it grows again": ([40, 60, 58, 62, 61, 61], {2, 4}, {2, 4, 6}),
+    "it shrinks by itself, then grows": ([40, 60, 58, 40, 41, 44, 41], {2, 6}, {2, 6}),
+}
 
 
-async def test_what_is_in_use_is_collected_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collection blocks the event loop. It must not come again every few seconds where the first freed nothing."""
-    sizes = iter([40, 60, 58, 58, 59, 57, 45, 46, 50, 44, 44])  # MiB, the third and the tenth after a collection
-    trims = list[int]()
+@pytest.mark.parametrize("name", LOOKS)
+async def test_when_memory_is_collected_and_given_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection blocks the event loop: it must not come every few seconds where the first one freed nothing."""
+    sizes, collected, trimmed = LOOKS[name]
+    collections, trims = set[int](), set[int]()
     looks = 0
 
     def size() -> int:
         nonlocal looks
         looks += 1
-        return next(sizes, 44) * MIB
+        return sizes[min(looks, len(sizes)) - 1] * MIB
 
     monkeypatch.setattr(heap, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(heap, "resident_bytes", size)
-    monkeypatch.setattr(heap, "_trim", lambda: trims.append(looks))
+    monkeypatch.setattr(heap, "_trim", lambda: trims.add(looks))
+    monkeypatch.setattr("gc.collect", lambda: collections.add(looks))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(heap.trim_when_grown())
-        await eventually(lambda: looks >= 50, what="it looks")
+        await eventually(lambda: looks >= 20, what="it looks")
         task.cancel()
-    # at 60, which leaves 58; and at 50, after the size had fallen to 45 by itself
-    assert trims == [2, 9]
+    assert collections == collected
+    assert {at for at in trims if at <= len(sizes)} == trimmed

@@ -22,7 +22,7 @@ from speil.oci.digest import Digest
 from speil.region.policy import Policy
 from speil.region.proof import bound
 from speil.routing.memory import MemoryMesh
-from speil.routing.memory_claims import ClaimMesh
+from speil.routing.memory_claims import ClaimMesh, MemoryClaims
 from speil.sources.peer_client import GROWING_HEADER
 from speil.sources.peer_error import PeerError
 from speil.store.memory_ingests import MemoryIngests
@@ -696,3 +696,23 @@ async def test_a_source_that_states_another_size_than_the_runtime_expects_fails_
         upstream.goes_on.set()
         await asyncio.gather(*pulls)
         assert follower.statuses == [404]
+
+
+async def test_a_suspect_that_the_umpire_names_is_not_asked_by_the_search_that_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else has the content, and the upstream was not tried: its bytes must not be passed on."""
+    monkeypatch.setattr(MemoryClaims, "nobody_has", lambda self, key: True)
+    upstream = Upstream()
+    digest = upstream.add(LAYER)
+    async with asyncio.timeout(SECONDS_MAX), region(2, upstream) as found:
+        suspect, asker = found.runtimes
+        await suspect.pull(digest)
+        await found.ended()
+        await suspect.node.router.provide([str(digest)])
+        trust = asker.node.known.trust
+        trust.doubt([suspect.node.router.local.peer_id], asyncio.get_running_loop().time())
+        await asker.pull(digest)
+        assert asker.came == {"upstream": len(LAYER)}
+        assert upstream.gets[digest] == 2
+        await found.ended()

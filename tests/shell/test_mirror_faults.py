@@ -20,6 +20,7 @@ from speil.multiformats.multiaddr import Multiaddr
 from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.routing.memory import MemoryMesh, MemoryRouter
+from speil.sources import peer_race
 from speil.sources import relayed as relayed_module
 from speil.testing.eventually import eventually
 from speil.testing.images import random_image
@@ -425,6 +426,32 @@ async def test_fifty_stale_records_cost_fifty_round_trips() -> None:
         mesh.records[str(LAYER)] = {stale: None, **dict.fromkeys(others), **mesh.records[str(LAYER)]}
         assert (await ask(asker, PATH))[::2] == (200, DATA)
         assert len(requests) >= 50
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["serves", "has lost it"])
+async def test_others_are_searched_for_where_the_known_holder_does_not_serve(
+    monkeypatch: pytest.MonkeyPatch, *, is_whole: bool
+) -> None:
+    """A search asks all nodes of a small region: it must not begin where nobody needs it."""
+    mesh, searches = MemoryMesh(), 0
+    known = list[PeerInfo]()
+    monkeypatch.setattr(MemoryRouter, "known_providers", lambda self, key: known)
+
+    async def search(self: MemoryRouter, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        nonlocal searches
+        searches += 1
+        for peer in self._mesh.records.get(key, ()):
+            yield peer
+
+    monkeypatch.setattr(MemoryRouter, "find_providers", search)
+    monkeypatch.setattr(peer_race, "KNOWN_FIRST_SECONDS", 30.0)
+    async with mirror(mesh) as first, mirror(mesh) as other, mirror(mesh, fetch=AS_IT_COMES) as asker:
+        await (first if is_whole else other).hold(IMAGE, NAME)
+        known.append(first.router.local)
+        started = asyncio.get_running_loop().time()
+        assert (await ask(asker, PATH))[::2] == (200, DATA)
+        assert asyncio.get_running_loop().time() - started < 10
+        assert searches == (0 if is_whole else 1)
 
 
 async def test_holders_that_turn_up_during_a_transfer_are_found_after_a_break() -> None:

@@ -5,7 +5,7 @@ way:
 
 - Nobody has the content, as far as this node knows, and the region is so small that each node has all provider records.
   A search would ask each of them. The umpire alone knows who downloads the content now, and who has had it for moments.
-  Only the node that is to fetch it searches, before it does. Content that was delivered lately is searched for at once:
+  Only a node that is sent upstream searches, before it goes. Content that was delivered lately is searched for at once:
   containerd asks for it again, and `fetch.trust` says who may send it.
 - It stepped aside (`slots`) and is back soon. Nobody had the content a moment ago, and the umpire, which is asked
   anyway, names those who have it now: a second search would only take time.
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 
-from speil.claims.states import PullState
 from speil.inflight.following import Following
 from speil.inflight.pulls import Pulls
 from speil.oci.digest import Digest
@@ -41,12 +40,9 @@ class OtherNodes:
         if digest is None or not _is_download(request):
             return await self._peers.open(request) or await self._following.open(request)
         request.notes.asked_peers = True
-        is_back = self._is_back(digest)
-        if is_back or self._is_new(digest):
-            opened = await self._following.open(request)
-            if opened is not None or (is_back and self._is_to_fetch(digest)):
-                return opened
-            return await self._peers.open(request)
+        if self._is_back(digest) or self._is_new(digest):
+            caution = self._peers.caution(request)
+            return await self._following.open(request) or await self._peers.open(request, caution)
         if not self._access.config.zone:
             return await self._peers.open(request) or await self._following.open(request)
         near = await self._peers.open_near(request)
@@ -60,10 +56,6 @@ class OtherNodes:
 
     def _is_new(self, digest: Digest) -> bool:
         return self._pulls.nobody_has(digest) and not self._access.knowledge.trust.remembers(digest, _now())
-
-    def _is_to_fetch(self, digest: Digest) -> bool:
-        flight = self._pulls.flight(digest)
-        return flight is not None and self._pulls.state(flight) is PullState.FETCHING
 
 
 def _is_download(request: ContentRequest) -> bool:

@@ -41,8 +41,8 @@ CLAIM_BYTES_MAX = 16 * 1024  # the limit of `claims.codec`
 PEER_FIELDS_MAX = ADDRESSES_MAX + 4  # parsed in one peer: its id, connection type, zone and addresses
 ADDRESS_FIELDS = 4  # an address counts as this many fields, because parsing it takes as long
 ADDRESS_BYTES_MAX = 320  # a name of 255 characters and the other components
-PEERS_KEPT_MAX = 1024  # parsed ones: each answer names the same nodes of a region; a MiB at most
-KEPT_BYTES_MAX = 256  # of such a peer: an id and a few addresses
+PEERS_KEPT_MAX = 512  # parsed ones: each answer names the same nodes of a region; two MiB at most
+KEPT_BYTES_MAX = 128  # of such a peer: an id and a few addresses
 ZONE_CHARACTERS_MAX = 63  # a zone is a label
 _COUNT_MAX = 255  # one byte; a few dozen providers are enough
 

@@ -31,7 +31,7 @@ class Router(Protocol):
         """Peers that announced `key`, as they are found: each once, never this node. Ends at the timeout."""
 
     def known_providers(self, key: str) -> list[PeerInfo]:
-        """Begin the search that `find_providers` follows; the peers that are known already, never this node."""
+        """The peers that are known already to have announced `key`, never this node. It asks nobody."""
 
     async def provide(self, keys: Iterable[str]) -> None:
         """Announce `keys` from now on, until they are withdrawn. Returns before peers have the records."""

@@ -35,11 +35,6 @@ SEARCHES_MAX = 512  # running or remembered; further requests get the providers 
 PROVIDERS_TAKEN_MAX = 40
 FOUND_MEMORY_SECONDS = 3.0  # containerd requests a layer by HEAD, GET and Range within moments
 EMPTY_MEMORY_SECONDS = 0.25  # short: the content may be announced at any time
-# Where this node's own records name a provider of a blob or manifest, that one is asked at once. A lookup begins only
-# where it has not answered by then: earlier, its messages would delay the first byte by more than the provider takes.
-# In a small mesh each node has all records, and a lookup mostly finds nobody else.
-LOCAL_FIRST_SECONDS = 0.005
-LOCAL_FIRST_SECONDS_SMALL = 0.1  # a provider takes no longer, also where its node has little CPU
 LIVENESS_SECONDS = 5 * 60.0  # a peer that was silent for this long gets a ping
 REFRESH_SECONDS = 10 * 60.0  # go-libp2p-kad-dht's
 EXPIRE_SECONDS = 60.0
@@ -112,7 +107,12 @@ class DhtRouter:
 
     def known_providers(self, key: str) -> list[PeerInfo]:
         """See Router."""
-        return list(self._search(key).found.values())
+        multihash, time = content_key(key), now()
+        if (search := self._searches.get(multihash)) and not _forgotten(search, time):
+            return list(search.found.values())
+        if known := self._known(multihash, time):
+            self._series.resolve_duration.labels("libp2p").observe(0.0)
+        return known
 
     async def find_providers(self, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
         """See Router."""
@@ -125,18 +125,18 @@ class DhtRouter:
         if (search := self._searches.get(multihash)) and not _forgotten(search, time):
             return search
         search = Search()
-        for peer in self._records.providers(multihash, time, self._rng, self._zone):
-            if peer.peer_id != self.local.peer_id:
-                search.add(peer)
+        for peer in self._known(multihash, time):
+            search.add(peer)
         if self._tasks is None or not self._make_room(time):
             search.end(time)
             return search
         self._searches[multihash] = search
-        # for a tag all holders are waited for; and where a nearer peer is looked for, it must be found soon
-        is_known = "/" not in key and any(not self._zone or peer.zone == self._zone for peer in search.found.values())
-        local_first = LOCAL_FIRST_SECONDS_SMALL if self._lookups.mesh_is_small else LOCAL_FIRST_SECONDS
-        self._tasks.create_task(self._run_search(multihash, search, local_first if is_known else 0.0))
+        self._tasks.create_task(self._run_search(multihash, search))
         return search
+
+    def _known(self, multihash: bytes, time: float) -> list[PeerInfo]:
+        found = self._records.providers(multihash, time, self._rng, self._zone)
+        return [peer for peer in found if peer.peer_id != self.local.peer_id]
 
     def _make_room(self, time: float) -> bool:
         if len(self._searches) >= SEARCHES_MAX:
@@ -144,7 +144,7 @@ class DhtRouter:
                 del self._searches[key]
         return len(self._searches) < SEARCHES_MAX
 
-    async def _run_search(self, multihash: bytes, search: Search, delay_seconds: float) -> None:
+    async def _run_search(self, multihash: bytes, search: Search) -> None:
         started = now()
         first = started if search.found else None
 
@@ -157,12 +157,6 @@ class DhtRouter:
 
         outcome = "error"
         try:
-            if delay_seconds:
-                await asyncio.sleep(delay_seconds)
-                if not search.is_awaited:
-                    outcome = "local"
-                    del self._searches[multihash]  # who asks next may need the lookup
-                    return
             async with asyncio.timeout(SEARCH_SECONDS_MAX):
                 lookup = await self._lookups.run(multihash, MessageType.GET_PROVIDERS, found)
             search.nearest = tuple(lookup.result())

@@ -22,13 +22,7 @@ class Search:
         self.found: dict[PeerId, PeerInfo] = {}
         self.nearest: tuple[PeerInfo, ...] = ()
         self.ended_at: float | None = None
-        self._waiting = 0
         self._changed = asyncio.Event()
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether a caller waits for more providers now."""
-        return self._waiting > 0
 
     def add(self, peer: PeerInfo) -> None:
         """Add a provider."""
@@ -54,14 +48,11 @@ class Search:
                 continue
             if self.ended_at is not None:
                 return
-            self._waiting += 1
             try:
                 async with asyncio.timeout_at(deadline):
                     await changed.wait()
             except TimeoutError:
                 return
-            finally:
-                self._waiting -= 1
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

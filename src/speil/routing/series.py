@@ -14,9 +14,7 @@ class DhtSeries:
         )
         self.routing_table_size = metrics.gauge("speil_routing_table_size", "Peers in the DHT routing table.")
         self.lookups = metrics.counter(
-            "speil_lookups",
-            "Provider lookups, by outcome (found, empty, timeout, error; local: none was needed).",
-            "outcome",
+            "speil_lookups", "Provider lookups, by outcome (found, empty, timeout, error).", "outcome"
         )
         self.provider_records = metrics.gauge("speil_provider_records", "Provider records held for the mesh.")
         self.provided_keys = metrics.gauge("speil_provided_keys", "Keys this node announces.")

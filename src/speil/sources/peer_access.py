@@ -51,7 +51,7 @@ class PeerAccess:
         return Judge(known.health, known.trust, caution, self.config.zone, known.zone_of, verified, key)
 
     def known(self, key: str) -> list[PeerInfo]:
-        """Peers that announced `key`, as far as this node knows without asking others. Begins the search for more."""
+        """Peers that announced `key`, as far as this node knows without asking others."""
         try:
             found = self._router.known_providers(key)
         except Exception as error:  # see `find`

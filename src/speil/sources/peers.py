@@ -47,9 +47,13 @@ class Peers:
     def __init__(self, access: PeerAccess) -> None:
         self._access = access
 
-    async def open(self, request: ContentRequest) -> Opened | None:
-        """See Source."""
-        return await self.open_from((), request)
+    async def open(self, request: ContentRequest, caution: Caution | None = None) -> Opened | None:
+        """See Source. `caution`: what `caution` returned for this request, if that was called."""
+        return await self._open(_Attempt(self._access, request, caution=caution), request)
+
+    def caution(self, request: ContentRequest) -> Caution:
+        """Whom this request may ask; to be decided before the first peer is asked, and once for a request."""
+        return _Attempt(self._access, request).caution
 
     async def open_from(self, holders: tuple[PeerInfo, ...], request: ContentRequest) -> Opened | None:
         """The same, from one of `holders`; without any they are searched for."""
