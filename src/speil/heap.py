@@ -15,6 +15,7 @@ from pathlib import Path
 
 LOOK_SECONDS = 10.0  # freed memory goes back to the system at most this much later, plus the time of one collection
 GROWN_BYTES = 2 << 20  # growth since the last collection below which another one is not worth its CPU time
+PAUSE_SECONDS = 60.0  # between two collections: memory that is trimmed and used again must not bring one each time
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -36,14 +37,16 @@ async def trim_when_grown() -> None:
     is left, nothing is trimmed.
     """
     smallest: int | None = None
-    left = 0  # by the last collection
+    left, next_at = 0, 0.0  # the size that the last collection left, and when there may be another one
     while True:
         size = _resident_bytes_or_none()
         if size is not None:
             smallest, left = (size, size) if smallest is None else (min(smallest, size), min(left, size))
-            is_collected = size > left + GROWN_BYTES
+            now = asyncio.get_running_loop().time()
+            is_collected = size > left + GROWN_BYTES and now >= next_at
             if is_collected:
                 gc.collect()
+                next_at = now + PAUSE_SECONDS
             if size > smallest + GROWN_BYTES:
                 _trim()
             if is_collected:

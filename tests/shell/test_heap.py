@@ -118,19 +118,21 @@ async def test_no_descriptor_left_ends_no_node(monkeypatch: pytest.MonkeyPatch) 
 
 
 MIB = 1 << 20
-# the sizes that are read in turn, in MiB: the last stays; collections and trims, by how many sizes were read before
+# The pause between collections, in seconds. The sizes that are read in turn, in MiB: the last stays. Collections and
+# trims, by how many sizes were read before.
 LOOKS = {
-    "what is in use is collected once": ([40, 60, 58, 58, 59, 57, 58], {2}, {2, 4, 5, 6, 7}),
-    "a look in the middle of a flood": ([40, 100, 95, 90, 41], {2}, {2, 4}),
-    "it grows again": ([40, 60, 58, 62, 61, 61], {2, 4}, {2, 4, 6}),
-    "it shrinks by itself, then grows": ([40, 60, 58, 40, 41, 44, 41], {2, 6}, {2, 6}),
+    "what is in use is collected once": (0.0, [40, 60, 58, 58, 59, 57, 58], {2}, {2, 4, 5, 6, 7}),
+    "a look in the middle of a flood": (0.0, [40, 100, 95, 90, 41], {2}, {2, 4}),
+    "it grows again": (0.0, [40, 60, 58, 62, 61, 61], {2, 4}, {2, 4, 6}),
+    "it shrinks by itself, then grows": (0.0, [40, 60, 58, 40, 41, 44, 41], {2, 6}, {2, 6}),
+    "it is trimmed and used again": (60.0, [40, 60, 58, 58, 50, 58, 50, 58, 40], {2}, {2, 4, 5, 6, 7, 8}),
 }
 
 
 @pytest.mark.parametrize("name", LOOKS)
 async def test_when_memory_is_collected_and_given_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collection blocks the event loop: it must not come every few seconds where the first one freed nothing."""
-    sizes, collected, trimmed = LOOKS[name]
+    pause_seconds, sizes, collected, trimmed = LOOKS[name]
     collections, trims = set[int](), set[int]()
     looks = 0
 
@@ -140,6 +142,7 @@ async def test_when_memory_is_collected_and_given_back(name: str, monkeypatch: p
         return sizes[min(looks, len(sizes)) - 1] * MIB
 
     monkeypatch.setattr(heap, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(heap, "PAUSE_SECONDS", pause_seconds)
     monkeypatch.setattr(heap, "resident_bytes", size)
     monkeypatch.setattr(heap, "_trim", lambda: trims.add(looks))
     monkeypatch.setattr("gc.collect", lambda: collections.add(looks))

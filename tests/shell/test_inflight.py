@@ -18,10 +18,11 @@ from speil.inflight.link import link_bytes_per_second
 from speil.inflight.serving import FOLLOWERS_PER_CONTENT_MAX
 from speil.inflight.settings import SharingSettings
 from speil.mirror.filters import compile_filter
+from speil.multiformats.peer_info import PeerInfo
 from speil.oci.digest import Digest
 from speil.region.policy import Policy
 from speil.region.proof import bound
-from speil.routing.memory import MemoryMesh
+from speil.routing.memory import MemoryMesh, MemoryRouter
 from speil.routing.memory_claims import ClaimMesh, MemoryClaims
 from speil.sources.peer_client import GROWING_HEADER
 from speil.sources.peer_error import PeerError
@@ -715,4 +716,34 @@ async def test_a_suspect_that_the_umpire_names_is_not_asked_by_the_search_that_f
         await asker.pull(digest)
         assert asker.came == {"upstream": len(LAYER)}
         assert upstream.gets[digest] == 2
+        await found.ended()
+
+
+async def test_a_holder_that_is_found_after_a_suspect_was_named_is_trusted_as_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def searched(self: MemoryRouter, key: str, *, timeout_seconds: float) -> AsyncIterator[PeerInfo]:
+        for runtime in (suspect, good):
+            yield runtime.node.router.local
+
+    upstream = Upstream()
+    digest = upstream.add(LAYER)
+    async with asyncio.timeout(SECONDS_MAX), region(3, upstream) as found:
+        suspect, good, asker = found.runtimes
+        for runtime in (suspect, good):
+            await runtime.pull(digest)
+            await found.ended()
+            await runtime.node.router.provide([str(digest)])
+        named = [suspect.node.router.local]
+        monkeypatch.setattr(MemoryClaims, "nobody_has", lambda self, key: True)
+        monkeypatch.setattr(ClaimMesh, "holders", lambda self, key: named)
+        monkeypatch.setattr(MemoryRouter, "known_providers", lambda self, key: [])
+        monkeypatch.setattr(MemoryRouter, "find_providers", searched)
+        trust, peer_id = asker.node.known.trust, good.node.router.local.peer_id
+        trust.doubt([named[0].peer_id], asyncio.get_running_loop().time())
+        assert not trust.is_proven(peer_id)
+        await asker.pull(digest)
+        assert asker.came == {"mirror": len(LAYER)}
+        assert upstream.gets[digest] == 1
+        await eventually(lambda: trust.is_proven(peer_id), what="its bytes were right")
         await found.ended()

@@ -77,4 +77,4 @@ async def test_content_of_a_peer(pair: tuple[Mirror, Mirror], content: Content) 
         asker.known.health.delivered(peer_id)
         asker.known.trust.settled(LAYER, asyncio.get_running_loop().time())
 
-    assert await cancel_at_each_step(lambda: served(asker, source, content), afterwards=afterwards) > 3
+    assert await cancel_at_each_step(lambda: served(asker, source, content), afterwards=afterwards) >= 3

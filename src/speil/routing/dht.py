@@ -109,6 +109,8 @@ class DhtRouter:
         """See Router."""
         multihash, time = content_key(key), now()
         if (search := self._searches.get(multihash)) and not _forgotten(search, time):
+            for peer in self._known(multihash, time):  # records that came since it began
+                search.add(peer)
             return list(search.found.values())
         if known := self._known(multihash, time):
             self._series.resolve_duration.labels("libp2p").observe(0.0)

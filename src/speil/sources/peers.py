@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from speil.fetch.resume import Wanted
 from speil.fetch.trust import NO_CAUTION, Caution
@@ -49,6 +49,10 @@ class Peers:
 
     async def open(self, request: ContentRequest, caution: Caution | None = None) -> Opened | None:
         """See Source. `caution`: what `caution` returned for this request, if that was called."""
+        if caution is not None and caution.avoids_suspects:  # debtors may have come, or settled, while it waited
+            trust, digest = self._access.knowledge.trust, request.content.digest
+            assert digest is not None
+            caution = replace(caution, debtors=trust.asked_before(digest, _now()).debtors)
         return await self._open(_Attempt(self._access, request, caution=caution), request)
 
     def caution(self, request: ContentRequest) -> Caution:
@@ -56,8 +60,8 @@ class Peers:
         return _Attempt(self._access, request).caution
 
     async def open_from(self, holders: tuple[PeerInfo, ...], request: ContentRequest) -> Opened | None:
-        """The same, from one of `holders`; without any they are searched for."""
-        return await self._open(_Attempt(self._access, request, holders), request)
+        """The same, from one of `holders`. Where none serves it, containerd does not go upstream for that yet."""
+        return await self._open(_Attempt(self._access, request, holders, is_last=False), request)
 
     async def open_near(self, request: ContentRequest) -> Opened | Far:
         """The same, from a peer of this node's zone; where none serves it, the holders of other zones."""
@@ -114,8 +118,10 @@ class _Attempt:
         caution: Caution | None = None,
         *,
         near_only: bool = False,
+        is_last: bool = True,
     ) -> None:
-        self._among, self._near_only = among, near_only
+        """`is_last`: containerd goes upstream where nobody serves it."""
+        self._among, self._near_only, self._is_last = among, near_only, is_last
         content, digest = request.content, request.content.digest
         assert digest is not None
         self._access, self._content, self._digest, self._notes = access, content, digest, request.notes
@@ -205,7 +211,7 @@ class _Attempt:
         try:
             await self.race.open()
         except NoPeerError:
-            if self._settles and not (self._near_only and self.race.far):
+            if self._settles and self._is_last and not (self._near_only and self.race.far):
                 self._known.trust.turned_away(self._digest, _now())
             raise
 
