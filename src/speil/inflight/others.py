@@ -8,7 +8,7 @@ way:
   Only a node that is sent upstream searches, before it goes. Content that was delivered lately is searched for at once:
   containerd asks for it again, and `fetch.trust` says who may send it.
 - It stepped aside (`slots`) and is back soon. Nobody had the content a moment ago, and the umpire, which is asked
-  anyway, names those who have it now: a second search would only take time.
+  anyway, names those who have it now. There is a second search only where it names nobody.
 - With zones: content that only other zones hold crosses their border once. Peers of this zone come first, then what
   other nodes download, then peers of other zones. The first node of a zone that asks its umpire takes the content from
   another zone, and its download grows; the next ones follow that download.
