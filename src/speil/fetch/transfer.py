@@ -186,7 +186,6 @@ class Transfer:
         self._breaks += 1
         self._spent.update(self._asked)
         self._begin_stretch(now)
-        self._search_due = not self._searching  # it ends with the first good head
         if not self._is_committed:
             self.promised = None
 
@@ -196,7 +195,6 @@ class Transfer:
         self.wanted = replace(self.wanted, range_header="")
         self.promised = None
         self._begin_stretch(now)
-        self._search_due = not self._searching  # it ends with the first good head
 
     def committed(self) -> None:
         """The client gets the head: later responses must fit what was promised."""
@@ -275,6 +273,7 @@ class Transfer:
     def _begin_stretch(self, now: float) -> None:
         self._asked.clear()
         self._state = _State.WAITING
+        self._search_due = not self._searching  # it may have ended with the first good head
         self._attempts = 0
         self._stretch_deadline = now + FIRST_BYTE_SECONDS_MAX
         self._patience_deadline = now + max(self._search_seconds, AGAIN_SEARCH_SECONDS)

@@ -60,5 +60,5 @@ def build_inflight(
     downloads, followers = Downloads(ingests, store), Followers(series)
     pulls = downloads.pulls = Pulls(claims, settings.share_wait, series, downloads.look_at, followers.dismiss)
     following = Following(pulls, ingests, sources.access, sources.peers, series)
-    others = OtherNodes(pulls, sources.access, sources.peers, following)
+    others = OtherNodes(pulls, claims, sources.access, sources.peers, following)
     return Inflight(pulls, downloads, others, Serving(pulls, ingests, sources.own, sharing), followers)

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import asyncio
 
+from speil.inflight.flight import key_of
 from speil.inflight.following import Following
 from speil.inflight.pulls import Pulls
 from speil.oci.digest import Digest
+from speil.routing.claim_network import ClaimNetwork
 from speil.sources.base import ContentRequest, Opened
 from speil.sources.peer_access import PeerAccess
 from speil.sources.peers import Peers
@@ -31,8 +33,11 @@ BACK_SECONDS = 10.0  # since it stepped aside; after that provider records may h
 class OtherNodes:
     """A `Source`."""
 
-    def __init__(self, pulls: Pulls, access: PeerAccess, peers: Peers, following: Following) -> None:
-        self._pulls, self._access, self._peers, self._following = pulls, access, peers, following
+    def __init__(
+        self, pulls: Pulls, claims: ClaimNetwork, access: PeerAccess, peers: Peers, following: Following
+    ) -> None:
+        self._pulls, self._claims, self._access = pulls, claims, access
+        self._peers, self._following = peers, following
 
     async def open(self, request: ContentRequest) -> Opened | None:
         """See Source."""
@@ -55,7 +60,7 @@ class OtherNodes:
         return flight is not None and flight.is_aside and _now() < flight.aside_at + BACK_SECONDS
 
     def _is_new(self, digest: Digest) -> bool:
-        return self._pulls.nobody_has(digest) and not self._access.knowledge.trust.remembers(digest, _now())
+        return self._claims.nobody_has(key_of(digest)) and not self._access.knowledge.trust.remembers(digest, _now())
 
 
 def _is_download(request: ContentRequest) -> bool:

@@ -102,10 +102,6 @@ class Pulls:
         """Whether bytes of it did not match the digest lately: it is not shared in flight."""
         return self._asker.is_spoiled(key_of(digest), _now())
 
-    def nobody_has(self, digest: Digest) -> bool:
-        """See ClaimNetwork."""
-        return self._claims.nobody_has(key_of(digest))
-
     def begin(
         self, content: Content, start: int, request: HeldRequest, facts: Facts, *, frees_slot: bool = False
     ) -> Flight | None:

@@ -107,12 +107,13 @@ class DhtRouter:
 
     def known_providers(self, key: str) -> list[PeerInfo]:
         """See Router."""
-        multihash, time = content_key(key), now()
-        if (search := self._searches.get(multihash)) and not _forgotten(search, time):
-            for peer in self._known(multihash, time):  # records that came since it began
+        multihash = content_key(key)
+        known = self._known(multihash)
+        if (search := self._searches.get(multihash)) and not _forgotten(search, now()):
+            for peer in known:  # records that came since it began
                 search.add(peer)
             return list(search.found.values())
-        if known := self._known(multihash, time):
+        if known:
             self._series.resolve_duration.labels("libp2p").observe(0.0)
         return known
 
@@ -127,7 +128,7 @@ class DhtRouter:
         if (search := self._searches.get(multihash)) and not _forgotten(search, time):
             return search
         search = Search()
-        for peer in self._known(multihash, time):
+        for peer in self._known(multihash):
             search.add(peer)
         if self._tasks is None or not self._make_room(time):
             search.end(time)
@@ -136,9 +137,8 @@ class DhtRouter:
         self._tasks.create_task(self._run_search(multihash, search))
         return search
 
-    def _known(self, multihash: bytes, time: float) -> list[PeerInfo]:
-        found = self._records.providers(multihash, time, self._rng, self._zone)
-        return [peer for peer in found if peer.peer_id != self.local.peer_id]
+    def _known(self, multihash: bytes) -> list[PeerInfo]:
+        return [peer for peer in self._holders(multihash, self._zone) if peer.peer_id != self.local.peer_id]
 
     def _make_room(self, time: float) -> bool:
         if len(self._searches) >= SEARCHES_MAX:

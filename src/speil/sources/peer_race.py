@@ -76,8 +76,7 @@ class PeerRace:
         self._changed = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._search: asyncio.Task[None] | None = None
-        self._is_looking = False  # the search has begun
-        self._needed = asyncio.Event()  # the search must begin
+        self._needed = asyncio.Event()  # the search begins
         self._closed = False
 
     async def start(self) -> None:
@@ -209,7 +208,7 @@ class PeerRace:
                         # at once: a task for them would cost two rounds of the event loop
                         self._transfer.found(known, self._now())
                         self._changed.set()
-                    self._is_looking, self._needed = False, asyncio.Event()
+                    self._needed = asyncio.Event()
                     self._search = self._group.create_task(self._run_search(self._needed))
                 case Ask(peer, range_header):
                     self._notes.attempts = self._transfer.attempts_total
@@ -235,7 +234,7 @@ class PeerRace:
             with suppress(TimeoutError):
                 async with asyncio.timeout(KNOWN_FIRST_SECONDS):
                     await needed.wait()
-            self._is_looking = True
+            needed.set()
             async for peer in self._access.find(self._content.key):
                 self._transfer.found([peer], self._now())
                 self._changed.set()
@@ -244,7 +243,7 @@ class PeerRace:
 
     def _forgo_search(self) -> None:
         """A search that has not begun is not needed. Where the serving peer breaks off, there is another one."""
-        if self._search and not self._is_looking:
+        if self._search and not self._needed.is_set():
             self._search.cancel()
             self._transfer.search_ended()
 

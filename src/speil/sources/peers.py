@@ -49,28 +49,47 @@ class Peers:
 
     async def open(self, request: ContentRequest, caution: Caution | None = None) -> Opened | None:
         """See Source. `caution`: what `caution` returned for this request, if that was called."""
-        if caution is not None and caution.avoids_suspects:  # debtors may have come, or settled, while it waited
-            trust, digest = self._access.knowledge.trust, request.content.digest
-            assert digest is not None
-            caution = replace(caution, debtors=trust.asked_before(digest, _now()).debtors)
-        return await self._open(_Attempt(self._access, request, caution=caution), request)
-
-    def caution(self, request: ContentRequest) -> Caution:
-        """Whom this request may ask; to be decided before the first peer is asked, and once for a request."""
-        return _Attempt(self._access, request).caution
+        if caution is None:
+            caution = self.caution(request)
+        elif caution.avoids_suspects:  # debtors may have come, or settled, while the request waited
+            caution = replace(caution, debtors=self._caution_again(request).debtors)
+        return await self._open(_Attempt(self._access, request, caution), request)
 
     async def open_from(self, holders: tuple[PeerInfo, ...], request: ContentRequest) -> Opened | None:
         """The same, from one of `holders`. Where none serves it, containerd does not go upstream for that yet."""
-        return await self._open(_Attempt(self._access, request, holders, is_last=False), request)
+        attempt = _Attempt(self._access, request, self._caution_again(request), holders, is_last=False)
+        return await self._open(attempt, request)
 
     async def open_near(self, request: ContentRequest) -> Opened | Far:
         """The same, from a peer of this node's zone; where none serves it, the holders of other zones."""
-        attempt = _Attempt(self._access, request, near_only=True)
+        attempt = _Attempt(self._access, request, self.caution(request), near_only=True)
         return await self._open(attempt, request) or Far(attempt.race.far, attempt.caution)
 
     async def open_far(self, far: Far, request: ContentRequest) -> Opened | None:
         """The same, from what `open_near` returned for this request; None also where that is nobody."""
-        return await self._open(_Attempt(self._access, request, far.peers, far.caution), request) if far.peers else None
+        return await self._open(_Attempt(self._access, request, far.caution, far.peers), request) if far.peers else None
+
+    def caution(self, request: ContentRequest) -> Caution:
+        """Whom this request may ask; to be decided before the first peer is asked, and once for a request."""
+        digest = request.content.digest
+        if digest is None or not _settles(request):
+            return NO_CAUTION
+        from_start = not _forwarded_range(request)
+        caution = self._access.knowledge.trust.asked(digest, _now(), from_start=from_start)
+        if caution.suspects:
+            log.warning(
+                "content is asked for again after it was delivered: its senders are suspect",
+                key=request.content.key,
+                peers=[str(peer_id) for peer_id in caution.suspects],
+            )
+        return caution
+
+    def _caution_again(self, request: ContentRequest) -> Caution:
+        """The same, after `caution` was called."""
+        digest = request.content.digest
+        if digest is None or not _settles(request):
+            return NO_CAUTION
+        return self._access.knowledge.trust.asked_before(digest, _now())
 
     async def _open(self, attempt: _Attempt, request: ContentRequest) -> Opened | None:
         request.notes.asked_peers = True
@@ -87,7 +106,7 @@ class Peers:
 
     async def fetch(self, content: Content, size_bytes_max: int) -> bytes | None:
         """Verified bytes of small content; None where no peer serves it."""
-        attempt = _Attempt(self._access, ContentRequest(content, "GET"))
+        attempt = _Attempt(self._access, ContentRequest(content, "GET"), NO_CAUTION)
         await attempt.race.start()
         try:
             found = await attempt.whole(size_bytes_max, None)
@@ -114,8 +133,8 @@ class _Attempt:
         self,
         access: PeerAccess,
         request: ContentRequest,
+        caution: Caution,
         among: tuple[PeerInfo, ...] = (),
-        caution: Caution | None = None,
         *,
         near_only: bool = False,
         is_last: bool = True,
@@ -129,9 +148,7 @@ class _Attempt:
         self._range_header = _forwarded_range(request)
         # of a manifest the bytes are read even for HEAD: what its head says must be true
         self._method = "GET" if content.is_manifest else request.method
-        # of content that is passed on unverified, containerd's next requests show whether it was right
-        self._settles = request.verifies and request.method == "GET" and not content.is_manifest
-        self.caution = caution or self._be_careful()
+        self._settles, self.caution = _settles(request), caution
         self.race = self._make_race()
 
     # --- small content ----------------------------------------------------------------------------------
@@ -239,20 +256,6 @@ class _Attempt:
 
     # --- whom to ask ------------------------------------------------------------------------------------
 
-    def _be_careful(self) -> Caution:
-        if not self._settles:
-            return NO_CAUTION
-        if self._among:  # the search for peers came before
-            return self._known.trust.asked_before(self._digest, _now())
-        caution = self._known.trust.asked(self._digest, _now(), from_start=not self._range_header)
-        if caution.suspects:
-            log.warning(
-                "content is asked for again after it was delivered: its senders are suspect",
-                key=self._content.key,
-                peers=[str(peer_id) for peer_id in caution.suspects],
-            )
-        return caution
-
     def _make_race(self) -> PeerRace:
         checked_bytes_max = self._access.config.fetch.verify_bytes_max
         if self._content.is_manifest:
@@ -271,6 +274,11 @@ class _Attempt:
             self._among,
             near_only=self._near_only,
         )
+
+
+def _settles(request: ContentRequest) -> bool:
+    """Whether containerd's next requests show if content that is passed on unverified was right."""
+    return request.verifies and request.method == "GET" and not request.content.is_manifest
 
 
 def _forwarded_range(request: ContentRequest) -> str:
