@@ -193,7 +193,7 @@ async def _a_pull(made: World, regions: Page, node: Page) -> None:
         assert "peer" in shown
         value = "document.querySelector('#transfers progress').value"
         before = await node.run(value)
-        await node.wait(f"({value} > {before}) || !document.querySelector('#transfers progress')")
+        await node.wait(f"!document.querySelector('#transfers progress') || {value} > {before}")
         await keep(node, "node-pull")
         await regions.wait("document.querySelectorAll('#rollouts .tree li ul li').length >= 1")
         tree = await regions.text("#rollouts")
